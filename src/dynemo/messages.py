@@ -1,0 +1,121 @@
+"""Values that cross a boundary: from an input to the pipeline, and from the pipeline to an engine.
+
+Frozen, typed, and encoded with msgpack where they travel. `Ask` is what somebody wants, in words;
+`Request` is what an engine gets, in token ids; `Delta` and `Finish` come back from the engine;
+`Piece` is what the input that asked is given.
+"""
+
+from typing import Any, Literal, NamedTuple
+
+from msgspec import Struct
+
+#: Why a sequence ended. `stop`: an EOS id or a stop string; `length`: the budget or the context.
+FinishReason = Literal["stop", "length"]
+
+
+class Sampling(Struct, frozen=True, omit_defaults=True):
+    """How the next token is chosen. The defaults change nothing: plain sampling at temperature 1."""
+
+    temperature: float = 1.0  #: 0 is greedy
+    top_p: float = 1.0
+    top_k: int = 0  #: 0 is off
+    min_p: float = 0.0
+    seed: int | None = None
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: dict[int, float] = {}
+
+
+class Ask(Struct, frozen=True, kw_only=True):
+    """One chat request, before a model has seen it. None means: not said, the default decides."""
+
+    messages: list[dict[str, Any]] = []
+    model: str | None = None
+    tools: list[dict[str, Any]] | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    max_tokens: int | None = None
+    n: int | None = None
+    stop: list[str] | None = None
+    ignore_eos: bool | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    seed: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
+    logit_bias: dict[int, float] | None = None
+
+
+class Request(Struct, frozen=True, kw_only=True):
+    """One sequence to generate. Always carries both token ids and the text they came from."""
+
+    id: str
+    token_ids: list[int]
+    prompt: str
+    max_tokens: int  #: at least 1; prompt and answer together fit the context
+    sampling: Sampling
+    stop_ids: list[int] = []  #: EOS ids; the sequence ends after the first of them
+    ignore_eos: bool = False  #: `stop_ids` is empty and the engine's own EOS is off as well
+
+
+class Finish(Struct, frozen=True, array_like=True):
+    """How a sequence ended, in the engine's own count."""
+
+    reason: FinishReason
+    prompt_tokens: int
+    completion_tokens: int  #: every token generated, a final EOS included
+    cached_tokens: int = 0  #: of the prompt, found in the engine's cache
+
+
+class Delta(Struct, frozen=True, array_like=True):
+    """What one or more decoding steps added to one sequence: ids, or text where the engine has no ids.
+
+    The last delta of a sequence has `finish`; nothing follows it.
+    """
+
+    token_ids: list[int] = []
+    text: str = ""
+    finish: Finish | None = None
+
+
+class Load(Struct, frozen=True, array_like=True):
+    """What an engine is busy with now."""
+
+    running: int = 0  #: sequences being computed
+    waiting: int = 0  #: sequences in its queue
+    kv_use: float = 0.0  #: share of the KV cache in use, 0 to 1
+
+
+class Capabilities(Struct, frozen=True, kw_only=True):
+    """What an engine can honour. A request that needs more is refused before the engine sees it."""
+
+    takes: Literal["tokens", "text"] = "tokens"
+    gives: Literal["tokens", "text"] = "tokens"
+    #: Names of `Sampling` fields (and `ignore_eos`) that it honours.
+    sampling: list[str] = []
+
+
+class Instance(Struct, frozen=True, kw_only=True):
+    """Who answers: one loaded engine. Said by the engine host once it can take requests."""
+
+    id: str
+    engine: str  #: its name on the command line
+    version: str
+    device: str
+    context_length: int  #: tokens that one sequence may hold
+    slots: int  #: sequences that it computes at once
+    capabilities: Capabilities
+
+
+class Piece(NamedTuple):
+    """What one choice of an answer gained. `tokens` counts the ids it stands for."""
+
+    index: int
+    text: str
+    tokens: int
+    finish: Finish | None

@@ -1,0 +1,34 @@
+"""The port behind which everything that answers stands."""
+
+from collections.abc import AsyncGenerator
+from typing import Protocol
+
+from dynemo.messages import Delta, Instance, Load, Request
+
+
+class Answerer(Protocol):
+    """One instance, as the pipeline sees it: a local engine host or a remote worker."""
+
+    @property
+    def instance(self) -> Instance | None:
+        """What it said of itself, or None while it cannot take requests."""
+        ...
+
+    @property
+    def load(self) -> Load:
+        """As last reported; up to a few seconds old."""
+        ...
+
+    @property
+    def trouble(self) -> str:
+        """Why `instance` is None (`loading`, `engine ended: ...`), else empty."""
+        ...
+
+    def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
+        """The answer. The last delta carries `finish`. Closing the generator cancels the request,
+        all the way into the engine, and may be done at any time.
+
+        Raises Unavailable (nothing was generated, another instance may be asked), EngineLost,
+        EngineError or SlowReader.
+        """
+        ...
