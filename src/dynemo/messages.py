@@ -119,3 +119,31 @@ class Piece(NamedTuple):
     text: str
     tokens: int
     finish: Finish | None
+
+
+class Hello(Struct, frozen=True):
+    """The first frame's body."""
+
+    protocol: int
+    instance: Instance
+
+
+class Failure(Struct, frozen=True):
+    """An error on its way to the other process: one class of `errors.py`, by name."""
+
+    error: str
+    message: str
+    param: str | None = None
+
+
+class EngineSpec(Struct, frozen=True, kw_only=True):
+    """What an engine host is told at its start."""
+
+    engine: str
+    model: str  #: a GGUF's or a checkout's path; empty where the engine needs none
+    workdir: str  #: a private folder for sockets and the like; removed with the host
+    context_length: int | None = None  #: None: the engine's choice, at most the model's
+    model_context: int = 0  #: what the model was made for; 0 where its files do not say
+    kv_bytes_per_token: int = 0  #: of a 16-bit cache; 0 where its files do not say
+    options: list[str] = []  #: what came after `--`
+    verbosity: int = 0  #: how often -v was given

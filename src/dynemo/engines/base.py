@@ -1,0 +1,38 @@
+"""The port of an engine adapter. One file an adapter; it translates names and types, no more."""
+
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from dynemo.messages import Capabilities, Delta, EngineSpec, Load, Request
+
+
+class Engine(Protocol):
+    """A loaded engine, inside the engine host. Used from one event loop."""
+
+    version: str
+    device: str
+    context_length: int  #: tokens that one sequence may hold
+    slots: int  #: sequences that it computes at once
+    capabilities: Capabilities
+
+    def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
+        """The answer, in deltas; the last has `finish`. Called for many requests at once.
+
+        The ids hold every token generated, a final EOS included. Closing the generator aborts the
+        sequence within one decoding step, or one prefill chunk. Raises EngineError.
+        """
+        ...
+
+    async def load(self) -> Load:
+        """What it is busy with now."""
+        ...
+
+
+class Adapter(Protocol):
+    """What an adapter's module offers. Entering loads the engine, leaving ends it.
+
+    Entering raises ModelError, EngineNotInstalled, UsageError or EngineError.
+    """
+
+    def open_engine(self, spec: EngineSpec) -> AbstractAsyncContextManager[Engine]: ...

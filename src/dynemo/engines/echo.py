@@ -1,0 +1,63 @@
+"""`out=echo`: answers with the prompt's own tokens. For tests and load; no weights, no arithmetic."""
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+
+from dynemo import __version__
+from dynemo.errors import UsageError
+from dynemo.messages import Capabilities, Delta, EngineSpec, Finish, Load, Request
+
+_DEFAULT_CONTEXT = 1 << 20
+_DELAY = "DYNEMO_TOKEN_ECHO_DELAY_MS"
+
+
+class Echo:
+    version = __version__
+    device = "cpu"
+    slots = 1024
+    #: Sampling has no meaning for it, so that every value of it is honoured.
+    capabilities = Capabilities(
+        sampling=[
+            "temperature",
+            "top_p",
+            "top_k",
+            "min_p",
+            "seed",
+            "presence_penalty",
+            "frequency_penalty",
+            "repetition_penalty",
+            "logit_bias",
+            "ignore_eos",
+        ]
+    )
+
+    def __init__(self, context_length: int, delay: float) -> None:
+        self.context_length = context_length
+        self._delay = delay
+        self._running = 0
+
+    async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
+        ids = request.token_ids[: request.max_tokens]
+        self._running += 1
+        try:
+            for token_id in ids[:-1]:
+                yield Delta([token_id])
+                await asyncio.sleep(self._delay)
+            reason = "length" if len(ids) < len(request.token_ids) else "stop"
+            finish = Finish(reason, len(request.token_ids), len(ids))  # type: ignore[arg-type]
+            yield Delta(ids[-1:], finish=finish)
+        finally:
+            self._running -= 1
+
+    async def load(self) -> Load:
+        return Load(running=self._running)
+
+
+@asynccontextmanager
+async def open_engine(spec: EngineSpec) -> AsyncIterator[Echo]:
+    if spec.options:
+        raise UsageError(f"echo has no options of its own, but got {spec.options[0]!r} after `--`.")
+    delay = float(os.environ.get(_DELAY, "10")) / 1000
+    yield Echo(spec.context_length or _DEFAULT_CONTEXT, delay)

@@ -1,0 +1,119 @@
+"""llama.cpp's parameters for one host: defaults chosen from the model, and the user's own options."""
+
+import difflib
+from typing import Any
+
+from dynemo.errors import UsageError
+from dynemo.messages import EngineSpec
+
+#: Tokens of context where neither the user nor the model says less: the KV cache grows with it.
+_CONTEXT = 8192
+_MOST_SLOTS = 8
+#: The share of free memory that the KV cache of all slots may take.
+_KV_SHARE = 0.25
+
+#: llama-server's names for what may follow `--`: the parameter they set, and how it is read.
+_OPTIONS: dict[str, tuple[str, str]] = {
+    "--parallel": ("n_parallel", "int"),
+    "--batch-size": ("n_batch", "int"),
+    "--ubatch-size": ("n_ubatch", "int"),
+    "--threads": ("cpuparams.n_threads", "int"),
+    "--threads-batch": ("cpuparams_batch.n_threads", "int"),
+    "--gpu-layers": ("n_gpu_layers", "int"),
+    "--main-gpu": ("main_gpu", "int"),
+    "--cache-ram": ("cache_ram_mib", "int"),
+    "--flash-attn": ("flash_attn_type", "flash"),
+    "--cache-type-k": ("cache_type_k", "ggml"),
+    "--cache-type-v": ("cache_type_v", "ggml"),
+    "--kv-unified": ("kv_unified", "flag"),
+    "--swa-full": ("swa_full", "flag"),
+    "--no-warmup": ("warmup", "unset"),
+    "--no-kv-offload": ("no_kv_offload", "flag"),
+    "--rope-freq-base": ("rope_freq_base", "float"),
+    "--rope-freq-scale": ("rope_freq_scale", "float"),
+}
+_SHORT = {
+    "-np": "--parallel",
+    "-b": "--batch-size",
+    "-ub": "--ubatch-size",
+    "-t": "--threads",
+    "-tb": "--threads-batch",
+    "-ngl": "--gpu-layers",
+    "-mg": "--main-gpu",
+    "-fa": "--flash-attn",
+    "-ctk": "--cache-type-k",
+    "-ctv": "--cache-type-v",
+}
+
+
+def common_params(spec: EngineSpec, socket_path: str) -> Any:
+    """`xllamacpp.CommonParams` for this host. Raises UsageError for an option it does not know."""
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = spec.model
+    params.hostnames = [socket_path]
+    context = spec.context_length or min(_CONTEXT, spec.model_context or _CONTEXT)
+    params.n_parallel = _slots(context, spec.kv_bytes_per_token)
+    params.ui = False
+    params.warmup = False
+    params.verbosity = (1, 3, 4)[min(spec.verbosity, 2)]
+    apply_options(params, spec.options)
+    params.n_ctx = context * params.n_parallel
+    params.n_threads_http = params.n_parallel + 6  # each open answer holds one of its threads
+    return params
+
+
+def _slots(context: int, kv_bytes_per_token: int) -> int:
+    import xllamacpp
+
+    free = max((device["memory_free"] for device in xllamacpp.get_device_info()), default=0)
+    affordable = int(free * _KV_SHARE) // max(context * kv_bytes_per_token, 1)
+    return max(1, min(_MOST_SLOTS, affordable))
+
+
+def apply_options(params: Any, options: list[str]) -> None:
+    """Sets what the user gave after `--`, in llama-server's words (`--name value`, `--name=value`)."""
+    rest = [part for option in options for part in _split(option)]
+    while rest:
+        name = rest.pop(0)
+        if _SHORT.get(name, name) not in _OPTIONS:
+            raise UsageError(_unknown(name))
+        field, kind = _OPTIONS[_SHORT.get(name, name)]
+        if kind in ("flag", "unset"):
+            value: Any = kind == "flag"
+        elif not rest:
+            raise UsageError(f"llama_cpp's option {name} needs a value after it.")
+        else:
+            value = _value(name, kind, rest.pop(0))
+        target = params
+        *path, last = field.split(".")
+        for part in path:
+            target = getattr(target, part)
+        setattr(target, last, value)
+
+
+def _split(option: str) -> list[str]:
+    return option.split("=", 1) if option.startswith("--") else [option]
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name, _OPTIONS, 1)
+    hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(_OPTIONS)}."
+    return f"llama_cpp has no option {name!r}; {hint}"
+
+
+def _value(name: str, kind: str, text: str) -> Any:
+    import xllamacpp
+
+    try:
+        if kind == "int":
+            return int(text)
+        if kind == "float":
+            return float(text)
+        if kind == "flash":
+            word = {"on": "ENABLED", "off": "DISABLED", "auto": "AUTO"}[text]
+            return getattr(xllamacpp.llama_flash_attn_type, f"LLAMA_FLASH_ATTN_TYPE_{word}")
+        return getattr(xllamacpp.ggml_type, f"GGML_TYPE_{text.upper()}")
+    except (ValueError, KeyError, AttributeError):
+        raise UsageError(f"llama_cpp's option {name} does not take {text!r}.") from None

@@ -1,0 +1,91 @@
+"""Frames over one asyncio transport: the shell around `wire/` that every plane shares.
+
+All frames that are sent within one turn of the event loop leave in one write.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from dynemo.errors import WireError
+from dynemo.wire.frames import Frame, FrameReader, Kind, encode
+
+#: Bumped when a frame's meaning changes. Both sides of a connection must agree.
+PROTOCOL = 1
+
+
+class Link(asyncio.Protocol):
+    """One framed connection.
+
+    `on_frames` gets the frames of each read in one call. It may raise WireError, which closes the
+    connection, as broken bytes do. `on_closed` is called once, with the reason where there is one.
+    """
+
+    def __init__(
+        self,
+        on_frames: Callable[[list[Frame]], None],
+        on_closed: Callable[[Exception | None], None],
+    ) -> None:
+        self._on_frames = on_frames
+        self._on_closed = on_closed
+        self._reader = FrameReader()
+        self._transport: asyncio.Transport | None = None
+        self._out: list[bytes] = []
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._broken: WireError | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing()
+
+    @property
+    def is_writable(self) -> bool:
+        """False while the peer reads slower than we send; `drain` waits for it."""
+        return self._writable.is_set()
+
+    def send(self, kind: Kind, stream: int, body: bytes = b"") -> None:
+        """Queues one frame for this turn's write. A closed link drops it."""
+        if not self._out:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._out.append(encode(kind, stream, body))
+
+    async def drain(self) -> None:
+        """Returns when the peer has read enough of what was sent, or the link has closed."""
+        await self._writable.wait()
+
+    def close(self) -> None:
+        """Sends what is queued, then closes."""
+        self._flush()
+        if self._transport is not None:
+            self._transport.close()
+
+    def _flush(self) -> None:
+        if self._out and self.is_open:
+            assert self._transport is not None
+            self._transport.write(b"".join(self._out))
+        self._out.clear()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        if self._broken is not None:
+            return
+        try:
+            self._on_frames(self._reader.feed(data))
+        except WireError as error:
+            self._broken = error
+            self.close()
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._writable.set()
+        self._on_closed(self._broken or exc)

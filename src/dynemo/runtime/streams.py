@@ -1,0 +1,175 @@
+"""The asking side of a framed connection: many streams on one link, an inbox each."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable
+from itertools import count
+
+from msgspec import DecodeError, msgpack
+
+from dynemo import errors
+from dynemo.errors import DynemoError, EngineLost, RequestError, SlowReader, Unavailable, WireError
+from dynemo.link import PROTOCOL, Link
+from dynemo.messages import Delta, Failure, Hello, Instance, Load, Request
+from dynemo.wire import state
+from dynemo.wire.frames import Frame, Kind
+from dynemo.wire.state import Connection
+
+#: What one stream's reader may leave unread, in bytes of frames and in seconds.
+MAX_UNREAD = 1024 * 1024
+MAX_STALL = 30.0
+
+_encode = msgpack.Encoder().encode
+_decode_delta = msgpack.Decoder(Delta).decode
+_decode_failure = msgpack.Decoder(Failure).decode
+_decode_hello = msgpack.Decoder(Hello).decode
+_decode_load = msgpack.Decoder(Load).decode
+
+
+class Inbox:
+    """What has come for one stream and is not taken yet. Taking it takes all of it, as one delta."""
+
+    __slots__ = ("_deltas", "_error", "_since", "_unread", "_waiter")
+
+    def __init__(self) -> None:
+        self._deltas: list[Delta] = []
+        self._unread = 0
+        self._since = 0.0
+        self._error: DynemoError | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    def put(self, delta: Delta, size: int) -> bool:
+        """False when the reader has fallen behind its bound; the stream is then broken."""
+        if not self._deltas:
+            self._since = time.monotonic()
+        self._deltas.append(delta)
+        self._unread += size
+        if self._unread > MAX_UNREAD or time.monotonic() - self._since > MAX_STALL:
+            self.fail(SlowReader("The reader of this answer fell too far behind; it was cancelled."))
+            return False
+        self._wake()
+        return True
+
+    def fail(self, error: DynemoError) -> None:
+        """Ends the stream after what has come so far."""
+        self._error = error
+        self._wake()
+
+    async def take(self) -> Delta:
+        """All that has come, merged. Raises what ended the stream, once nothing is left."""
+        if not self._deltas:
+            if self._error is not None:
+                raise self._error
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+            if not self._deltas and self._error is not None:
+                raise self._error
+        deltas, self._deltas, self._unread = self._deltas, [], 0
+        return deltas[0] if len(deltas) == 1 else _merged(deltas)
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+def _merged(deltas: list[Delta]) -> Delta:
+    ids = [token_id for delta in deltas for token_id in delta.token_ids]
+    return Delta(ids, "".join([delta.text for delta in deltas]), deltas[-1].finish)
+
+
+class Asker:
+    """One connection to something that answers.
+
+    `greeted` resolves to its Instance, or raises what kept it from starting. `on_lost` is called
+    once, after every open stream has been failed with EngineLost.
+    """
+
+    def __init__(self, on_lost: Callable[[], None]) -> None:
+        self.link = Link(self._on_frames, self._on_closed)
+        self.load = Load()
+        self.greeted: asyncio.Future[Instance] = asyncio.get_running_loop().create_future()
+        self._on_lost = on_lost
+        self._state = Connection.GREETING
+        self._inboxes: dict[int, Inbox] = {}
+        self._numbers = count(1)
+
+    async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
+        """See `Answerer.generate`."""
+        if self._state is not Connection.OPEN:
+            raise Unavailable("The engine takes no requests now.")
+        body = _encode(request)
+        stream = next(self._numbers)
+        inbox = self._inboxes[stream] = Inbox()
+        try:
+            self.link.send(Kind.REQUEST, stream, body)
+            while True:
+                delta = await inbox.take()
+                yield delta
+                if delta.finish is not None:
+                    return
+        finally:
+            if self._inboxes.pop(stream, None) is not None:
+                self.link.send(Kind.CANCEL, stream)
+
+    def ping(self) -> None:
+        """Asks for the load; `load` has it when the answer has come."""
+        if self._state is Connection.OPEN:
+            self.link.send(Kind.PING, 0)
+
+    def _on_frames(self, frames: list[Frame]) -> None:
+        for frame in frames:
+            try:
+                if frame.stream == 0:
+                    self._on_connection(frame)
+                else:
+                    self._on_stream(frame)
+            except DecodeError as error:
+                raise WireError(f"a frame's body does not decode: {error}") from error
+
+    def _on_connection(self, frame: Frame) -> None:
+        self._state = state.after(self._state, frame)
+        if frame.kind == Kind.HELLO:
+            hello = _decode_hello(frame.body)
+            if hello.protocol != PROTOCOL:
+                raise WireError(f"the peer speaks protocol {hello.protocol}, not {PROTOCOL}")
+            self.greeted.set_result(hello.instance)
+        elif frame.kind == Kind.PONG:
+            self.load = _decode_load(frame.body)
+        elif frame.kind == Kind.ERROR and not self.greeted.done():
+            self.greeted.set_exception(raised(frame.body))
+
+    def _on_stream(self, frame: Frame) -> None:
+        after = state.stream_after(self._state, frame)
+        inbox = self._inboxes.get(frame.stream)
+        if inbox is None:
+            return  # cancelled; this was under way
+        if frame.kind == Kind.ERROR:
+            inbox.fail(raised(frame.body))
+        elif not inbox.put(_decode_delta(frame.body), len(frame.body)):
+            self.link.send(Kind.CANCEL, frame.stream)
+            after = state.Stream.ENDED
+        if after is state.Stream.ENDED:
+            del self._inboxes[frame.stream]
+
+    def _on_closed(self, reason: Exception | None) -> None:
+        self._state = Connection.CLOSED
+        because = f": {reason}" if reason else ""
+        for inbox in self._inboxes.values():
+            inbox.fail(EngineLost(f"The engine ended before its answer did{because}."))
+        self._inboxes.clear()
+        if not self.greeted.done():
+            self.greeted.set_exception(EngineLost("The engine ended before it was ready."))
+        self._on_lost()
+
+
+def raised(body: bytes) -> DynemoError:
+    """The error that the other process raised, as its own class where it is one of ours."""
+    failure = _decode_failure(body)
+    kind = getattr(errors, failure.error, errors.EngineError)
+    if issubclass(kind, RequestError):
+        return kind(failure.message, param=failure.param)
+    error: DynemoError = kind(failure.message)
+    return error
