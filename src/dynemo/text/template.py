@@ -17,14 +17,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from dynemo.errors import ModelError, RequestError
+from dynemo.text.traits import Message, Traits
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from jinja2 import Template
     from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-Message = Mapping[str, Any]
 
 #: The names under which a message's reasoning travels. Templates read the first one; gpt-oss reads
 #: the second.
@@ -64,6 +63,7 @@ class ChatTemplate:
             )
         self.sources: Mapping[str, str] = sources
         self.special_tokens: Mapping[str, str] = dict(special_tokens or {})
+        self.traits = Traits(self.render)
         environment = _environment(now)
         self._compiled = {name: _compile(environment, name, s) for name, s in sources.items()}
 

@@ -1,0 +1,101 @@
+"""The one way from a conversation to a prompt and its token ids."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dynemo.errors import RequestError
+from dynemo.text.messages import fill_content, normalise
+from dynemo.text.template import ChatTemplate
+from dynemo.text.tokenizer import Tokenizer
+from dynemo.text.traits import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """What a chat request says about its prompt. `kwargs` is `chat_template_kwargs`.
+
+    `add_generation_prompt` is true unless said otherwise or the final message is to be continued.
+    """
+
+    messages: Sequence[Message]
+    tools: Sequence[Any] | None = None
+    documents: Sequence[Any] | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool = False
+    kwargs: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    text: str
+    token_ids: list[int]
+
+
+def build_prompt(template: ChatTemplate, tokenizer: Tokenizer, chat: Conversation) -> Prompt:
+    """Render and tokenize a conversation, as transformers' `apply_chat_template(tokenize=True)`.
+
+    The text is encoded without adding BOS or EOS: a chat template prints the ones that its model
+    wants, and a second BOS, or one that the model was never trained with, makes the model worse.
+    Control tokens are parsed in all of the text, so a user who types `<|im_end|>` ends the turn;
+    transformers and vLLM do the same, and a prompt that they would not build is not exact.
+
+    Raises RequestError.
+    """
+    text = render_prompt(template, chat)
+    return Prompt(text, tokenizer.encode(text, add_special=False, parse_special=True))
+
+
+def render_prompt(template: ChatTemplate, chat: Conversation) -> str:
+    """The text alone: the messages adapted to the template (`normalise`), then rendered.
+
+    Raises RequestError.
+    """
+    chat = _with_flags_of_kwargs(chat)
+    tools = chat.tools or None
+    messages = normalise(chat.messages, template.traits, has_tools=tools is not None)
+    try:
+        return _render(template, chat, messages)
+    except RequestError:
+        # A key that is absent is what transformers makes of null. Some templates read it all the
+        # same, and take empty text.
+        if chat.continue_final_message or all(m.get("content") is not None for m in messages):
+            raise
+        try:
+            return _render(template, chat, fill_content(messages))
+        except RequestError:
+            pass
+        raise
+
+
+def _render(template: ChatTemplate, chat: Conversation, messages: Sequence[Message]) -> str:
+    add_generation_prompt = chat.add_generation_prompt
+    if add_generation_prompt is None:
+        add_generation_prompt = not chat.continue_final_message
+    return template.render(
+        messages,
+        tools=chat.tools or None,
+        documents=chat.documents,
+        add_generation_prompt=add_generation_prompt,
+        continue_final_message=chat.continue_final_message,
+        kwargs=chat.kwargs,
+    )
+
+
+def _with_flags_of_kwargs(chat: Conversation) -> Conversation:
+    """`chat_template_kwargs` may name what `apply_chat_template` takes by name; it wins."""
+    if not chat.kwargs:
+        return chat
+    rest = dict(chat.kwargs)
+    flags: dict[str, Any] = {}
+    for name in ("add_generation_prompt", "continue_final_message"):
+        if name in rest:
+            flags[name] = rest.pop(name)
+            if not isinstance(flags[name], bool):
+                raise RequestError(
+                    f"chat_template_kwargs.{name} must be true or false",
+                    param="chat_template_kwargs",
+                )
+    if "documents" in rest:
+        flags["documents"] = rest.pop("documents")
+    return replace(chat, kwargs=rest, **flags)
