@@ -1,0 +1,116 @@
+"""Stop strings in a stream of text.
+
+The answer ends where the first stop string begins, wherever the pieces of the stream are cut. Text
+that may still turn out to be the start of a stop string is held back, and no more than that.
+"""
+
+from collections.abc import Sequence
+
+from dynemo.errors import RequestError
+
+
+class StopStrings:
+    """Watches one stream. Not shared between streams.
+
+    The match that begins first in the text wins; of several that begin at the same place, the
+    shortest. So with the stops `abcd` and `bc`, the text `abc` waits for one more character.
+    The work is linear in the text, whatever the stop strings look like.
+
+    Raises RequestError for an empty stop string.
+    """
+
+    __slots__ = ("_held", "_match", "_seen", "_stops", "is_met")
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        if not all(stops):
+            raise RequestError("a stop string cannot be empty", param="stop")
+        self._stops = [_Stop(text) for text in dict.fromkeys(stops)]
+        self._held = ""
+        self._seen = 0  # characters fed
+        self._match: int | None = None  # where the best complete match begins
+        #: Whether the stream has ended at a stop string. `flush` may find one too.
+        self.is_met = False
+
+    def feed(self, text: str) -> tuple[str, bool]:
+        """The text that is safe to show, and whether a stop string has been met.
+
+        Once it has, further text is dropped.
+        """
+        if not self._stops:
+            return text, False
+        if self.is_met:
+            return "", True
+        start = self._seen - len(self._held)  # where the held text begins
+        self._advance(text)
+        self._held += text
+        settled = min(self._seen - stop.progress for stop in self._stops)
+        if self._match is not None and self._match <= settled:
+            self.is_met = True
+            settled = self._match
+        shown = self._held[: settled - start]
+        self._held = "" if self.is_met else self._held[settled - start :]
+        return shown, self.is_met
+
+    def flush(self) -> str:
+        """What was held back, up to a stop string if it holds one. Called once, at the end."""
+        held, self._held = self._held, ""
+        if self._match is None or self.is_met:
+            return held
+        self.is_met = True
+        return held[: self._match - (self._seen - len(held))]
+
+    def _advance(self, text: str) -> None:
+        for stop in self._stops:
+            end = stop.advance(text)
+            if end >= 0:
+                begin = self._seen + end - len(stop.text)
+                if self._match is None or begin < self._match:
+                    self._match = begin
+        self._seen += len(text)
+
+
+class _Stop:
+    """One stop string and how much of it the text so far ends with (Knuth, Morris and Pratt)."""
+
+    __slots__ = ("_fallback", "_is_done", "progress", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.progress = 0
+        self._is_done = False
+        self._fallback = _fallbacks(text)
+
+    def advance(self, piece: str) -> int:
+        """Where in `piece` the stop string is first complete, or -1. Later matches do not count."""
+        if self._is_done:
+            return -1
+        text, progress, at, size = self.text, self.progress, 0, len(piece)
+        while at < size:
+            if progress == 0:
+                at = piece.find(text[0], at)
+                if at < 0:
+                    break
+                progress, at = 1, at + 1
+            elif piece[at] == text[progress]:
+                progress, at = progress + 1, at + 1
+            else:
+                progress = self._fallback[progress - 1]
+                continue
+            if progress == len(text):
+                self._is_done, self.progress = True, 0
+                return at
+        self.progress = progress
+        return -1
+
+
+def _fallbacks(text: str) -> list[int]:
+    """For each prefix, the length of the longest shorter prefix that it ends with."""
+    fallbacks = [0] * len(text)
+    length = 0
+    for index in range(1, len(text)):
+        while length and text[index] != text[length]:
+            length = fallbacks[length - 1]
+        if text[index] == text[length]:
+            length += 1
+        fallbacks[index] = length
+    return fallbacks
