@@ -1,18 +1,31 @@
 """The one path: preprocess -> route -> instance -> postprocess."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
+from uuid import uuid4
 
-from dynemo.messages import Ask, Piece
+from dynemo.errors import Unavailable, UnknownModel
+from dynemo.messages import Ask, Piece, Request
 from dynemo.runtime.instance import Answerer
+from dynemo.text.answer import Answer
+from dynemo.text.card import Card
+from dynemo.text.prepare import Prepared, merged, prepare
 
 
 @dataclass(frozen=True)
 class ServedModel:
     name: str
     created: int  #: unix seconds
-    context_length: int
+    card: Card
     answerer: Answerer
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that one sequence may hold; the model's own limit until the engine has said."""
+        instance = self.answerer.instance
+        return instance.context_length if instance is not None else self.card.context_length
 
 
 @dataclass(frozen=True)
@@ -21,30 +34,69 @@ class Job:
 
     id: str  #: hex, unique; HTTP answers with `chatcmpl-{id}`
     model: ServedModel
-    prompt: str
-    prompt_tokens: int
-    n: int
+    prepared: Prepared
+
+    @property
+    def prompt(self) -> str:
+        return self.prepared.requests[0].prompt
+
+    @property
+    def prompt_tokens(self) -> int:
+        return len(self.prepared.requests[0].token_ids)
+
+    @property
+    def n(self) -> int:
+        return len(self.prepared.requests)
 
 
 class Pipeline:
     """All models that this process serves."""
 
-    def __init__(self, models: Mapping[str, ServedModel], *, defaults: Ask) -> None: ...
+    def __init__(self, models: Mapping[str, ServedModel], *, defaults: Ask) -> None:
+        self._models = models
+        self._defaults = defaults
+        self._is_draining = False
 
     @property
-    def models(self) -> Mapping[str, ServedModel]: ...
+    def models(self) -> Mapping[str, ServedModel]:
+        return self._models
 
     @property
     def trouble(self) -> str:
         """Why a request could not be served now (`loading`, `draining`, ...), else empty."""
-        ...
+        if self._is_draining:
+            return "draining"
+        troubles = [model.answerer.trouble for model in self._models.values()]
+        return "" if not all(troubles) else next(iter(troubles), "no instances")
+
+    def drain(self) -> None:
+        """From now on every new ask is refused; what runs goes on."""
+        self._is_draining = True
 
     def prepare(self, ask: Ask) -> Job:
-        """Raises RequestError (UnknownModel, ContextLengthExceeded, UnsupportedField, ...).
+        """Raises RequestError (UnknownModel, ContextLengthExceeded, UnsupportedField, ...), and
+        Unavailable while no instance could answer.
 
         `ask.model` None means the only model, or the first.
         """
-        ...
+        ask = merged(ask, self._defaults)
+        model = self._find(ask.model)
+        instance = model.answerer.instance
+        if instance is None or self._is_draining:
+            reason = self.trouble or model.answerer.trouble
+            raise Unavailable(f"{model.name} takes no requests now: {reason}.")
+        job_id = uuid4().hex
+        return Job(job_id, model, prepare(ask, model.card, instance, job_id))
+
+    def _find(self, name: str | None) -> ServedModel:
+        if name is None:
+            return next(iter(self._models.values()))
+        try:
+            return self._models[name]
+        except KeyError:
+            raise UnknownModel(
+                f"The model `{name}` does not exist or you do not have access to it.", param="model"
+            ) from None
 
     def run(self, job: Job) -> AsyncGenerator[Piece, None]:
         """The answer's pieces, choices interleaved; each choice's last piece has `finish`.
@@ -53,4 +105,47 @@ class Pipeline:
         Closing it (`aclosing`) cancels every choice inside the engine. Raises Unavailable before
         the first piece; EngineLost, EngineError or SlowReader at any time.
         """
-        ...
+        choices = [_choice(job, index) for index in range(job.n)]
+        return choices[0] if job.n == 1 else _interleaved(choices)
+
+
+async def _choice(job: Job, index: int) -> AsyncGenerator[Piece, None]:
+    request: Request = job.prepared.requests[index]
+    detokenizer = job.model.card.tokenizer.detokenizer()
+    answer = Answer(index, len(request.token_ids), detokenizer, job.prepared.stops)
+    async with aclosing(job.model.answerer.generate(request)) as deltas:
+        async for delta in deltas:
+            piece = answer.feed(delta)
+            yield piece
+            if piece.finish is not None:
+                return
+
+
+async def _interleaved(choices: list[AsyncGenerator[Piece, None]]) -> AsyncGenerator[Piece, None]:
+    """The pieces of all, as they come. The first error ends all of them."""
+    ready: asyncio.Queue[Piece | BaseException | None] = asyncio.Queue(maxsize=len(choices))
+
+    async def forward(pieces: AsyncGenerator[Piece, None]) -> None:
+        try:
+            async with aclosing(pieces):
+                async for piece in pieces:
+                    await ready.put(piece)
+            await ready.put(None)
+        except Exception as error:
+            await ready.put(error)
+
+    tasks = [asyncio.create_task(forward(pieces)) for pieces in choices]
+    try:
+        left = len(tasks)
+        while left:
+            item = await ready.get()
+            if item is None:
+                left -= 1
+            elif isinstance(item, BaseException):
+                raise item
+            else:
+                yield item
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,57 @@
+# make run [ARGS="in=http"]   installs into .venv what is missing, then starts dynemo-run
+# make test                   installs what the tests need, then runs them
+# make lint | types | bench | demo-model
+
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	command -v $$p >/dev/null 2>&1 && \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+ARGS ?=
+
+.PHONY: run test lint types bench demo-model clean
+
+run: .venv/ready-run
+	@$(BIN)/dynemo-run $(ARGS)
+
+test: .venv/ready-test
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/ready-test
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: .venv/ready-test
+	@$(BIN)/mypy
+
+bench: .venv/ready-bench
+	@$(BIN)/python -m bench $(ARGS)
+
+demo-model:
+	@tools/demo_model/build.sh
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache
+
+# Standard output belongs to the answer and standard input to the prompt: no installer touches them.
+.venv/bin/python:
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "dynemo-run needs Python 3.11 or newer; install it, or name one: make run PYTHON=/path/to/python3" >&2; exit 1; fi
+	@echo "Making .venv with $(PYTHON) ..." >&2
+	@$(PYTHON) -m venv .venv </dev/null >&2 || { rm -rf .venv; \
+		echo "Python cannot make a virtual environment; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+
+.venv/ready-run: pyproject.toml | .venv/bin/python
+	@echo "Installing dynemo-run into .venv (once, about 200 MB) ..." >&2
+	@$(PIP) --editable . </dev/null >&2
+	@touch $@
+
+.venv/ready-test: pyproject.toml .venv/ready-run
+	@echo "Installing what the tests need ..." >&2
+	@tools/system-packages chromium=chromium </dev/null >&2
+	@$(PIP) $$($(BIN)/python tools/group.py dev) </dev/null >&2
+	@touch $@
+
+.venv/ready-bench: .venv/ready-run
+	@$(PIP) $$($(BIN)/python tools/group.py bench) </dev/null >&2
+	@touch $@

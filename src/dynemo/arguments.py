@@ -1,0 +1,192 @@
+"""The command line: words in, a `Config` out. Imports no engine, no loop, no tokenizer."""
+
+import argparse
+import difflib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn
+
+from dynemo import __version__
+from dynemo.config import OPTIONS, Config, build_config, read
+from dynemo.engines.registry import ALIASES, ENGINES
+from dynemo.errors import UsageError
+
+USAGE = "dynemo-run [in=…] [out=…] [MODEL] [flags] [-- engine options]"
+INPUTS = ("text", "stdin", "http", "batch:FILE", "dyn://NAME", "none")
+COMMANDS = {
+    "render": "the exact prompt that the engine would get for a conversation",
+    "tokenize": "text to token ids",
+    "detokenize": "token ids to text, as a stream would give it",
+    "completion": "a script that completes this command in your shell",
+}
+
+_DESCRIPTION = """\
+Serve a large language model: a chat in this terminal, an OpenAI-compatible API, a file of prompts.
+
+  in=    where requests come from: text (a chat; default on a terminal), stdin (one prompt; default
+         otherwise), http (an OpenAI-compatible server), batch:FILE.jsonl (a file of prompts)
+  out=   what answers them: llama_cpp, or echo (the prompt's own tokens, for tests)
+  MODEL  a GGUF file, a Hugging Face checkout's folder, or a Hub name (org/repo, org/repo:Q4_K_M);
+         none: the small demo model that comes with the package
+"""
+_EXAMPLES = """\
+examples:
+  dynemo-run                                            chat with the demo model
+  dynemo-run Llama-3.2-1B-Instruct-Q4_K_M.gguf          chat with a model of yours
+  echo "What is the capital of South Africa?" | dynemo-run
+  dynemo-run in=http MODEL --http-port 8080             serve it to OpenAI clients
+  dynemo-run in=batch:prompts.jsonl MODEL               answer a file of prompts
+  dynemo-run in=http out=llama_cpp MODEL -- --threads 8 --flash-attn on
+
+commands (dynemo-run COMMAND --help):
+"""
+
+
+@dataclass(frozen=True)
+class Place:
+    """One side of the run: `kind` before the colon, `value` behind it."""
+
+    kind: str
+    value: str = ""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message[0].upper()}{message[1:]}; see `{self.prog} --help`.")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The runner's own parser; shell completion reads it too."""
+    width = max(map(len, COMMANDS)) + 2
+    commands = "".join(f"  {name:<{width}}{text}\n" for name, text in COMMANDS.items())
+    made = _Parser(
+        prog="dynemo-run",
+        usage=USAGE,
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES + commands + "\nEvery setting is also a variable, DYNEMO_HTTP_PORT, and "
+        "a key in the file of --config.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+        add_help=False,
+    )
+    made.add_argument("words", nargs="*", help=argparse.SUPPRESS)
+    groups: dict[str, Any] = {}
+    for option in OPTIONS:
+        if option.group not in groups:
+            groups[option.group] = made.add_argument_group(option.group)
+        groups[option.group].add_argument(option.flag, metavar=option.metavar, help=option.help)
+    general = groups["general"]
+    general.add_argument(
+        "-v", dest="verbosity", action="count", help="say more; -vv shows everything"
+    )
+    general.add_argument("--version", action="version", version=f"dynemo-run {__version__}")
+    general.add_argument("--help", "-h", action="help", help="show this help")
+    return made
+
+
+def parse(argv: Sequence[str]) -> Config:
+    """The settings of a run. Raises UsageError."""
+    own, engine_options = _split_at_dashes(argv)
+    given, rest = _read_words(own)
+    flags = _typed(given)
+    for word in rest:
+        key, equals, value = word.partition("=")
+        key = key if equals and key in ("in", "out") else "model"
+        if key in flags:
+            raise UsageError(_twice(key, flags[key], value if key != "model" else word))
+        flags[key] = value if key != "model" else word
+    config = build_config(flags)
+    config = replace(config, engine_options=tuple(engine_options))
+    _check_modes(flags, parse_input(config.input))
+    return config
+
+
+def _read_words(own: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """Flags as argparse read them, and the other words."""
+    try:
+        namespace, unknown = parser().parse_known_intermixed_args(own)
+    except argparse.ArgumentError as error:
+        raise UsageError(f"{error}; see `dynemo-run --help`.") from None
+    if unknown:
+        raise UsageError(f"Unknown flag {unknown[0]!r}; {_nearest_flag(unknown[0])}")
+    flags = vars(namespace)
+    return flags, flags.pop("words", [])
+
+
+def parse_input(word: str) -> Place:
+    """`in=`'s value; the default depends on whether a person is at the keyboard."""
+    if not word:
+        return Place("text" if sys.stdin.isatty() and sys.stdout.isatty() else "stdin")
+    if word in ("text", "stdin", "http"):
+        return Place(word)
+    if word.startswith("batch:") and len(word) > len("batch:"):
+        return Place("batch", word[len("batch:") :])
+    if word == "none":
+        raise UsageError(
+            "in=none is a follower rank of a multi-node engine, and this is rank 0: "
+            "rank 0 takes the requests, so give it in=http."
+        )
+    if word.startswith("dyn://"):
+        raise UsageError(_later(f"in={word} (a worker of a pool)"))
+    names = ("text", "stdin", "http", "batch:", "none", "dyn://")
+    raise UsageError(_unknown("in", word, names, INPUTS))
+
+
+def parse_output(word: str) -> str:
+    """`out=`'s engine, or empty for the default."""
+    name = ALIASES.get(word, word)
+    if name.startswith("echo:"):
+        raise UsageError(_later(f"out={word}"))
+    if not name or (name in ENGINES and ENGINES[name].is_here):
+        return name
+    if name in ENGINES or name.startswith(("dyn://", "dyn")) or name.endswith(".py"):
+        raise UsageError(_later(f"out={word}"))
+    raise UsageError(_unknown("out", word, tuple(ENGINES), tuple(ENGINES)))
+
+
+def _later(what: str) -> str:
+    here = ", ".join(name for name, entry in ENGINES.items() if entry.is_here)
+    return f"{what} is not in this version yet; it has out={here}."
+
+
+def _unknown(side: str, word: str, names: Sequence[str], all_forms: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, names, 1, cutoff=0.5)
+    hint = f"did you mean {side}={near[0]}? " if near else ""
+    return f"Unknown {side}={word}: {hint}{side}= takes {', '.join(all_forms)}."
+
+
+def _twice(key: str, first: str, second: str) -> str:
+    what = "MODEL" if key == "model" else f"{key}="
+    return f"{what} is given twice: {first!r} and {second!r}; keep one."
+
+
+def _nearest_flag(flag: str) -> str:
+    near = difflib.get_close_matches(flag.split("=")[0], [option.flag for option in OPTIONS], 1)
+    if near:
+        return f"did you mean {near[0]}?"
+    return "an engine's own options go after `--`; `dynemo-run --help` lists ours."
+
+
+def _typed(flags: dict[str, Any]) -> dict[str, Any]:
+    for option in OPTIONS:
+        if option.name in flags:
+            flags[option.name] = read(option, flags[option.name], option.flag)
+    return flags
+
+
+def _check_modes(flags: dict[str, Any], place: Place) -> None:
+    """A flag that this input does not have is refused; variables and files are for all runs."""
+    for option in OPTIONS:
+        if option.name in flags and option.modes and place.kind not in option.modes:
+            where = " and ".join(f"in={mode}" for mode in sorted(option.modes))
+            raise UsageError(f"{option.flag} is for {where}, and this is in={place.kind}.")
+
+
+def _split_at_dashes(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    words = list(argv)
+    if "--" not in words:
+        return words, []
+    at = words.index("--")
+    return words[:at], words[at + 1 :]

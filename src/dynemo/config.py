@@ -1,0 +1,179 @@
+"""The settings of one run: each is a flag, a `DYNEMO_*` variable and a key in a TOML file.
+
+The table here is the one place that lists them; `--help`, the variables, the file and the shell
+completion are made from it.
+"""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from dynemo.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Option:
+    name: str  #: of the field in `Config`; `--name-with-dashes` is the flag
+    metavar: str
+    help: str
+    group: str
+    kind: Callable[[str], Any] = str
+    modes: frozenset[str] | None = None  #: the inputs that it applies to; None: all
+    choices: tuple[str, ...] = ()
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        return "DYNEMO_" + self.name.upper()
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise ValueError
+    return port
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def _seconds(text: str) -> float:
+    number = float(text)
+    if not 0 <= number < 1e9:
+        raise ValueError
+    return number
+
+
+_HTTP = frozenset({"http"})
+_BATCH = frozenset({"batch"})
+_ASKING = frozenset({"text", "stdin", "batch"})
+
+OPTIONS = (
+    Option("model_path", "PATH", "the model, as MODEL", "model"),
+    Option("model_name", "NAME", "the name it is served under (its file's or folder's)", "model"),
+    Option(
+        "model_config", "DIR", "a checkout to take tokenizer and chat template from", "model"
+    ),
+    Option(
+        "context_length", "N", "tokens that one sequence may hold (the model's, at most 8192)",
+        "model", _positive,
+    ),
+    Option("request_template", "FILE", "JSON defaults, merged under each request", "requests"),
+    Option("system", "TEXT", "a system prompt", "requests", modes=_ASKING),
+    Option("http_host", "HOST", "the address to listen on (127.0.0.1)", "in=http", modes=_HTTP),
+    Option("http_port", "PORT", "the port; 0 takes a free one (8080)", "in=http", _port, _HTTP),
+    Option(
+        "grace", "SECONDS", "time for streams to finish on Ctrl-C or SIGTERM (5)", "in=http",
+        _seconds, _HTTP,
+    ),
+    Option("output", "FILE", "where answers go (beside the input)", "in=batch:FILE", Path, _BATCH),
+    Option(
+        "concurrency", "N", "requests at once (as many as the engine computes)", "in=batch:FILE",
+        _positive, _BATCH,
+    ),
+    Option("log_format", "FORMAT", "text or json (text)", "general", choices=("text", "json")),
+    Option("config", "FILE", "a TOML file with any of these settings", "general", Path),
+)  # fmt: skip
+_BY_NAME = {option.name: option for option in OPTIONS}
+_PLACES = ("in", "out", "model")
+
+
+@dataclass(frozen=True)
+class Config:
+    """What the user wants, all sources merged. None: not said."""
+
+    input: str = ""
+    out: str = ""
+    model: str | None = None
+    model_name: str | None = None
+    model_config: str | None = None
+    context_length: int | None = None
+    request_template: str | None = None
+    system: str | None = None
+    http_host: str = "127.0.0.1"
+    http_port: int = 8080
+    grace: float = 5.0
+    output: Path | None = None
+    concurrency: int | None = None
+    log_format: str = "text"
+    verbosity: int = 0
+    engine_options: tuple[str, ...] = ()
+
+
+def build_config(
+    flags: Mapping[str, Any], environment: Mapping[str, str] = os.environ
+) -> Config:
+    """Flags over variables over the file. `flags` holds only what was given; `in`, `out` and
+    `model` are among its keys. Raises UsageError."""
+    variables = _from_environment(environment)
+    path = flags.get("config") or variables.get("config")
+    file = _from_file(path) if path else {}
+    merged = {**file, **variables, **flags}
+    merged.pop("config", None)
+    model_path = merged.pop("model_path", None)
+    if model_path is not None and merged.get("model") not in (None, model_path):
+        raise UsageError(
+            f"MODEL is given twice: {merged['model']!r} and --model-path {model_path!r}; keep one."
+        )
+    merged["model"] = merged.get("model") or model_path
+    merged["input"] = merged.pop("in", "")
+    known = {field.name for field in fields(Config)}
+    return Config(**{name: value for name, value in merged.items() if name in known})
+
+
+def read(option: Option, text: str, source: str) -> Any:
+    """One value, from whichever source. Raises UsageError that names the source."""
+    if option.choices and text not in option.choices:
+        raise UsageError(f"{source} takes {' or '.join(option.choices)}, not {text!r}.")
+    try:
+        return option.kind(text)
+    except ValueError:
+        raise UsageError(f"{source} does not take {text!r}; it is {option.help}.") from None
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        place: environment[f"DYNEMO_{place.upper()}"]
+        for place in _PLACES
+        if environment.get(f"DYNEMO_{place.upper()}")
+    }
+    for option in OPTIONS:
+        if text := environment.get(option.variable):
+            found[option.name] = read(option, text, option.variable)
+    return found
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        data = tomllib.loads(path.expanduser().read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"The file of --config, {path}, cannot be read: {error.strerror}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is no TOML file: {error}.") from None
+    found: dict[str, Any] = {}
+    for key, value in data.items():
+        name = key.replace("-", "_")
+        if name in _PLACES:
+            found[name] = str(value)
+        elif name in _BY_NAME and name != "config":
+            found[name] = read(_BY_NAME[name], str(value), f"{key} in {path}")
+        else:
+            raise UsageError(f"{path} has no setting {key!r}; {_nearest(name)}")
+    return found
+
+
+def _nearest(name: str) -> str:
+    names = [*_PLACES, *_BY_NAME]
+    near = difflib.get_close_matches(name, names, 1)
+    return f"did you mean {near[0]!r}?" if near else f"it may have {', '.join(names)}."

@@ -1,0 +1,48 @@
+"""The log: lines on standard error, as text for a person or as JSON for a machine."""
+
+import json
+import logging
+import sys
+import time
+
+_LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
+_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+
+
+def set_up(log_format: str, verbosity: int, *, is_server: bool) -> None:
+    """Sends the `dynemo` loggers to standard error. A server says a line a request; -v says more."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Json() if log_format == "json" else _Text())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(_LEVELS[min(verbosity, 2)])
+    if is_server and verbosity == 0:
+        logging.getLogger("dynemo.http").setLevel(logging.INFO)
+
+
+def _extra(record: logging.LogRecord) -> dict[str, object]:
+    return {key: value for key, value in record.__dict__.items() if key not in _STANDARD}
+
+
+class _Text(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        clock = time.strftime("%H:%M:%S", time.localtime(record.created))
+        fields = " ".join(f"{key}={value}" for key, value in _extra(record).items())
+        line = f"{clock} {record.levelname.lower()} {record.name}: {record.getMessage()} {fields}"
+        trace = f"\n{self.formatException(record.exc_info)}" if record.exc_info else ""
+        return line.rstrip() + trace
+
+
+class _Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+            + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_extra(record),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=str)
