@@ -3,7 +3,6 @@
 Only enough formats to say a useful sentence when a model is not what its path promised.
 """
 
-import json
 import struct
 from enum import StrEnum
 
@@ -141,14 +140,8 @@ def _text_kind(first_bytes: bytes) -> Kind:
 
 
 def _looks_like_json(start: str) -> bool:
-    if start[:1] not in ("{", "["):
-        return False
-    inner = start[1:].lstrip()
-    if inner[:1] in ('"', "}", "]", "{", "[", ""):
-        return True
-    try:
-        json.loads(start)
-    except ValueError:
-        # A list of numbers or words that goes on past what was read.
-        return start[0] == "[" and inner[:1].isdigit()
-    return True
+    # What was read may end anywhere, so only the first token inside counts.
+    inner = start[1:].lstrip()[:1]
+    if start[:1] == "{":
+        return inner in ('"', "}", "")
+    return start[:1] == "[" and (inner in ('"', "{", "[", "]", "-", "") or inner.isdigit())
