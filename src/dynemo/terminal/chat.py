@@ -1,0 +1,184 @@
+"""A chat in the terminal (`in=text`)."""
+
+import io
+import signal
+import sys
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+from msgspec import structs
+from prompt_toolkit import PromptSession
+
+from dynemo.errors import ContextLengthExceeded, DynemoError, Unavailable, UsageError
+from dynemo.messages import Ask
+from dynemo.pipeline import Job, Pipeline
+from dynemo.terminal.chat_commands import Chat, obey, parse
+from dynemo.terminal.conversation import Conversation, Turn, fit
+from dynemo.terminal.interrupts import Interrupted, until_signal
+from dynemo.terminal.keyboard import open_history, prompt_session, unechoed
+from dynemo.terminal.outlet import Outlet
+from dynemo.terminal.patience import until_ready
+from dynemo.terminal.reply import Reply, listen
+from dynemo.terminal.screen import clean, count, dim, duration, red, visible
+
+#: How often a model that says it is not in trouble may decline before the chat gives up.
+TRIES = 5
+
+
+async def chat(pipeline: Pipeline, *, model: str, system: str | None, settings: Ask) -> None:
+    """Talk with `model` until the user leaves. Raises UsageError where there is no terminal."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError("A chat needs a terminal: use in=stdin for a prompt from a file or pipe.")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal that is not UTF-8 shows a question mark for what it lacks.
+        sys.stdout.reconfigure(errors="replace")
+    settings = structs.replace(settings, n=None)
+    state = Chat(pipeline, model, settings, settings, Conversation(system or None))
+    _tell(_banner(state))
+    await converse(state, prompt_session(open_history()))
+
+
+async def converse(chat: Chat, session: PromptSession[str]) -> None:
+    """The loop: a line, then what it asks for, until the user leaves."""
+    while True:
+        try:
+            line = clean(await session.prompt_async())
+        except KeyboardInterrupt:
+            _tell("Ctrl-D or /exit leaves.")
+            continue
+        except EOFError:
+            return
+        if not line.strip():
+            continue
+        try:
+            command = parse(line)
+            if command is None:
+                await respond(chat, line.strip())
+            elif command[0] == "exit":
+                return
+            elif command[0] == "retry":
+                await _retry(chat)
+            else:
+                print(visible(obey(chat, *command)))
+        except DynemoError as error:
+            _tell_error(error)
+
+
+def _banner(chat: Chat) -> str:
+    words = [chat.model]
+    served = chat.pipeline.models.get(chat.model)
+    if served is not None:
+        instance = served.answerer.instance
+        words += [f"{instance.engine} {instance.version}"] if instance else []
+        words.append(f"context of {served.context_length:,} tokens")
+    return f"{' · '.join(words)} · /help lists the commands, Ctrl-D leaves"
+
+
+async def _retry(chat: Chat) -> None:
+    taken = chat.talk.take_back()
+    if taken is None:
+        raise UsageError("There is no message yet to answer anew.")
+    question, turn = taken
+    try:
+        await respond(chat, question)
+    finally:
+        # Where the new try gave nothing, the answer that was there is better than none.
+        if turn is not None and chat.talk.unanswered is not None:
+            chat.talk.turns.append(turn)
+            chat.talk.unanswered = None
+
+
+async def respond(chat: Chat, question: str) -> None:
+    """Ask, print the answer as it comes, and keep both. Ctrl-C stops the answer.
+
+    Raises DynemoError for what went wrong; what came before it is kept.
+    """
+    chat.talk.unanswered = question
+    reply = Reply()
+    is_stopped = True
+    try:
+        with unechoed():
+            await until_signal(_speak(chat, question, reply), signal.SIGINT)
+        is_stopped = False
+    except Interrupted:
+        _tell(_closing(reply, "stopped"))
+    except ContextLengthExceeded:
+        # Asking the same again is of no use: it does not fit.
+        chat.talk.unanswered = None
+        raise
+    finally:
+        if reply.text or not is_stopped:
+            chat.talk.turns.append(Turn(question, reply.text, is_stopped))
+            chat.talk.unanswered = None
+    if not is_stopped:
+        _tell(_closing(reply, _cut(reply)))
+
+
+async def _speak(chat: Chat, question: str, reply: Reply) -> None:
+    outlet = Outlet(sys.stdout.fileno())
+    try:
+        await _ask(chat, question, reply, lambda text: outlet.send(visible(text).encode()))
+        await outlet.drain()
+    except OSError as error:
+        raise DynemoError(f"The answer cannot be written: {error.strerror}.") from error
+    finally:
+        outlet.close()
+        if reply.parts and not reply.text.endswith("\n"):
+            print(flush=True)
+
+
+async def _ask(chat: Chat, question: str, reply: Reply, say: Callable[[str], None]) -> None:
+    """Listen to the answer, once the model can give one."""
+    tries = 0
+    while True:
+        try:
+            job = _prepare(chat, question)
+            return await listen(chat.pipeline.run(job), reply, say)
+        except Unavailable as error:
+            tries += 1
+            if not chat.pipeline.trouble and tries >= TRIES:
+                raise
+            await until_ready(chat.pipeline, error, tell=_tell_wait)
+            reply.started = perf_counter()
+
+
+def _prepare(chat: Chat, question: str) -> Job:
+    def prepare(messages: list[dict[str, Any]]) -> Job:
+        ask = structs.replace(chat.settings, model=chat.model, messages=messages)
+        return chat.pipeline.prepare(ask)
+
+    job, dropped = fit(chat.talk, question, prepare)
+    if dropped:
+        turns = "The oldest turn is" if dropped == 1 else f"The {dropped:,} oldest turns are"
+        _tell(
+            f"The context of {job.model.context_length:,} tokens is full. "
+            f"{turns} no longer sent to the model."
+        )
+    return job
+
+
+def _cut(reply: Reply) -> str:
+    is_cut = reply.finish is not None and reply.finish.reason == "length"
+    return "cut at the limit of tokens" if is_cut else ""
+
+
+def _closing(reply: Reply, end: str) -> str:
+    words = []
+    if reply.ttft is not None:
+        words += [f"TTFT {duration(reply.ttft)}", count(reply.tokens, "token")]
+    if reply.rate is not None:
+        words.append(f"{reply.rate:,.1f} tokens/s")
+    return " · ".join([*words, end] if end else words)
+
+
+def _tell(text: str) -> None:
+    print(dim(visible(text)), flush=True)
+
+
+def _tell_wait(reason: str) -> None:
+    _tell(f"Waiting for the model: {reason} (Ctrl-C stops waiting)")
+
+
+def _tell_error(error: DynemoError) -> None:
+    print(red(visible(str(error))), flush=True)
