@@ -1,0 +1,134 @@
+"""The HTTP input as a pure ASGI app: it does not care which server runs it.
+
+There is no CORS: with `*`, any website that a person visits could talk to a model on their own
+machine. The page at `/` is of the same origin and needs none.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import NoReturn
+
+from dynemo.errors import DynemoError, Unavailable
+from dynemo.http.asgi import Receive, Scope, Send
+from dynemo.http.chat import Chat
+from dynemo.http.errors import ClientGone, NoSuchPath, WrongMethod, internal_error
+from dynemo.http.exchange import Exchange, Limits
+from dynemo.http.health import Health
+from dynemo.http.models import PREFIX, Models
+from dynemo.http.openapi import OpenApi
+from dynemo.http.page import Page
+from dynemo.metrics import Metrics
+from dynemo.pipeline import Pipeline
+
+Endpoint = Callable[[Exchange], Awaitable[None]]
+Route = Mapping[str, Endpoint]  #: by method
+
+_log = logging.getLogger("dynemo.http")
+
+
+class App:
+    """Serves one pipeline. `drain`, then `idle`, then perhaps `cut` end it in order."""
+
+    def __init__(
+        self, pipeline: Pipeline, metrics: Metrics, *, limits: Limits | None = None
+    ) -> None:
+        self._limits = limits or Limits()
+        self._active: set[Exchange] = set()
+        self._is_idle = asyncio.Event()
+        self._is_idle.set()
+        self.is_draining = False
+        models = Models(pipeline)
+        health = Health(pipeline, metrics, lambda: self.is_draining)
+        self._model_route = _reads(models.show)
+        self._routes: dict[str, Route] = {
+            "/v1/chat/completions": {"POST": Chat(pipeline, metrics)},
+            "/v1/models": _reads(models.list),
+            "/health": _reads(health.health),
+            "/live": _reads(health.live),
+            "/metrics": _reads(health.metrics),
+            "/openapi.json": _reads(OpenApi()),
+            "/": _reads(Page(health)),
+        }
+
+    def drain(self) -> None:
+        """From now on, nothing new is taken: 503 for asks, and `/health` says `draining`."""
+        self.is_draining = True
+
+    async def idle(self) -> None:
+        """Returns when no request is being answered."""
+        await self._is_idle.wait()
+
+    def cut(self, error: DynemoError) -> None:
+        """Ends every answer with this error, as its client's last event or as its status."""
+        for exchange in self._active:
+            exchange.cut(error)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._exchange(Exchange(scope, receive, send, self._limits))
+        elif scope["type"] == "lifespan":
+            await _live(receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1000})
+
+    async def _exchange(self, exchange: Exchange) -> None:
+        self._active.add(exchange)
+        self._is_idle.clear()
+        try:
+            await self._answer(exchange)
+        finally:
+            self._active.discard(exchange)
+            if not self._active:
+                self._is_idle.set()
+
+    async def _answer(self, exchange: Exchange) -> None:
+        try:
+            await self._find(exchange)(exchange)
+        except ClientGone:
+            pass
+        except DynemoError as error:
+            await exchange.fail(error)
+        except Exception:
+            _log.exception("request %s failed inside the server", exchange.id)
+            await exchange.fail(internal_error())
+
+    def _find(self, exchange: Exchange) -> Endpoint:
+        method, path = exchange.scope["method"], exchange.scope["path"]
+        route = self._routes.get(path)
+        if route is None and path.startswith(PREFIX) and path != PREFIX:
+            route = self._model_route
+        if route is None:
+            raise NoSuchPath(f"Invalid URL ({method} {path[:200]})")
+        endpoint = route.get(method)
+        if endpoint is None:
+            _refuse_method(method, path, route)
+        if self.is_draining and method == "POST":
+            raise Unavailable("The server is shutting down.")
+        return endpoint
+
+
+def build_app(pipeline: Pipeline) -> App:
+    """An app with metrics of its own."""
+    return App(pipeline, Metrics())
+
+
+def _reads(endpoint: Endpoint) -> Route:
+    return {"GET": endpoint, "HEAD": endpoint}
+
+
+def _refuse_method(method: str, path: str, route: Route) -> NoReturn:
+    raise WrongMethod(
+        f"Not allowed to {method} on {path[:200]} "
+        "(HINT: Perhaps you meant to use a different HTTP method?)",
+        allow=", ".join(route),
+    )
+
+
+async def _live(receive: Receive, send: Send) -> None:
+    """The app holds nothing that starts or ends with the server."""
+    while True:
+        event = await receive()
+        await send({"type": f"{event['type']}.complete"})
+        if event["type"] == "lifespan.shutdown":
+            return

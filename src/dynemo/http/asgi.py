@@ -1,0 +1,32 @@
+"""ASGI's callables and messages, typed as far as this package uses them."""
+
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+
+Scope = MutableMapping[str, Any]
+Event = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Event]]
+Send = Callable[[Event], Awaitable[None]]
+Header = tuple[bytes, bytes]
+
+JSON = "application/json"
+EVENT_STREAM = "text/event-stream; charset=utf-8"
+#: An extension that `http/server.py` offers: `scope["extensions"][ABORT]["abort"]()` drops the
+#: connection at once, unsent bytes included. Servers without it close it when they can.
+ABORT = "dynemo.abort"
+
+
+def find_header(scope: Scope, name: bytes) -> str:
+    """The header's first value, or empty text. `name` is in lower case, as ASGI demands."""
+    for key, value in scope["headers"]:
+        if key == name:
+            return bytes(value).decode("latin-1")
+    return ""
+
+
+def start_event(status: int, headers: Iterable[Header]) -> Event:
+    return {"type": "http.response.start", "status": status, "headers": list(headers)}
+
+
+def body_event(body: bytes, *, more: bool) -> Event:
+    return {"type": "http.response.body", "body": body, "more_body": more}

@@ -1,0 +1,85 @@
+"""`POST /v1/chat/completions`."""
+
+import time
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager
+
+from dynemo.errors import DynemoError
+from dynemo.http.errors import CLIENT_GONE, ClientGone
+from dynemo.http.exchange import Exchange
+from dynemo.http.record import Record
+from dynemo.metrics import Metrics
+from dynemo.openai.chunks import ChunkWriter, CompletionWriter
+from dynemo.openai.convert import to_ask, wants_usage
+from dynemo.openai.decode import decode_chat
+from dynemo.pipeline import Job, Pipeline
+
+
+class Chat:
+    def __init__(self, pipeline: Pipeline, metrics: Metrics) -> None:
+        self._pipeline = pipeline
+        self._metrics = metrics
+
+    async def __call__(self, exchange: Exchange) -> None:
+        record = Record(self._metrics, exchange.id)
+        with _recording(record):
+            async with exchange.working():
+                await self._answer(exchange, record)
+
+    async def _answer(self, exchange: Exchange, record: Record) -> None:
+        asked = decode_chat(await exchange.read_body())
+        job = self._pipeline.prepare(to_ask(asked))
+        record.accept(job)
+        async with exchange.listening():
+            if asked.stream:
+                await self._stream(exchange, job, record, include_usage=wants_usage(asked))
+            else:
+                await self._complete(exchange, job, record)
+
+    async def _stream(
+        self, exchange: Exchange, job: Job, record: Record, *, include_usage: bool
+    ) -> None:
+        writer = ChunkWriter(
+            id=f"chatcmpl-{job.id}",
+            created=int(time.time()),
+            model=job.model.name,
+            n=job.n,
+            include_usage=include_usage,
+        )
+        # The headers wait for the first piece: until then an error still has its own status.
+        opening = writer.opening()
+        async with aclosing(self._pipeline.run(job)) as pieces:
+            async for piece in pieces:
+                record.piece(piece)
+                events = writer.piece(piece)
+                if opening:
+                    events, opening = opening + events, b""
+                if events:
+                    await exchange.write(events)
+        await exchange.end(writer.closing(record.tally.usage()))
+
+    async def _complete(self, exchange: Exchange, job: Job, record: Record) -> None:
+        writer = CompletionWriter(
+            id=f"chatcmpl-{job.id}", created=int(time.time()), model=job.model.name, n=job.n
+        )
+        async with aclosing(self._pipeline.run(job)) as pieces:
+            async for piece in pieces:
+                record.piece(piece)
+                writer.piece(piece)
+        await exchange.reply(writer.body(record.tally))
+
+
+@contextmanager
+def _recording(record: Record) -> Iterator[None]:
+    status = 500
+    try:
+        yield
+        status = 200
+    except ClientGone:
+        status = CLIENT_GONE
+        raise
+    except DynemoError as error:
+        status = error.status
+        raise
+    finally:
+        record.end(status)

@@ -1,0 +1,246 @@
+"""One HTTP request and its answer, over ASGI's receive and send.
+
+Four ends: the answer is complete; the client goes away (`ClientGone`); a reader or a sender that
+does not progress (`SlowReader`, `BodyTooSlow`); the server cuts it (`cut`). The last three end the
+work in the midst of whatever it awaits.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from uuid import uuid4
+
+from dynemo.errors import BodyTooLarge, DynemoError, SlowReader
+from dynemo.http.asgi import (
+    ABORT,
+    EVENT_STREAM,
+    JSON,
+    Header,
+    Receive,
+    Scope,
+    Send,
+    body_event,
+    find_header,
+    start_event,
+)
+from dynemo.http.cuttable import Cuttable
+from dynemo.http.errors import BodyTooSlow, ClientGone, describe, headers_of
+
+_STREAM_HEADERS: list[Header] = [
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),  # nginx would hold tokens back
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    body: int = 32 * 2**20  #: bytes of a request's body
+    stall: float = 30.0  #: seconds that one read or write may take
+    farewell: float = 2.0  #: seconds for the last words to a client, or for a body to be dropped
+
+
+class Exchange:
+    """Reading and writing is one task's; `cut` may be called from any other on the same loop."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, limits: Limits) -> None:
+        self.id = uuid4().hex
+        self.scope = scope
+        self.limits = limits
+        self._receive = receive
+        self._send = send
+        self._loop = asyncio.get_running_loop()
+        self._cuttable = Cuttable()
+        self._is_started = False  # the headers have been sent
+        self._is_stream = False
+        self._is_ending = False  # the last send has begun
+        self._is_complete = False
+        self._sending_since: float | None = None
+
+    def header(self, name: bytes) -> str:
+        return find_header(self.scope, name)
+
+    def cut(self, error: Exception) -> None:
+        """Ends the work in `working` with this error. The client is told, if it still listens."""
+        self._cuttable.cut(error)
+
+    @asynccontextmanager
+    async def working(self) -> AsyncIterator[None]:
+        """Within, the work can be cut, and is cut where a write does not progress."""
+        watch = StallWatch(self, self._loop)
+        try:
+            async with self._cuttable:
+                yield
+        finally:
+            watch.cancel()
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[None]:
+        """Within, a client that goes away cuts the work. Entered after the body has been read.
+
+        Servers differ in what a send to a closed connection does, and a long prefill sends
+        nothing: only ASGI's disconnect event tells in time.
+        """
+        listener = self._loop.create_task(self._cut_when_gone())
+        try:
+            yield
+        finally:
+            listener.cancel()
+            await asyncio.wait([listener])
+
+    @property
+    def sending_since(self) -> float | None:
+        """Loop time at which a write began that has not come back yet."""
+        return self._sending_since
+
+    async def read_body(self) -> bytes:
+        """Raises BodyTooLarge, BodyTooSlow, ClientGone."""
+        limit = self.limits.body
+        declared = self.header(b"content-length")
+        if declared.isdecimal() and int(declared) > limit:
+            raise self._too_large()
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            try:
+                async with asyncio.timeout(self.limits.stall):
+                    event = await self._receive()
+            except TimeoutError:
+                raise BodyTooSlow("The request body did not arrive in time.") from None
+            if event["type"] == "http.disconnect":
+                raise ClientGone
+            part = event.get("body", b"")
+            size += len(part)
+            if size > limit:
+                raise self._too_large()
+            parts.append(part)
+            if not event.get("more_body", False):
+                return b"".join(parts)
+
+    async def reply(
+        self,
+        body: bytes,
+        *,
+        status: int = 200,
+        content_type: str = JSON,
+        headers: Iterable[Header] = (),
+    ) -> None:
+        """The whole answer at once."""
+        self._is_ending = True
+        await self._start(status, content_type, len(body), headers)
+        is_head = self.scope["method"] == "HEAD"
+        await self._write(b"" if is_head else body, more=False)
+
+    async def write(self, data: bytes) -> None:
+        """Events of a stream. The first call sends the headers."""
+        if not self._is_started:
+            self._is_stream = True
+            await self._start(200, EVENT_STREAM, None, _STREAM_HEADERS)
+        await self._write(data, more=True)
+
+    async def end(self, data: bytes) -> None:
+        """The last events of a stream."""
+        self._is_ending = True
+        await self._write(data, more=False)
+
+    async def fail(self, error: DynemoError) -> None:
+        """Tells the client what went wrong: as the answer, or as a stream's last event.
+
+        Called once, when the work is over. A client that does not take it in time, or is in the
+        midst of a body that cannot be completed, loses its connection.
+        """
+        if self._is_complete:
+            return
+        if isinstance(error, SlowReader) or (self._is_started and not self._is_stream):
+            await self._abort()
+            return
+        try:
+            async with asyncio.timeout(self.limits.farewell):
+                await self._say_goodbye(error)
+        except TimeoutError:
+            await self._abort()
+
+    async def _say_goodbye(self, error: DynemoError) -> None:
+        body = describe(error)
+        if self._is_stream:
+            await self.end(b"data: %b\n\n" % body)
+        elif not isinstance(error, BodyTooLarge):
+            await self.reply(body, status=error.status, headers=headers_of(error))
+        else:
+            # The answer first, then the rest of the body, unread: closing a connection on which
+            # bytes still arrive resets it, and the client may lose the answer.
+            await self._start(error.status, JSON, len(body), headers_of(error))
+            await self._write(body, more=True)
+            await self._drop_body()
+            await self.end(b"")
+
+    async def _drop_body(self) -> None:
+        if self.header(b"expect"):
+            return  # it waits for "100 Continue", and receiving would send that
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.limits.farewell / 2):
+                while (await self._receive()).get("more_body", False):
+                    pass
+
+    async def _start(
+        self, status: int, content_type: str, length: int | None, headers: Iterable[Header]
+    ) -> None:
+        self._is_started = True
+        all_headers = [
+            (b"content-type", content_type.encode()),
+            (b"x-request-id", self.id.encode()),
+        ]
+        if length is not None:
+            all_headers.append((b"content-length", b"%d" % length))
+        await self._send(start_event(status, [*all_headers, *headers]))
+
+    async def _write(self, data: bytes, *, more: bool) -> None:
+        self._sending_since = self._loop.time()
+        await self._send(body_event(data, more=more))
+        self._sending_since = None
+        self._is_complete = not more
+
+    async def _cut_when_gone(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        # After the last write, servers report a disconnect that is no news.
+        if not self._is_ending:
+            self._cuttable.cut(ClientGone())
+
+    async def _abort(self) -> None:
+        """Drops the connection, where the server can; returning unfinished makes others do so."""
+        extension = self.scope.get("extensions", {}).get(ABORT)
+        if extension is None:
+            return
+        extension["abort"]()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.limits.farewell):
+                while (await self._receive())["type"] != "http.disconnect":
+                    pass
+
+    def _too_large(self) -> BodyTooLarge:
+        return BodyTooLarge(f"The request body is larger than {self.limits.body} bytes.")
+
+
+class StallWatch:
+    """Cuts an exchange whose write has not come back for `limits.stall` seconds.
+
+    One timer an exchange, looked at again only when it fires: a token costs two assignments.
+    """
+
+    def __init__(self, exchange: Exchange, loop: asyncio.AbstractEventLoop) -> None:
+        self._exchange = exchange
+        self._loop = loop
+        self._timer = loop.call_later(exchange.limits.stall, self._look)
+
+    def cancel(self) -> None:
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        limit = self._exchange.limits.stall
+        since = self._exchange.sending_since
+        waited = 0.0 if since is None else self._loop.time() - since
+        if waited >= limit:
+            self._exchange.cut(SlowReader("The client reads too slowly; the stream was closed."))
+        else:
+            self._timer = self._loop.call_later(limit - waited, self._look)

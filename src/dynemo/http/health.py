@@ -1,0 +1,100 @@
+"""`GET /live`, `GET /health` and `GET /metrics`: what one who runs the process asks."""
+
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from dynemo.http.exchange import Exchange
+from dynemo.metrics import LoadSample, Metrics
+from dynemo.pipeline import Pipeline, ServedModel
+
+
+class InstanceHealth(Struct, frozen=True, kw_only=True):
+    id: str
+    engine: str
+    version: str
+    device: str
+    context_length: int
+    slots: int
+    running: int
+    waiting: int
+    kv_use: float
+
+
+class ModelHealth(Struct, frozen=True, kw_only=True):
+    id: str
+    context_length: int
+    instances: list[InstanceHealth]
+    reason: str | None  #: why no instance takes requests
+
+
+class HealthReport(Struct, frozen=True, kw_only=True):
+    """The body of `GET /health`, under 200 as under 503."""
+
+    status: Literal["ok", "unavailable"]
+    reason: str | None  #: `loading`, `no instances`, `draining`, ...
+    models: list[ModelHealth]
+
+
+class Health:
+    """`is_draining` says whether this server has been asked to stop."""
+
+    def __init__(
+        self, pipeline: Pipeline, metrics: Metrics, is_draining: Callable[[], bool]
+    ) -> None:
+        self._pipeline = pipeline
+        self._metrics = metrics
+        self._is_draining = is_draining
+        metrics.watch_load(self._loads)
+
+    def report(self) -> HealthReport:
+        trouble = "draining" if self._is_draining() else self._pipeline.trouble
+        return HealthReport(
+            status="unavailable" if trouble else "ok",
+            reason=trouble or None,
+            models=[_model_health(served) for served in self._pipeline.models.values()],
+        )
+
+    async def live(self, exchange: Exchange) -> None:
+        await exchange.reply(b'{"status":"ok"}')
+
+    async def health(self, exchange: Exchange) -> None:
+        report = self.report()
+        status = 200 if report.status == "ok" else 503
+        await exchange.reply(msgspec.json.encode(report), status=status)
+
+    async def metrics(self, exchange: Exchange) -> None:
+        body, content_type = self._metrics.expose(exchange.header(b"accept"))
+        await exchange.reply(body, content_type=content_type)
+
+    def _loads(self) -> Iterator[LoadSample]:
+        for served in self._pipeline.models.values():
+            load = served.answerer.load
+            yield LoadSample(served.name, load.running, load.waiting, load.kv_use)
+
+
+def _model_health(served: ServedModel) -> ModelHealth:
+    instance, load = served.answerer.instance, served.answerer.load
+    instances = []
+    if instance is not None:
+        instances.append(
+            InstanceHealth(
+                id=instance.id,
+                engine=instance.engine,
+                version=instance.version,
+                device=instance.device,
+                context_length=instance.context_length,
+                slots=instance.slots,
+                running=load.running,
+                waiting=load.waiting,
+                kv_use=load.kv_use,
+            )
+        )
+    return ModelHealth(
+        id=served.name,
+        context_length=served.context_length,
+        instances=instances,
+        reason=served.answerer.trouble or None,
+    )

@@ -1,0 +1,68 @@
+"""`GET /`: a page for a person who opens the address in a browser."""
+
+import re
+from html import escape
+from importlib.resources import files
+
+from dynemo.http.exchange import Exchange
+from dynemo.http.health import Health, ModelHealth
+
+_HOST = re.compile(r"[A-Za-z0-9.\-_]+(:\d+)?|\[[0-9a-fA-F:.]+\](:\d+)?")
+#: The page is self-contained and loads nothing; it talks to this server alone.
+_POLICY = (
+    b"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    b"connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+)
+
+
+class Page:
+    def __init__(self, health: Health) -> None:
+        self._health = health
+        self._text = ""
+
+    async def __call__(self, exchange: Exchange) -> None:
+        if not self._text:
+            self._text = files(__package__).joinpath("page.html").read_text("utf-8")
+        report = self._health.report()
+        base = f"{exchange.scope.get('scheme', 'http')}://{_host(exchange)}"
+        page = fill(
+            self._text,
+            status=escape(report.reason or "ready"),
+            status_class=report.status,
+            base=escape(base),
+            model=escape(report.models[0].id if report.models else "MODEL"),
+            rows="\n".join(_row(model) for model in report.models),
+            options="".join(f"<option>{escape(model.id)}</option>" for model in report.models),
+        )
+        await exchange.reply(
+            page.encode(),
+            content_type="text/html; charset=utf-8",
+            headers=[
+                (b"content-security-policy", _POLICY),
+                (b"cache-control", b"no-store"),
+                (b"x-content-type-options", b"nosniff"),
+            ],
+        )
+
+
+def fill(page: str, **values: str) -> str:
+    """Puts HTML in place of each `{{name}}`, in one pass: a value is never looked at again."""
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], page)
+
+
+def _host(exchange: Exchange) -> str:
+    host = exchange.header(b"host")
+    return host if _HOST.fullmatch(host) else "localhost"
+
+
+def _row(model: ModelHealth) -> str:
+    engine = "".join(
+        f"<div>{escape(i.engine)} {escape(i.version)} on {escape(i.device)}, "
+        f"{i.slots} at once</div>"
+        for i in model.instances
+    )
+    return (
+        f"<tr><td><code>{escape(model.id)}</code></td>"
+        f"<td>{engine or escape(model.reason or 'no instances')}</td>"
+        f"<td>{model.context_length:,} tokens</td></tr>"
+    )

@@ -1,0 +1,81 @@
+"""What is known of one chat request when it ends: its metrics and its line in the log."""
+
+import logging
+from time import perf_counter
+
+from dynemo.messages import Piece
+from dynemo.metrics import NO_MODEL, Metrics, ModelMetrics
+from dynemo.openai.chunks import Tally
+from dynemo.pipeline import Job
+
+_log = logging.getLogger("dynemo.http")
+
+
+class Record:
+    """Begins when a request arrives. `accept`, then a `piece` each, then `end` once."""
+
+    def __init__(self, metrics: Metrics, request_id: str) -> None:
+        self._metrics = metrics
+        self._request_id = request_id
+        self._began = perf_counter()
+        self._job: Job | None = None
+        self._model: ModelMetrics | None = None
+        self._is_queued = False
+        self._ttft: float | None = None
+        self._last: list[float] = []
+        self.tally = Tally(0, 0)
+
+    def accept(self, job: Job) -> None:
+        self._job = job
+        self.tally = Tally(job.prompt_tokens, job.n)
+        self._last = [0.0] * job.n
+        self._model = model = self._metrics.of(job.model.name)
+        model.in_flight.inc()
+        model.queued.inc()
+        self._is_queued = True
+        model.input_tokens.inc(job.prompt_tokens)
+
+    def piece(self, piece: Piece) -> None:
+        model = self._model
+        assert model is not None
+        tokens = self.tally.add(piece)
+        if tokens <= 0:
+            return
+        now = perf_counter()
+        model.output_tokens.inc(tokens)
+        last = self._last[piece.index]
+        self._last[piece.index] = now
+        if last:
+            model.itl.observe((now - last) / tokens)
+        elif self._is_queued:
+            self._leave_queue(model)
+            self._ttft = now - self._began
+            model.ttft.observe(self._ttft)
+
+    def end(self, status: int) -> None:
+        duration = perf_counter() - self._began
+        job, model = self._job, self._model
+        if model is not None:
+            model.in_flight.dec()
+            self._leave_queue(model)
+        self._metrics.ended(NO_MODEL if job is None else job.model.name, status, duration)
+        _log.info(
+            "chat completion: %d",
+            status,
+            extra={
+                "id": None if job is None else f"chatcmpl-{job.id}",
+                "request_id": self._request_id,
+                "model": None if job is None else job.model.name,
+                "status": status,
+                "prompt_tokens": self.tally.prompt_tokens,
+                "completion_tokens": self.tally.completion_tokens,
+                "ttft_ms": None if self._ttft is None else round(self._ttft * 1e3, 1),
+                "duration_ms": round(duration * 1e3, 1),
+                "finish": [f and f.reason for f in self.tally.finishes],
+            },
+        )
+
+    def _leave_queue(self, model: ModelMetrics) -> None:
+        if self._is_queued:
+            self._is_queued = False
+            model.queued.dec()

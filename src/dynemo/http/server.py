@@ -1,0 +1,195 @@
+"""Runs the app on uvicorn, from a bound socket to the last stream's end."""
+
+import asyncio
+import contextlib
+import errno
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from dynemo.errors import Unavailable, UsageError
+from dynemo.http.app import App
+from dynemo.http.asgi import ABORT
+
+BACKLOG = 2048
+#: Bytes and seconds that the head of a request may take; uvicorn bounds neither.
+_HEAD_BYTES = 64 * 1024
+_HEAD_SECONDS = 30.0
+_KEEP_ALIVE_SECONDS = 75
+#: For the last words to clients whose streams were cut, and for connections to close.
+_FAREWELL_SECONDS = 2.5
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket, so that a port in use is known before a model is loaded.
+
+    `host` is a name or an address, IPv6 too; port 0 picks a free one (`getsockname`). Clients may
+    connect at once; they wait until `serve` runs. Raises UsageError.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (socket.gaierror, UnicodeError):
+        raise UsageError(f"Cannot listen on {host!r}: no such host. Name another.") from None
+    except OverflowError:
+        raise UsageError(f"{port} is not a port; --http-port takes 0 to 65535.") from None
+    # `localhost` has both families; what prints `http://localhost:8080` is best served on IPv4.
+    family, kind, protocol, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise UsageError(_why_not_bound(host, port, error)) from None
+    return listener
+
+
+def _why_not_bound(host: str, port: int, error: OSError) -> str:
+    match error.errno:
+        case errno.EADDRINUSE:
+            return f"Port {port} on {host} is in use; choose another with --http-port."
+        case errno.EACCES:
+            return f"Port {port} needs more rights; choose one above 1023 with --http-port."
+        case errno.EADDRNOTAVAIL:
+            return f"Cannot listen on {host}: it is not an address of this machine."
+        case _:
+            return f"Cannot listen on {host} port {port}: {error.strerror}."
+
+
+async def serve(
+    app: App,
+    *,
+    listener: socket.socket,
+    grace: float,
+    stop: asyncio.Event,
+    on_ready: Callable[[], None] | None = None,
+) -> None:
+    """Serves until `stop` is set, then takes nothing new, lets answers end for `grace` seconds,
+    cuts the rest and returns. Installs no signal handlers. Called once; closes `listener`.
+    """
+    server = _Server(
+        uvicorn.Config(
+            app,
+            http=_Protocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            backlog=BACKLOG,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        )
+    )
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            serving = tasks.create_task(server.serve(sockets=[listener]))
+            await server.is_ready.wait()
+            if on_ready is not None:
+                on_ready()
+            await stop.wait()
+            await _wind_down(app, server, serving, grace)
+    finally:
+        server.close()
+        server.abort()
+        listener.close()
+
+
+async def _wind_down(
+    app: App, server: "_Server", serving: asyncio.Task[None], grace: float
+) -> None:
+    app.drain()
+    server.close()
+    try:
+        async with asyncio.timeout(grace):
+            await app.idle()
+            await asyncio.wait([serving])
+    except TimeoutError:
+        app.cut(Unavailable("The server is shutting down."))
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_FAREWELL_SECONDS):
+            await app.idle()
+            await asyncio.wait([serving])
+    server.abort()
+    await asyncio.wait([serving], timeout=_FAREWELL_SECONDS)
+    serving.cancel()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, without its signal handlers, and with ends that can be asked for."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.servers = []
+        self.is_ready = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.is_ready.set()
+
+    def close(self) -> None:
+        """Stops accepting now; uvicorn itself looks only every tenth of a second."""
+        self.should_exit = True
+        for listener in self.servers:
+            listener.close()
+
+    def abort(self) -> None:
+        """Drops the connections that are left: their clients do not take what was sent."""
+        self.force_exit = True
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+
+
+class _Protocol(HttpToolsProtocol):
+    """uvicorn's protocol, with bounds on a request's head, and a way to drop a connection."""
+
+    _head_timer: asyncio.TimerHandle | None = None
+    _head_bytes = 0
+    _is_in_head = True
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_in_head:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self._is_in_head and self._head_bytes > _HEAD_BYTES and self.transport is not None:
+            self.transport.abort()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        scope: dict[str, Any] = self.scope  # type: ignore[assignment]
+        scope["extensions"] = {ABORT: {"abort": self.transport.abort}}
+        self._await_head()
+
+    def on_headers_complete(self) -> None:
+        self._is_in_head = False
+        self._stop_timer()
+        super().on_headers_complete()
+
+    def _await_head(self) -> None:
+        self._is_in_head = True
+        self._head_bytes = 0
+        self._stop_timer()
+        self._head_timer = self.loop.call_later(_HEAD_SECONDS, self.transport.abort)
+
+    def _stop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None

@@ -1,0 +1,147 @@
+"""The counters and histograms, defined once.
+
+Every label is bounded: `model` is the name of a served model, or `-` where a request named none of
+them; `status` is an HTTP status. 499 is a client that went away. An error after the headers counts
+under the status that it would have had before them.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+NO_MODEL = "-"
+
+_TTFT = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120)
+_ITL = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1, 2, 5)
+_DURATION = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+
+
+class LoadSample(NamedTuple):
+    """What one model's engine is busy with, as last reported."""
+
+    model: str
+    running: float
+    waiting: float
+    kv_use: float
+
+
+@dataclass(frozen=True, slots=True)
+class ModelMetrics:
+    """One model's metrics, with the label bound: what a token touches costs no look-up."""
+
+    in_flight: Gauge
+    queued: Gauge
+    ttft: Histogram
+    itl: Histogram
+    input_tokens: Counter
+    output_tokens: Counter
+
+
+class Metrics:
+    """All metrics of one process, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        model = ["model"]
+        self.requests = Counter(
+            "dynemo_requests", "Chat requests ended.", ["model", "status"], registry=registry
+        )
+        self.duration = Histogram(
+            "dynemo_request_duration_seconds",
+            "From a request's arrival to the end of its answer.",
+            ["model", "status"],
+            buckets=_DURATION,
+            registry=registry,
+        )
+        self._in_flight = Gauge(
+            "dynemo_requests_in_flight", "Chat requests being answered.", model, registry=registry
+        )
+        self._queued = Gauge(
+            "dynemo_requests_queued",
+            "Chat requests in flight that have no token yet.",
+            model,
+            registry=registry,
+        )
+        self._ttft = Histogram(
+            "dynemo_time_to_first_token_seconds",
+            "From a request's arrival to its first token.",
+            model,
+            buckets=_TTFT,
+            registry=registry,
+        )
+        self._itl = Histogram(
+            "dynemo_inter_token_latency_seconds",
+            "Time between tokens of one choice. Tokens that come together are observed once, "
+            "with their mean.",
+            model,
+            buckets=_ITL,
+            registry=registry,
+        )
+        self._input = Counter(
+            "dynemo_input_tokens", "Prompt tokens of accepted requests.", model, registry=registry
+        )
+        self._output = Counter(
+            "dynemo_output_tokens", "Tokens generated.", model, registry=registry
+        )
+        ProcessCollector(registry=registry)
+        self._models: dict[str, ModelMetrics] = {}
+
+    def of(self, model: str) -> ModelMetrics:
+        """`model` is a served one: each name asked for stays in memory."""
+        found = self._models.get(model)
+        if found is None:
+            found = self._models[model] = ModelMetrics(
+                in_flight=self._in_flight.labels(model),
+                queued=self._queued.labels(model),
+                ttft=self._ttft.labels(model),
+                itl=self._itl.labels(model),
+                input_tokens=self._input.labels(model),
+                output_tokens=self._output.labels(model),
+            )
+        return found
+
+    def ended(self, model: str, status: int, seconds: float) -> None:
+        """Counts one request. `model` is a served one or `NO_MODEL`."""
+        self.requests.labels(model, str(status)).inc()
+        self.duration.labels(model, str(status)).observe(seconds)
+
+    def watch_load(self, read: Callable[[], Iterable[LoadSample]]) -> None:
+        """Adds gauges of the engines' load, read at each scrape. Once a process."""
+        self.registry.register(_LoadCollector(read))
+
+    def expose(self, accept: str) -> tuple[bytes, str]:
+        """All metrics as text, and its content type, in the format that the header asks for."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self.registry), content_type
+
+
+class _LoadCollector(Collector):
+    def __init__(self, read: Callable[[], Iterable[LoadSample]]) -> None:
+        self._read = read
+
+    def describe(self) -> Iterable[Metric]:
+        return _load_families()
+
+    def collect(self) -> Iterator[Metric]:
+        families = _load_families()
+        for sample in self._read():
+            for family, value in zip(families, sample[1:], strict=True):
+                family.add_metric([sample.model], value)
+        yield from families
+
+
+def _load_families() -> list[GaugeMetricFamily]:
+    return [
+        GaugeMetricFamily("dynemo_engine_running", "Sequences being computed.", labels=["model"]),
+        GaugeMetricFamily(
+            "dynemo_engine_waiting", "Sequences in the engine's queue.", labels=["model"]
+        ),
+        GaugeMetricFamily(
+            "dynemo_engine_kv_use", "Share of the KV cache in use, 0 to 1.", labels=["model"]
+        ),
+    ]

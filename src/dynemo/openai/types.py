@@ -1,0 +1,203 @@
+"""OpenAI's chat wire format as typed structs: what is decoded, what is encoded, what is documented.
+
+Ranges stand in the types, so that decoding checks them and `/openapi.json` shows them. Fields of
+OpenAI's that are known and not honoured are typed `Unhonoured`: `convert.py` refuses every value
+of theirs that would change the answer. Any other field is unknown, and refused in decoding.
+"""
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+
+Role = Literal["system", "developer", "user", "assistant", "tool"]
+
+Unhonoured = Annotated[
+    Any, Meta(description="Not honoured yet: only a value that changes nothing is accepted.")
+]
+#: Fields that cannot change the answer: accepted, and not used.
+Remark = Annotated[str, Meta(description="Accepted; does not affect the answer.")]
+
+Count = Annotated[int, Meta(ge=1)]
+Penalty = Annotated[float, Meta(ge=-2, le=2)]
+StopString = Annotated[str, Meta(min_length=1)]
+TokenId = Annotated[int, Meta(ge=0)]
+Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+
+
+class FunctionCall(Struct, frozen=True, forbid_unknown_fields=True):
+    name: str
+    arguments: str = ""
+
+
+class ToolCall(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A call in an earlier message. `index` is left over where a client gathered a stream."""
+
+    id: str | None = None
+    type: Literal["function"] = "function"
+    function: FunctionCall
+    index: int | None = None
+
+
+class ContentPart(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One part of a message's content. Parts of type `text` are honoured."""
+
+    type: str
+    text: str | None = None
+    refusal: str | None = None
+    image_url: Unhonoured = None
+    input_audio: Unhonoured = None
+    audio_url: Unhonoured = None
+    video_url: Unhonoured = None
+    file: Unhonoured = None
+
+
+class Message(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One message of the conversation, in the form in which clients send and send back."""
+
+    role: Role
+    content: str | list[ContentPart] | None = None
+    name: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
+    refusal: str | None = None
+    annotations: Unhonoured = None
+    audio: Unhonoured = None
+    function_call: Unhonoured = None
+
+
+class StreamOptions(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    include_usage: bool | None = None
+    include_obfuscation: Unhonoured = None
+
+
+class ChatRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The body of `POST /v1/chat/completions`. null means the same as a field that is absent."""
+
+    messages: Annotated[list[Message], Meta(min_length=1)]
+    model: Annotated[str | None, Meta(description="By default the first model served.")] = None
+    max_tokens: Count | None = None
+    max_completion_tokens: Count | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Meta(ge=-1, le=2**31 - 1, description="0 or -1: off.")] | None = None
+    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    stop: StopString | Annotated[list[StopString], Meta(max_length=16)] | None = None
+    seed: Int64 | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    repetition_penalty: Annotated[float, Meta(gt=0, description="1: off.")] | None = None
+    logit_bias: dict[TokenId, Annotated[float, Meta(ge=-100, le=100)]] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: Annotated[int, Meta(ge=1, le=128)] | None = None
+    ignore_eos: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+
+    user: Remark | None = None
+    metadata: dict[str, str] | None = None
+    safety_identifier: Remark | None = None
+    prompt_cache_key: Remark | None = None
+    prompt_cache_retention: Remark | None = None
+    service_tier: Unhonoured = None
+
+    audio: Unhonoured = None
+    function_call: Unhonoured = None
+    functions: Unhonoured = None
+    logprobs: Unhonoured = None
+    modalities: Unhonoured = None
+    moderation: Unhonoured = None
+    parallel_tool_calls: Unhonoured = None
+    prediction: Unhonoured = None
+    prompt_cache_options: Unhonoured = None
+    reasoning_effort: Unhonoured = None
+    response_format: Unhonoured = None
+    store: Unhonoured = None
+    tool_choice: Unhonoured = None
+    tools: Unhonoured = None
+    top_logprobs: Unhonoured = None
+    verbosity: Unhonoured = None
+    web_search_options: Unhonoured = None
+
+
+class PromptTokensDetails(Struct, frozen=True):
+    cached_tokens: int
+
+
+class CompletionUsage(Struct, frozen=True):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+
+
+class AnswerMessage(Struct, frozen=True, kw_only=True):
+    role: Literal["assistant"] = "assistant"
+    content: str
+    refusal: None = None
+
+
+class Choice(Struct, frozen=True, kw_only=True):
+    index: int
+    message: AnswerMessage
+    logprobs: None = None
+    finish_reason: Literal["stop", "length"]
+
+
+class ChatCompletion(Struct, frozen=True, kw_only=True):
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: CompletionUsage
+
+
+class ChunkDelta(Struct, frozen=True, omit_defaults=True):
+    role: Literal["assistant"] | None = None
+    content: str | None = None
+    refusal: None = None
+
+
+class ChunkChoice(Struct, frozen=True, kw_only=True):
+    index: int
+    delta: ChunkDelta
+    logprobs: None = None
+    finish_reason: Literal["stop", "length"] | None
+
+
+class ChatCompletionChunk(Struct, frozen=True, kw_only=True):
+    """One event of a stream. Written from a template in `chunks.py`; this is its documentation."""
+
+    id: str
+    object: Literal["chat.completion.chunk"]
+    created: int
+    model: str
+    choices: list[ChunkChoice]
+    usage: CompletionUsage | None = None
+
+
+class Model(Struct, frozen=True, kw_only=True):
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "dynemo"
+    context_length: int
+
+
+class ModelList(Struct, frozen=True, kw_only=True):
+    object: Literal["list"] = "list"
+    data: list[Model]
+
+
+class ErrorDetail(Struct, frozen=True, kw_only=True):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(Struct, frozen=True):
+    error: ErrorDetail
