@@ -50,7 +50,11 @@ class HfTokenizer:
 
     def encode(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         backend = self._backend if parse_special else self._literal_backend()
-        ids: list[int] = backend.encode(text, add_special_tokens=add_special).ids
+        try:
+            ids: list[int] = backend.encode(text, add_special_tokens=add_special).ids
+        except TypeError:
+            text.encode()  # raises UnicodeEncodeError, the usual reason, which says more
+            raise
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -92,7 +96,13 @@ class HfTokenizer:
             ) from None
         backend.no_padding()
         backend.no_truncation()
-        _add_tokens(backend, self._settings)
+        try:
+            _add_tokens(backend, self._settings)
+        except (TypeError, ValueError) as error:
+            raise ModelError(
+                f"{self._file.with_name('tokenizer_config.json')} lists tokens that cannot be read "
+                f"('added_tokens_decoder': {error}): download it again"
+            ) from None
         return backend
 
 
@@ -107,13 +117,29 @@ def _add_tokens(backend: Backend, settings: Mapping[str, Any]) -> None:
             if known.get(token.content) != token:
                 known[token.content] = token
                 (backend.add_special_tokens if token.special else backend.add_tokens)([token])
-    for name, value in settings.items():
-        content = value.get("content") if isinstance(value, Mapping) else value
-        if not name.endswith("_token") or not isinstance(content, str) or not content:
-            continue
+    for content in [*named_tokens(settings).values(), *_extra_tokens(settings)]:
         if content not in known or not known[content].special:
             known[content] = AddedToken(content, normalized=False, special=True)
             backend.add_special_tokens([known[content]])
+
+
+def named_tokens(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The control tokens that a `tokenizer_config.json` gives a name: `bos_token` and so on."""
+    extra = settings.get("extra_special_tokens")
+    named = {**settings, **extra} if isinstance(extra, Mapping) else settings
+    texts = {name: _content(value) for name, value in named.items() if name.endswith("_token")}
+    return {name: text for name, text in texts.items() if text}
+
+
+def _extra_tokens(settings: Mapping[str, Any]) -> list[str]:
+    extra = settings.get("extra_special_tokens") or settings.get("additional_special_tokens")
+    return [text for value in extra if (text := _content(value))] if isinstance(extra, list) else []
+
+
+def _content(token: object) -> str:
+    """A token's text, which older files wrap into an object."""
+    value = token.get("content") if isinstance(token, Mapping) else token
+    return value if isinstance(value, str) else ""
 
 
 def _vocab_size(backend: Backend, added: Mapping[int, Any]) -> int:

@@ -43,7 +43,13 @@ def build_prompt(template: ChatTemplate, tokenizer: Tokenizer, chat: Conversatio
     Raises RequestError.
     """
     text = render_prompt(template, chat)
-    return Prompt(text, tokenizer.encode(text, add_special=False, parse_special=True))
+    try:
+        ids = tokenizer.encode(text, add_special=False, parse_special=True)
+    except UnicodeError:
+        raise RequestError(
+            "the messages hold half of a surrogate pair, which is no character", param="messages"
+        ) from None
+    return Prompt(text, ids)
 
 
 def render_prompt(template: ChatTemplate, chat: Conversation) -> str:

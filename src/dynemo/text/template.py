@@ -59,7 +59,7 @@ class ChatTemplate:
             names = ", ".join(sorted(sources)) or "none"
             raise ModelError(
                 f"the model has no chat template named 'default' (it has: {names}); "
-                "give one with --chat-template FILE"
+                "give the folder of a model that has one with --model-config DIR"
             )
         self.sources: Mapping[str, str] = sources
         self.special_tokens: Mapping[str, str] = dict(special_tokens or {})

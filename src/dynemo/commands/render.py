@@ -1,0 +1,156 @@
+"""`dynemo-run render`: the exact prompt that an engine would get, without an engine."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from dynemo.errors import RequestError, UsageError
+from dynemo.text.prompt import Conversation, Prompt, build_prompt
+from dynemo.text.template import ChatTemplate
+from dynemo.text.tokenizer import Tokenizer
+
+_FIELDS: dict[str, tuple[type, str]] = {
+    "messages": (list, "a list of messages"),
+    "tools": (list, "a list of tools"),
+    "documents": (list, "a list of documents"),
+    "add_generation_prompt": (bool, "true or false"),
+    "continue_final_message": (bool, "true or false"),
+    "chat_template_kwargs": (dict, "an object"),
+}
+
+
+class Renderer:
+    """Conversations in JSON to prompts.
+
+    `tools` and `kwargs` (of `--tools FILE` and `--kwargs JSON`) stand in for what a conversation
+    does not say itself.
+    """
+
+    def __init__(
+        self,
+        template: ChatTemplate,
+        tokenizer: Tokenizer,
+        *,
+        tools: list[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._template = template
+        self._tokenizer = tokenizer
+        self._defaults = {"tools": tools, "chat_template_kwargs": kwargs}
+
+    def render_one(self, value: object) -> Prompt:
+        """The prompt of one conversation: a list of messages, or an object that has `messages`.
+
+        Raises RequestError.
+        """
+        if isinstance(value, list):
+            value = {"messages": value}
+        chat = _conversation(value, self._defaults)
+        return build_prompt(self._template, self._tokenizer, chat)
+
+    def render_lines(self, lines: Iterable[bytes]) -> Iterator[str]:
+        """One line of JSON for each line of JSON: its prompt and token ids, or its error.
+
+        Blank lines are passed over. Everything outside ASCII is escaped, so that no reader takes
+        U+2028 in a prompt for the end of a line.
+        """
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                prompt = self.render_one(_parse_line(line, number))
+            except RequestError as error:
+                yield json.dumps({"error": str(error)})
+            else:
+                yield json.dumps({"prompt": prompt.text, "token_ids": prompt.token_ids})
+
+
+def is_lines(path: Path) -> bool:
+    """Whether `--messages` names a file of many conversations."""
+    return path.suffix.lower() in (".jsonl", ".ndjson")
+
+
+def read_lines(path: Path) -> Iterator[bytes]:
+    """The file's lines, read as they are needed. Raises UsageError at once for a missing file."""
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
+
+    def lines() -> Iterator[bytes]:
+        with file:
+            yield from file
+
+    return lines()
+
+
+def read_json(path: Path) -> object:
+    """What a JSON file holds. Raises UsageError."""
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
+    except json.JSONDecodeError as error:
+        raise UsageError(
+            f"{path} is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})"
+        ) from None
+    except (UnicodeError, RecursionError) as error:
+        raise UsageError(f"{path} is not valid JSON: {error}") from None
+
+
+def read_tools(path: Path) -> list[Any]:
+    """The list of tools in the file of `--tools`. Raises UsageError."""
+    value = read_json(path)
+    if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
+        raise UsageError(f"{path} must hold a JSON list of tools, each an object")
+    return value
+
+
+def parse_kwargs(text: str) -> dict[str, Any]:
+    """The object in `--kwargs`. Raises UsageError."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"--kwargs is not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise UsageError('--kwargs must be a JSON object, such as {"enable_thinking": false}')
+    return value
+
+
+def _parse_line(line: bytes, number: int) -> object:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"line {number} is not valid JSON: {error}") from None
+
+
+def _conversation(value: object, defaults: Mapping[str, Any]) -> Conversation:
+    if not isinstance(value, dict):
+        raise RequestError("a conversation must be an object that has 'messages'")
+    unknown = sorted(value.keys() - _FIELDS.keys())
+    if unknown:
+        raise RequestError(
+            f"unknown field {unknown[0]!r}; a conversation has: {', '.join(_FIELDS)}"
+        )
+    if value.get("messages") is None:
+        raise RequestError("a conversation must have 'messages'", param="messages")
+    fields = {name: _field(value, name, defaults) for name in _FIELDS}
+    return Conversation(
+        messages=fields["messages"],
+        tools=fields["tools"],
+        documents=fields["documents"],
+        add_generation_prompt=fields["add_generation_prompt"],
+        continue_final_message=bool(fields["continue_final_message"]),
+        kwargs=fields["chat_template_kwargs"],
+    )
+
+
+def _field(value: Mapping[str, Any], name: str, defaults: Mapping[str, Any]) -> Any:
+    given = value.get(name)
+    if given is None:
+        return defaults.get(name)
+    kind, words = _FIELDS[name]
+    if not isinstance(given, kind):
+        raise RequestError(f"{name!r} must be {words}", param=name)
+    return given
