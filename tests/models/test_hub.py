@@ -1,13 +1,17 @@
 """Downloads, from a small local server that speaks the Hub's protocol."""
 
+import contextlib
+import errno
 import json
 import os
+import pty
 import random
 import re
 import signal
 import socket
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +22,7 @@ from hub_server import Hub, Repo
 import dynemo
 from dynemo.errors import ModelError
 from dynemo.models.hub import Downloaded, HubName, download, parse_hub_name
+from dynemo.models.hub_errors import translated
 
 BIG = random.Random(1).randbytes(3 << 20)
 OTHER = random.Random(2).randbytes(2 << 20)
@@ -294,6 +299,12 @@ def test_no_space_is_said_before_any_download(tmp_path: Path) -> None:
         get(hub, "org/tiny", tmp_path, free=lambda _: 0)
 
 
+def test_a_disk_that_fills_up_meanwhile(tmp_path: Path) -> None:
+    with pytest.raises(ModelError) as caught, translated("org/x", str(tmp_path)):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert str(caught.value).startswith(f"no space left in {tmp_path} for org/x: make room, or set")
+
+
 def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "models--org--big").write_text("in the way")
     with Hub({"org/big": Repo({"big-Q8_0.gguf": BIG})}) as hub, pytest.raises(ModelError) as caught:
@@ -331,13 +342,15 @@ except KeyboardInterrupt:
 """
 
 
-def command(name: str, home: Path, **settings: str) -> subprocess.Popen[str]:
+def command(
+    name: str, home: Path, settings: dict[str, str], stderr: int = subprocess.PIPE
+) -> subprocess.Popen[str]:
     keep = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
     return subprocess.Popen(
         [sys.executable, "-c", SCRIPT, name],
         env={**keep, "PYTHONPATH": SOURCE, "HF_HOME": str(home), **settings},
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=stderr,
         text=True,
     )
 
@@ -345,7 +358,7 @@ def command(name: str, home: Path, **settings: str) -> subprocess.Popen[str]:
 def test_ctrl_c_stops_at_once_and_the_next_run_goes_on(tmp_path: Path) -> None:
     with Hub({"org/big": Repo({"big-Q8_0.gguf": LONG})}, slow_after=CHUNK + (1 << 17)) as hub:
         blobs = tmp_path / "hub" / "models--org--big" / "blobs"
-        with command("org/big", tmp_path, HF_ENDPOINT=hub.url) as first:
+        with command("org/big", tmp_path, {"HF_ENDPOINT": hub.url}) as first:
             deadline = time.monotonic() + 10
             while not any(p.stat().st_size >= CHUNK for p in blobs.glob("*.incomplete")):
                 assert time.monotonic() < deadline
@@ -358,12 +371,30 @@ def test_ctrl_c_stops_at_once_and_the_next_run_goes_on(tmp_path: Path) -> None:
         assert err == "stopped; run the command again to go on with org/big\n"
         hub.slow_after = None
         hub.seen.clear()
-        with command("org/big", tmp_path, HF_ENDPOINT=hub.url) as second:
+        with command("org/big", tmp_path, {"HF_ENDPOINT": hub.url}) as second:
             out, err = second.communicate(timeout=15)
         assert (second.returncode, err) == (0, "")
         assert Path(out.strip()).read_bytes() == LONG
         assert [s.range for s in hub.seen if s.path.startswith("/cdn/")] == [f"bytes={CHUNK}-"]
         assert not list(blobs.glob("*.incomplete"))
+
+
+def test_a_terminal_shows_a_bar_for_each_large_file(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    with Hub({"org/tiny": Repo(CHECKOUT)}) as hub:
+        settings = {"HF_ENDPOINT": hub.url}
+        with command("org/tiny", tmp_path, settings, stderr=theirs) as process:
+            os.close(theirs)
+            shown = b""
+            # A terminal whose other end is closed fails to read, on Linux.
+            with contextlib.suppress(OSError):
+                while data := os.read(ours, 4096):
+                    shown += data
+            os.close(ours)
+    assert process.returncode == 0
+    assert re.search(rb"model-00001-of-00002.safetensors: 100%.*3.15M/3.15M", shown)
+    assert b"config.json" not in shown
 
 
 def test_offline_uses_the_cache_or_says_so(tmp_path: Path) -> None:
@@ -372,8 +403,8 @@ def test_offline_uses_the_cache_or_says_so(tmp_path: Path) -> None:
         hub.seen.clear()
         settings = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "1"}
         with (
-            command("org/tiny", tmp_path, **settings) as there,
-            command("org/other", tmp_path, **settings) as missing,
+            command("org/tiny", tmp_path, settings) as there,
+            command("org/other", tmp_path, settings) as missing,
         ):
             assert there.communicate(timeout=15) == (f"{got.path}\n", "")
             _, err = missing.communicate(timeout=15)

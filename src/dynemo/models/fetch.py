@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedRandom
 from pathlib import Path
+from typing import Any
 
 from msgspec import Struct
 
@@ -38,13 +39,19 @@ class Source(Struct, frozen=True):
 def fetch(source: Source, file: str, size: int | None, revision: str | None = None) -> Path:
     """Downloads `file` unless it is in the cache, and returns its path in the cache's snapshot.
 
-    `revision` is a branch or tag to record as the commit's name in the cache. Shows a progress bar
-    where stderr is a terminal. Raises what huggingface_hub raises.
+    `revision` is a branch or tag to record as the commit's name in the cache. A large file shows a
+    progress bar where stderr is a terminal. Raises what huggingface_hub raises.
     """
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.utils.tqdm import tqdm
 
+    class NoBar(tqdm):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **{**kwargs, "disable": True})  # type: ignore[no-untyped-call]
+
+    is_large = size is None or size >= RESUME_FROM
     known = try_to_load_from_cache(source.repo, file, source.cache, source.commit)
-    if not isinstance(known, str) and size is not None and size >= RESUME_FROM:
+    if not isinstance(known, str) and is_large:
         _fetch_blob(source, file)
     return Path(
         hf_hub_download(
@@ -54,6 +61,8 @@ def fetch(source: Source, file: str, size: int | None, revision: str | None = No
             cache_dir=source.cache,
             endpoint=source.endpoint,
             library_name="dynemo-run",
+            # A row of bars of a few bytes each would hide the one that matters.
+            tqdm_class=None if is_large else NoBar,
         )
     )
 
