@@ -1,0 +1,351 @@
+"""GGUF files: metadata, chat templates and sizes, without the weights.
+
+The format is that of ggml's `gguf.cpp`, versions 2 and 3, little-endian:
+
+    "GGUF" | version u32 | tensors u64 | keys u64
+    each key:    name, type u32, value      (a string is a u64 length and UTF-8)
+    each tensor: name, dimensions u32, u64 each, type u32, offset u64
+    padding to `general.alignment`, then the tensors' data
+
+The file is mapped, not read: a model of 40 GB opens as fast as its vocabulary. Every length is
+compared with what is left of the file before anything of that length is made.
+"""
+
+import mmap
+import re
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from dynemo.errors import ModelError
+from dynemo.models.kinds import SNIFF_BYTES, Kind, advice_for, kind_of
+from dynemo.text.llama_vocab import SpecialIds, special_ids
+
+#: A metadata string longer than this is a corrupt length: templates are under 100 kB.
+MAX_STRING = 16 << 20
+MAX_KEYS = 1 << 16
+MAX_TENSORS = 1 << 20
+MAX_DIMENSIONS = 8
+DEFAULT_ALIGNMENT = 32
+
+_U32 = struct.Struct("<I")
+_U64 = struct.Struct("<Q")
+_COUNTS = struct.Struct("<QQ")
+_STRING, _ARRAY = 8, 9
+_SCALARS = {
+    0: struct.Struct("<B"),
+    1: struct.Struct("<b"),
+    2: struct.Struct("<H"),
+    3: struct.Struct("<h"),
+    4: _U32,
+    5: struct.Struct("<i"),
+    6: struct.Struct("<f"),
+    7: struct.Struct("<?"),
+    10: _U64,
+    11: struct.Struct("<q"),
+    12: struct.Struct("<d"),
+}
+
+# ggml's type number -> (values in a block, bytes of a block), from ggml.c's type traits. A type
+# that is not here is newer than this table: its file's size is not checked.
+_BLOCKS = {
+    0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34),
+    9: (32, 36), 10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210),
+    15: (256, 292), 16: (256, 66), 17: (256, 74), 18: (256, 98), 19: (256, 50), 20: (32, 18),
+    21: (256, 110), 22: (256, 82), 23: (256, 136), 24: (1, 1), 25: (1, 2), 26: (1, 4), 27: (1, 8),
+    28: (1, 8), 29: (256, 56), 30: (1, 2), 34: (256, 54), 35: (256, 66), 39: (32, 17),
+}  # fmt: skip
+
+_PART_NAME = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Gguf:
+    """What a GGUF says about its model.
+
+    `metadata` holds plain values: str, int, float, bool, and lists of these. `parts` are the
+    files in order, one for a model that is not split; an engine is given `path`, the first.
+    """
+
+    path: Path
+    parts: tuple[Path, ...]
+    metadata: Mapping[str, object]
+    tensor_count: int
+    parameter_count: int
+    size: int
+
+    @property
+    def architecture(self) -> str:
+        return self._text("general.architecture") or ""
+
+    @property
+    def name(self) -> str | None:
+        return self._text("general.name")
+
+    @property
+    def context_length(self) -> int | None:
+        """The length that the model was trained for, in tokens."""
+        value = self.metadata.get(f"{self.architecture}.context_length")
+        return value if isinstance(value, int) and value > 0 else None
+
+    @property
+    def has_weights(self) -> bool:
+        """False for a file that holds a vocabulary alone."""
+        return self.tensor_count > 0
+
+    @property
+    def chat_template(self) -> str | None:
+        return self._text("tokenizer.chat_template")
+
+    @property
+    def chat_templates(self) -> dict[str, str]:
+        """The named variants (`tool_use`, `rag`), and the plain one as `default`."""
+        start = "tokenizer.chat_template."
+        named = {
+            key.removeprefix(start): value
+            for key, value in self.metadata.items()
+            if key.startswith(start) and isinstance(value, str)
+        }
+        plain = self.chat_template
+        return named if plain is None else {"default": plain, **named}
+
+    @cached_property
+    def special_ids(self) -> SpecialIds:
+        """BOS, EOS and what else ends a generation, as llama.cpp finds them.
+
+        A loaded tokenizer has the same value; this is for those that load none.
+        Raises `ModelError` for a vocabulary that is missing or broken.
+        """
+        return special_ids(self.metadata)
+
+    def _text(self, key: str) -> str | None:
+        value = self.metadata.get(key)
+        return value if isinstance(value, str) and value else None
+
+
+def read_gguf(path: str | Path) -> Gguf:
+    """Reads the model that `path` is, or is a part of.
+
+    Raises `ModelError` for a file that is missing, of another kind, cut short or corrupt, and
+    for a model with a part missing; the sentence says what was found and what to do.
+    """
+    first = _read_part(Path(path))
+    count = first.metadata.get("split.count", 1)
+    if not isinstance(count, int) or count <= 1:
+        return first
+    paths = _part_paths(Path(path), count)
+    parts = [first if part == Path(path) else _read_part(part) for part in paths]
+    return Gguf(
+        path=paths[0],
+        parts=tuple(paths),
+        metadata=parts[0].metadata,
+        tensor_count=sum(part.tensor_count for part in parts),
+        parameter_count=sum(part.parameter_count for part in parts),
+        size=sum(part.size for part in parts),
+    )
+
+
+def _part_paths(path: Path, count: int) -> list[Path]:
+    match = _PART_NAME.fullmatch(path.name)
+    if match is None or int(match["count"]) != count:
+        raise ModelError(
+            f"{path} is one of {count} parts of a model, and its name does not say which: "
+            f"rename the parts to NAME-00001-of-{count:05d}.gguf and so on"
+        )
+    paths = [
+        path.with_name(f"{match['stem']}-{number:05d}-of-{count:05d}.gguf")
+        for number in range(1, count + 1)
+    ]
+    missing = [part.name for part in paths if not part.is_file()]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ModelError(
+            f"{path} is one of {count} parts of a model, and {missing[0]}{more} "
+            f"{'are' if more else 'is'} missing: put all parts into {path.parent or Path('.')}"
+        )
+    return paths
+
+
+def _read_part(path: Path) -> Gguf:
+    with _mapped(path) as data:
+        reader = _Reader(path, data)
+        try:
+            return reader.read()
+        except (struct.error, IndexError):
+            raise reader.cut_short("inside its header") from None
+        except UnicodeDecodeError:
+            raise reader.corrupt("a key that is not UTF-8") from None
+
+
+@contextmanager
+def _mapped(path: Path) -> Iterator[mmap.mmap]:
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        raise ModelError(f"{path} does not exist: check the path") from None
+    except IsADirectoryError:
+        raise ModelError(f"{path} is a folder: give the GGUF file in it") from None
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror or error}") from None
+    with file:
+        kind = kind_of(file.read(SNIFF_BYTES))
+        if kind is not Kind.GGUF:
+            raise ModelError(f"{path} is {kind}, not a GGUF file: {advice_for(kind)}")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            yield data
+
+
+class _Reader:
+    """A position in one mapped file."""
+
+    def __init__(self, path: Path, data: mmap.mmap) -> None:
+        self.path = path
+        self.data = data
+        self.size = len(data)
+        self.at = 4
+
+    def cut_short(self, where: str) -> ModelError:
+        return ModelError(
+            f"{self.path} is cut short: it ends {where} after {self.size:,} bytes; "
+            "download or copy it again"
+        )
+
+    def corrupt(self, what: str) -> ModelError:
+        return ModelError(f"{self.path} is corrupt: it has {what}; download or copy it again")
+
+    def read(self) -> Gguf:
+        self._version()
+        tensors, keys = _COUNTS.unpack_from(self.data, self.at)
+        self.at += _COUNTS.size
+        if keys > MAX_KEYS:
+            raise self.corrupt(f"{keys:,} keys")
+        if tensors > MAX_TENSORS:
+            raise self.corrupt(f"{tensors:,} tensors")
+        metadata: dict[str, object] = {}
+        for _ in range(keys):
+            key = self._string()
+            metadata[key] = self._value(key, self._u32())
+        parameters = self._tensors(tensors, metadata)
+        return Gguf(
+            path=self.path,
+            parts=(self.path,),
+            metadata=metadata,
+            tensor_count=tensors,
+            parameter_count=parameters,
+            size=self.size,
+        )
+
+    def _version(self) -> None:
+        version = self._u32()
+        if version & 0xFFFF == 0:
+            raise ModelError(
+                f"{self.path} is a big-endian GGUF, made for other processors: "
+                "download the little-endian file of this model"
+            )
+        if version == 1:
+            raise ModelError(
+                f"{self.path} is a GGUF of version 1, which llama.cpp no longer reads: "
+                "convert the model again, or download a newer file"
+            )
+        if version not in (2, 3):
+            raise ModelError(
+                f"{self.path} is a GGUF of version {version}, and only 2 and 3 are known: "
+                "update dynemo-run, or download another file of this model"
+            )
+
+    def _u32(self) -> int:
+        (value,) = _U32.unpack_from(self.data, self.at)
+        self.at += 4
+        return int(value)
+
+    def _string(self) -> str:
+        (length,) = _U64.unpack_from(self.data, self.at)
+        if length > MAX_STRING:
+            raise self.corrupt(f"a string of {length:,} bytes at byte {self.at:,}")
+        start = self.at + 8
+        self.at = start + length
+        if self.at > self.size:
+            raise self.cut_short("inside a string")
+        # Vocabularies may hold bytes that are no UTF-8; they must come back as they were.
+        return self.data[start : self.at].decode("utf-8", "surrogateescape")
+
+    def _value(self, key: str, kind: int) -> object:
+        if kind == _STRING:
+            return self._string()
+        if kind == _ARRAY:
+            return self._array(key)
+        scalar = _SCALARS.get(kind)
+        if scalar is None:
+            raise self.corrupt(f"a value of the unknown type {kind} under {key!r}")
+        (value,) = scalar.unpack_from(self.data, self.at)
+        self.at += scalar.size
+        return value
+
+    def _array(self, key: str) -> list[object]:
+        kind = self._u32()
+        (count,) = _U64.unpack_from(self.data, self.at)
+        self.at += 8
+        scalar = _SCALARS.get(kind)
+        if scalar is None and kind != _STRING:
+            raise self.corrupt(f"an array of the unknown type {kind} under {key!r}")
+        least = 8 if scalar is None else scalar.size
+        if count > (self.size - self.at) // least:
+            raise self.cut_short(f"inside the {count:,} values of {key!r}")
+        if scalar is None:
+            return self._strings(count)
+        values = struct.unpack_from(f"<{count}{scalar.format[-1]}", self.data, self.at)
+        self.at += count * scalar.size
+        return list(values)
+
+    def _strings(self, count: int) -> list[object]:
+        # The hot loop of a load: a vocabulary and its merges are 400,000 strings.
+        data, at, length_at = self.data, self.at, _U64.unpack_from
+        values: list[object] = []
+        append = values.append
+        for _ in range(count):
+            start = at + 8
+            (length,) = length_at(data, at)
+            if length > MAX_STRING:
+                raise self.corrupt(f"a string of {length:,} bytes at byte {at:,}")
+            at = start + length
+            append(data[start:at].decode("utf-8", "surrogateescape"))
+        if at > self.size:
+            raise self.cut_short("inside a string")
+        self.at = at
+        return values
+
+    def _tensors(self, count: int, metadata: Mapping[str, object]) -> int:
+        parameters = needed = 0
+        for _ in range(count):
+            self._string()
+            dimensions = self._u32()
+            if dimensions > MAX_DIMENSIONS:
+                raise self.corrupt(f"a tensor of {dimensions:,} dimensions")
+            values = 1
+            for _ in range(dimensions):
+                (extent,) = _U64.unpack_from(self.data, self.at)
+                self.at += 8
+                values *= extent
+            kind = self._u32()
+            (offset,) = _U64.unpack_from(self.data, self.at)
+            self.at += 8
+            parameters += values
+            block, width = _BLOCKS.get(kind, (0, 0))
+            if block:
+                needed = max(needed, offset + -(-values // block) * width)
+        self._check_size(needed, metadata)
+        return parameters
+
+    def _check_size(self, needed: int, metadata: Mapping[str, object]) -> None:
+        alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
+        if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
+            raise self.corrupt(f"the alignment {alignment!r}")
+        start = -(-self.at // alignment) * alignment
+        if needed and start + needed > self.size:
+            raise ModelError(
+                f"{self.path} is cut short: its tensors need {start + needed:,} bytes and it has "
+                f"{self.size:,}; download or copy it again"
+            )

@@ -1,0 +1,69 @@
+"""Byte-pair merging, as llama.cpp's BPE and SPM tokenizers do it.
+
+Both start from single characters and join neighbours, the best pair first and the leftmost of
+equals; they differ in what makes a pair good. `priorities` maps a pair, spelled as its two halves
+with `joint` between them, to a number; the lowest goes first, and a pair that is not in it never
+joins. BPE: the merge's line number, joint " ". SPM: the negated score of the joined token, joint
+"". (`llm_tokenizer_bpe_session`, `llm_tokenizer_spm_session` in `llama-vocab.cpp`.)
+"""
+
+from collections.abc import Mapping
+from heapq import heapify, heappop, heappush
+from itertools import pairwise
+from math import inf
+
+#: Up to here scanning a list beats a heap; beyond, it would be quadratic.
+SHORT = 48
+
+
+def merge(parts: list[str], priorities: Mapping[str, float], joint: str) -> list[str]:
+    """The parts that are left when nothing joins any more. `parts` is used up."""
+    if len(parts) > SHORT:
+        return _merge_long(parts, priorities, joint)
+    get = priorities.get
+    ranks = [get(f"{left}{joint}{right}", inf) for left, right in pairwise(parts)]
+    while ranks:
+        best = min(ranks)
+        if best == inf:
+            break
+        at = ranks.index(best)
+        parts[at : at + 2] = [parts[at] + parts[at + 1]]
+        del ranks[at]
+        if at < len(ranks):
+            ranks[at] = get(f"{parts[at]}{joint}{parts[at + 1]}", inf)
+        if at:
+            ranks[at - 1] = get(f"{parts[at - 1]}{joint}{parts[at]}", inf)
+    return parts
+
+
+def _merge_long(parts: list[str], priorities: Mapping[str, float], joint: str) -> list[str]:
+    get = priorities.get
+    count = len(parts)
+    # Neighbours by index; `count` stands for "none" on the right, -1 on the left.
+    after = list(range(1, count + 1))
+    before = list(range(-1, count - 1))
+    heap = [
+        (rank, at, at + 1, len(left) + len(right))
+        for at, (left, right) in enumerate(pairwise(parts))
+        if (rank := get(f"{left}{joint}{right}")) is not None
+    ]
+    heapify(heap)
+    while heap:
+        _, left, right, length = heappop(heap)
+        joined = parts[left] + parts[right]
+        # A half that has grown or gone since makes the pair stale.
+        if not parts[left] or not parts[right] or len(joined) != length:
+            continue
+        parts[left], parts[right] = joined, ""
+        following = after[left] = after[right]
+        if following < count:
+            before[following] = left
+            rank = get(f"{joined}{joint}{parts[following]}")
+            if rank is not None:
+                heappush(heap, (rank, left, following, length + len(parts[following])))
+        previous = before[left]
+        if previous >= 0:
+            rank = get(f"{parts[previous]}{joint}{joined}")
+            if rank is not None:
+                heappush(heap, (rank, previous, left, len(parts[previous]) + length))
+    return list(filter(None, parts))
