@@ -214,14 +214,16 @@ def _place(name: HubName) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    # Its warnings (each retry, "unauthenticated") would stand between bar and sentence.
-    logger = logging.getLogger("huggingface_hub")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    # Its warnings (each retry, "unauthenticated") would stand between bar and sentence. Through its
+    # own module, which sets the level once more when it is imported.
+    from huggingface_hub.utils import logging as hub_logging
+
+    level = hub_logging.get_verbosity()
+    hub_logging.set_verbosity(logging.ERROR)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        hub_logging.set_verbosity(level)
 
 
 def _size(count: int) -> str:

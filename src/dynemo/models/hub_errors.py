@@ -49,7 +49,7 @@ def _translate(error: Exception, repo: str, cache: str) -> ModelError:
     # The HTTP client's root, by whichever name this version knows it.
     if isinstance(error, errors.HfHubHTTPError.__bases__[0] | ConnectionError | TimeoutError):
         return HubUnreachable(
-            f"cannot reach the Hub for {repo} ({_reason(error)}): "
+            f"no connection to the Hub for {repo} ({_reason(error)}): "
             "check the network, and HF_ENDPOINT if it is set"
         )
     if isinstance(error, OSError) and not isinstance(error, errors.FileMetadataError):
