@@ -5,6 +5,7 @@ All frames that are sent within one turn of the event loop leave in one write.
 
 import asyncio
 from collections.abc import Callable
+from typing import cast
 
 from dynemo.errors import WireError
 from dynemo.wire.frames import Frame, FrameReader, Kind, encode
@@ -68,8 +69,7 @@ class Link(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are none by inheritance
 
     def data_received(self, data: bytes) -> None:
         if self._broken is not None:

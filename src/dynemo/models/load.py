@@ -1,0 +1,155 @@
+"""From a model's files to its card. Reading is split in two, so that the engine can be started
+between: `read_model` takes what the engine is told, `ModelFiles.card` the rest."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dynemo.errors import ModelError
+from dynemo.messages import Ask
+from dynemo.models.checkout import Checkout, read_checkout
+from dynemo.models.find import Found
+from dynemo.models.gguf import Gguf, read_gguf
+from dynemo.text.card import Card
+from dynemo.text.template import ChatTemplate
+from dynemo.text.tokenizer import Tokenizer
+
+#: A GGUF's own sampling settings, as llama.cpp names them (`LLM_KV_GENERAL_SAMPLING_*`).
+_GGUF_SAMPLING = {
+    "general.sampling.temp": "temperature",
+    "general.sampling.top_k": "top_k",
+    "general.sampling.top_p": "top_p",
+    "general.sampling.min_p": "min_p",
+    "general.sampling.penalty_repeat": "repetition_penalty",
+}
+#: Templates that a GGUF without one would need are guessed by others; we ask instead.
+_NO_TEMPLATE = (
+    "{path} has no chat template; name the folder of a checkout that has one with --model-config."
+)
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """What the files of one model say before its tokenizer is loaded."""
+
+    name: str
+    architecture: str
+    context_length: int  #: 0 where they do not say
+    kv_bytes_per_token: int  #: of a 16-bit cache; 0 where they do not say
+    card: Callable[[], Card]  #: loads tokenizer and template; raises ModelError
+
+
+def read_model(found: Found, name: str | None, config: str | None) -> ModelFiles:
+    """`name` and `config` are the user's own, in place of the files' name and tokenizer.
+
+    Raises ModelError.
+    """
+    name = name or found.name
+    other = read_checkout(Path(config).expanduser(), needs_config=False) if config else None
+    if found.kind == "gguf":
+        return _of_gguf(read_gguf(found.path), name, other)
+    return _of_checkout(read_checkout(found.path), name, other)
+
+
+def tokenizer_of(found: Found) -> Tokenizer:
+    """The tokenizer alone; the files may hold nothing else. Raises ModelError."""
+    if found.kind == "gguf":
+        return _gguf_tokenizer(read_gguf(found.path))
+    return read_checkout(found.path, needs_config=False).tokenizer
+
+
+def speech_of(found: Found) -> tuple[ChatTemplate, Tokenizer]:
+    """Template and tokenizer; the files may hold nothing else. Raises ModelError."""
+    if found.kind == "gguf":
+        gguf = read_gguf(found.path)
+        return _gguf_template(gguf), _gguf_tokenizer(gguf)
+    checkout = read_checkout(found.path, needs_config=False)
+    return checkout.template, checkout.tokenizer
+
+
+def _of_gguf(gguf: Gguf, name: str, other: Checkout | None) -> ModelFiles:
+    if not gguf.has_weights:
+        raise ModelError(f"{gguf.path} holds a vocabulary and no weights; give a whole model.")
+    context_length, kv_bytes = gguf.context_length or 0, _gguf_kv_bytes(gguf)
+
+    def card() -> Card:
+        eos_ids = sorted(gguf.special_ids.eog)
+        return Card(
+            name,
+            gguf.architecture,
+            other.tokenizer if other else _gguf_tokenizer(gguf),
+            other.template if other else _gguf_template(gguf),
+            tuple(dict.fromkeys([*eos_ids, *(other.eos_ids if other else ())])),
+            context_length,
+            kv_bytes,
+            _defaults(other.defaults if other else _gguf_sampling(gguf.metadata)),
+        )
+
+    return ModelFiles(name, gguf.architecture, context_length, kv_bytes, card)
+
+
+def _of_checkout(checkout: Checkout, name: str, other: Checkout | None) -> ModelFiles:
+    words = other or checkout
+
+    def card() -> Card:
+        return Card(
+            name,
+            checkout.architecture,
+            words.tokenizer,
+            words.template,
+            tuple(dict.fromkeys([*checkout.eos_ids, *words.eos_ids])),
+            checkout.context_length,
+            checkout.kv_bytes_per_token,
+            _defaults(words.defaults),
+        )
+
+    return ModelFiles(
+        name,
+        checkout.architecture,
+        checkout.context_length,
+        checkout.kv_bytes_per_token,
+        card,
+    )
+
+
+def _gguf_tokenizer(gguf: Gguf) -> Tokenizer:
+    from dynemo.text.llama import load_tokenizer
+
+    return load_tokenizer(gguf.metadata)
+
+
+def _gguf_template(gguf: Gguf) -> ChatTemplate:
+    if not gguf.chat_templates:
+        raise ModelError(_NO_TEMPLATE.format(path=gguf.path))
+    tokens: Any = gguf.metadata["tokenizer.ggml.tokens"]
+    ids = gguf.special_ids
+    named = {"bos_token": ids.bos, "eos_token": ids.eos, "unk_token": ids.unk, "pad_token": ids.pad}
+    special = {name: tokens[token_id] for name, token_id in named.items() if token_id is not None}
+    return ChatTemplate(gguf.chat_templates, special_tokens=special)
+
+
+def _gguf_kv_bytes(gguf: Gguf) -> int:
+    """Keys and values of all layers in 16 bits; an upper bound for layers with a window."""
+
+    def number(key: str) -> int:
+        value = gguf.metadata.get(f"{gguf.architecture}.{key}", 0)
+        if isinstance(value, list):  # one a layer
+            value = max(value, default=0)
+        return value if isinstance(value, int) else 0
+
+    heads = number("attention.head_count")
+    width = number("embedding_length") // heads if heads else 0
+    keys = number("attention.key_length") or width
+    values = number("attention.value_length") or width
+    kv_heads = number("attention.head_count_kv") or heads
+    return 2 * number("block_count") * kv_heads * (keys + values)
+
+
+def _gguf_sampling(metadata: Mapping[str, object]) -> dict[str, Any]:
+    return {name: metadata[key] for key, name in _GGUF_SAMPLING.items() if key in metadata}
+
+
+def _defaults(settings: Mapping[str, Any]) -> Ask:
+    known = {name: value for name, value in settings.items() if name in Ask.__struct_fields__}
+    return Ask(**known)

@@ -1,0 +1,127 @@
+"""The command itself, started as a user starts it."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Thread
+
+COMMAND = [sys.executable, "-m", "dynemo"]
+
+
+def run(
+    *args: str | Path, stdin: str | bytes = "", timeout: float = 15, **environment: str
+) -> "subprocess.CompletedProcess[str]":
+    """Runs to the end. Standard output and error come back as text."""
+    data = stdin.encode() if isinstance(stdin, str) else stdin
+    done = subprocess.run(
+        [*COMMAND, *map(str, args)],
+        input=data,
+        capture_output=True,
+        timeout=timeout,
+        env={**os.environ, **environment},
+        check=False,
+    )
+    return subprocess.CompletedProcess(
+        done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
+    )
+
+
+@dataclass
+class Server:
+    """A running `in=http`."""
+
+    process: "subprocess.Popen[bytes]"
+    url: str
+    lines: list[str] = field(default_factory=list)  #: what it said on standard error
+
+    @property
+    def api(self) -> str:
+        return f"{self.url}/v1"
+
+    def host_pids(self) -> list[int]:
+        """The engine hosts, from the process table."""
+        return children(self.process.pid)
+
+    def end(self, number: int = signal.SIGTERM, timeout: float = 10) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(timeout)
+
+
+@contextmanager
+def serving(*args: str | Path, timeout: float = 15, **environment: str) -> Iterator[Server]:
+    """`in=http` on a free port, ready to answer; ended, and its process gone, on leaving."""
+    process = subprocess.Popen(
+        [*COMMAND, "in=http", "--http-port", "0", *map(str, args)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env={**os.environ, **environment},
+    )
+    lines: list[str] = []
+    assert process.stderr is not None
+    stderr = process.stderr
+
+    def read() -> None:
+        for line in stderr:
+            lines.append(line.decode().rstrip())
+
+    reader = Thread(target=read, daemon=True)
+    reader.start()
+    try:
+        yield Server(process, _url(process, lines, timeout), lines)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        reader.join(5)
+        stderr.close()
+
+
+def _url(process: "subprocess.Popen[bytes]", lines: list[str], timeout: float) -> str:
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        for line in list(lines):
+            if found := re.search(r"http://\S+", line):
+                return found[0]
+        if process.poll() is not None:
+            break
+        time.sleep(0.01)
+    raise AssertionError(f"did not start: {lines}")
+
+
+def children(pid: int) -> list[int]:
+    """Pids of the direct children that are alive."""
+    listing = subprocess.run(
+        ["ps", "-eo", "pid=,ppid=,stat="], capture_output=True, text=True, check=True
+    ).stdout
+    rows = (line.split() for line in listing.splitlines())
+    return [int(p) for p, parent, stat in rows if int(parent) == pid and stat[0] != "Z"]
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{pid}/stat")
+    return not status.exists() or status.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def wait_until(true: "Iterator[bool] | object", seconds: float = 10) -> None:
+    """Waits for a callable to become true."""
+    assert callable(true)
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)

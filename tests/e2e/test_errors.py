@@ -1,0 +1,112 @@
+"""What a user can get wrong: one sentence on standard error, exit code 2, no traceback."""
+
+import gzip
+import socket
+from pathlib import Path
+
+import pytest
+from command import run
+
+
+def _refused(*args: str | Path, stdin: str = "hi", **environment: str) -> str:
+    done = run(*args, stdin=stdin, **environment)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    [line] = done.stderr.splitlines()
+    assert line.startswith("dynemo-run: ")
+    assert "Traceback" not in line
+    return line
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["in=htpp"], "did you mean in=http?"),
+        (["in=batch:"], "in= takes"),
+        (["out=lama_cpp"], "did you mean out=llama_cpp?"),
+        (["out=vllm"], "not in this version yet"),
+        (["out=dyn://pool"], "not in this version yet"),
+        (["out=./mine.py"], "not in this version yet"),
+        (["in=dyn://pool"], "not in this version yet"),
+        (["in=none"], "rank 0"),
+        (["in=http", "in=text"], "given twice"),
+        (["a.gguf", "b.gguf"], "given twice"),
+        (["--http-prot", "1"], "did you mean --http-port?"),
+        (["--threads", "1"], "go after `--`"),
+        (["--http-port", "80808", "in=http"], "--http-port does not take '80808'"),
+        (["--http-port", "1", "in=stdin"], "is for in=http"),
+        (["--output", "x", "in=stdin"], "is for in=batch"),
+        (["--context-length", "99999"], "give at most 4096"),
+        (["--", "--threds", "2"], "did you mean --threads?"),
+        (["--", "--threads"], "needs a value"),
+        (["--", "--flash-attn", "maybe"], "does not take 'maybe'"),
+        (["no-such-model.gguf"], "no such file"),
+        (["./no/such/folder"], "no such file"),
+        (["--model-config", "/nowhere"], "/nowhere"),
+        (["--request-template", "/nowhere.json"], "/nowhere.json"),
+        (["--config", "/nowhere.toml"], "/nowhere.toml"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_word_that_is_wrong(args: list[str], said: str) -> None:
+    assert said in _refused(*args)
+
+
+def test_an_empty_prompt() -> None:
+    assert "Standard input is empty" in _refused(stdin="")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "empty"),
+        (b"PK\x03\x04" + b"\0" * 50, "zip"),
+        (gzip.compress(b"x"), "gzip"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "git lfs pull"),
+        (b"<!DOCTYPE html><html></html>", "HTML"),
+        (b"GGUF\x03\0\0\0", "truncated|cut short|incomplete"),
+    ],
+    ids=["empty", "zip", "gzip", "lfs", "html", "gguf"],
+)
+def test_a_file_that_is_no_whole_gguf(content: bytes, said: str, tmp_path: Path) -> None:
+    import re
+
+    file = tmp_path / "model.gguf"
+    file.write_bytes(content)
+    assert re.search(said, _refused(file), re.IGNORECASE)
+
+
+def test_a_gguf_whose_end_is_missing(demo: Path, tmp_path: Path) -> None:
+    file = tmp_path / "model.gguf"
+    whole = demo.read_bytes()
+    file.write_bytes(whole[: len(whole) - 1000])
+    assert "download" in _refused(file)
+
+
+def test_a_folder_without_a_config(tmp_path: Path) -> None:
+    assert "config.json" in _refused(tmp_path)
+
+
+def test_a_checkout_for_an_engine_that_reads_gguf(demo_folder: Path) -> None:
+    line = _refused("out=llama_cpp", demo_folder)
+    assert "llama_cpp" in line
+    assert "GGUF" in line
+
+
+def test_a_port_in_use() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        line = _refused("in=http", "--http-port", port)
+    assert port in line
+    assert "--http-port" in line
+
+
+def test_settings_from_a_file_and_from_the_environment(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('htp-port = 1\n')
+    assert "did you mean 'http_port'?" in _refused("--config", file)
+    file.write_text('out = "nope"\n')
+    assert "Unknown out=nope" in _refused("--config", file)
+    assert "Unknown out=never" in _refused("--config", file, DYNEMO_OUT="never")
+    assert "Unknown out=last" in _refused("--config", file, "out=last", DYNEMO_OUT="never")
+    assert "DYNEMO_HTTP_PORT does not take 'x'" in _refused("in=http", DYNEMO_HTTP_PORT="x")

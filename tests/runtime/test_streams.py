@@ -1,0 +1,213 @@
+"""The asking side, against a peer made of frames on a real socket pair."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+
+import pytest
+from msgspec import msgpack
+
+from dynemo.engines.serve import failure
+from dynemo.errors import EngineLost, RequestError, SlowReader, Unavailable
+from dynemo.link import PROTOCOL, Link
+from dynemo.messages import Capabilities, Delta, Finish, Hello, Instance, Load, Request, Sampling
+from dynemo.runtime.streams import MAX_UNREAD, Asker
+from dynemo.wire.frames import Frame, Kind
+
+REQUEST = Request(id="r", token_ids=[1, 2], prompt="ab", max_tokens=9, sampling=Sampling())
+INSTANCE = Instance(
+    id="i",
+    engine="peer",
+    version="1",
+    device="none",
+    context_length=10,
+    slots=1,
+    capabilities=Capabilities(),
+)
+HELLO = msgpack.encode(Hello(PROTOCOL, INSTANCE))
+
+
+class Peer:
+    """The other end: what it got, and frames of its own."""
+
+    def __init__(self) -> None:
+        self.got: list[Frame] = []
+        self.came = asyncio.Event()
+        self.link = Link(self._take, lambda _: self.came.set())
+
+    def _take(self, frames: list[Frame]) -> None:
+        self.got += frames
+        self.came.set()
+
+    async def next(self, kind: Kind) -> Frame:
+        while not (found := [frame for frame in self.got if frame.kind == kind]):
+            self.came.clear()
+            await self.came.wait()
+        self.got.remove(found[0])
+        return found[0]
+
+    def say(self, kind: Kind, stream: int, delta: Delta) -> None:
+        self.link.send(kind, stream, msgpack.encode(delta))
+
+
+@asynccontextmanager
+async def _joined(hello: bytes = HELLO) -> AsyncIterator[tuple[Asker, Peer]]:
+    ours, theirs = socket.socketpair()
+    loop = asyncio.get_running_loop()
+    asker, peer = Asker(lambda: None), Peer()
+    await loop.create_unix_connection(lambda: asker.link, sock=ours)
+    await loop.create_unix_connection(lambda: peer.link, sock=theirs)
+    peer.link.send(Kind.HELLO, 0, hello)
+    try:
+        yield asker, peer
+    finally:
+        asker.link.close()
+        peer.link.close()
+        await asyncio.sleep(0.01)
+        if asker.greeted.done():
+            asker.greeted.exception()
+
+
+def test_an_answer_comes_in_order_and_ends_once() -> None:
+    async def body() -> None:
+        async with _joined() as (asker, peer):
+            await asker.greeted
+            async with aclosing(asker.generate(REQUEST)) as deltas:
+                first = asyncio.ensure_future(anext(deltas))
+                request = await peer.next(Kind.REQUEST)
+                assert msgpack.decode(request.body, type=Request) == REQUEST
+                peer.say(Kind.DATA, request.stream, Delta([5]))
+                assert await first == Delta([5])
+                peer.say(Kind.DATA, request.stream, Delta([6]))
+                finish = Finish("stop", 2, 3)
+                peer.say(Kind.END, request.stream, Delta([7], finish=finish))
+                await asyncio.sleep(0.01)
+                # What came meanwhile is taken at once.
+                assert [d async for d in deltas] == [Delta([6, 7], finish=finish)]
+            assert not [f for f in peer.got if f.kind == Kind.CANCEL]
+
+    asyncio.run(body())
+
+
+def test_closing_the_stream_cancels_it_at_the_other_side() -> None:
+    async def body() -> None:
+        async with _joined() as (asker, peer):
+            await asker.greeted
+            deltas = asker.generate(REQUEST)
+            first = asyncio.ensure_future(anext(deltas))
+            request = await peer.next(Kind.REQUEST)
+            peer.say(Kind.DATA, request.stream, Delta([5]))
+            await first
+            await deltas.aclose()
+            assert (await peer.next(Kind.CANCEL)).stream == request.stream
+            peer.say(Kind.DATA, request.stream, Delta([6]))  # late, and dropped
+            await asyncio.sleep(0.01)
+            assert asker.link.is_open
+
+    asyncio.run(body())
+
+
+def test_cancelling_the_task_that_waits_cancels_the_stream() -> None:
+    async def body() -> None:
+        async with _joined() as (asker, peer):
+            await asker.greeted
+
+            async def read() -> None:
+                async with aclosing(asker.generate(REQUEST)) as deltas:
+                    async for _ in deltas:
+                        pass
+
+            task = asyncio.create_task(read())
+            request = await peer.next(Kind.REQUEST)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert (await peer.next(Kind.CANCEL)).stream == request.stream
+
+    asyncio.run(body())
+
+
+def test_an_error_is_raised_as_its_own_class() -> None:
+    async def body() -> None:
+        async with _joined() as (asker, peer):
+            await asker.greeted
+            waiting = asyncio.ensure_future(anext(asker.generate(REQUEST)))
+            request = await peer.next(Kind.REQUEST)
+            peer.link.send(Kind.ERROR, request.stream, failure(RequestError("no", param="top_k")))
+            with pytest.raises(RequestError, match="no") as caught:
+                await waiting
+            assert caught.value.param == "top_k"
+
+    asyncio.run(body())
+
+
+def test_a_lost_connection_breaks_every_stream_after_what_had_come() -> None:
+    async def body() -> None:
+        async with _joined() as (asker, peer):
+            await asker.greeted
+            deltas = asker.generate(REQUEST)
+            first = asyncio.ensure_future(anext(deltas))
+            request = await peer.next(Kind.REQUEST)
+            peer.say(Kind.DATA, request.stream, Delta([5]))
+            assert await first == Delta([5])
+            peer.say(Kind.DATA, request.stream, Delta([6]))
+            peer.link.close()
+            await asyncio.sleep(0.01)
+            assert await anext(deltas) == Delta([6])
+            with pytest.raises(EngineLost):
+                await anext(deltas)
+            with pytest.raises(Unavailable):
+                await anext(asker.generate(REQUEST))
+
+    asyncio.run(body())
+
+
+def test_a_reader_that_falls_behind_is_cancelled_alone() -> None:
+    async def body() -> None:
+        async with _joined() as (asker, peer):
+            await asker.greeted
+            slow, quick = asker.generate(REQUEST), asker.generate(REQUEST)
+            first = asyncio.ensure_future(anext(slow))
+            stream = (await peer.next(Kind.REQUEST)).stream
+            peer.say(Kind.DATA, stream, Delta(text="x"))
+            await first
+            other = asyncio.ensure_future(anext(quick))
+            other_stream = (await peer.next(Kind.REQUEST)).stream
+            for _ in range(MAX_UNREAD // 65536 + 1):
+                peer.say(Kind.DATA, stream, Delta(text="x" * 65536))
+            assert (await peer.next(Kind.CANCEL)).stream == stream
+            peer.say(Kind.DATA, other_stream, Delta([1]))
+            assert await other == Delta([1])
+            with pytest.raises(SlowReader):
+                while True:
+                    await anext(slow)
+            await quick.aclose()
+
+    asyncio.run(body())
+
+
+def test_the_load_comes_with_a_pong() -> None:
+    async def body() -> None:
+        async with _joined() as (asker, peer):
+            await asker.greeted
+            asker.ping()
+            await peer.next(Kind.PING)
+            peer.link.send(Kind.PONG, 0, msgpack.encode(Load(3, 1, 0.5)))
+            await asyncio.sleep(0.01)
+            assert asker.load == Load(3, 1, 0.5)
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize(
+    "hello", [b"", b"\xc1", msgpack.encode(Hello(PROTOCOL + 1, INSTANCE)), b"\x93\x01\x02\x03"]
+)
+def test_a_broken_greeting_closes_the_connection(hello: bytes) -> None:
+    async def body() -> None:
+        async with _joined(hello) as (asker, _):
+            with pytest.raises(EngineLost):
+                await asker.greeted
+            assert not asker.link.is_open
+
+    asyncio.run(body())

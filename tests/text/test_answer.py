@@ -1,0 +1,59 @@
+from collections.abc import Sequence
+
+from dynemo.messages import Delta, Finish, Piece
+from dynemo.text.answer import Answer
+from dynemo.text.detokenize import ByteDetokenizer
+
+#: One token a byte, so that characters and stop strings cross token boundaries.
+END = Finish("length", 3, 99, cached_tokens=2)
+
+
+def _answer(stops: Sequence[str] = ()) -> Answer:
+    return Answer(1, 3, ByteDetokenizer(lambda token_id: bytes([token_id])), stops)
+
+
+def _ids(text: str) -> list[int]:
+    return list(text.encode())
+
+
+def test_text_comes_as_its_characters_complete() -> None:
+    answer = _answer()
+    smile = _ids("😀")
+    assert answer.feed(Delta(smile[:3])) == Piece(1, "", 3, None)
+    assert answer.feed(Delta([*smile[3:], 33])) == Piece(1, "😀!", 2, None)
+
+
+def test_a_character_cut_off_by_the_end_is_still_shown() -> None:
+    assert _answer().feed(Delta([*_ids("a"), 0xF0, 0x9F], finish=END)) == Piece(1, "a\ufffd", 3, END)
+
+
+def test_a_stop_string_ends_the_answer_and_is_not_shown() -> None:
+    answer = _answer(["STOP"])
+    assert answer.feed(Delta(_ids("one ST"))) == Piece(1, "one ", 6, None)
+    piece = answer.feed(Delta(_ids("OP two")))
+    assert piece.text == ""
+    # Counted up to the token that completes it: "one ", then the four of STOP.
+    assert piece.finish == Finish("stop", 3, 8)
+
+
+def test_what_only_looked_like_a_stop_is_given_back() -> None:
+    answer = _answer(["STOP"])
+    answer.feed(Delta(_ids("ST")))
+    assert answer.feed(Delta(_ids("AY"))) == Piece(1, "STAY", 2, None)
+
+
+def test_what_is_held_back_comes_with_the_end() -> None:
+    answer = _answer(["STOP"])
+    assert answer.feed(Delta(_ids("ST"), finish=END)) == Piece(1, "ST", 2, END)
+
+
+def test_a_stop_in_the_last_delta_wins_over_its_reason() -> None:
+    piece = _answer(["x"]).feed(Delta(_ids("abx"), finish=END))
+    assert (piece.text, piece.finish) == ("ab", Finish("stop", 3, 3, 2))
+
+
+def test_an_engine_that_gives_text_is_stopped_too() -> None:
+    answer = _answer(["\n\n"])
+    assert answer.feed(Delta(text="one\n")).text == "one"
+    piece = answer.feed(Delta(text="\ntwo"))
+    assert (piece.text, piece.finish and piece.finish.reason) == ("", "stop")

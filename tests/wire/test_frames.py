@@ -1,0 +1,40 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dynemo.errors import WireError
+from dynemo.wire.frames import HEADER, MAX_BODY, Frame, FrameReader, Kind, encode
+
+frames = st.lists(
+    st.builds(Frame, st.sampled_from(Kind), st.integers(0, 2**64 - 1), st.binary(max_size=300))
+)
+
+
+@given(frames, st.lists(st.integers(1, 50)))
+def test_frames_survive_any_cut(sent: list[Frame], cuts: list[int]) -> None:
+    data = b"".join(encode(Kind(f.kind), f.stream, f.body) for f in sent)
+    reader = FrameReader()
+    got: list[Frame] = []
+    for size in cuts:
+        got += reader.feed(data[:size])
+        data = data[size:]
+    got += reader.feed(data)
+    assert got == sent
+
+
+def test_a_body_at_the_cap_passes_and_one_over_it_does_not() -> None:
+    body = bytes(MAX_BODY)
+    assert FrameReader().feed(encode(Kind.DATA, 1, body)) == [Frame(Kind.DATA, 1, body)]
+    with pytest.raises(WireError, match="over the cap"):
+        encode(Kind.DATA, 1, body + b"x")
+
+
+def test_an_announced_length_over_the_cap_is_refused_before_its_body_comes() -> None:
+    with pytest.raises(WireError, match="announces 16777217 bytes"):
+        FrameReader().feed(HEADER.pack(MAX_BODY + 1, Kind.DATA, 1))
+
+
+@pytest.mark.parametrize("kind", [0, 11, 255])
+def test_an_unknown_kind_is_refused(kind: int) -> None:
+    with pytest.raises(WireError, match=f"unknown kind {kind}"):
+        FrameReader().feed(HEADER.pack(0, kind, 1))
