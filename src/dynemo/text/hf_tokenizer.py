@@ -19,6 +19,7 @@ from dynemo.text.tokenizer import Detokenizer
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
 
+_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
@@ -98,7 +99,7 @@ class HfTokenizer:
         backend.no_truncation()
         try:
             _add_tokens(backend, self._settings)
-        except (TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise ModelError(
                 f"{self._file.with_name('tokenizer_config.json')} lists tokens that cannot be read "
                 f"('added_tokens_decoder': {error}): download it again"
@@ -113,7 +114,8 @@ def _add_tokens(backend: Backend, settings: Mapping[str, Any]) -> None:
     listed = settings.get("added_tokens_decoder")
     if isinstance(listed, Mapping):
         for _, fields in sorted(listed.items(), key=lambda item: int(item[0])):
-            token = AddedToken(**fields)
+            # The library prints what it does not know on stdout.
+            token = AddedToken(fields["content"], **{k: fields[k] for k in _FLAGS if k in fields})
             if known.get(token.content) != token:
                 known[token.content] = token
                 (backend.add_special_tokens if token.special else backend.add_tokens)([token])
