@@ -1,13 +1,13 @@
 """The composition root: builds the parts that a run needs and joins them. Nothing else does."""
 
 import asyncio
-import contextlib
 import signal
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dynemo.arguments import COMMANDS, Place, parse, parse_input, parse_output
 from dynemo.config import Config
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     import socket
 
     from dynemo.messages import Ask, EngineSpec, Instance
-    from dynemo.models.find import Found
+    from dynemo.models.load import ModelFiles
     from dynemo.pipeline import Pipeline
-    from dynemo.runtime.local import Ready
+    from dynemo.runtime.local import Child, Ready
+    from dynemo.text.card import Card
 
 
 def main(argv: Sequence[str]) -> int:
@@ -30,10 +31,12 @@ def main(argv: Sequence[str]) -> int:
         if argv and argv[0] in COMMANDS:
             from dynemo.commands.dispatch import run_command
 
-            return run_command(argv)
+            return run_command(argv, COMMANDS)
         return _run(parse(argv))
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+    except asyncio.CancelledError:
+        return 128 + signal.SIGTERM
     except DynemoError as error:
         if is_loud:
             raise
@@ -173,7 +176,7 @@ async def _serve(
         model = ServedModel(card.name, int(time.time()), card, local)
         pipeline = Pipeline({card.name: model}, defaults=plan.defaults)
         if listener is not None:
-            return await _http(plan, pipeline, ready, listener)
+            return await _http(plan, pipeline, card.name, ready, listener)
         instance = await _until_stopped(ready)
         print(_greeting(card.name, instance), file=sys.stderr)
         return await _terminal(plan, pipeline, card.name, text)
@@ -222,7 +225,7 @@ async def _terminal(plan: _Plan, pipeline: "Pipeline", name: str, text: str) -> 
 
 
 async def _http(
-    plan: _Plan, pipeline: "Pipeline", ready: "Ready", listener: "socket.socket"
+    plan: _Plan, pipeline: "Pipeline", name: str, ready: "Ready", listener: "socket.socket"
 ) -> int:
     """Serves at once, with 503 until the engine has loaded; ends on a signal, or with the reason
     why the engine did not load."""
@@ -236,7 +239,7 @@ async def _http(
 
     async def announce() -> None:
         try:
-            print(_greeting("", await ready, listener), file=sys.stderr)
+            print(_greeting(name, await ready, listener), file=sys.stderr)
         except DynemoError:
             stop.set()
 
