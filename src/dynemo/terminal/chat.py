@@ -16,7 +16,7 @@ from dynemo.pipeline import Job, Pipeline
 from dynemo.terminal.chat_commands import Chat, obey, parse
 from dynemo.terminal.conversation import Conversation, Turn, fit
 from dynemo.terminal.interrupts import Interrupted, until_signal
-from dynemo.terminal.keyboard import open_history, prompt_session, unechoed
+from dynemo.terminal.keyboard import held_terminal, mark_pastes, open_history, prompt_session
 from dynemo.terminal.outlet import Outlet
 from dynemo.terminal.patience import until_ready
 from dynemo.terminal.reply import Reply, listen
@@ -26,8 +26,9 @@ from dynemo.terminal.screen import clean, count, dim, duration, red, visible
 TRIES = 5
 
 
-async def chat(pipeline: Pipeline, *, model: str, system: str | None, settings: Ask) -> None:
-    """Talk with `model` until the user leaves. Raises UsageError where there is no terminal."""
+async def chat(pipeline: Pipeline, *, model: str, system: str | None, settings: Ask) -> int:
+    """Talk with `model` until the user leaves, and return the exit code: 0, or 128 + its number
+    after SIGTERM or SIGHUP. Raises UsageError where there is no terminal."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("A chat needs a terminal: use in=stdin for a prompt from a file or pipe.")
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -35,8 +36,14 @@ async def chat(pipeline: Pipeline, *, model: str, system: str | None, settings: 
         sys.stdout.reconfigure(errors="replace")
     settings = structs.replace(settings, n=None)
     state = Chat(pipeline, model, settings, settings, Conversation(system or None))
-    _tell(_banner(state))
-    await converse(state, prompt_session(open_history()))
+    with held_terminal():
+        _tell("/help lists the commands, Ctrl-D leaves.")
+        talk = converse(state, prompt_session(open_history()))
+        try:
+            await until_signal(talk, signal.SIGTERM, signal.SIGHUP)
+        except Interrupted as stop:
+            return stop.exit_code
+    return 0
 
 
 async def converse(chat: Chat, session: PromptSession[str]) -> None:
@@ -65,16 +72,6 @@ async def converse(chat: Chat, session: PromptSession[str]) -> None:
             _tell_error(error)
 
 
-def _banner(chat: Chat) -> str:
-    words = [chat.model]
-    served = chat.pipeline.models.get(chat.model)
-    if served is not None:
-        instance = served.answerer.instance
-        words += [f"{instance.engine} {instance.version}"] if instance else []
-        words.append(f"context of {served.context_length:,} tokens")
-    return f"{' · '.join(words)} · /help lists the commands, Ctrl-D leaves"
-
-
 async def _retry(chat: Chat) -> None:
     taken = chat.talk.take_back()
     if taken is None:
@@ -98,8 +95,8 @@ async def respond(chat: Chat, question: str) -> None:
     reply = Reply()
     is_stopped = True
     try:
-        with unechoed():
-            await until_signal(_speak(chat, question, reply), signal.SIGINT)
+        mark_pastes()
+        await until_signal(_speak(chat, question, reply), signal.SIGINT)
         is_stopped = False
     except Interrupted:
         _tell(_closing(reply, "stopped"))

@@ -1,6 +1,7 @@
 """The line that a person types: editing, history, completion, pasting; prompt_toolkit does it."""
 
 import os
+import signal
 import sys
 import termios
 from collections.abc import Iterable, Iterator
@@ -104,24 +105,30 @@ def open_history() -> History:
 
 
 @contextmanager
-def unechoed() -> Iterator[None]:
-    """While an answer streams: keys are not echoed into it but wait for the next prompt.
+def held_terminal() -> Iterator[None]:
+    """For a whole chat: keys are never echoed into an answer but wait for the next prompt, and
+    Ctrl-C ends nothing unless somebody handles it.
 
-    Ctrl-C still makes a signal. A paste is still marked as one, so that the next prompt takes it
-    as one message.
+    One mode from the first prompt to the last: between a change to and fro, a Ctrl-D that comes
+    early would be lost.
     """
-    fd = sys.stdin.fileno() if sys.stdin.isatty() else None
-    if fd is None:
-        yield
-        return
+    fd = sys.stdin.fileno()
     before = termios.tcgetattr(fd)
     quiet = termios.tcgetattr(fd)
     quiet[0] &= ~(termios.ICRNL | termios.INLCR)
     quiet[3] &= ~(termios.ECHO | termios.ICANON)
     termios.tcsetattr(fd, termios.TCSANOW, quiet)
+    # Not SIG_IGN: that one a child process would inherit.
+    interrupt = signal.signal(signal.SIGINT, lambda _number, _frame: None)
     try:
-        os.write(sys.stdout.fileno(), b"\x1b[?2004h")
         yield
     finally:
+        signal.signal(signal.SIGINT, interrupt)
         os.write(sys.stdout.fileno(), b"\x1b[?2004l")
         termios.tcsetattr(fd, termios.TCSANOW, before)
+
+
+def mark_pastes() -> None:
+    """Have the terminal mark a paste as one also now that no prompt is shown, so that the next
+    prompt takes it as one message. The prompt itself ends this."""
+    os.write(sys.stdout.fileno(), b"\x1b[?2004h")

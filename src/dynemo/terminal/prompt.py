@@ -50,7 +50,7 @@ async def answer(
     finally:
         outlet.close()
     if reply.finish is not None and reply.finish.reason == "length":
-        print(_cut_note(job, reply), file=sys.stderr)
+        print(f"dynemo-run: {_cut_note(job, reply)}", file=sys.stderr)
     return 0
 
 

@@ -9,8 +9,9 @@ from time import monotonic
 from dynemo.terminal.reply import Reply
 from dynemo.terminal.screen import count, duration
 
-#: Neighbouring buckets differ by this factor: a percentile is off by half a percent at most.
-_STEP = math.log(1.01)
+#: Buckets grow by a tenth of a percent: a percentile is off by half of that at most, and there are
+#: some 20,000 buckets from a microsecond to minutes.
+_STEP = math.log(1.001)
 _LEAST = 1e-6  # seconds; what is shorter counts as this
 
 

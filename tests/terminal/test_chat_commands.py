@@ -1,0 +1,108 @@
+from pathlib import Path
+
+import pytest
+from scripted_pipeline import ScriptedPipeline
+
+from dynemo.errors import DynemoError
+from dynemo.messages import Ask
+from dynemo.terminal.chat_commands import Chat, obey, parse
+from dynemo.terminal.conversation import Conversation, Turn
+
+
+@pytest.fixture
+def chat() -> Chat:
+    settings = Ask(temperature=0.5)
+    talk = Conversation("Be brief.", [Turn("q", "a")])
+    return Chat(ScriptedPipeline(), "stub", settings, settings, talk)
+
+
+@pytest.mark.parametrize(
+    ("line", "command"),
+    [
+        ("/help", ("help", "")),
+        ("/Quit ", ("exit", "")),
+        ("/system  two\nlines ", ("system", "two\nlines")),
+        ("/etc/hosts has what?", None),
+        (" /help", None),
+        ("/", None),
+        ("1/2 of it", None),
+    ],
+)
+def test_what_is_a_command(line: str, command: tuple[str, str] | None) -> None:
+    assert parse(line) == command
+
+
+def test_an_unknown_command_says_how_to_send_it() -> None:
+    with pytest.raises(DynemoError, match="no command /hello; /help lists them"):
+        parse("/hello world")
+
+
+def test_help_lists_every_command(chat: Chat) -> None:
+    shown = obey(chat, "help", "")
+    for word in ("/help /clear /system /set /save /retry /exit Ctrl-C Ctrl-D").split():
+        assert word in shown
+
+
+def test_system(chat: Chat) -> None:
+    assert obey(chat, "system", "") == "Be brief."
+    obey(chat, "system", "Be kind.")
+    assert chat.talk.system == "Be kind."
+    obey(chat, "system", '""')
+    assert chat.talk.system is None
+    assert "no system message" in obey(chat, "system", "")
+
+
+def test_clear_keeps_the_system_message(chat: Chat) -> None:
+    assert obey(chat, "clear", "") == "Forgot 1 turn; the system message stays."
+    assert chat.talk.messages(0) == [{"role": "system", "content": "Be brief."}]
+
+
+@pytest.mark.parametrize(
+    ("rest", "field", "value"),
+    [
+        ("temperature 0.2", "temperature", 0.2),
+        ("temperature  1", "temperature", 1.0),
+        ("stop END", "stop", ["END"]),
+        ('stop ["a", "b"]', "stop", ["a", "b"]),
+        ("ignore_eos true", "ignore_eos", True),
+        ('logit_bias {"5": -100}', "logit_bias", {5: -100.0}),
+        ('chat_template_kwargs {"think": false}', "chat_template_kwargs", {"think": False}),
+    ],
+)
+def test_set(chat: Chat, rest: str, field: str, value: object) -> None:
+    obey(chat, "set", rest)
+    assert getattr(chat.settings, field) == value
+
+
+def test_set_without_a_value_goes_back_to_the_start(chat: Chat) -> None:
+    obey(chat, "set", "temperature 0.2")
+    assert obey(chat, "set", "temperature") == "temperature is 0.5."
+    assert obey(chat, "set", "top_p") == "top_p is the model's default."
+
+
+def test_set_alone_lists_all(chat: Chat) -> None:
+    shown = obey(chat, "set", "").splitlines()
+    assert shown[0].split() == ["temperature", "0.5"]
+    assert len(shown) == 13
+
+
+@pytest.mark.parametrize(
+    ("rest", "words"),
+    [
+        ("temperature hot", "'temperature'"),
+        ("temperature 3", "'temperature'"),
+        ("max_tokens 0", "'max_tokens'"),
+        ("messages []", "no setting 'messages'"),
+        ("temp", "no setting 'temp'"),
+    ],
+)
+def test_set_refuses_what_is_wrong(chat: Chat, rest: str, words: str) -> None:
+    with pytest.raises(DynemoError, match=words):
+        obey(chat, "set", rest)
+    assert chat.settings == chat.at_start
+
+
+def test_save(chat: Chat, tmp_path: Path) -> None:
+    assert obey(chat, "save", str(tmp_path / "x")) == f"Saved 1 turn to {tmp_path / 'x'}."
+    with pytest.raises(DynemoError, match="Name a file"):
+        obey(chat, "save", "")

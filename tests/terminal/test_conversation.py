@@ -1,0 +1,99 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scripted_pipeline import ScriptedPipeline
+
+from dynemo.errors import ContextLengthExceeded, UsageError
+from dynemo.messages import Ask
+from dynemo.pipeline import Job
+from dynemo.terminal.conversation import Conversation, Turn, fit, save
+
+
+def talk(turns: int) -> Conversation:
+    """Each turn is 10 tokens, the system message 2."""
+    return Conversation("Be brief.", [Turn("q " * 5, f"a{i} " * 5) for i in range(turns)])
+
+
+def preparing(context_length: int) -> tuple[Any, list[int]]:
+    pipeline = ScriptedPipeline(context_length=context_length)
+    lengths: list[int] = []
+
+    def prepare(messages: list[dict[str, Any]]) -> Job:
+        lengths.append(len(messages))
+        return pipeline.prepare(Ask(messages=messages))
+
+    return prepare, lengths
+
+
+def test_all_is_sent_while_it_fits() -> None:
+    prepare, lengths = preparing(1000)
+    state = talk(3)
+    job, dropped = fit(state, "hi", prepare)
+    assert (dropped, state.dropped, job.prompt_tokens) == (0, 0, 33)
+    assert lengths == [8]
+
+
+@pytest.mark.parametrize("context_length", [40, 80, 104, 200, 400, 800])
+def test_as_many_of_the_newest_turns_stay_as_leave_room(context_length: int) -> None:
+    prepare, lengths = preparing(context_length)
+    state = talk(100)
+    job, dropped = fit(state, "hi", prepare)
+    room = context_length // 8
+    assert context_length - job.prompt_tokens >= room
+    assert context_length - (job.prompt_tokens + 10) < room
+    assert dropped == state.dropped == 100 - (job.prompt_tokens - 3) // 10
+    assert len(lengths) <= 10
+    assert state.messages(state.dropped)[0] == {"role": "system", "content": "Be brief."}
+
+
+def test_the_next_message_drops_only_what_it_must() -> None:
+    prepare, _ = preparing(100)
+    state = talk(20)
+    fit(state, "hi", prepare)
+    state.turns.append(Turn("q " * 5, "a " * 5))
+    assert fit(state, "hi", prepare)[1] == 1
+
+
+def test_a_message_that_alone_does_not_fit_drops_nothing() -> None:
+    prepare, _ = preparing(50)
+    state = talk(3)
+    with pytest.raises(ContextLengthExceeded):
+        fit(state, "w " * 60, prepare)
+    assert state.dropped == 0
+
+
+def test_a_message_that_leaves_little_room_is_still_asked() -> None:
+    prepare, _ = preparing(50)
+    job, dropped = fit(talk(3), "w " * 45, prepare)
+    assert (job.prompt_tokens, dropped) == (47, 3)
+
+
+def test_taking_back() -> None:
+    state = talk(2)
+    assert state.take_back() == ("q " * 5, Turn("q " * 5, "a1 " * 5))
+    state.unanswered = "and?"
+    assert state.take_back() == ("and?", None)
+    assert Conversation().take_back() is None
+
+
+def test_saving_keeps_also_what_is_no_longer_sent(tmp_path: Path) -> None:
+    state = talk(2)
+    state.dropped = 1
+    path = save(state, str(tmp_path / "talk.json"))
+    messages = json.loads(path.read_text())
+    assert [each["role"] for each in messages] == ["system", *["user", "assistant"] * 2]
+    state.turns.append(Turn("größer", "…"))
+    save(state, str(tmp_path / "talk.json"))
+    assert json.loads(path.read_text())[-2] == {"role": "user", "content": "größer"}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_saving_replaces_no_other_file(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("precious")
+    with pytest.raises(UsageError, match="exists already"):
+        save(talk(1), str(tmp_path / "mine"))
+    with pytest.raises(UsageError, match="cannot be written"):
+        save(talk(1), str(tmp_path / "none" / "file"))
+    assert (tmp_path / "mine").read_text() == "precious"
