@@ -19,6 +19,7 @@ LAYERS = (
     {"worker"},
     {"commands"},
     {"arguments"},
+    {"running"},
     {"cli"},
     {"__main__"},
 )

@@ -1,15 +1,14 @@
-"""The composition root: builds the parts that a run needs and joins them. Nothing else does."""
+"""The composition root: decides what a run needs, starts its engine, and hands both to `running`.
 
-import asyncio
+Imports little at its top: the engine is started before what only the runner needs is imported.
+"""
+
 import signal
 import sys
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dynemo.arguments import COMMANDS, Place, parse, parse_input, parse_output
+from dynemo.arguments import COMMANDS, parse, parse_input, parse_output
 from dynemo.config import Config
 from dynemo.engines.registry import ENGINES, Entry, default_engine, is_installed
 from dynemo.errors import DynemoError, EngineNotInstalled, UsageError
@@ -17,11 +16,8 @@ from dynemo.errors import DynemoError, EngineNotInstalled, UsageError
 if TYPE_CHECKING:
     import socket
 
-    from dynemo.messages import Ask, EngineSpec, Instance
+    from dynemo.messages import Ask, EngineSpec
     from dynemo.models.load import ModelFiles
-    from dynemo.pipeline import Pipeline
-    from dynemo.runtime.local import Child, Ready
-    from dynemo.text.card import Card
 
 
 def main(argv: Sequence[str]) -> int:
@@ -35,8 +31,6 @@ def main(argv: Sequence[str]) -> int:
         return _run(parse(argv))
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    except asyncio.CancelledError:
-        return 128 + signal.SIGTERM
     except DynemoError as error:
         if is_loud:
             raise
@@ -53,37 +47,30 @@ def main(argv: Sequence[str]) -> int:
         return 1
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """All that is decided before anything is started."""
-
-    config: Config
-    place: Place
-    spec: "EngineSpec"
-    defaults: "Ask"
-
-
 def _run(config: Config) -> int:
     from dynemo.log import set_up
-    from dynemo.runtime.local import discard, spawn
+    from dynemo.runtime.child import discard, spawn
 
     place = parse_input(config.input)
     set_up(config.log_format, config.verbosity, is_server=place.kind == "http")
-    plan, source = _plan(config, place)
+    defaults = _request_template(config.request_template)
+    spec, files = _choose(config)
     listener = _listener(config) if place.kind == "http" else None
-    child = spawn(plan.spec)
+    child = spawn(spec)
     try:
         # While the engine loads in its process: what only the runner needs.
-        card = source.card()
+        card = files.card()
         text = _standard_input() if place.kind == "stdin" else ""
     except BaseException:
         discard(child)
         raise
-    with _runner(place) as runner:
-        return runner.run(_serve(plan, card, child, text, listener))
+    from dynemo.running import Run, run
+
+    return run(Run(config, place, spec, defaults, card, child, text, listener))
 
 
-def _plan(config: Config, place: Place) -> "tuple[_Plan, ModelFiles]":
+def _choose(config: Config) -> "tuple[EngineSpec, ModelFiles]":
+    """The model, and what its engine is told."""
     from dynemo.messages import EngineSpec
     from dynemo.models.find import find_model
     from dynemo.models.load import read_model
@@ -108,7 +95,7 @@ def _plan(config: Config, place: Place) -> "tuple[_Plan, ModelFiles]":
         options=list(config.engine_options),
         verbosity=config.verbosity,
     )
-    return _Plan(config, place, spec, _request_template(config.request_template)), files
+    return spec, files
 
 
 def _check_installed(engine: Entry) -> None:
@@ -156,115 +143,3 @@ def _listener(config: Config) -> "socket.socket":
     from dynemo.http.server import bind
 
     return bind(config.http_host, config.http_port)
-
-
-def _runner(place: Place) -> asyncio.Runner:
-    if place.kind != "http":
-        return asyncio.Runner()  # uvloop takes longer to import than one answer would gain
-    import uvloop
-
-    return asyncio.Runner(loop_factory=uvloop.new_event_loop)
-
-
-async def _serve(
-    plan: _Plan, card: "Card", child: "Child", text: str, listener: "socket.socket | None"
-) -> int:
-    from dynemo.pipeline import Pipeline, ServedModel
-    from dynemo.runtime.local import local_instance, spawn
-
-    async with local_instance(child, lambda: spawn(plan.spec)) as (local, ready):
-        model = ServedModel(card.name, int(time.time()), card, local)
-        pipeline = Pipeline({card.name: model}, defaults=plan.defaults)
-        if listener is not None:
-            return await _http(plan, pipeline, card.name, ready, listener)
-        instance = await _until_stopped(ready)
-        print(_greeting(card.name, instance), file=sys.stderr)
-        return await _terminal(plan, pipeline, card.name, text)
-
-
-async def _until_stopped(ready: "Ready") -> "Instance":
-    """The instance, once the engine has loaded. SIGTERM ends the wait as Ctrl-C does."""
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    assert task is not None
-    loop.add_signal_handler(signal.SIGTERM, task.cancel)
-    try:
-        return await ready
-    finally:
-        loop.remove_signal_handler(signal.SIGTERM)
-
-
-async def _terminal(plan: _Plan, pipeline: "Pipeline", name: str, text: str) -> int:
-    config, settings = plan.config, plan.defaults
-    if plan.place.kind == "text":
-        from dynemo.terminal.chat import chat
-
-        await chat(pipeline, model=name, system=config.system, settings=settings)
-        return 0
-    if plan.place.kind == "stdin":
-        from dynemo.terminal.prompt import answer
-
-        return await answer(
-            pipeline,
-            model=name,
-            system=config.system,
-            settings=settings,
-            text=text,
-            out=sys.stdout.buffer,
-        )
-    from dynemo.terminal.batch import batch
-
-    return await batch(
-        pipeline,
-        model=name,
-        system=config.system,
-        settings=settings,
-        source=Path(plan.place.value),
-        output=config.output,
-        concurrency=config.concurrency,
-    )
-
-
-async def _http(
-    plan: _Plan, pipeline: "Pipeline", name: str, ready: "Ready", listener: "socket.socket"
-) -> int:
-    """Serves at once, with 503 until the engine has loaded; ends on a signal, or with the reason
-    why the engine did not load."""
-    from dynemo.http.app import build_app
-    from dynemo.http.server import serve
-
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, _stop, pipeline, stop)
-
-    async def announce() -> None:
-        try:
-            print(_greeting(name, await ready, listener), file=sys.stderr)
-        except DynemoError:
-            stop.set()
-
-    announcing = asyncio.create_task(announce())
-    try:
-        await serve(build_app(pipeline), listener=listener, grace=plan.config.grace, stop=stop)
-    finally:
-        announcing.cancel()
-    if ready.done() and (problem := ready.exception()) is not None:
-        raise problem
-    return 0
-
-
-def _stop(pipeline: "Pipeline", stop: asyncio.Event) -> None:
-    pipeline.drain()
-    stop.set()
-
-
-def _greeting(name: str, instance: "Instance", listener: "socket.socket | None" = None) -> str:
-    parts = [
-        f"model {name}",
-        f"engine {instance.engine}",
-        f"context {instance.context_length}",
-    ]
-    if listener is not None:
-        host, port = listener.getsockname()[:2]
-        parts.append(f"http://{f'[{host}]' if ':' in host else host}:{port}")
-    return " · ".join(parts)

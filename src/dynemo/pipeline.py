@@ -55,7 +55,6 @@ class Pipeline:
     def __init__(self, models: Mapping[str, ServedModel], *, defaults: Ask) -> None:
         self._models = models
         self._defaults = defaults
-        self._is_draining = False
 
     @property
     def models(self) -> Mapping[str, ServedModel]:
@@ -63,15 +62,9 @@ class Pipeline:
 
     @property
     def trouble(self) -> str:
-        """Why a request could not be served now (`loading`, `draining`, ...), else empty."""
-        if self._is_draining:
-            return "draining"
+        """Why a request could not be served now (`loading`, ...), else empty."""
         troubles = [model.answerer.trouble for model in self._models.values()]
         return "" if not all(troubles) else next(iter(troubles), "no instances")
-
-    def drain(self) -> None:
-        """From now on every new ask is refused; what runs goes on."""
-        self._is_draining = True
 
     def prepare(self, ask: Ask) -> Job:
         """Raises RequestError (UnknownModel, ContextLengthExceeded, UnsupportedField, ...), and
@@ -82,8 +75,8 @@ class Pipeline:
         ask = merged(ask, self._defaults)
         model = self._find(ask.model)
         instance = model.answerer.instance
-        if instance is None or self._is_draining:
-            reason = self.trouble or model.answerer.trouble
+        if instance is None:
+            reason = model.answerer.trouble
             raise Unavailable(f"{model.name} takes no requests now: {reason}.")
         job_id = uuid4().hex
         return Job(job_id, model, prepare(ask, model.card, instance, job_id))

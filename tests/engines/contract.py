@@ -13,7 +13,8 @@ from msgspec import structs
 
 from dynemo.errors import DynemoError
 from dynemo.messages import EngineSpec, Finish, Request, Sampling
-from dynemo.runtime.local import LocalInstance, local_instance, spawn
+from dynemo.runtime.child import spawn
+from dynemo.runtime.local import LocalInstance, local_instance
 
 GREEDY = Sampling(temperature=0.0)
 

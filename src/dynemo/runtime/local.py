@@ -3,66 +3,22 @@
 import asyncio
 import contextlib
 import logging
-import os
-import shutil
 import signal
-import socket
-import subprocess
-import sys
-import tempfile
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from dataclasses import dataclass
-from pathlib import Path
-
-from msgspec import json, structs
 
 from dynemo.errors import DynemoError, EngineLost, Unavailable
-from dynemo.messages import Delta, EngineSpec, Instance, Load, Request
+from dynemo.messages import Delta, Instance, Load, Request
+from dynemo.runtime.child import Child, kill
 from dynemo.runtime.streams import Asker
 
 log = logging.getLogger("dynemo.engine")
 
-_START = (
-    "import sys; sys.path.insert(0, sys.argv.pop(1)); "
-    "from dynemo.engines.host import start; start(sys.argv[1], int(sys.argv[2]))"
-)
 _PING_SECONDS = 2.0
+_GRACE = 5.0  # seconds for an engine to end in order
 _BACKOFF = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
 _STEADY_SECONDS = 60.0  # an engine that ran this long starts anew at the first step of the backoff
-
-
-@dataclass(frozen=True)
-class Child:
-    """A host that has been started and not been heard from yet."""
-
-    process: "subprocess.Popen[bytes]"
-    sock: socket.socket
-    workdir: Path
-
-
-def spawn(spec: EngineSpec, python: str = sys.executable) -> Child:
-    """Starts an engine host; returns at once. `spec.workdir` is replaced by a new private folder."""
-    workdir = Path(tempfile.mkdtemp(prefix="dynemo-"))  # 0700
-    spec = structs.replace(spec, workdir=str(workdir))
-    # Only our package goes on the engine interpreter's path, not what else is installed beside it.
-    (workdir / "path").mkdir()
-    (workdir / "path" / "dynemo").symlink_to(Path(__file__).resolve().parent.parent)
-    ours, theirs = socket.socketpair()
-    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
-    command = [python, "-P", "-c", _START, str(workdir / "path"), json.encode(spec).decode()]
-    with theirs:
-        process = subprocess.Popen(
-            [*command, str(theirs.fileno())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            pass_fds=[theirs.fileno()],
-            start_new_session=True,
-            env=environment,
-        )
-    return Child(process, ours, workdir)
 
 
 class LocalInstance:
@@ -74,9 +30,7 @@ class LocalInstance:
 
     @property
     def instance(self) -> Instance | None:
-        if self._asker is None or not self._asker.greeted.done():
-            return None
-        return self._asker.greeted.result()
+        return self._asker.greeted.result() if self._asker is not None else None
 
     @property
     def load(self) -> Load:
@@ -133,7 +87,7 @@ class LocalInstance:
         finally:
             self._asker = None
             asker.link.close()
-            code = await _end(child)
+            code = await _end(child, _GRACE if asker.is_greeted else 0.0)
         reason = str(problem) if problem is not None else ""
         if problem is None or isinstance(problem, EngineLost):
             reason = f"the engine ended with {_exit(code)}{_last_words(tail)}"
@@ -183,7 +137,7 @@ class _Lines(asyncio.Protocol):
                 log.info("%s", text)
 
 
-async def _end(child: Child, grace: float = 5.0) -> int:
+async def _end(child: Child, grace: float) -> int:
     """Waits for a child whose socket is closed, kills its group if it stays. Its exit code."""
     process = child.process
     assert process.stdin is not None
@@ -191,11 +145,7 @@ async def _end(child: Child, grace: float = 5.0) -> int:
     deadline = time.monotonic() + grace
     while process.poll() is None and time.monotonic() < deadline:
         await asyncio.sleep(0.005)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    code = process.wait()
-    shutil.rmtree(child.workdir, ignore_errors=True)
-    return code
+    return kill(child)
 
 
 def _exit(code: int) -> str:

@@ -96,6 +96,10 @@ class Asker:
         self._inboxes: dict[int, Inbox] = {}
         self._numbers = count(1)
 
+    @property
+    def is_greeted(self) -> bool:
+        return self.greeted.done() and self.greeted.exception() is None
+
     async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
         """See `Answerer.generate`."""
         if self._state is not Connection.OPEN:

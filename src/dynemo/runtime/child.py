@@ -1,0 +1,74 @@
+"""Starting and ending the engine host's process. Needs no event loop: a run starts it first of all,
+and loads what only the runner needs while the engine loads."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from msgspec import json, structs
+
+from dynemo.messages import EngineSpec
+
+#: `-P`, and no site of the runner: the host finds our package, the engine and `msgspec`.
+_START = (
+    "import sys; sys.path.insert(0, sys.argv.pop(1)); "
+    "from dynemo.engines.host import start; start(sys.argv[1], int(sys.argv[2]))"
+)
+
+
+@dataclass(frozen=True)
+class Child:
+    """A host that has been started and not been heard from yet."""
+
+    process: "subprocess.Popen[bytes]"
+    sock: socket.socket
+    workdir: Path
+
+
+def spawn(spec: EngineSpec, python: str = sys.executable) -> Child:
+    """Starts an engine host; returns at once. `spec.workdir` is replaced by a new private folder."""
+    workdir = Path(tempfile.mkdtemp(prefix="dynemo-"))  # 0700
+    spec = structs.replace(spec, workdir=str(workdir))
+    # Only our package goes on the engine interpreter's path, not what else is installed beside it.
+    (workdir / "path").mkdir()
+    (workdir / "path" / "dynemo").symlink_to(Path(__file__).resolve().parent.parent)
+    ours, theirs = socket.socketpair()
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
+    command = [python, "-P", "-c", _START, str(workdir / "path"), json.encode(spec).decode()]
+    with theirs:
+        process = subprocess.Popen(
+            [*command, str(theirs.fileno())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,
+            env=environment,
+        )
+    return Child(process, ours, workdir)
+
+
+def discard(child: Child) -> None:
+    """Ends a child that nobody has connected to."""
+    child.sock.close()
+    assert child.process.stdin is not None
+    assert child.process.stdout is not None
+    child.process.stdin.close()
+    child.process.stdout.close()
+    kill(child)
+
+
+def kill(child: Child) -> int:
+    """Ends what is left of the child's process group, and its folder. The child's exit code."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS refuses for a zombie
+        os.killpg(child.process.pid, signal.SIGKILL)
+    code = child.process.wait()
+    shutil.rmtree(child.workdir, ignore_errors=True)
+    return code
