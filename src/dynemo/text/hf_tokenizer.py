@@ -29,7 +29,9 @@ class HfTokenizer:
     `settings` is the checkout's `tokenizer_config.json`. As transformers does, tokens that it lists
     and the file lacks are added, and its named tokens (`eos_token`, ...) are control tokens.
     Whether BOS and EOS are added is what `tokenizer.json` says: transformers 5 ignores
-    `add_bos_token` and `add_eos_token` beside it.
+    `add_bos_token` and `add_eos_token` beside it. For some classes (LlamaTokenizer) transformers 5
+    also builds the text splitting anew from the class, and leaves the file's aside; here the file
+    is right, as for every other program that reads it.
 
     Raises ModelError when the file cannot be read.
     """
