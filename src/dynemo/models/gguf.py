@@ -22,7 +22,7 @@ from pathlib import Path
 
 from dynemo.errors import ModelError
 from dynemo.models.kinds import SNIFF_BYTES, Kind, advice_for, kind_of
-from dynemo.text.llama_vocab import SpecialIds, special_ids
+from dynemo.text.llama_vocab import TENSOR_COUNT, SpecialIds, special_ids
 
 #: A metadata string longer than this is a corrupt length: templates are under 100 kB.
 MAX_STRING = 16 << 20
@@ -66,8 +66,9 @@ _PART_NAME = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gg
 class Gguf:
     """What a GGUF says about its model.
 
-    `metadata` holds plain values: str, int, float, bool, and lists of these. `parts` are the
-    files in order, one for a model that is not split; an engine is given `path`, the first.
+    `metadata` holds plain values: str, int, float, bool, and lists of these; `TENSOR_COUNT` in it
+    is the header's, by the name that gguf-py gives it. `parts` are the files in order, one for a
+    model that is not split; an engine is given `path`, the first.
     """
 
     path: Path
@@ -138,11 +139,12 @@ def read_gguf(path: str | Path) -> Gguf:
         return first
     paths = _part_paths(Path(path), count)
     parts = [first if part == Path(path) else _read_part(part) for part in paths]
+    tensors = sum(part.tensor_count for part in parts)
     return Gguf(
         path=paths[0],
         parts=tuple(paths),
-        metadata=parts[0].metadata,
-        tensor_count=sum(part.tensor_count for part in parts),
+        metadata={**parts[0].metadata, TENSOR_COUNT: tensors},
+        tensor_count=tensors,
         parameter_count=sum(part.parameter_count for part in parts),
         size=sum(part.size for part in parts),
     )
@@ -224,7 +226,7 @@ class _Reader:
             raise self.corrupt(f"{keys:,} keys")
         if tensors > MAX_TENSORS:
             raise self.corrupt(f"{tensors:,} tensors")
-        metadata: dict[str, object] = {}
+        metadata: dict[str, object] = {TENSOR_COUNT: tensors}
         for _ in range(keys):
             key = self._string()
             metadata[key] = self._value(key, self._u32())

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 from dynemo.errors import ModelError
 
+#: The number of tensors, as `read_gguf` adds it to the metadata.
+TENSOR_COUNT = "GGUF.tensor_count"
+
 UNKNOWN, UNUSED, NORMAL, CONTROL, USER_DEFINED, BYTE = 1, 2, 4, 8, 16, 32
 LSTRIP, RSTRIP = 64, 128
 
@@ -256,7 +259,10 @@ def _strip_spaces(
     """Special tokens that take the white space beside them, which no GGUF says by itself."""
     pre = str(metadata.get("tokenizer.ggml.pre", ""))
     architecture = str(metadata.get("general.architecture", ""))
-    name = str(metadata.get("general.name", "")).lower()
+    # Without weights it is no model, and a model's name does not count: llama.cpp serves such a
+    # vocabulary only inside another model.
+    is_model = metadata.get(TENSOR_COUNT) != 0
+    name = str(metadata.get("general.name", "")).lower() if is_model else ""
     masks = ("jina-v2-de", "jina-v2-es", "jina-v2-code", "mmbert")
     if any(part in pre for part in masks) or any(
         part in architecture for part in ("nomic-bert-moe", "jina-bert-v3")
