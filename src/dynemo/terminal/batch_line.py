@@ -28,8 +28,8 @@ class Key(Struct, frozen=True):
 class Record(Key, frozen=True, kw_only=True):
     """One line of the output: either the answer or `error`."""
 
-    id: Raw | UnsetType = UNSET
-    custom_id: Raw | UnsetType = UNSET
+    id: Any = UNSET
+    custom_id: Any = UNSET
     response: str | UnsetType = UNSET
     finish_reason: str | UnsetType = UNSET
     tokens_in: int | UnsetType = UNSET
@@ -73,7 +73,7 @@ def parse(data: bytes) -> Ask:
 def _as_messages(text: Raw) -> Raw:
     try:
         content = msgspec.json.decode(text, type=str)
-    except msgspec.ValidationError:
+    except _UNREADABLE:
         raise RequestError("Invalid 'text': expected a string.", param="text") from None
     return Raw(msgspec.json.encode([{"role": "user", "content": content}]))
 
@@ -110,9 +110,9 @@ def failed(key: Key, data: bytes, error: DynemoError) -> Record:
 
 
 def _ids(data: bytes) -> dict[str, Any]:
-    """The ids of a line as they stand there, also where it is wrong otherwise."""
+    """The ids of a line, also where it is wrong otherwise."""
     try:
         fields = msgspec.json.decode(data, type=dict[str, Raw])
+        return {name: msgspec.json.decode(fields[name]) for name in IDS if name in fields}
     except _UNREADABLE:
         return {}
-    return {name: fields[name] for name in IDS if name in fields}

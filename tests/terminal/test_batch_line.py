@@ -1,0 +1,100 @@
+import json
+
+import msgspec
+import pytest
+
+from dynemo.errors import EngineError, RequestError
+from dynemo.messages import Ask, Finish, Piece
+from dynemo.terminal.batch_line import answered, complete, failed, key_of, parse
+from dynemo.terminal.reply import Reply
+
+
+def test_text_is_one_user_message() -> None:
+    ask = parse(b'{"text": "Hello", "id": 7, "temperature": 0.5, "stop": "END"}')
+    assert ask == Ask(
+        messages=[{"role": "user", "content": "Hello"}], temperature=0.5, stop=["END"]
+    )
+
+
+def test_messages_are_a_conversation() -> None:
+    line = {"messages": [{"role": "developer", "content": "a"}, {"role": "user", "content": "b"}]}
+    ask = parse(json.dumps(line | {"custom_id": "x", "max_tokens": 5}).encode())
+    assert [each["role"] for each in ask.messages] == ["system", "user"]
+    assert ask.max_tokens == 5
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (b"hello", "not valid JSON"),
+        (b'{"text": "a"', "not valid JSON"),
+        (b'{"text": "\xff"}', "'text'"),
+        (b"[" * 100_000, "not"),
+        (b'{"text": ' + b"[" * 100_000, "not valid JSON"),
+        (b"[]", "not a JSON object"),
+        (b'"text"', "not a JSON object"),
+        (b"{}", "neither 'text' nor 'messages'"),
+        (b'{"text": null}', "'text'"),
+        (b'{"text": 3}', "'text'"),
+        (b'{"text": "a", "messages": []}', "exclude each other"),
+        (b'{"messages": []}', "'messages'"),
+        (b'{"messages": [{"content": "a"}]}', "role"),
+        (b'{"messages": [{"role": "user", "content": 3}]}', "content"),
+        (b'{"text": "a", "temprature": 1}', "temprature"),
+        (b'{"text": "a", "temperature": 9}', "'temperature'"),
+        (b'{"text": "a", "max_tokens": "5"}', "'max_tokens'"),
+        (b'{"text": "a", "n": 2}', "'n'"),
+    ],
+)
+def test_a_wrong_line_is_one_sentence_with_the_field(line: bytes, words: str) -> None:
+    with pytest.raises(RequestError, match=words) as caught:
+        parse(line)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_line_goes_before_the_run() -> None:
+    settings = Ask(temperature=0.1, top_p=0.9, n=3)
+    ask = complete(parse(b'{"text": "a", "temperature": 1}'), settings, model="m", system="s")
+    assert (ask.temperature, ask.top_p, ask.n, ask.model) == (1.0, 0.9, None, "m")
+    assert [each["role"] for each in ask.messages] == ["system", "user"]
+    own = b'{"messages": [{"role": "system", "content": "own"}], "model": "other"}'
+    ask = complete(parse(own), settings, model="m", system="s")
+    assert ask.messages == [{"role": "system", "content": "own"}]
+    assert ask.model == "other"
+
+
+def test_a_key_tells_lines_and_setups_apart() -> None:
+    keys = {
+        key_of(number, data, setup)
+        for number in (1, 2)
+        for data in (b"a", b"b")
+        for setup in (b"x", b"y")
+    }
+    assert len({key.input_hash for key in keys}) == 4
+    assert len(keys) == 8
+
+
+def test_output_lines() -> None:
+    data = b'{"text": "a", "custom_id": {"any": [1.50]}, "id": 10000000000000000000000}'
+    key = key_of(3, data, b"")
+    reply = Reply(started=0.0)
+    reply.take(Piece(0, "Hi \u2028", 2, Finish("stop", 5, 3)))
+    reply.last = 0.25
+    line = msgspec.json.encode(answered(key, data, reply, 5)).decode()
+    assert line.startswith(f'{{"line":3,"input_hash":"{key.input_hash}","id":1000')
+    assert "\n" not in line
+    assert json.loads(line) == {
+        "line": 3,
+        "input_hash": key.input_hash,
+        "id": 10**22,
+        "custom_id": {"any": [1.5]},
+        "response": "Hi \u2028",
+        "finish_reason": "stop",
+        "tokens_in": 5,
+        "tokens_out": 3,
+        "elapsed_ms": 250.0,
+    }
+    for bad in (b"x", b'{"id": "\xff"}'):
+        assert b'"id"' not in msgspec.json.encode(failed(key, bad, EngineError("no")))
+    error = msgspec.json.encode(failed(key_of(1, b"x", b""), b"x", EngineError("It failed.")))
+    assert list(json.loads(error)) == ["line", "input_hash", "error"]
