@@ -103,3 +103,8 @@ def test_a_long_repetitive_stop_stays_linear() -> None:
         watch.feed("a" * 50)
     assert watch.feed("b") == ("", True)
     assert time.perf_counter() - started < 5  # quadratic work would take minutes
+
+
+@pytest.mark.parametrize("stop", ["^", "]", "-", "\\", "[a", "a-z", "\n"])
+def test_stop_strings_are_no_patterns(stop: str) -> None:
+    assert run([stop, "unused"], ["bq", stop]) == (["bq", ""], "", True)

@@ -4,6 +4,7 @@ The answer ends where the first stop string begins, wherever the pieces of the s
 that may still turn out to be the start of a stop string is held back, and no more than that.
 """
 
+import re
 from collections.abc import Sequence
 
 from dynemo.errors import RequestError
@@ -19,12 +20,14 @@ class StopStrings:
     Raises RequestError for an empty stop string.
     """
 
-    __slots__ = ("_held", "_match", "_seen", "_stops", "is_met")
+    __slots__ = ("_begins", "_held", "_match", "_seen", "_stops", "is_met")
 
     def __init__(self, stops: Sequence[str]) -> None:
         if not all(stops):
             raise RequestError("a stop string cannot be empty", param="stop")
         self._stops = [_Stop(text) for text in dict.fromkeys(stops)]
+        first = "".join({re.escape(stop.text[0]) for stop in self._stops})
+        self._begins = re.compile(f"[{first}]") if first else None
         self._held = ""
         self._seen = 0  # characters fed
         self._match: int | None = None  # where the best complete match begins
@@ -36,10 +39,13 @@ class StopStrings:
 
         Once it has, further text is dropped.
         """
-        if not self._stops:
+        if self._begins is None:
             return text, False
         if self.is_met:
             return "", True
+        if not self._held and self._begins.search(text) is None:
+            self._seen += len(text)
+            return text, False
         start = self._seen - len(self._held)  # where the held text begins
         self._advance(text)
         self._held += text
