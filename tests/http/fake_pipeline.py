@@ -1,7 +1,7 @@
 """A pipeline that answers from a script, and knows what became of each answer."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -22,7 +22,7 @@ from dynemo.text.card import Card
 from dynemo.text.prepare import Prepared
 
 #: Pieces, pauses in seconds, and an error that ends the script.
-Script = list[Piece | float | DynemoError]
+Script = Sequence[Piece | float | DynemoError]
 
 PROMPT_TOKENS = 7
 

@@ -29,12 +29,12 @@ def bind(host: str, port: int) -> socket.socket:
     `host` is a name or an address, IPv6 too; port 0 picks a free one (`getsockname`). Clients may
     connect at once; they wait until `serve` runs. Raises UsageError.
     """
+    if not 0 <= port <= 65535:
+        raise UsageError(f"{port} is not a port; --http-port takes 0 to 65535.")
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (socket.gaierror, UnicodeError):
         raise UsageError(f"Cannot listen on {host!r}: no such host. Name another.") from None
-    except OverflowError:
-        raise UsageError(f"{port} is not a port; --http-port takes 0 to 65535.") from None
     # `localhost` has both families; what prints `http://localhost:8080` is best served on IPv4.
     family, kind, protocol, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
     listener = socket.socket(family, kind, protocol)
