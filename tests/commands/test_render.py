@@ -144,3 +144,11 @@ def test_kwargs() -> None:
 )
 def test_many_conversations_by_name(name: str, many: bool) -> None:
     assert is_lines(Path(name)) is many
+
+
+def test_messages_as_given(tokenizer: HfTokenizer) -> None:
+    parts = {"messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]}
+    adapted = Renderer(TEMPLATE, tokenizer).render_one(parts).text
+    as_given = Renderer(TEMPLATE, tokenizer, adapt=False).render_one(parts).text
+    assert adapted == "[Hi]>"
+    assert as_given == "[[{'type': 'text', 'text': 'Hi'}]]>"

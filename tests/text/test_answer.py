@@ -52,6 +52,11 @@ def test_a_stop_in_the_last_delta_wins_over_its_reason() -> None:
     assert (piece.text, piece.finish) == ("ab", Finish("stop", 3, 3, 2))
 
 
+def test_a_stop_inside_what_was_held_for_a_longer_one_still_counts() -> None:
+    piece = _answer(["abcd", "bc"]).feed(Delta(_ids("xabc"), finish=END))
+    assert (piece.text, piece.finish and piece.finish.reason) == ("xa", "stop")
+
+
 def test_an_engine_that_gives_text_is_stopped_too() -> None:
     answer = _answer(["\n\n"])
     assert answer.feed(Delta(text="one\n")).text == "one"

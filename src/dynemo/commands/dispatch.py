@@ -63,11 +63,18 @@ def _render(words: Sequence[str]) -> int:
     parser.add_argument("--tools", metavar="FILE", type=Path, help="a JSON list of tools")
     parser.add_argument("--kwargs", metavar="JSON", help="the template's own variables")
     parser.add_argument("--ids", action="store_true", help="print token ids, not text")
+    parser.add_argument(
+        "--as-given",
+        action="store_true",
+        help="do not adapt messages to the template: what transformers would render",
+    )
     given = parser.parse_args(words)
     tools = render.read_tools(given.tools) if given.tools else None
     kwargs = render.parse_kwargs(given.kwargs) if given.kwargs else None
     template, tokenizer = speech_of(_found(given.model))
-    renderer = render.Renderer(template, tokenizer, tools=tools, kwargs=kwargs)
+    renderer = render.Renderer(
+        template, tokenizer, tools=tools, kwargs=kwargs, adapt=not given.as_given
+    )
     if render.is_lines(given.messages):
         return _print(renderer.render_lines(render.read_lines(given.messages)))
     prompt = renderer.render_one(render.read_json(given.messages))
@@ -98,7 +105,7 @@ def _detokenize(words: Sequence[str]) -> int:
     )
 
 
-def _on_lines(name: str, description: str, words: Sequence[str], work: Callable[..., None]) -> int:
+def _on_lines(name: str, description: str, words: Sequence[str], work: Callable[..., int]) -> int:
     from dynemo.models.load import tokenizer_of
 
     parser = _parser(name, description)

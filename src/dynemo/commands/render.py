@@ -24,7 +24,7 @@ class Renderer:
     """Conversations in JSON to prompts.
 
     `tools` and `kwargs` (of `--tools FILE` and `--kwargs JSON`) stand in for what a conversation
-    does not say itself.
+    does not say itself. `adapt` is `build_prompt`'s.
     """
 
     def __init__(
@@ -34,7 +34,9 @@ class Renderer:
         *,
         tools: list[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
+        adapt: bool = True,
     ) -> None:
+        self._adapt = adapt
         self._template = template
         self._tokenizer = tokenizer
         self._defaults = {"tools": tools, "chat_template_kwargs": kwargs}
@@ -47,7 +49,7 @@ class Renderer:
         if isinstance(value, list):
             value = {"messages": value}
         chat = _conversation(value, self._defaults)
-        return build_prompt(self._template, self._tokenizer, chat)
+        return build_prompt(self._template, self._tokenizer, chat, adapt=self._adapt)
 
     def render_lines(self, lines: Iterable[bytes]) -> Iterator[str]:
         """One line of JSON for each line of JSON: its prompt and token ids, or its error.

@@ -46,12 +46,9 @@ class Answer:
                 break
         else:
             if finish is not None:
-                settled, is_met = stops.feed(self._detokenizer.flush())
-                texts.append(settled)
-                if is_met:
+                texts += [stops.feed(self._detokenizer.flush())[0], stops.flush()]
+                if stops.is_met:
                     finish = self._stopped(finish)
-                else:
-                    texts.append(stops.flush())
         return Piece(self._index, "".join(texts), self._tokens - before, finish)
 
     def _stopped(self, finish: Finish | None) -> Finish:

@@ -32,7 +32,9 @@ class Prompt:
     token_ids: list[int]
 
 
-def build_prompt(template: ChatTemplate, tokenizer: Tokenizer, chat: Conversation) -> Prompt:
+def build_prompt(
+    template: ChatTemplate, tokenizer: Tokenizer, chat: Conversation, *, adapt: bool = True
+) -> Prompt:
     """Render and tokenize a conversation, as transformers' `apply_chat_template(tokenize=True)`.
 
     The text is encoded without adding BOS or EOS: a chat template prints the ones that its model
@@ -72,6 +74,12 @@ def render_prompt(template: ChatTemplate, chat: Conversation) -> str:
         except RequestError:
             pass
         raise
+
+
+def render_as_given(template: ChatTemplate, chat: Conversation) -> str:
+    """The text alone, of messages that are passed to the template untouched. Raises RequestError."""
+    chat = _with_flags_of_kwargs(chat)
+    return _render(template, chat, chat.messages)
 
 
 def _render(template: ChatTemplate, chat: Conversation, messages: Sequence[Message]) -> str:

@@ -1,0 +1,249 @@
+"""`in=http` with the demo model: the official client, clients that leave, and every way to end."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from command import Server, children, is_alive, serving, wait_until
+from openai import AsyncOpenAI, OpenAI
+
+QUESTION: Any = [{"role": "user", "content": "What is the capital of South Africa?"}]
+ANSWER = "The capital of South Africa is Pretoria."
+ENDLESS: Any = {"model": "demo", "messages": QUESTION, "extra_body": {"ignore_eos": True}}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serving() as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[OpenAI]:
+    with OpenAI(base_url=server.api, api_key="none", max_retries=0) as made:
+        yield made
+
+
+def _get(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        body: bytes = answer.read()
+    return body
+
+
+def _busy(server: Server) -> float:
+    """Sequences in the engine and in its queue, from its own slots."""
+    lines = _get(f"{server.url}/metrics").decode().splitlines()
+    names = ("dynemo_engine_running{", "dynemo_engine_waiting{")
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(names))
+
+
+def test_the_readme_s_curl(server: Server) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    [line] = [line.strip() for line in readme.splitlines() if line.strip().startswith("$ curl -d")]
+    command = line.removeprefix("$ ").replace("http://localhost:8080", server.url)
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, timeout=10, check=True
+    )
+    [choice] = json.loads(done.stdout)["choices"]
+    assert choice["message"]["content"] == ANSWER
+    assert choice["finish_reason"] == "stop"
+
+
+def test_the_official_client_streaming_and_not(client: OpenAI) -> None:
+    whole = client.chat.completions.create(model="demo", messages=QUESTION, temperature=0)
+    assert whole.choices[0].message.content == ANSWER
+    assert whole.usage is not None
+    chunks = list(
+        client.chat.completions.create(
+            model="demo",
+            messages=QUESTION,
+            temperature=0,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+    )
+    text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+    assert text == ANSWER
+    usage = chunks[-1].usage
+    assert usage is not None
+    assert (usage.prompt_tokens, usage.completion_tokens) == (
+        whole.usage.prompt_tokens,
+        whole.usage.completion_tokens,
+    )
+    assert sum(1 for c in chunks if c.choices and c.choices[0].delta.content) > 3
+
+
+def test_the_official_client_asynchronous(server: Server) -> None:
+    async def ask(client: AsyncOpenAI) -> str:
+        stream = await client.chat.completions.create(
+            model="demo", messages=QUESTION, temperature=0, stream=True
+        )
+        return "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
+
+    async def body() -> list[str]:
+        async with AsyncOpenAI(base_url=server.api, api_key="none") as client:
+            return await asyncio.gather(*(ask(client) for _ in range(12)))
+
+    assert asyncio.run(body()) == [ANSWER] * 12
+
+
+def test_models_are_listed_and_shown(client: OpenAI) -> None:
+    assert [model.id for model in client.models.list()] == ["demo"]
+    assert client.models.retrieve("demo").id == "demo"
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("other")
+
+
+def test_stops_budgets_and_choices(client: OpenAI) -> None:
+    create = client.chat.completions.create
+    cut = create(model="demo", messages=QUESTION, temperature=0, stop=["th Afr", "zzz"])
+    assert cut.choices[0].message.content == "The capital of Sou"
+    assert cut.choices[0].finish_reason == "stop"
+    short = create(model="demo", messages=QUESTION, temperature=0, max_tokens=2)
+    assert short.choices[0].finish_reason == "length"
+    assert short.usage is not None
+    assert short.usage.completion_tokens == 2
+    three = create(model="demo", messages=QUESTION, temperature=0, n=3)
+    assert [c.index for c in three.choices] == [0, 1, 2]
+    assert {c.message.content for c in three.choices} == {ANSWER}
+    one = create(model="demo", messages=QUESTION, temperature=2, seed=7, max_tokens=20)
+    two = create(model="demo", messages=QUESTION, temperature=2, seed=7, max_tokens=20)
+    assert one.choices[0].message.content == two.choices[0].message.content
+
+
+def test_what_a_client_gets_wrong(client: OpenAI) -> None:
+    create: Any = client.chat.completions.create
+    with pytest.raises(openai.NotFoundError, match="does not exist"):
+        create(model="other", messages=QUESTION)
+    for wrong, param in (
+        ({"messages": []}, "messages"),
+        ({"temperature": "hot"}, "temperature"),
+        ({"logprobs": True}, "logprobs"),
+        ({"extra_body": {"best_of": 2}}, "best_of"),
+    ):
+        with pytest.raises(openai.BadRequestError) as caught:
+            create(**{"model": "demo", "messages": QUESTION, **wrong})
+        assert caught.value.param == param
+    long: Any = [{"role": "user", "content": "word " * 5000}]
+    with pytest.raises(openai.BadRequestError, match=r"4096 tokens.* \d+ tokens") as caught:
+        create(model="demo", messages=long)
+    assert caught.value.code == "context_length_exceeded"
+
+
+def test_ten_clients_that_leave_free_the_engine(server: Server, client: OpenAI) -> None:
+    streams = [client.chat.completions.create(**ENDLESS, stream=True) for _ in range(10)]
+    for stream in streams[:8]:
+        next(iter(stream))
+    wait_until(lambda: _busy(server) > 0)
+    for stream in streams:
+        stream.close()
+    wait_until(lambda: _busy(server) == 0, 8)
+    whole = client.chat.completions.create(model="demo", messages=QUESTION, temperature=0)
+    assert whole.choices[0].message.content == ANSWER
+
+
+def test_a_client_that_leaves_before_the_first_byte_frees_the_engine(server: Server) -> None:
+    body = json.dumps({"model": "demo", "messages": QUESTION, "ignore_eos": True}).encode()
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as sock:
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        sock.sendall(head.encode() + body)
+        wait_until(lambda: _busy(server) > 0)
+    wait_until(lambda: _busy(server) == 0, 8)
+
+
+def _leftovers() -> set[str]:
+    return {name for name in os.listdir(tempfile.gettempdir()) if name.startswith("dynemo-")}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_lets_a_short_answer_finish_and_leaves_nothing(number: int) -> None:
+    before = _leftovers()
+    with serving() as running:
+        hosts = running.host_pids()
+        assert hosts
+        with OpenAI(base_url=running.api, api_key="none", max_retries=0) as client:
+            stream = client.chat.completions.create(
+                model="demo",
+                messages=[{"role": "user", "content": "Count to 30"}],
+                temperature=0,
+                stream=True,
+            )
+            parts = [next(iter(stream)).choices[0].delta.content or ""]
+            running.process.send_signal(number)
+            parts += [chunk.choices[0].delta.content or "" for chunk in stream]
+        assert "".join(parts).endswith("29, 30")
+        assert running.process.wait(10) == 0
+        assert not any(map(is_alive, hosts))
+        port = int(running.url.rsplit(":", 1)[1])
+        socket.create_server(("127.0.0.1", port)).close()
+    assert _leftovers() <= before
+
+
+def test_a_stream_longer_than_the_grace_is_cut_with_an_error() -> None:
+    with serving("--grace", "0.3") as running:
+        with OpenAI(base_url=running.api, api_key="none", max_retries=0) as client:
+            stream = client.chat.completions.create(
+                **{**ENDLESS, "extra_body": {"ignore_eos": True, "min_p": 0.0}}, stream=True
+            )
+            next(iter(stream))
+            started = time.monotonic()
+            running.process.send_signal(signal.SIGTERM)
+            with pytest.raises(openai.APIError):
+                for _ in stream:
+                    pass
+        assert running.process.wait(10) == 0
+        assert time.monotonic() - started < 6
+
+
+def test_a_killed_runner_takes_its_engine_along() -> None:
+    before = _leftovers()
+    with serving() as running:
+        hosts = running.host_pids()
+        running.process.kill()
+        running.process.wait()
+        wait_until(lambda: not any(map(is_alive, hosts)), 8)
+    wait_until(lambda: _leftovers() <= before)
+
+
+def test_a_killed_engine_is_told_and_comes_back() -> None:
+    with (
+        serving() as running,
+        OpenAI(base_url=running.api, api_key="none", max_retries=0) as client,
+    ):
+        [host] = running.host_pids()
+        stream = client.chat.completions.create(**ENDLESS, stream=True)
+        next(iter(stream))
+        os.kill(host, signal.SIGKILL)
+        with pytest.raises(openai.APIError, match="engine ended"):
+            for _ in stream:
+                pass
+        wait_until(lambda: children(running.process.pid) not in ([], [host]))
+        wait_until(lambda: _is_healthy(running))
+        whole = client.chat.completions.create(model="demo", messages=QUESTION, temperature=0)
+        assert whole.choices[0].message.content == ANSWER
+        assert any("SIGKILL" in line for line in running.lines)
+
+
+def _is_healthy(server: Server) -> bool:
+    try:
+        return bool(_get(f"{server.url}/health"))
+    except urllib.error.HTTPError as error:
+        error.close()
+        return False
+
+
+def test_an_engine_that_cannot_start_ends_the_server_with_its_reason(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="no option '--nope'"), serving("--", "--nope"):
+        pass
