@@ -42,9 +42,12 @@ def build_prompt(
     Control tokens are parsed in all of the text, so a user who types `<|im_end|>` ends the turn;
     transformers and vLLM do the same, and a prompt that they would not build is not exact.
 
+    `adapt`: change messages to the form that the template takes (`normalise`), as a server must;
+    false gives what transformers gives, even where the template then drops what the user wrote.
+
     Raises RequestError.
     """
-    text = render_prompt(template, chat)
+    text = render_prompt(template, chat) if adapt else render_as_given(template, chat)
     try:
         ids = tokenizer.encode(text, add_special=False, parse_special=True)
     except UnicodeError:
