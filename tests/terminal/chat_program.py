@@ -2,6 +2,8 @@
 
 import asyncio
 import fcntl
+import logging
+import sys
 import termios
 
 from scripted_pipeline import Script, ScriptedPipeline, words
@@ -10,6 +12,8 @@ from dynemo.errors import EngineLost, Unavailable
 from dynemo.messages import Ask
 from dynemo.terminal.chat import chat
 
+logging.basicConfig(stream=sys.stderr, format="LOG %(message)s")
+log = logging.getLogger("dynemo.engine")
 down: list[int] = []
 
 
@@ -23,7 +27,9 @@ def answer(ask: Ask) -> Script:
         case ["escape", *_]:
             return ["\x1b]0;title\x07"]
         case ["crash", *_]:
-            return ["half ", EngineLost("The engine ended.")]
+            log.error("the engine ended with signal SIGKILL")
+            asyncio.get_running_loop().call_later(0.3, log.error, "the engine is back")
+            return ["half ", 0.05, "way ", EngineLost("The engine ended.")]
         case ["down", *_] if not down:
             down.append(1)
             pipeline.troubles += ["loading"] * 5

@@ -168,9 +168,12 @@ def test_retry_and_save(terminal: Terminal, tmp_path: Path) -> None:
 
 def test_an_engine_that_is_lost_is_one_line(terminal: Terminal) -> None:
     shown = terminal.ask("crash", "The engine ended.")
-    assert "half \nThe engine ended." in shown
+    assert "half way \nLOG the engine ended with signal SIGKILL\nThe engine ended." in shown
     assert "Traceback" not in shown
-    assert "[4: Be brief.]" in terminal.ask("history", "tokens/s")
+    # A line of the log that comes while somebody types stands above what is typed.
+    terminal.type("hist")
+    assert "LOG the engine is back\n" in terminal.wait("is back") + terminal.wait(PROMPT)
+    assert "[4: Be brief.]" in terminal.ask("ory", "tokens/s")
     terminal.leave()
 
 

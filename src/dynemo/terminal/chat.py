@@ -9,6 +9,7 @@ from typing import Any
 
 from msgspec import structs
 from prompt_toolkit import PromptSession
+from prompt_toolkit.patch_stdout import patch_stdout
 
 from dynemo.errors import ContextLengthExceeded, DynemoError, Unavailable, UsageError
 from dynemo.messages import Ask
@@ -17,6 +18,7 @@ from dynemo.terminal.chat_commands import Chat, obey, parse
 from dynemo.terminal.conversation import Conversation, Turn, fit
 from dynemo.terminal.interrupts import Interrupted, until_signal
 from dynemo.terminal.keyboard import held_terminal, mark_pastes, open_history, prompt_session
+from dynemo.terminal.log_lines import held_log, log_above
 from dynemo.terminal.outlet import Outlet
 from dynemo.terminal.patience import until_ready
 from dynemo.terminal.reply import Reply, listen
@@ -50,7 +52,8 @@ async def converse(chat: Chat, session: PromptSession[str]) -> None:
     """The loop: a line, then what it asks for, until the user leaves."""
     while True:
         try:
-            line = clean(await session.prompt_async())
+            with patch_stdout(raw=True), log_above():
+                line = clean(await session.prompt_async())
         except KeyboardInterrupt:
             _tell("Ctrl-D or /exit leaves.")
             continue
@@ -96,7 +99,8 @@ async def respond(chat: Chat, question: str) -> None:
     is_stopped = True
     try:
         mark_pastes()
-        await until_signal(_speak(chat, question, reply), signal.SIGINT)
+        with held_log():
+            await until_signal(_speak(chat, question, reply), signal.SIGINT)
         is_stopped = False
     except Interrupted:
         _tell(_closing(reply, "stopped"))
@@ -109,7 +113,7 @@ async def respond(chat: Chat, question: str) -> None:
             chat.talk.turns.append(Turn(question, reply.text, is_stopped))
             chat.talk.unanswered = None
     if not is_stopped:
-        _tell(_closing(reply, _cut(reply)))
+        _tell(_closing(reply, _cut(chat, reply)))
 
 
 async def _speak(chat: Chat, question: str, reply: Reply) -> None:
@@ -155,9 +159,14 @@ def _prepare(chat: Chat, question: str) -> Job:
     return job
 
 
-def _cut(reply: Reply) -> str:
-    is_cut = reply.finish is not None and reply.finish.reason == "length"
-    return "cut at the limit of tokens" if is_cut else ""
+def _cut(chat: Chat, reply: Reply) -> str:
+    finish = reply.finish
+    if finish is None or finish.reason != "length":
+        return ""
+    served = chat.pipeline.models.get(chat.model)
+    used = finish.prompt_tokens + finish.completion_tokens
+    is_full = served is not None and used >= served.context_length
+    return "cut: the context is full" if is_full else "cut at max_tokens"
 
 
 def _closing(reply: Reply, end: str) -> str:

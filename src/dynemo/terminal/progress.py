@@ -3,6 +3,7 @@
 import asyncio
 import sys
 
+from dynemo.terminal.log_lines import log_above
 from dynemo.terminal.summary import Tally, status
 
 #: Seconds between two updates of the bar, and of the plain lines.
@@ -26,7 +27,8 @@ async def _bar(tally: Tally) -> None:
 
     columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"))
     console = Console(stderr=True)
-    with Progress(*columns, console=console, auto_refresh=False, transient=True) as bar:
+    bar = Progress(*columns, console=console, auto_refresh=False, transient=True)
+    with bar, log_above():
         task = bar.add_task("", total=tally.total)
         while True:
             bar.update(task, completed=tally.done, description=status(tally), refresh=True)
