@@ -29,6 +29,7 @@ from dynemo.terminal.interrupts import Interrupted, until_signal
 from dynemo.terminal.patience import until_ready
 from dynemo.terminal.progress import show
 from dynemo.terminal.reply import Reply
+from dynemo.terminal.screen import count
 from dynemo.terminal.summary import Tally, summary
 
 #: Lines in work at once, where the engine does not say how many it computes at once.
@@ -103,18 +104,30 @@ async def batch(
 async def _run_until_signal(
     run: Run, lines: Iterator[InputLine], concurrency: int | None, out: FileIO, output: Path
 ) -> int:
+    kept = run.tally.before
+
+    def put(record: Record) -> None:
+        nonlocal kept
+        files.write(out, record)
+        kept += 1
+
     async def work() -> None:
         at_once = concurrency or await _slots(run)
         run.tally.start()
-        await _answer_all(run, lines, at_once, lambda record: files.write(out, record))
+        await _answer_all(run, lines, at_once, put)
+
+    def tell_stopped() -> None:
+        # Answers that waited for one before them are not in the output; they are asked again.
+        _say(*summary(run.tally))
+        _say(f"Stopped with {count(kept, 'line')} in {output}. Run the same again to go on.")
 
     try:
         await until_signal(work(), signal.SIGINT, signal.SIGTERM)
     except Interrupted as stop:
-        _say(*summary(run.tally), f"Stopped. Run the same again to go on; {output} is kept.")
+        tell_stopped()
         return stop.exit_code
     except DynemoError:
-        _say(*summary(run.tally), f"Run the same again to go on; {output} is kept.")
+        tell_stopped()
         raise
     _say(*summary(run.tally), f"The answers are in {output}.")
     return 1 if run.tally.all_failed else 0

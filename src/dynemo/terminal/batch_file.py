@@ -160,6 +160,4 @@ def write(file: FileIO, record: Record) -> None:
         while data:
             data = data[file.write(data) :]
     except OSError as error:
-        raise DynemoError(
-            f"The output cannot be written: {error.strerror}. Run the same again to go on."
-        ) from error
+        raise DynemoError(f"The output cannot be written: {error.strerror}.") from error
