@@ -18,7 +18,7 @@ def write_gguf(
     *,
     version: int = 3,
 ) -> Path:
-    """A whole file, with ints as u32 where they fit and lists of one type."""
+    """A whole file, with ints as u32 where they fit lists of one type, and bytes as lists of u8."""
     head = b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(metadata))
     for key, value in metadata.items():
         head += _string(key) + _value(value)
@@ -80,6 +80,8 @@ def _value(value: object) -> bytes:
         else:
             kind, items = 5, struct.pack(f"<{len(value)}i", *value)
         return struct.pack("<IIQ", 9, kind, len(value)) + items
+    if isinstance(value, bytes):
+        return struct.pack("<IIQ", 9, 0, len(value)) + value
     kind, data = _kind(value)
     return struct.pack("<I", kind) + data
 

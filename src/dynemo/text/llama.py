@@ -5,7 +5,8 @@
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from dynemo.errors import ModelError, RequestError
@@ -27,11 +28,29 @@ from dynemo.text.llama_vocab import (
 from dynemo.text.tokenizer import Detokenizer
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_BYTE_TOKEN = re.compile("<0x([0-9A-Fa-f]{2})>")
 _BYTE_OF = {char: byte for byte, char in enumerate(BYTE_ALPHABET)}
 
 
-class _Encoder(Protocol):
+class Encoder(Protocol):
+    """Text to ids, where special tokens are out of the text already."""
+
     def encode(self, text: str) -> list[int]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a kind of tokenizer does around its encoder.
+
+    `spell` gives the bytes of a normal token. `adds_bos` and the others hold where the metadata
+    does not say it. `prefixes_space`: a text at the start or after a special token gets a space.
+    """
+
+    spell: Callable[[str], bytes]
+    adds_bos: bool = False
+    adds_eos: bool = False
+    escapes_spaces: bool = False
+    prefixes_space: bool = False
 
 
 class LlamaTokenizer:
@@ -43,22 +62,19 @@ class LlamaTokenizer:
     def __init__(
         self,
         vocabulary: Vocabulary,
-        encoder: _Encoder,
-        *,
-        adds_bos: bool,
-        adds_eos: bool,
-        escapes_spaces: bool,
-        prefixes_space: bool,
+        encoder: Encoder,
+        rules: Rules,
+        metadata: Mapping[str, object],
     ) -> None:
         self.special: SpecialIds = vocabulary.special
-        self.adds_bos = adds_bos
-        self.adds_eos = adds_eos
+        self.adds_bos = flag(metadata, "add_bos_token", rules.adds_bos)
+        self.adds_eos = flag(metadata, "add_eos_token", rules.adds_eos)
         self._vocabulary = vocabulary
         self._encoder = encoder
-        self._escapes_spaces = escapes_spaces
-        self._prefixes_space = prefixes_space
+        self._escapes_spaces = rules.escapes_spaces
+        self._prefixes_space = rules.prefixes_space and flag(metadata, "add_space_prefix", True)
         self._special_tokens = SpecialTokens(vocabulary)
-        self._pieces = _Pieces(vocabulary, escapes_spaces)
+        self._pieces = _Pieces(vocabulary, rules.spell)
 
     @property
     def vocab_size(self) -> int:
@@ -114,10 +130,10 @@ class LlamaTokenizer:
 class _Pieces(dict[int, bytes]):
     """Id -> the bytes that it stands for; filled as ids are met."""
 
-    def __init__(self, vocabulary: Vocabulary, escapes_spaces: bool) -> None:
+    def __init__(self, vocabulary: Vocabulary, spell: Callable[[str], bytes]) -> None:
         super().__init__()
         self._vocabulary = vocabulary
-        self._escapes_spaces = escapes_spaces
+        self._spell = spell
 
     def __missing__(self, token_id: int) -> bytes:
         tokens = self._vocabulary.tokens
@@ -130,15 +146,19 @@ class _Pieces(dict[int, bytes]):
     def _piece(self, text: str, attribute: int) -> bytes:
         if attribute & (CONTROL | UNKNOWN):
             return b""
-        if attribute & USER_DEFINED:
-            return text.encode("utf-8", "surrogateescape")
-        if attribute & NORMAL:
-            if self._escapes_spaces:
-                return text.replace(SPACE, " ").encode("utf-8", "surrogateescape")
-            return _spelled_bytes(text)
-        if attribute & BYTE:
-            return bytes([int(text[3:5], 16)])
-        return b""
+        if attribute & BYTE and (byte := _BYTE_TOKEN.fullmatch(text)):
+            return bytes.fromhex(byte[1])
+        if attribute & NORMAL or self._vocabulary.kind in _ALL_SPELLED:
+            return self._spell(text)
+        return _plain_bytes(text) if attribute & USER_DEFINED else b""
+
+
+def _plain_bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _spaced_bytes(text: str) -> bytes:
+    return _plain_bytes(text.replace(SPACE, " "))
 
 
 def _spelled_bytes(text: str) -> bytes:
@@ -158,18 +178,25 @@ def _spelled_bytes(text: str) -> bytes:
     return piece
 
 
-#: `tokenizer.ggml.model` -> its name among people. The others are refused by name.
-SUPPORTED = {"llama": "SPM", "gpt2": "BPE", "gemma4": "BPE"}
-_KNOWN = {
-    "bert": "WordPiece, of embedding models",
-    "t5": "Unigram, of T5 models",
-    "rwkv": "of RWKV models",
-    "plamo2": "of PLaMo-2 models",
-    "plamo3": "of PLaMo-3 models",
-    "hybriddna": "of DNA models",
-    "whitespace": "of embedding models",
-    "no_vocab": "a model without a vocabulary",
-    "none": "a model without a vocabulary",
+#: Kinds that spell user-defined tokens and those of no type like normal ones.
+_ALL_SPELLED = ("rwkv", "plamo2", "plamo3")
+
+#: `tokenizer.ggml.model` -> its name among people. Every other kind is refused by name.
+SUPPORTED = {
+    "llama": "SPM",
+    "gpt2": "BPE",
+    "gemma4": "BPE",
+    "t5": "Unigram",
+    "rwkv": "RWKV",
+    "plamo2": "PLaMo-2",
+    "plamo3": "PLaMo-3",
+    "hybriddna": "DNA",
+    "whitespace": "words",
+}
+_REFUSED = {
+    "bert": " (WordPiece, of embedding models)",
+    "no_vocab": " (a model without a vocabulary)",
+    "none": " (a model without a vocabulary)",
 }
 
 
@@ -181,29 +208,51 @@ def load_tokenizer(metadata: Mapping[str, object]) -> LlamaTokenizer:
     """
     kind = metadata.get("tokenizer.ggml.model")
     if isinstance(kind, str) and kind not in SUPPORTED:
-        what = f" ({_KNOWN[kind]})" if kind in _KNOWN else ""
         kinds = ", ".join(f"{name} ({people})" for name, people in SUPPORTED.items())
         raise ModelError(
-            f"the GGUF's tokenizer is of the kind {kind!r}{what}, which dynemo-run does not "
-            f"support; it supports {kinds}"
+            f"the GGUF's tokenizer is of the kind {kind!r}{_REFUSED.get(kind, '')}, which "
+            f"dynemo-run does not support; it supports {kinds}"
         )
     vocabulary = load_vocabulary(metadata)
-    encoder: _Encoder
-    if vocabulary.kind == "llama":
-        encoder, adds_bos, escapes_spaces, prefixes_space = Spm(vocabulary), True, True, True
-    else:
-        encoder, pre = load_bpe(vocabulary, metadata)
-        adds_bos, escapes_spaces, prefixes_space = pre.adds_bos, pre.escapes_spaces, False
-    tokenizer = LlamaTokenizer(
-        vocabulary,
-        encoder,
-        adds_bos=flag(metadata, "add_bos_token", adds_bos),
-        adds_eos=flag(metadata, "add_eos_token", False),
-        escapes_spaces=escapes_spaces,
-        prefixes_space=prefixes_space and flag(metadata, "add_space_prefix", True),
-    )
+    encoder, rules = _load(vocabulary, metadata)
+    tokenizer = LlamaTokenizer(vocabulary, encoder, rules, metadata)
     _check_added(tokenizer)
     return tokenizer
+
+
+def _load(vocabulary: Vocabulary, metadata: Mapping[str, object]) -> tuple[Encoder, Rules]:
+    # The rare kinds are imported where they are met: start-up time counts.
+    if vocabulary.kind == "llama":
+        rules = Rules(_spaced_bytes, adds_bos=True, escapes_spaces=True, prefixes_space=True)
+        return Spm(vocabulary), rules
+    if vocabulary.kind == "t5":
+        from dynemo.text.llama_unigram import Unigram
+
+        return Unigram(vocabulary, metadata), Rules(_spaced_bytes, adds_eos=True)
+    if vocabulary.kind == "rwkv":
+        from dynemo.text.llama_kinds import Rwkv, unescape
+
+        return Rwkv(vocabulary), Rules(unescape)
+    if vocabulary.kind in ("plamo2", "plamo3"):
+        from dynemo.text.llama_kinds import Plamo
+
+        return Plamo(vocabulary, cuts_first=vocabulary.kind == "plamo3"), Rules(_plain_bytes)
+    return _load_bpe(vocabulary, metadata)
+
+
+def _load_bpe(vocabulary: Vocabulary, metadata: Mapping[str, object]) -> tuple[Encoder, Rules]:
+    bpe, pre = load_bpe(vocabulary, metadata)
+    spell = _spaced_bytes if pre.escapes_spaces else _spelled_bytes
+    rules = Rules(spell, adds_bos=pre.adds_bos, escapes_spaces=pre.escapes_spaces)
+    if vocabulary.kind == "hybriddna":
+        from dynemo.text.llama_kinds import HybridDna
+
+        return HybridDna(vocabulary, bpe), rules
+    if vocabulary.kind == "whitespace":
+        from dynemo.text.llama_kinds import WhitespaceWords
+
+        return WhitespaceWords(bpe, metadata), rules
+    return bpe, rules
 
 
 def _check_added(tokenizer: LlamaTokenizer) -> None:

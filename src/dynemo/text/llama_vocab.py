@@ -12,6 +12,9 @@ from dynemo.errors import ModelError
 #: The number of tensors, as `read_gguf` adds it to the metadata.
 TENSOR_COUNT = "GGUF.tensor_count"
 
+#: Ends a token for six bases of DNA.
+DNA_MARK = "\ue000"
+
 UNKNOWN, UNUSED, NORMAL, CONTROL, USER_DEFINED, BYTE = 1, 2, 4, 8, 16, 32
 LSTRIP, RSTRIP = 64, 128
 
@@ -138,6 +141,8 @@ def load_vocabulary(metadata: Mapping[str, object]) -> Vocabulary:
     attributes = _attributes(metadata, len(tokens))
     special = _special(metadata, kind, ids, attributes)
     _strip_spaces(metadata, ids, attributes)
+    if kind == "hybriddna":
+        tokens = _without_dna_marks(tokens, ids)
     return Vocabulary(kind, tokens, ids, _scores(metadata, len(tokens)), attributes, special)
 
 
@@ -156,6 +161,12 @@ def _tokens(metadata: Mapping[str, object]) -> list[str]:
     if "" in tokens:
         return [text or f"[EMPTY_{i}]" for i, text in enumerate(tokens)]
     return tokens
+
+
+def _without_dna_marks(tokens: list[str], ids: dict[str, int]) -> list[str]:
+    """The tokens as they are shown; `ids` keeps the mark that tells bases from the same letters."""
+    first = ids.get("<oov>", len(tokens)) + 1
+    return [*tokens[:first], *(text.removesuffix(DNA_MARK) for text in tokens[first:])]
 
 
 def _scores(metadata: Mapping[str, object], count: int) -> list[float]:
