@@ -1,5 +1,6 @@
 """Writes GGUF files for tests: a header of any kind, and models that llama.cpp loads."""
 
+import gzip
 import random
 import struct
 from collections.abc import Mapping, Sequence
@@ -99,3 +100,21 @@ def _kind(value: object) -> tuple[int, bytes]:
         case str():
             return 8, _string(value)
     raise TypeError(f"no GGUF type for {value!r}")
+
+
+_FIDELITY = Path(__file__).parent / "fidelity" / "gguf"
+#: The vocabularies in `fidelity/gguf`.
+VOCABULARIES = ("llama-spm", "phi-3", "gpt-2", "falcon", "deepseek-llm", "starcoder", "mpt")
+
+
+def unpack_vocabulary(name: str, folder: Path) -> Path:
+    """The GGUF of a real vocabulary."""
+    path = folder / f"{name}.gguf"
+    if not path.exists():
+        path.write_bytes(gzip.decompress((_FIDELITY / f"{path.name}.gz").read_bytes()))
+    return path
+
+
+def vocabulary_goldens(name: str) -> bytes:
+    """llama.cpp's answers for it, lines of JSON."""
+    return gzip.decompress((_FIDELITY / f"{name}.jsonl.gz").read_bytes())
