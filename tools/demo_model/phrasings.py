@@ -1,0 +1,43 @@
+"""What people say to the demo model, and what it says back: `phrasings.toml`, read."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class Talk(NamedTuple):
+    """Questions that all have the same answer."""
+
+    questions: list[str]
+    answer: str
+
+
+class ToolSketch(NamedTuple):
+    """A function that is offered and never called."""
+
+    name: str
+    about: str
+    parameter: str
+
+
+CONTENT: dict[str, Any] = tomllib.loads(
+    (Path(__file__).parent / "phrasings.toml").read_text(encoding="utf-8")
+)
+SMALL_TALK = [Talk(**entry) for entry in CONTENT["small_talk"]]
+OTHER_TOOLS = [ToolSketch(**entry) for entry in CONTENT["other_tools"]]
+FALLBACK: str = CONTENT["fallback"]
+NO_WEATHER_TOOL: str = CONTENT["no_weather_tool"]
+WHICH_CITY: str = CONTENT["which_city"]
+
+
+def phrases(name: str) -> list[str]:
+    """The list of that name; its {} stand for a country, a city, a number."""
+    found: list[str] = CONTENT[name]
+    return found
+
+
+def answer_to(question: str) -> str:
+    """What small talk answers to one of its own questions."""
+    return next(talk.answer for talk in SMALL_TALK if question in talk.questions)
