@@ -59,8 +59,19 @@ SPACED = [
 ]  # fmt: skip
 
 
-def test_gemma4(tmp_path: Path) -> None:
-    assert not differences(gemma4(), tmp_path, TEXTS + SPACED)
+@pytest.mark.parametrize("changes", [{}, {"tokenizer.ggml.add_bos_token": False}])
+def test_gemma4(changes: Keys, tmp_path: Path) -> None:
+    assert not differences(gemma4() | changes, tmp_path, TEXTS + SPACED)
+
+
+@pytest.mark.parametrize("name", ["roberta-bpe", "gpt-2"])
+def test_bpe_with_a_separator(name: str, vocabularies: dict[str, Keys], tmp_path: Path) -> None:
+    keys = small_bpe(vocabularies["gpt-2"], 500) | {
+        "tokenizer.ggml.pre": name,
+        "tokenizer.ggml.add_sep_token": True,
+        "tokenizer.ggml.seperator_token_id": 3,
+    }
+    assert not differences(keys, tmp_path, TEXTS[::5])
 
 
 def test_bytes_without_a_token_are_left_out(tmp_path: Path) -> None:

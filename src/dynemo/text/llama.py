@@ -42,12 +42,14 @@ class Encoder(Protocol):
 class Rules:
     """What a kind of tokenizer does around its encoder.
 
-    `spell` gives the bytes of a normal token. `adds_bos` and the others hold where the metadata
-    does not say it. `prefixes_space`: a text at the start or after a special token gets a space.
+    `spell` gives the bytes of a normal token. `adds_bos`, `adds_eos` and `prefixes_space` hold
+    where the metadata does not say it, `always_adds_bos` whatever it says. `prefixes_space`: a
+    text at the start or after a special token gets a space.
     """
 
     spell: Callable[[str], bytes]
     adds_bos: bool = False
+    always_adds_bos: bool = False
     adds_eos: bool = False
     escapes_spaces: bool = False
     prefixes_space: bool = False
@@ -67,7 +69,7 @@ class LlamaTokenizer:
         metadata: Mapping[str, object],
     ) -> None:
         self.special: SpecialIds = vocabulary.special
-        self.adds_bos = flag(metadata, "add_bos_token", rules.adds_bos)
+        self.adds_bos = rules.always_adds_bos or flag(metadata, "add_bos_token", rules.adds_bos)
         self.adds_eos = flag(metadata, "add_eos_token", rules.adds_eos)
         self._vocabulary = vocabulary
         self._encoder = encoder
@@ -243,7 +245,12 @@ def _load(vocabulary: Vocabulary, metadata: Mapping[str, object]) -> tuple[Encod
 def _load_bpe(vocabulary: Vocabulary, metadata: Mapping[str, object]) -> tuple[Encoder, Rules]:
     bpe, pre = load_bpe(vocabulary, metadata)
     spell = _spaced_bytes if pre.escapes_spaces else _spelled_bytes
-    rules = Rules(spell, adds_bos=pre.adds_bos, escapes_spaces=pre.escapes_spaces)
+    rules = Rules(
+        spell,
+        adds_bos=pre.adds_bos,
+        always_adds_bos=pre.always_adds_bos,
+        escapes_spaces=pre.escapes_spaces,
+    )
     if vocabulary.kind == "hybriddna":
         from dynemo.text.llama_kinds import HybridDna
 

@@ -7,7 +7,7 @@ After `llm_tokenizer_rwkv_session`, `llm_tokenizer_plamo2`, `llm_tokenizer_hybri
 import re
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
-from math import copysign, floor, inf
+from math import copysign, floor, inf, isfinite
 
 from dynemo.errors import ModelError
 from dynemo.text.llama_bpe import Bpe
@@ -78,9 +78,11 @@ class Plamo:
         tokens, attributes = vocabulary.tokens, vocabulary.attributes
         self._cuts_first = cuts_first
         self._matcher: Matcher[str] = Matcher(
-            (text, i) for i, text in enumerate(tokens) if not attributes[i] & BYTE
+            (text, i)
+            for i, (text, score) in enumerate(zip(tokens, vocabulary.scores, strict=False))
+            if not attributes[i] & BYTE and isfinite(score)
         )
-        self._costs = [-_rounded(score * 1e4) for score in vocabulary.scores]
+        self._costs = [_cost(score) for score in vocabulary.scores]
         self._bytes = [vocabulary.ids.get(f"<0x{byte:02X}>", -1) for byte in range(256)]
         if -1 in self._bytes or not self._costs:
             raise ModelError(
@@ -114,8 +116,11 @@ class Plamo:
         return out
 
 
-def _rounded(value: float) -> int:
+def _cost(score: float) -> int:
+    if not isfinite(score):
+        return 0
     # As C rounds: halves away from zero.
+    value = -score * 1e4
     return int(copysign(floor(abs(value) + 0.5), value))
 
 

@@ -161,11 +161,13 @@ class PreTokenizer:
 
     `is_byte_level`: words are spelled in GPT-2's alphabet of bytes; otherwise as they are, with
     spaces as U+2581. `ignores_merges`: a word that is a token is that token, whatever the merges.
+    `adds_bos` holds where the metadata does not say it, `always_adds_bos` against the metadata.
     """
 
     patterns: tuple[str, ...]
     ignores_merges: bool = False
     adds_bos: bool = False
+    always_adds_bos: bool = False
     is_byte_level: bool = True
     escapes_spaces: bool = False
     keeps_newline_runs: bool = False
@@ -182,7 +184,7 @@ def _plain(patterns: str, names: str) -> dict[str, PreTokenizer]:
 
 _GEMMA4 = PreTokenizer(
     _PATTERNS["lines"],
-    adds_bos=True,
+    always_adds_bos=True,
     is_byte_level=False,
     escapes_spaces=True,
     keeps_newline_runs=True,

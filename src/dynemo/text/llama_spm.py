@@ -48,6 +48,7 @@ class Spm:
         return ids
 
     def _bytes_of(self, part: str) -> list[int]:
+        # Without a token for a byte llama.cpp fails; the unknown token is what it would mean.
         tokens = self._vocabulary.ids
         ids = []
         for byte in part.encode():
