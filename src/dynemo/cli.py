@@ -3,12 +3,13 @@
 Imports little at its top: the engine is started before what only the runner needs is imported.
 """
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dynemo.arguments import COMMANDS, parse, parse_input, parse_output
+from dynemo.arguments import COMMANDS, Place, parse, parse_input, parse_output
 from dynemo.config import Config
 from dynemo.engines.registry import ENGINES, Entry, default_engine, is_installed
 from dynemo.errors import DynemoError, EngineNotInstalled, UsageError
@@ -17,11 +18,14 @@ if TYPE_CHECKING:
     import socket
 
     from dynemo.messages import Ask, EngineSpec
+    from dynemo.models.choose import ModelKind
     from dynemo.models.load import ModelFiles
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the command; returns the exit code. What goes wrong is one sentence on standard error."""
+    """Runs the command; returns the exit code. A mistake is one sentence on standard error."""
+    if sys.stdout is None or sys.stdin is None:  # closed by whoever started us
+        return 2
     is_loud = any(word.startswith("-vv") for word in argv)
     try:
         if argv and argv[0] in COMMANDS:
@@ -53,6 +57,7 @@ def _run(config: Config) -> int:
 
     place = parse_input(config.input)
     set_up(config.log_format, config.verbosity, is_server=place.kind == "http")
+    _check_ends(place)
     defaults = _request_template(config.request_template)
     spec, files = _choose(config)
     listener = _listener(config) if place.kind == "http" else None
@@ -76,11 +81,12 @@ def _choose(config: Config) -> "tuple[EngineSpec, ModelFiles]":
     from dynemo.models.load import read_model
 
     wanted = parse_output(config.out)
-    needs = None
+    needs: ModelKind | None = None
     if wanted:
         _check_installed(ENGINES[wanted])
         reads = ENGINES[wanted].reads
-        needs = next(iter(reads)) if len(reads) == 1 else None
+        if reads in ({"gguf"}, {"checkout"}):
+            needs = "gguf" if "gguf" in reads else "checkout"
     found = find_model(config.model, needs=needs, engine=wanted or "dynemo-run")
     files = read_model(found, config.model_name, config.model_config)
     engine = ENGINES[wanted] if wanted else _default_engine(found.kind)
@@ -96,6 +102,14 @@ def _choose(config: Config) -> "tuple[EngineSpec, ModelFiles]":
         verbosity=config.verbosity,
     )
     return spec, files
+
+
+def _check_ends(place: Place) -> None:
+    """What this input needs on its own side, before an engine is loaded for it."""
+    if place.kind == "text" and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError("in=text is a chat and needs a terminal; in=stdin answers one prompt.")
+    if place.kind == "batch" and not os.path.isfile(place.value):
+        raise UsageError(f"No such file for in=batch: {place.value}; give a file of JSON lines.")
 
 
 def _check_installed(engine: Entry) -> None:
@@ -134,9 +148,9 @@ def _request_template(path: str | None) -> "Ask":
 
 
 def _standard_input() -> str:
-    if sys.stdin.isatty():
-        print("dynemo-run: type the prompt, then Ctrl-D.", file=sys.stderr)
-    return sys.stdin.buffer.read().decode("utf-8", "replace")
+    from dynemo.terminal.prompt import read_prompt
+
+    return read_prompt(sys.stdin.buffer)
 
 
 def _listener(config: Config) -> "socket.socket":

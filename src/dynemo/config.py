@@ -111,9 +111,7 @@ class Config:
     engine_options: tuple[str, ...] = ()
 
 
-def build_config(
-    flags: Mapping[str, Any], environment: Mapping[str, str] = os.environ
-) -> Config:
+def build_config(flags: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> Config:
     """Flags over variables over the file. `flags` holds only what was given; `in`, `out` and
     `model` are among its keys. Raises UsageError."""
     variables = _from_environment(environment)
@@ -158,7 +156,9 @@ def _from_file(path: Path) -> dict[str, Any]:
     try:
         data = tomllib.loads(path.expanduser().read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(f"The file of --config, {path}, cannot be read: {error.strerror}.") from None
+        raise UsageError(
+            f"The file of --config, {path}, cannot be read: {error.strerror}."
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is no TOML file: {error}.") from None
     found: dict[str, Any] = {}

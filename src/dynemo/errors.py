@@ -5,7 +5,7 @@
     |   +-- ModelError            400, exit 2   a model that is missing, broken or not supported
     |   +-- EngineNotInstalled    400, exit 2   carries the command that installs it
     +-- RequestError              400           one request is wrong; names the field in `param`
-    |   +-- UnsupportedField      400           a field that this engine, or this version, cannot honour
+    |   +-- UnsupportedField      400           a field that this engine or version cannot honour
     |   +-- ContextLengthExceeded 400           the prompt alone does not fit
     |   +-- UnknownModel          404
     |   +-- BodyTooLarge          413

@@ -10,7 +10,7 @@ _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime
 
 
 def set_up(log_format: str, verbosity: int, *, is_server: bool) -> None:
-    """Sends the `dynemo` loggers to standard error. A server says a line a request; -v says more."""
+    """Sends the log to standard error. A server says a line a request; -v says more."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if log_format == "json" else _Text())
     root = logging.getLogger()

@@ -5,16 +5,16 @@ Frozen, typed, and encoded with msgpack where they travel. `Ask` is what somebod
 `Piece` is what the input that asked is given.
 """
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from msgspec import Struct
 
-#: Why a sequence ended. `stop`: an EOS id or a stop string; `length`: the budget or the context.
+#: Why a sequence ended. `stop`: an EOS id or a stop string; `length`: the budget or context.
 FinishReason = Literal["stop", "length"]
 
 
 class Sampling(Struct, frozen=True, omit_defaults=True):
-    """How the next token is chosen. The defaults change nothing: plain sampling at temperature 1."""
+    """How the next token is chosen. The defaults are plain sampling at temperature 1."""
 
     temperature: float = 1.0  #: 0 is greedy
     top_p: float = 1.0
@@ -73,7 +73,7 @@ class Finish(Struct, frozen=True, array_like=True):
 
 
 class Delta(Struct, frozen=True, array_like=True):
-    """What one or more decoding steps added to one sequence: ids, or text where the engine has no ids.
+    """What decoding steps added to one sequence: ids, or text where the engine has no ids.
 
     The last delta of a sequence has `finish`; nothing follows it.
     """
@@ -112,7 +112,7 @@ class Instance(Struct, frozen=True, kw_only=True):
     capabilities: Capabilities
 
 
-class Piece(NamedTuple):
+class Piece(Struct, frozen=True):
     """What one choice of an answer gained. `tokens` counts the ids it stands for."""
 
     index: int

@@ -56,6 +56,8 @@ async def _serve(run: Run) -> int:
         pipeline = Pipeline({name: model}, defaults=run.defaults)
         if run.listener is not None:
             return await _http(run, pipeline, ready, run.listener)
+        if run.place.kind == "text":
+            import dynemo.terminal.chat  # noqa: F401  (slow to import, and the engine is loading)
         print(_greeting(name, await _until_stopped(ready)), file=sys.stderr)
         return await _terminal(run, pipeline)
 
@@ -76,8 +78,7 @@ async def _terminal(run: Run, pipeline: Pipeline) -> int:
     if run.place.kind == "text":
         from dynemo.terminal.chat import chat
 
-        await chat(pipeline, model=name, system=config.system, settings=run.defaults)
-        return 0
+        return await chat(pipeline, model=name, system=config.system, settings=run.defaults)
     if run.place.kind == "stdin":
         from dynemo.terminal.prompt import answer
 

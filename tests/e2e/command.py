@@ -69,8 +69,7 @@ def serving(*args: str | Path, timeout: float = 15, **environment: str) -> Itera
     stderr = process.stderr
 
     def read() -> None:
-        for line in stderr:
-            lines.append(line.decode().rstrip())
+        lines.extend(line.decode().rstrip() for line in stderr)
 
     reader = Thread(target=read, daemon=True)
     reader.start()

@@ -23,7 +23,9 @@ def test_render_prints_the_prompt_that_the_engine_would_get(tmp_path: Path) -> N
 
 def test_render_many_goes_on_after_a_bad_line(tmp_path: Path) -> None:
     file = tmp_path / "chats.jsonl"
-    file.write_text(json.dumps({"messages": CHAT}) + "\nnonsense\n" + json.dumps({"messages": CHAT}))
+    file.write_text(
+        json.dumps({"messages": CHAT}) + "\nnonsense\n" + json.dumps({"messages": CHAT})
+    )
     done = run("render", "demo", "--messages", file)
     one, bad, two = map(json.loads, done.stdout.splitlines())
     assert one == two
@@ -52,4 +54,6 @@ def test_a_command_s_own_mistakes_are_one_sentence() -> None:
 
 def test_completion_knows_every_shell() -> None:
     for shell in ("bash", "zsh", "fish"):
-        assert "--http-port" in run("completion", shell).stdout.replace("-l http-port", "--http-port")
+        assert "--http-port" in run("completion", shell).stdout.replace(
+            "-l http-port", "--http-port"
+        )

@@ -9,7 +9,7 @@ from command import run
 
 
 def _refused(*args: str | Path, stdin: str = "hi", **environment: str) -> str:
-    done = run(*args, stdin=stdin, **environment)
+    done = run(*args, stdin=stdin, timeout=15, **environment)
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
     [line] = done.stderr.splitlines()
@@ -103,7 +103,7 @@ def test_a_port_in_use() -> None:
 
 def test_settings_from_a_file_and_from_the_environment(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
-    file.write_text('htp-port = 1\n')
+    file.write_text("htp-port = 1\n")
     assert "did you mean 'http_port'?" in _refused("--config", file)
     file.write_text('out = "nope"\n')
     assert "Unknown out=nope" in _refused("--config", file)

@@ -157,7 +157,9 @@ def test_a_client_that_leaves_before_the_first_byte_frees_the_engine(server: Ser
     body = json.dumps({"model": "demo", "messages": QUESTION, "ignore_eos": True}).encode()
     host, port = server.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as sock:
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = (
+            f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
         sock.sendall(head.encode() + body)
         wait_until(lambda: _busy(server) > 0)
     wait_until(lambda: _busy(server) == 0, 8)

@@ -12,7 +12,7 @@ import pytest
 from msgspec import structs
 
 from dynemo.errors import DynemoError
-from dynemo.messages import EngineSpec, Finish, Request, Sampling
+from dynemo.messages import Delta, EngineSpec, Finish, Request, Sampling
 from dynemo.runtime.child import spawn
 from dynemo.runtime.local import LocalInstance, local_instance
 
@@ -50,15 +50,18 @@ async def idle(local: LocalInstance, seconds: float = 5.0) -> None:
     raise AssertionError(f"still busy: {local.load}")
 
 
+async def _exhaust(stream: AsyncIterator[Delta]) -> None:
+    async for _ in stream:
+        pass
+
+
 class EngineContract:
     @pytest.fixture
     def prompt(self) -> list[int]:
         raise NotImplementedError
 
     def request(self, prompt: list[int], max_tokens: int = 32, **fields: object) -> Request:
-        base = Request(
-            id="r", token_ids=prompt, prompt="", max_tokens=max_tokens, sampling=GREEDY
-        )
+        base = Request(id="r", token_ids=prompt, prompt="", max_tokens=max_tokens, sampling=GREEDY)
         return structs.replace(base, **fields)
 
     def test_says_who_it_is(self, spec: EngineSpec) -> None:
@@ -127,8 +130,7 @@ class EngineContract:
             assert child.process.returncode == 0
             assert not child.workdir.exists()
             with pytest.raises(DynemoError):
-                while True:
-                    await anext(stream)
+                await _exhaust(stream)
 
         asyncio.run(asyncio.wait_for(body(), 10))
 

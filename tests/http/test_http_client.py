@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import openai
 import pytest
 import uvloop
 from asgi_client import make_app, run, running, until
 from fake_pipeline import PROMPT_TOKENS, FakePipeline, Script, say
 
-import openai
 from dynemo.errors import ContextLengthExceeded, EngineLost, Unavailable
 from dynemo.messages import Piece
 

@@ -69,6 +69,11 @@ async def _joined(hello: bytes = HELLO) -> AsyncIterator[tuple[Asker, Peer]]:
             asker.greeted.exception()
 
 
+async def _exhaust(stream: AsyncIterator[Delta]) -> None:
+    async for _ in stream:
+        pass
+
+
 def test_an_answer_comes_in_order_and_ends_once() -> None:
     async def body() -> None:
         async with _joined() as (asker, peer):
@@ -180,8 +185,7 @@ def test_a_reader_that_falls_behind_is_cancelled_alone() -> None:
             peer.say(Kind.DATA, other_stream, Delta([1]))
             assert await other == Delta([1])
             with pytest.raises(SlowReader):
-                while True:
-                    await anext(slow)
+                await _exhaust(slow)
             await quick.aclose()
 
     asyncio.run(body())

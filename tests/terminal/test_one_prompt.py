@@ -1,4 +1,5 @@
 import asyncio
+import io
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from scripted_pipeline import ScriptedPipeline
 
 from dynemo.errors import EngineLost, UsageError
 from dynemo.messages import Ask
-from dynemo.terminal.prompt import answer
+from dynemo.terminal.prompt import answer, read_prompt
 
 
 def ask(pipeline: ScriptedPipeline, text: str, path: Path, **more: Any) -> int:
@@ -40,9 +41,9 @@ def test_no_second_newline(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "\n", " \n\t\n"])
-def test_an_empty_input_says_what_to_do(tmp_path: Path, text: str) -> None:
+def test_an_empty_input_says_what_to_do(text: str) -> None:
     with pytest.raises(UsageError, match="give the prompt there"):
-        ask(ScriptedPipeline(), text, tmp_path / "out")
+        read_prompt(io.BytesIO(text.encode()))
 
 
 def test_a_prompt_that_does_not_fit_is_a_mistake_of_usage(tmp_path: Path) -> None:

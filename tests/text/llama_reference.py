@@ -21,7 +21,7 @@ MODES = ((True, True), (False, False))
 @contextmanager
 def serve(keys: Mapping[str, object], folder: Path) -> Iterator[HTTPConnection]:
     """llama.cpp's server on a model with these tokenizer keys."""
-    import xllamacpp  # type: ignore[import-untyped]
+    import xllamacpp
 
     params = xllamacpp.CommonParams()
     params.model.path = str(tiny_model(folder / "model.gguf", keys))

@@ -24,7 +24,9 @@ def test_text_comes_as_its_characters_complete() -> None:
 
 
 def test_a_character_cut_off_by_the_end_is_still_shown() -> None:
-    assert _answer().feed(Delta([*_ids("a"), 0xF0, 0x9F], finish=END)) == Piece(1, "a\ufffd", 3, END)
+    assert _answer().feed(Delta([*_ids("a"), 0xF0, 0x9F], finish=END)) == Piece(
+        1, "a\ufffd", 3, END
+    )
 
 
 def test_a_stop_string_ends_the_answer_and_is_not_shown() -> None:

@@ -59,7 +59,9 @@ def test_the_prompt_its_ids_and_the_eos_ids_reach_the_engine() -> None:
 
 
 @pytest.mark.parametrize(("asked", "given"), [(None, 14), (3, 3), (1000, 14)])
-def test_the_budget_is_what_is_asked_and_at_most_what_is_left(asked: int | None, given: int) -> None:
+def test_the_budget_is_what_is_asked_and_at_most_what_is_left(
+    asked: int | None, given: int
+) -> None:
     [request] = prepare(_ask(max_tokens=asked), CARD, INSTANCE, "r").requests
     assert request.max_tokens == given
 

@@ -123,8 +123,8 @@ def _completion(words: Sequence[str], names: Iterable[str]) -> int:
     parser = _parser(
         "completion",
         "Prints a script that completes dynemo-run in your shell:\n\n"
-        "  bash   eval \"$(dynemo-run completion bash)\"     in ~/.bashrc\n"
-        "  zsh    eval \"$(dynemo-run completion zsh)\"      in ~/.zshrc, after compinit\n"
+        '  bash   eval "$(dynemo-run completion bash)"     in ~/.bashrc\n'
+        '  zsh    eval "$(dynemo-run completion zsh)"      in ~/.zshrc, after compinit\n'
         "  fish   dynemo-run completion fish | source      in ~/.config/fish/config.fish",
     )
     parser.add_argument("shell", choices=SHELLS)

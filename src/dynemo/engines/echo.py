@@ -1,4 +1,4 @@
-"""`out=echo`: answers with the prompt's own tokens. For tests and load; no weights, no arithmetic."""
+"""`out=echo`: answers with the prompt's own tokens. For tests and load; it computes nothing."""
 
 import asyncio
 import os

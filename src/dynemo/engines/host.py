@@ -1,7 +1,7 @@
 """The engine host: the child process that runs one adapter, in the interpreter that has the engine.
 
-It needs `msgspec` and the engine, nothing else. It is handed one end of a socket pair, answers on it
-in frames (`wire/`), and lives only as long as the runner: its standard input is a pipe that the
+It needs `msgspec` and the engine, nothing else. It is handed one end of a socket pair, answers on
+it in frames (`wire/`), and lives only as long as the runner: its standard input is a pipe that the
 runner holds, so that even a killed runner ends it, and its whole process group with it.
 """
 

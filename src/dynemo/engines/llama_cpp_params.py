@@ -1,4 +1,4 @@
-"""llama.cpp's parameters for one host: defaults chosen from the model, and the user's own options."""
+"""llama.cpp's parameters for one host: defaults from the model, and the user's own options."""
 
 import difflib
 from typing import Any
@@ -73,7 +73,7 @@ def _slots(context: int, kv_bytes_per_token: int) -> int:
 
 
 def apply_options(params: Any, options: list[str]) -> None:
-    """Sets what the user gave after `--`, in llama-server's words (`--name value`, `--name=value`)."""
+    """Sets what the user gave after `--`, in llama-server's words: `--name value` or with `=`."""
     rest = [part for option in options for part in _split(option)]
     while rest:
         name = rest.pop(0)

@@ -36,7 +36,7 @@ async def get(path: str, target: str) -> bytes:
 async def post_stream(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, target: str, body: bytes
 ) -> AsyncIterator[bytes]:
-    """The data of each server-sent event that answers a POST. Raises EngineError unless it is 200."""
+    """The data of each server-sent event that answers a POST. Raises EngineError unless 200."""
     writer.write(
         b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
         b"Content-Length: %d\r\nConnection: close\r\n\r\n" % (target.encode(), len(body))

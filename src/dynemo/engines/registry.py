@@ -1,4 +1,4 @@
-"""The engines by name. Light: `--help` reads it; an adapter is imported in the engine host alone."""
+"""The engines by name. Light: `--help` reads it, and adapters are imported in the host alone."""
 
 from dataclasses import dataclass
 from importlib.util import find_spec

@@ -39,7 +39,7 @@ async def serve(spec: EngineSpec, sock: socket.socket) -> int:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, ended.set)
     await loop.create_connection(lambda: link, sock=sock)
-    adapter: Adapter = import_module(f"dynemo.engines.{spec.engine}")  # type: ignore[assignment]
+    adapter: Adapter = import_module(f"dynemo.engines.{spec.engine}")
     async with AsyncExitStack() as stack:
         try:
             engine = await stack.enter_async_context(adapter.open_engine(spec))
@@ -82,14 +82,17 @@ class Answers:
     def on_frames(self, frames: list[Frame]) -> None:
         for kind, stream, body in frames:
             if kind == Kind.REQUEST:
-                task = self._tasks.create_task(self._answer(stream, body))
-                self._running[stream] = task
-                task.add_done_callback(lambda _, stream=stream: self._running.pop(stream))
+                self._start(stream, body)
             elif kind == Kind.CANCEL:
-                if task := self._running.get(stream):
-                    task.cancel()
+                if stream in self._running:
+                    self._running[stream].cancel()
             elif kind == Kind.PING:
                 self._tasks.create_task(self._pong())
+
+    def _start(self, stream: int, body: bytes) -> None:
+        task = self._tasks.create_task(self._answer(stream, body))
+        self._running[stream] = task
+        task.add_done_callback(lambda _: self._running.pop(stream))
 
     def cancel_all(self) -> None:
         for task in self._running.values():

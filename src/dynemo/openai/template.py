@@ -1,4 +1,4 @@
-"""`--request-template FILE`: JSON in the form of a request, whose fields are defaults for others."""
+"""`--request-template FILE`: JSON in the form of a request, with defaults for others."""
 
 from pathlib import Path
 
@@ -23,7 +23,9 @@ def read_request_template(path: str) -> Ask:
         raise UsageError(f"The request template {path} is no JSON object: {error}.") from None
     for name in ("messages", "stream", "stream_options"):
         if name in fields:
-            raise UsageError(f"The request template {path} may not have {name!r}: it is no default.")
+            raise UsageError(
+                f"The request template {path} may not have {name!r}: it is no default."
+            )
     try:
         ask = to_ask(decode_chat(json.encode({**_STAND_INS, **fields})))
     except RequestError as error:

@@ -33,7 +33,7 @@ class Child:
 
 
 def spawn(spec: EngineSpec, python: str = sys.executable) -> Child:
-    """Starts an engine host; returns at once. `spec.workdir` is replaced by a new private folder."""
+    """Starts an engine host; returns at once. `spec.workdir` becomes a new private folder."""
     workdir = Path(tempfile.mkdtemp(prefix="dynemo-"))  # 0700
     spec = structs.replace(spec, workdir=str(workdir))
     # Only our package goes on the engine interpreter's path, not what else is installed beside it.

@@ -27,7 +27,7 @@ _decode_load = msgpack.Decoder(Load).decode
 
 
 class Inbox:
-    """What has come for one stream and is not taken yet. Taking it takes all of it, as one delta."""
+    """What has come for one stream and is not taken yet; taken all at once, as one delta."""
 
     __slots__ = ("_deltas", "_error", "_since", "_unread", "_waiter")
 
@@ -45,7 +45,9 @@ class Inbox:
         self._deltas.append(delta)
         self._unread += size
         if self._unread > MAX_UNREAD or time.monotonic() - self._since > MAX_STALL:
-            self.fail(SlowReader("The reader of this answer fell too far behind; it was cancelled."))
+            self.fail(
+                SlowReader("The reader of this answer fell too far behind; it was cancelled.")
+            )
             return False
         self._wake()
         return True
@@ -172,8 +174,7 @@ class Asker:
 def raised(body: bytes) -> DynemoError:
     """The error that the other process raised, as its own class where it is one of ours."""
     failure = _decode_failure(body)
-    kind = getattr(errors, failure.error, errors.EngineError)
+    kind: type[DynemoError] = getattr(errors, failure.error, errors.EngineError)
     if issubclass(kind, RequestError):
         return kind(failure.message, param=failure.param)
-    error: DynemoError = kind(failure.message)
-    return error
+    return kind(failure.message)

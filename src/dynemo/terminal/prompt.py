@@ -19,6 +19,18 @@ from dynemo.terminal.reply import Reply, listen
 from dynemo.terminal.screen import clean, visible
 
 
+def read_prompt(source: BinaryIO) -> str:
+    """All of `source`. Raises UsageError if that is nothing but white space."""
+    if source.isatty():
+        print("dynemo-run: type the prompt, then Ctrl-D.", file=sys.stderr)
+    text = source.read().decode("utf-8", "replace")
+    if not text.strip():
+        raise UsageError(
+            "Standard input is empty: give the prompt there, as in `echo Hello | dynemo-run`."
+        )
+    return text
+
+
 async def answer(
     pipeline: Pipeline,
     *,
@@ -31,7 +43,7 @@ async def answer(
     """Stream the answer to `text` to `out`, ending it with a newline, and return the exit code.
 
     0 also when `out` is closed by its reader (`| head -1`), 128 + its number after SIGINT or
-    SIGTERM. Raises UsageError for a prompt that is empty or that the model cannot take, and
+    SIGTERM. Raises UsageError for a prompt that the model cannot take, and
     DynemoError for what fails while it runs.
     """
     job = _prepare(pipeline, model, system, settings, text)
@@ -56,10 +68,6 @@ async def answer(
 
 def _prepare(pipeline: Pipeline, model: str, system: str | None, settings: Ask, text: str) -> Job:
     question = clean(text).removesuffix("\n").removesuffix("\r")
-    if not question.strip():
-        raise UsageError(
-            "Standard input is empty: give the prompt there, as in `echo Hello | dynemo-run`."
-        )
     messages = [{"role": "user", "content": question}]
     if system:
         messages.insert(0, {"role": "system", "content": system})

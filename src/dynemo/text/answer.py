@@ -1,4 +1,4 @@
-"""From an engine's deltas to the text of one choice: detokenize, then hold back stop strings. Pure."""
+"""From an engine's deltas to one choice's text: detokenize, hold back stop strings. Pure."""
 
 from collections.abc import Sequence
 

@@ -36,7 +36,9 @@ def prepare(ask: Ask, card: Card, instance: Instance, request_id: str) -> Prepar
     """Raises RequestError: a field the engine cannot honour, a prompt that does not fit, or what
     the chat template says."""
     if not ask.messages:
-        raise RequestError("'messages' must not be empty: at least one is needed.", param="messages")
+        raise RequestError(
+            "'messages' must not be empty: at least one is needed.", param="messages"
+        )
     ask = merged(ask, card.defaults)
     sampling = _sampling(ask)
     ignore_eos = bool(ask.ignore_eos)

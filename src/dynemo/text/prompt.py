@@ -80,7 +80,7 @@ def render_prompt(template: ChatTemplate, chat: Conversation) -> str:
 
 
 def render_as_given(template: ChatTemplate, chat: Conversation) -> str:
-    """The text alone, of messages that are passed to the template untouched. Raises RequestError."""
+    """The text alone, of messages that the template gets untouched. Raises RequestError."""
     chat = _with_flags_of_kwargs(chat)
     return _render(template, chat, chat.messages)
 

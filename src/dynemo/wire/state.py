@@ -55,7 +55,7 @@ _CARRIES_STREAMS = (Connection.OPEN, Connection.DRAINING)
 
 
 def after(state: Connection, frame: Frame) -> Connection:
-    """The connection's state after a frame on stream 0. Raises WireError where the table has none."""
+    """The connection's state after a frame on stream 0. Raises WireError where there is none."""
     try:
         return _ON_CONNECTION[state, Kind(frame.kind)]
     except KeyError:
@@ -63,7 +63,7 @@ def after(state: Connection, frame: Frame) -> Connection:
 
 
 def stream_after(connection: Connection, frame: Frame) -> Stream:
-    """The state of an open stream after a frame of its own. Raises WireError where there is none."""
+    """The state of an open stream after one of its frames. Raises WireError if there is none."""
     after_kind = _ON_STREAM.get(Kind(frame.kind))
     if after_kind is None or connection not in _CARRIES_STREAMS:
         raise _unexpected(connection, frame)
