@@ -63,7 +63,7 @@ def test_an_empty_prompt() -> None:
         (b"PK\x03\x04" + b"\0" * 50, "zip"),
         (gzip.compress(b"x"), "gzip"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "git lfs pull"),
-        (b"<!DOCTYPE html><html></html>", "HTML"),
+        (b"<!DOCTYPE html><html></html>", "web page"),
         (b"GGUF\x03\0\0\0", "truncated|cut short|incomplete"),
     ],
     ids=["empty", "zip", "gzip", "lfs", "html", "gguf"],

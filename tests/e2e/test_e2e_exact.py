@@ -1,0 +1,165 @@
+"""In the deterministic profile the text over HTTP is what llama.cpp's own server gives.
+
+The profile: F32 weights, flash attention off, an f32 KV cache, temperature 0. With the defaults the
+same prompt may take another path at a near-tie, depending on what it is batched with.
+"""
+
+import asyncio
+import json
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import xllamacpp
+from command import serving
+from openai import AsyncOpenAI
+
+from dynemo.engines.llama_cpp_params import apply_options
+
+ROOT = Path(__file__).parents[2]
+PROFILE = ["--flash-attn", "off", "--cache-type-k", "f32", "--cache-type-v", "f32"]
+#: Two threads of one engine wait for each other badly when other processes share the cores.
+PROFILE += ["--threads", "1"]
+BUDGET = 48
+COUNTRIES = [
+    "South Africa",
+    "France",
+    "Germany",
+    "Japan",
+    "Brazil",
+    "Canada",
+    "Kenya",
+    "India",
+    "Peru",
+    "Norway",
+    "Italy",
+    "Chad",
+    "Cuba",
+    "Fiji",
+    "Iraq",
+    "Laos",
+    "Mali",
+    "Oman",
+    "Togo",
+    "Chile",
+    "Nepal",
+    "Qatar",
+    "Spain",
+    "Syria",
+    "Yemen",
+    "Zambia",
+]
+PROMPTS = [
+    *(f"What is the capital of {country}?" for country in COUNTRIES),
+    *(f"Count to {n}" for n in range(3, 15)),
+    *(f"Repeat after me: the {word} is on the table." for word in ("cat", "book", "key", "lamp")),
+    *("Hello", "Who are you?", "Tell me a story", "Thanks!", "Write a poem", "2 + 2?", "é 😀 日本"),
+    "What is the weather in Paris?",
+]
+
+
+def _messages(prompt: str) -> Any:
+    return [{"role": "user", "content": prompt}]
+
+
+@pytest.fixture(scope="module")
+def model(demo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("f32") / "demo-f32.gguf"
+    convert = ROOT / "tools" / "demo_model" / "convert.py"
+    subprocess.run([sys.executable, convert, demo_folder, out, "--type", "f32"], check=True)
+    return out
+
+
+class Reference:
+    """llama.cpp's server, addressed directly: it renders, tokenizes and answers by itself."""
+
+    def __init__(self, model: Path) -> None:
+        params = xllamacpp.CommonParams()
+        params.model.path = str(model)
+        params.n_ctx = 4096
+        params.n_parallel = 1
+        params.verbosity = 0
+        apply_options(params, PROFILE)
+        self._server = xllamacpp.Server(params)
+
+    def _post(self, path: str, body: dict[str, Any]) -> Any:
+        url = self._server.listening_address + path
+        request = urllib.request.Request(
+            url, json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=15) as answer:
+            return json.load(answer)
+
+    def answer(self, prompt: str) -> tuple[list[int], str]:
+        text = self._post("/apply-template", {"messages": _messages(prompt)})["prompt"]
+        # It leaves out the BOS that the template prints, and adds it again here.
+        ids = self._post("/tokenize", {"content": text, "add_special": True})["tokens"]
+        body = {"prompt": ids, "temperature": 0, "n_predict": BUDGET, "cache_prompt": False}
+        return ids, self._post("/completion", body)["content"]
+
+
+@pytest.fixture(scope="module")
+def expected(model: Path) -> dict[str, tuple[list[int], str]]:
+    reference = Reference(model)
+    return {prompt: reference.answer(prompt) for prompt in PROMPTS}
+
+
+@pytest.fixture(scope="module")
+def api(model: Path) -> Iterator[str]:
+    with serving(model, "--model-name", "demo", "--", *PROFILE) as server:
+        yield server.api
+
+
+async def _whole(client: AsyncOpenAI, prompt: str) -> tuple[int, str]:
+    got: Any = await client.chat.completions.create(
+        model="demo",
+        messages=_messages(prompt),
+        temperature=0,
+        max_tokens=BUDGET,
+    )
+    return got.usage.prompt_tokens, got.choices[0].message.content or ""
+
+
+async def _streamed(client: AsyncOpenAI, prompt: str) -> tuple[int, str]:
+    stream: Any = await client.chat.completions.create(
+        model="demo",
+        messages=_messages(prompt),
+        temperature=0,
+        max_tokens=BUDGET,
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    parts, prompt_tokens = [], 0
+    async for chunk in stream:
+        if chunk.usage is not None:
+            prompt_tokens = chunk.usage.prompt_tokens
+        parts += [choice.delta.content or "" for choice in chunk.choices]
+    return prompt_tokens, "".join(parts)
+
+
+def test_there_are_fifty() -> None:
+    assert len(set(PROMPTS)) == 50
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("at_once", [1, 9])
+@pytest.mark.parametrize("ask", [_whole, _streamed])
+def test_the_text_is_the_engine_s_own(
+    api: str, expected: dict[str, tuple[list[int], str]], ask: Any, at_once: int
+) -> None:
+    async def body() -> dict[str, tuple[int, str]]:
+        limit = asyncio.Semaphore(at_once)
+
+        async def one(client: AsyncOpenAI, prompt: str) -> tuple[int, str]:
+            async with limit:
+                return await ask(client, prompt)  # type: ignore[no-any-return]
+
+        async with AsyncOpenAI(base_url=api, api_key="none", max_retries=0) as client:
+            got = await asyncio.gather(*(one(client, prompt) for prompt in PROMPTS))
+        return dict(zip(PROMPTS, got, strict=True))
+
+    assert asyncio.run(body()) == {p: (len(ids), text) for p, (ids, text) in expected.items()}
