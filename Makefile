@@ -44,6 +44,7 @@ clean:
 .venv/ready-run: pyproject.toml | .venv/bin/python
 	@echo "Installing dynemo-run into .venv (once, about 200 MB) ..." >&2
 	@$(PIP) --editable . </dev/null >&2
+	@$(BIN)/python -m compileall -q src
 	@touch $@
 
 .venv/ready-test: pyproject.toml .venv/ready-run

@@ -143,7 +143,7 @@ async def _end(child: Child, grace: float) -> int:
     assert process.stdin is not None
     process.stdin.close()
     deadline = time.monotonic() + grace
-    while process.poll() is None and time.monotonic() < deadline:
+    while process.poll() is None and time.monotonic() < deadline:  # noqa: ASYNC110 (no event)
         await asyncio.sleep(0.005)
     return kill(child)
 
