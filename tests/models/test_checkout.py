@@ -155,9 +155,9 @@ def test_control_tokens_of_the_older_file(checkout: Write) -> None:
     assert read.eos_ids == (4,)
 
 
-def test_no_sampling_is_advised_where_none_is_wanted(checkout: Write) -> None:
+def test_greedy_is_advised_where_no_sampling_is_wanted(checkout: Write) -> None:
     folder = checkout(generation_config__json={"do_sample": False, "temperature": 0.6})
-    assert read_checkout(folder, needs_config=False).defaults == {}
+    assert read_checkout(folder, needs_config=False).defaults == {"temperature": 0.0}
 
 
 def test_odd_values_of_sampling_are_not_advice(checkout: Write) -> None:

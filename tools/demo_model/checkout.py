@@ -54,7 +54,8 @@ def write_checkout(folder: Path, model: Llama, tokenizer: Tokenizer) -> None:
     whole = config(model.shape, tokenizer)
     write_json(folder / "config.json", whole)
     ids = {key: whole[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    write_json(folder / "generation_config.json", ids)
+    # Greedy unless a request says otherwise: what so small a model knows, it knows by heart.
+    write_json(folder / "generation_config.json", ids | {"do_sample": False})
     tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
     special = {
         str(number): token for number, token in sorted(tokenizer.get_added_tokens_decoder().items())

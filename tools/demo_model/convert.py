@@ -83,6 +83,7 @@ def add_model(writer: gguf.GGUFWriter, config: dict[str, Any], file_type: str) -
     writer.add_rope_dimension_count(config["head_dim"])
     writer.add_rope_freq_base(config["rope_theta"])
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_float32("general.sampling.temp", 0.0)  # greedy, as generation_config.json says
     writer.add_file_type(FILE_TYPES[file_type])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
 

@@ -103,9 +103,9 @@ def eos_ids(*files: Json) -> list[int]:
 
 
 def generation_defaults(generation: Json) -> dict[str, float]:
-    """The sampling that the model's authors advise. None where they advise not to sample."""
+    """The sampling that the model's authors advise; greedy where they say not to sample."""
     if generation.get("do_sample") is False:
-        return {}
+        return {"temperature": 0.0}
     return {
         key: value
         for key in _GENERATION_KEYS
