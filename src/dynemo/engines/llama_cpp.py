@@ -34,6 +34,15 @@ _CAPABILITIES = Capabilities(
     ]
 )
 
+_ENVIRONMENT = {
+    # A crash ends at once, not after a debugger has been looked for.
+    "GGML_NO_BACKTRACE": "1",
+    # Its threads meet after every operation. Spinning there, they take the cores from whatever else
+    # runs, each other included: 100 M parameters on two cores fell from 150 to 1 token/s when one
+    # more process wanted a core, and to 110 where they sleep instead.
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
+
 #: Penalties look at the whole sequence, as far as the server can keep it.
 _WHOLE_SEQUENCE = 1 << 20
 _FINAL_FIELDS = ["stop", "tokens", "stop_type", "tokens_predicted", "timings/cache_n"]
@@ -141,7 +150,8 @@ def _body(request: Request) -> dict[str, Any]:
 
 @asynccontextmanager
 async def open_engine(spec: EngineSpec) -> AsyncIterator[LlamaCpp]:
-    os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # a crash ends at once, not after a debugger
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)  # read when the library is loaded
     try:
         import xllamacpp
     except ImportError as error:
