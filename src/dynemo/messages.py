@@ -147,3 +147,19 @@ class EngineSpec(Struct, frozen=True, kw_only=True):
     kv_bytes_per_token: int = 0  #: of a 16-bit cache; 0 where its files do not say
     options: list[str] = []  #: what came after `--`
     verbosity: int = 0  #: how often -v was given
+
+
+class Record(Struct, frozen=True, kw_only=True):
+    """One instance, as discovery holds it, under its worker's lease."""
+
+    instance: Instance
+    namespace: str
+    component: str
+    endpoint: str
+    model: str  #: the name that requests give
+    identity: str  #: of the model card, hex; instances of one model name share it
+    card: str  #: where the card lies among the blobs: its hash, hex
+    host: str  #: an id of the worker's machine, so that loopback is used on that machine alone
+    addresses: list[str] = []  #: HOST:PORT to dial for `--request-plane tcp`; else empty
+    started: float  #: unix seconds
+    pid: int
