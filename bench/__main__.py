@@ -1,0 +1,61 @@
+"""`python -m bench`: measures, prints the table, always exits 0. Takes some four minutes."""
+
+import argparse
+import json
+import os
+import platform
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from bench.plan import Plan
+from bench.random_model import TINY
+from bench.rows import FAMILIES
+from bench.table import Row, as_json, render
+
+_QUICK = Plan(
+    rounds=2, tokens=16, firsts=4, starts=2, open_streams=100, cpu_requests=64, random_sizes=TINY
+)
+_LEGEND = """\
+ours: dynemo-run in=http. peer: the same xllamacpp server with the same parameters, addressed
+directly, same client and requests; for the start, a bare script on the same library. In turns,
+in one run; medians, with the quartiles of the rounds' own ratios or differences in brackets.
+Random weights: a Llama of 103 M parameters in Q8_0. CPU and memory: the runner, without engine."""
+
+
+def main() -> None:
+    given = _arguments()
+    plan = replace(_QUICK if given.quick else Plan(), threads=given.threads)
+    rows: list[Row] = []
+    print(_machine(given.quick), flush=True)
+    for name in given.only or FAMILIES:
+        print(f"measuring {name} ...", file=sys.stderr, flush=True)
+        try:
+            rows += FAMILIES[name](plan)
+        except (RuntimeError, OSError) as error:
+            print(f"{name}: not measured: {error}", file=sys.stderr)
+    print(f"\n{render(rows)}\n\n{_LEGEND}")
+    print(f"load average at the end: {os.getloadavg()[0]:.1f}")
+    if given.json is not None:
+        given.json.write_text(json.dumps({"quick": given.quick, "rows": as_json(rows)}, indent=1))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--only", action="append", choices=list(FAMILIES), help="may be repeated")
+    parser.add_argument("--quick", action="store_true", help="few rounds, a tiny random model")
+    parser.add_argument("--threads", type=int, help="llama.cpp's, in ours and the peer's")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="the rows as JSON too")
+    return parser.parse_args()
+
+
+def _machine(is_quick: bool) -> str:
+    kind = "a quick look, not a measurement; " if is_quick else ""
+    return (
+        f"{kind}{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs, "
+        f"Python {platform.python_version()}, load average {os.getloadavg()[0]:.1f} before"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""The peer of a first prompt: a script on the same library, from the shell to the first token.
+
+`python bench/bare_script.py MODEL CONTEXT SLOTS < prompt` prints the first token and stops.
+"""
+
+import sys
+
+import xllamacpp
+
+
+def main() -> None:
+    params = xllamacpp.CommonParams()
+    params.model.path = sys.argv[1]
+    params.n_parallel = int(sys.argv[3])
+    params.n_ctx = int(sys.argv[2]) * params.n_parallel
+    params.warmup = False
+    params.ui = False
+    params.verbosity = 1
+    server = xllamacpp.Server(params)
+    messages = [{"role": "user", "content": sys.stdin.read().strip()}]
+
+    def show(chunk: dict) -> bool:  # type: ignore[type-arg]
+        text = chunk["choices"][0]["delta"].get("content")
+        if text:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        return bool(text)
+
+    server.handle_chat_completions({"messages": messages, "stream": True, "temperature": 0}, show)
+
+
+if __name__ == "__main__":
+    main()

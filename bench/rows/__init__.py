@@ -1,0 +1,18 @@
+"""The measurements, one family a file. `FAMILIES` is what `--only` names."""
+
+from collections.abc import Callable
+
+from bench.plan import Plan
+from bench.rows.cost import cpu_rows
+from bench.rows.first import start_rows, ttft_rows
+from bench.rows.memory import memory_rows
+from bench.rows.speed import speed_rows
+from bench.table import Row
+
+FAMILIES: dict[str, Callable[[Plan], list[Row]]] = {
+    "speed": speed_rows,
+    "ttft": ttft_rows,
+    "start": start_rows,
+    "memory": memory_rows,
+    "cpu": cpu_rows,
+}

@@ -1,0 +1,69 @@
+"""Time to the first token: of a request to a warm server, and from the shell."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from bench.plan import QUESTION, Plan, Subject, chat
+from bench.rows.turns import in_turns, pair, subjects
+from bench.servers import Served, command, spec_of
+from bench.table import Row, difference
+
+_SCRIPT = Path(__file__).parent.parent / "bare_script.py"
+
+
+def ttft_rows(plan: Plan) -> list[Row]:
+    return [_ttft(plan, subject) for subject in subjects(plan)]
+
+
+def _ttft(plan: Plan, subject: Subject) -> Row:
+    """A short prompt that both have in their caches: what is left is our way there and back."""
+    body = chat(QUESTION, max_tokens=2, ignore_eos=True)
+    with pair(plan, subject) as both:
+
+        def measure(server: Served) -> float:
+            time.sleep(0.01)
+            (seconds,) = both.ask(server, body).first
+            return seconds * 1000
+
+        one, other = in_turns(plan.firsts, both, measure)
+    return difference(f"TTFT, warm, {subject.name}", "ms", one, other, goal=2.0)
+
+
+def start_rows(plan: Plan) -> list[Row]:
+    """`echo ... | dynemo-run in=stdin`, from the shell's start to the first byte."""
+    from dynemo.engines.llama_cpp_params import common_params
+
+    spec = spec_of(None, None)
+    params = common_params(spec, "")
+    context = params.n_ctx // params.n_parallel
+    runner = " ".join([*command(), "in=stdin"])
+    script = f"{sys.executable} {_SCRIPT} {spec.model} {context} {params.n_parallel}"
+    for line in (runner, script):
+        _first_byte(line)
+    one: list[float] = []
+    other: list[float] = []
+    for turn in range(plan.starts):
+        for is_ours in (True, False) if turn % 2 else (False, True):
+            (one if is_ours else other).append(_first_byte(runner if is_ours else script))
+    return [difference("shell to first token, demo model", "s", one, other, goal=0.25)]
+
+
+def _first_byte(command: str) -> float:
+    """Seconds to the first byte on standard output; then waits for the end, out of the count."""
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        ["sh", "-c", f"echo {QUESTION!r} | {command}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert process.stdout is not None
+    first = os.read(process.stdout.fileno(), 1)
+    seconds = time.perf_counter() - began
+    with process:
+        process.stdout.read()
+    if not first:
+        raise RuntimeError(f"no token from: {command}")
+    return seconds

@@ -1,0 +1,40 @@
+"""Tokens/s over HTTP: `in=http out=llama_cpp` against the same server addressed directly."""
+
+from bench.plan import Plan, Subject, chat
+from bench.rows.turns import Pair, in_turns, pair, subjects
+from bench.servers import Served
+from bench.table import Row, ratio
+
+_PROMPT = "Tell me a long story about a lighthouse, number {}."
+_GOAL = 0.95
+
+
+def speed_rows(plan: Plan) -> list[Row]:
+    rows = []
+    for subject in subjects(plan):
+        with pair(plan, subject) as both:
+            _check_same_prompt(both)
+            rows += [_speed(plan, both, subject, streams) for streams in (1, 8)]
+    return rows
+
+
+def _speed(plan: Plan, both: Pair, subject: Subject, streams: int) -> Row:
+    body = chat(_PROMPT.format(streams), max_tokens=plan.tokens, ignore_eos=True)
+
+    def measure(server: Served) -> float:
+        outcome = both.ask(server, body, streams)
+        if outcome.tokens != plan.tokens * streams:
+            raise RuntimeError(f"{outcome.tokens} tokens, not {plan.tokens} x {streams}")
+        return outcome.rate
+
+    one, other = in_turns(plan.rounds, both, measure)
+    what = f"tokens/s, {streams} stream{'s' * (streams > 1)}, {subject.name}"
+    goal = _GOAL if subject.has_goal else None
+    return ratio(what, "tok/s", one, other, goal=goal, is_floor=True)
+
+
+def _check_same_prompt(both: Pair) -> None:
+    body = chat(_PROMPT, max_tokens=4, ignore_eos=True)
+    counts = {both.ask(server, body).prompt_tokens for server in (both.ours, both.peer)}
+    if len(counts) > 1:
+        raise RuntimeError(f"the two were given different prompts: {counts} tokens")

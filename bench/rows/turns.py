@@ -1,0 +1,60 @@
+"""Two servers over one model, measured in turns by one client."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from bench.client import Client, Outcome, Task, client
+from bench.plan import CONTEXT, Plan, Subject
+from bench.random_model import cached_model
+from bench.servers import Served, bare, ours
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Both are ready; only one of them is asked at a time."""
+
+    ours: Served
+    peer: Served
+    load: Client
+
+    def ask(self, whom: Served, body: dict[str, Any], streams: int = 1) -> Outcome:
+        return self.load.run(Task(whom.port, body, streams, streams))
+
+
+def subjects(plan: Plan) -> list[Subject]:
+    random = Subject("random weights", cached_model(plan.random_sizes))
+    return [random, Subject("demo model", None, has_goal=False)]
+
+
+@contextmanager
+def pair(plan: Plan, subject: Subject) -> Iterator[Pair]:
+    words = ["out=llama_cpp", "--context-length", str(CONTEXT)]
+    with (
+        ours(subject.path, *words, options=plan.engine_options) as one,
+        bare(subject.path, CONTEXT, plan.engine_options) as other,
+        client() as load,
+    ):
+        yield Pair(one, other, load)
+
+
+def in_turns(
+    rounds: int, both: Pair, measure: Callable[[Served], float]
+) -> tuple[Sequence[float], Sequence[float]]:
+    """`measure` of ours and of the peer's, `rounds` times: ours first, then second, and so on.
+
+    One round before that is thrown away: it fills prompt caches.
+    """
+    for server in (both.ours, both.peer):
+        measure(server)
+    one: list[float] = []
+    other: list[float] = []
+    for turn in range(rounds):
+        if turn % 2:
+            other.append(measure(both.peer))
+            one.append(measure(both.ours))
+        else:
+            one.append(measure(both.ours))
+            other.append(measure(both.peer))
+    return one, other

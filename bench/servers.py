@@ -1,0 +1,109 @@
+"""The servers that are compared, each started as a user would start it."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
+
+from msgspec import json
+
+from bench.processes import children
+from dynemo.messages import EngineSpec
+from dynemo.models.find import find_model
+from dynemo.models.load import read_model
+
+_URL = re.compile(rb"http://127\.0\.0\.1:(\d+)")
+
+
+@dataclass(frozen=True)
+class Served:
+    port: int
+    pid: int
+
+    @property
+    def host_pid(self) -> int:
+        """Of a runner: its engine host."""
+        (pid,) = children(self.pid)
+        return pid
+
+
+def command() -> list[str]:
+    """`dynemo-run`, as installed beside this interpreter."""
+    script = Path(sys.executable).parent / "dynemo-run"
+    return [str(script)] if script.exists() else [sys.executable, "-m", "dynemo"]
+
+
+@contextmanager
+def ours(
+    model: Path | None, *words: str, options: Sequence[str] = (), **environment: str
+) -> Iterator[Served]:
+    """`dynemo-run in=http`, ready to answer. No model: the demo model."""
+    line = [*command(), "in=http", *words, "--http-port", "0"]
+    if model is not None:
+        line.append(str(model))
+    if options:
+        line += ["--", *options]
+    process = subprocess.Popen(
+        line,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env={**os.environ, **environment},
+    )
+    try:
+        yield Served(_port(process), process.pid)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _port(process: "subprocess.Popen[bytes]") -> int:
+    """From the greeting, which comes once the engine has loaded."""
+    assert process.stderr is not None
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if found := _URL.search(line):
+            Thread(target=process.stderr.read, daemon=True).start()  # so that it never blocks
+            return int(found[1])
+    raise RuntimeError(f"dynemo-run did not start: {b''.join(said).decode()}")
+
+
+@contextmanager
+def bare(model: Path | None, context_length: int, options: Sequence[str] = ()) -> Iterator[Served]:
+    """The same engine, with the same parameters and nothing before it."""
+    spec = spec_of(model, context_length, options)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench.bare_server", json.encode(spec).decode()],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        yield Served(int(process.stdout.readline()), process.pid)
+    finally:
+        process.stdin.close()
+        process.wait()
+
+
+def spec_of(
+    model: Path | None, context_length: int | None, options: Sequence[str] = ()
+) -> EngineSpec:
+    """What our engine host is told of this model, so that the peer gets the same."""
+    found = find_model(None if model is None else str(model), needs="gguf", engine="llama_cpp")
+    files = read_model(found, None, None)
+    return EngineSpec(
+        engine="llama_cpp",
+        model=str(found.path),
+        workdir="",
+        context_length=context_length,
+        model_context=files.context_length,
+        kv_bytes_per_token=files.kv_bytes_per_token,
+        options=list(options),
+    )
