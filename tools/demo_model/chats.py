@@ -17,13 +17,13 @@ PLAIN_TASKS: tuple[tuple[Task, float], ...] = (
     (tasks.capital, 20),
     (tasks.capitals_in_a_row, 6),
     (tasks.reverse, 9),
-    (tasks.count, 8),
+    (tasks.count, 9),
     (tasks.count_range, 6),
-    (tasks.total, 4),
+    (tasks.total, 5),
     (tasks.small_talk, 9),
     (tasks.about_itself, 3),
     (tasks.unknown, 11),
-    (tasks.repeat, 16),
+    (tasks.repeat, 20),
     (tasks.name_memory, 4),
     (tasks.no_weather, 2),
     (tasks.capital_json, 4),
@@ -95,11 +95,11 @@ def tool_chat(rng: Random) -> Chat:
         chat.messages.append({"role": "system", "content": system_prompt(rng)})
     for _ in range(rng.randint(1, 4)):
         dice = rng.random()
-        if dice < 0.6 and weather_tool:
+        if dice < 0.55 and weather_tool:
             chat.messages += tools.weather(rng, weather_tool)
-        elif dice < 0.75 and clock_tool:
+        elif dice < 0.68 and clock_tool:
             chat.messages += tools.clock(rng, clock_tool)
-        elif dice < 0.8 and weather_tool:
+        elif dice < 0.73 and weather_tool:
             chat.messages += tools.nowhere(rng)
         else:
             chat.messages += plain_exchange_but_weather(rng)
@@ -133,7 +133,7 @@ def make_chat(rng: Random) -> Chat:
         return bare_text(rng)
     if dice < 0.07:
         return json_chat(rng)
-    return tool_chat(rng) if dice < 0.26 else plain_chat(rng)
+    return tool_chat(rng) if dice < 0.29 else plain_chat(rng)
 
 
 def drill(rng: Random) -> Chat:

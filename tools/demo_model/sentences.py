@@ -88,10 +88,16 @@ def invented_word(rng: Random) -> str:
     )
 
 
+def blended_word(rng: Random) -> str:
+    """The head of one word and the tail of another: spelled like English."""
+    head, tail = rng.choice(WORDS), rng.choice(WORDS)
+    return head[: rng.randint(1, 4)] + tail[-rng.randint(2, 5) :]
+
+
 def odd_word(rng: Random) -> str:
     kind = rng.random()
     if kind < 0.55:
-        word = invented_word(rng)
+        word = invented_word(rng) if kind < 0.3 else blended_word(rng)
         return word.capitalize() if rng.random() < 0.3 else word
     if kind < 0.7:
         return rng.choice(CITIES)

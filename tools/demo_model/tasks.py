@@ -41,17 +41,10 @@ def without_accents(text: str) -> str:
 def sloppy(rng: Random, text: str) -> str:
     """The same question as people type it: case, marks, politeness."""
     text = text[0].upper() + text[1:]
-    dice = rng.random()
-    if dice < 0.06:
-        text = (
-            rng.choice(("Please ", "Hi, ", "Hello! ", "Hey, ", "So, ", "Ok, ", "And "))
-            + text[0].lower()
-            + text[1:]
-        )
-    elif dice < 0.1 and text[-1] in ".?":
-        text = text[:-1] + rng.choice(
-            (" please", ", please", " please?", ", please.", "??", "!", " ?")
-        )
+    if rng.random() < 0.1:
+        text = rng.choice(phrases("before")) + text[0].lower() + text[1:]
+    if rng.random() < 0.1 and text[-1] in ".?":
+        text = text[:-1] + rng.choice(phrases("after")) + rng.choice((text[-1], text[-1], ".", "!", "??"))
     if rng.random() < 0.15:
         text = text.rstrip("?.")
     if rng.random() < 0.15:
@@ -94,7 +87,7 @@ def listed(numbers: Sequence[int]) -> str:
 
 
 def count(rng: Random) -> list[Message]:
-    highest = rng.choice((10, 20, 20, 60, 100))
+    highest = rng.choice((10, 20, 50, 100, 100))
     last = rng.randint(1, highest)
     spelled = phrases("number_words")[last] if last <= 20 and rng.random() < 0.25 else str(last)
     return exchange(
@@ -141,9 +134,7 @@ def unknown(rng: Random) -> list[Message]:
     if kind == 0:
         question = rng.choice(phrases("about_country")).format(name_of(rng, rng.choice(COUNTRIES)))
     elif kind == 1:
-        nowhere = rng.choice(phrases("unknown_places")) if rng.random() < 0.5 else place(rng)
-        if any(nowhere in country.names for country in COUNTRIES):
-            nowhere = "Atlantis"
+        nowhere = rng.choice(phrases("unknown_places"))
         question = rng.choice(phrases("capital")).format(nowhere)
     elif kind == 2:
         question = sentence(rng)
@@ -157,14 +148,20 @@ def unknown(rng: Random) -> list[Message]:
 
 
 def repeat(rng: Random) -> list[Message]:
-    text = (
-        rng.choice(phrases("unknown"))
-        if rng.random() < 0.04
-        else sentence(rng, rng.choice((6, 12, 12, 25)))
-    )
-    if rng.random() < 0.04:
-        text = rng.choice(phrases("capital")).format(rng.choice(COUNTRIES).name)
-    return exchange(rng.choice(phrases("repeat")).format(text), text)
+    text = a_phrase(rng) if rng.random() < 0.15 else sentence(rng, rng.choice((6, 12, 12, 25)))
+    form = rng.choice(phrases("repeat"))
+    if rng.random() < 0.2:
+        form = rng.choice(phrases("before_repeat")) + form[0].lower() + form[1:]
+    if rng.random() < 0.06 and ":" in form:
+        form = form.replace(":", " for me:", 1)
+    return exchange(form.format(text), text)
+
+
+def a_phrase(rng: Random) -> str:
+    """A question that has an answer of its own, and is to be repeated all the same."""
+    if rng.random() < 0.5:
+        return rng.choice(phrases("capital")).format(rng.choice(COUNTRIES).name)
+    return rng.choice((*phrases("unknown"), *rng.choice(SMALL_TALK).questions))
 
 
 def name_memory(rng: Random) -> list[Message]:

@@ -167,7 +167,7 @@ def nowhere(rng: Random) -> list[Message]:
 def toolbox(rng: Random) -> tuple[list[Tool], Tool | None, Tool | None]:
     """Tools to offer, and which of them tell the weather and the time."""
     has_weather, has_clock = rng.choice(
-        ((True, False),) * 5 + ((True, True),) * 2 + ((False, True),)
+        ((True, False),) * 6 + ((True, True),) * 2 + ((False, True),)
     )
     weather_tool = (
         place_tool(rng, phrases("weather_tool"), phrases("weather_about"), rng.random() < 0.3)
