@@ -96,6 +96,7 @@ def _choose(config: Config) -> "tuple[EngineSpec, ModelFiles]":
         model=str(found.path),
         workdir="",
         context_length=config.context_length,
+        model_bytes=files.size,
         model_context=files.context_length,
         kv_bytes_per_token=files.kv_bytes_per_token,
         options=list(config.engine_options),

@@ -143,6 +143,7 @@ class EngineSpec(Struct, frozen=True, kw_only=True):
     model: str  #: a GGUF's or a checkout's path; empty where the engine needs none
     workdir: str  #: a private folder for sockets and the like; removed with the host
     context_length: int | None = None  #: None: the engine's choice, at most the model's
+    model_bytes: int = 0  #: of its files; 0 where nobody has counted
     model_context: int = 0  #: what the model was made for; 0 where its files do not say
     kv_bytes_per_token: int = 0  #: of a 16-bit cache; 0 where its files do not say
     options: list[str] = []  #: what came after `--`

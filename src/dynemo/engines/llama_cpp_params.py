@@ -1,7 +1,6 @@
 """llama.cpp's parameters for one host: defaults from the model, and the user's own options."""
 
 import difflib
-import os
 from typing import Any
 
 from dynemo.errors import UsageError
@@ -10,7 +9,7 @@ from dynemo.messages import EngineSpec
 #: Tokens of context where neither the user nor the model says less: the KV cache grows with it.
 _CONTEXT = 8192
 _MOST_SLOTS = 8
-#: A file this small is computed faster by one thread than by two that wait for each other.
+#: A model this small is computed faster by one thread than by two that wait for each other.
 _SMALL = 32 * 1024 * 1024
 #: The share of free memory that the KV cache of all slots may take.
 _KV_SHARE = 0.25
@@ -61,7 +60,7 @@ def common_params(spec: EngineSpec, socket_path: str) -> Any:
     params.ui = False
     params.warmup = False
     params.verbosity = (1, 3, 4)[min(spec.verbosity, 2)]
-    if os.path.getsize(spec.model) < _SMALL:
+    if 0 < spec.model_bytes < _SMALL:
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
     apply_options(params, spec.options)
     params.n_ctx = context * params.n_parallel

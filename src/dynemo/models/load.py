@@ -35,6 +35,7 @@ class ModelFiles:
 
     name: str
     architecture: str
+    size: int  #: of the weights' files, in bytes; 0 where nobody has counted
     context_length: int  #: 0 where they do not say
     kv_bytes_per_token: int  #: of a 16-bit cache; 0 where they do not say
     card: Callable[[], Card]  #: loads tokenizer and template; raises ModelError
@@ -86,7 +87,7 @@ def _of_gguf(gguf: Gguf, name: str, other: Checkout | None) -> ModelFiles:
             _defaults(other.defaults if other else _gguf_sampling(gguf.metadata)),
         )
 
-    return ModelFiles(name, gguf.architecture, context_length, kv_bytes, card)
+    return ModelFiles(name, gguf.architecture, gguf.size, context_length, kv_bytes, card)
 
 
 def _of_checkout(checkout: Checkout, name: str, other: Checkout | None) -> ModelFiles:
@@ -107,6 +108,7 @@ def _of_checkout(checkout: Checkout, name: str, other: Checkout | None) -> Model
     return ModelFiles(
         name,
         checkout.architecture,
+        0,
         checkout.context_length,
         checkout.kv_bytes_per_token,
         card,
