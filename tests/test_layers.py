@@ -13,6 +13,7 @@ LAYERS = (
     {"config", "messages", "metrics", "log"},
     {"text", "wire", "router", "openai"},
     {"models", "link"},
+    {"answers"},
     {"engines", "runtime"},
     {"pipeline"},
     {"http", "terminal"},

@@ -10,6 +10,8 @@
     |   +-- UnknownModel          404
     |   +-- BodyTooLarge          413
     +-- Unavailable               503           no instance can take the request now; may be retried
+    |   +-- InstanceGone          503           that instance does not answer; ask another
+    |   +-- PlaneAway             503           no instance can be asked, whichever it is
     +-- EngineError               500           the engine refused or failed one request
     |   +-- EngineLost            502           the engine process ended under the request
     +-- SlowReader                500           a stream's reader fell behind its bound
@@ -84,6 +86,14 @@ class Unavailable(DynemoError):
     def __init__(self, message: str, *, retry_after: int = 1) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class InstanceGone(Unavailable):
+    code = "instance_gone"
+
+
+class PlaneAway(Unavailable):
+    code = "request_plane_away"
 
 
 class EngineError(DynemoError):

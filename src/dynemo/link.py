@@ -5,6 +5,7 @@ All frames that are sent within one turn of the event loop leave in one write.
 
 import asyncio
 from collections.abc import Callable
+from time import monotonic
 from typing import cast
 
 from dynemo.errors import WireError
@@ -18,8 +19,12 @@ class Link(asyncio.Protocol):
     """One framed connection.
 
     `on_frames` gets the frames of each read in one call. It may raise WireError, which closes the
-    connection, as broken bytes do. `on_closed` is called once, with the reason where there is one.
+    connection, as broken bytes do. `on_closed` is called once, with the reason where there is one;
+    never for a link that was not connected.
     """
+
+    #: When the peer was last heard, on the clock of `time.monotonic`.
+    heard = 0.0
 
     def __init__(
         self,
@@ -38,6 +43,12 @@ class Link(asyncio.Protocol):
     @property
     def is_open(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
+
+    @property
+    def peer(self) -> str:
+        """The other end's address, for the log."""
+        name = self._transport.get_extra_info("peername") if self._transport is not None else None
+        return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else "a local process"
 
     @property
     def is_writable(self) -> bool:
@@ -60,6 +71,17 @@ class Link(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
+    def abort(self, reason: WireError | None = None) -> None:
+        """Closes at once; what is queued is lost. `on_closed` gets the first reason there was."""
+        self._out.clear()
+        self._broken = self._broken or reason
+        if self._transport is not None:
+            self._transport.abort()
+
+    def cap(self, max_body: int) -> None:
+        """Sets the longest body that is taken from the peer."""
+        self._reader.max_body = max_body
+
     def _flush(self) -> None:
         if self._out and self.is_open:
             assert self._transport is not None
@@ -70,15 +92,17 @@ class Link(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are none by inheritance
+        self.heard = monotonic()
 
     def data_received(self, data: bytes) -> None:
         if self._broken is not None:
             return
+        self.heard = monotonic()
         try:
             self._on_frames(self._reader.feed(data))
         except WireError as error:
             self._broken = error
-            self.close()
+            self.close()  # in order: what was sent before, an ERROR that says why, still goes out
 
     def pause_writing(self) -> None:
         self._writable.clear()

@@ -91,6 +91,12 @@ class Load(Struct, frozen=True, array_like=True):
     kv_use: float = 0.0  #: share of the KV cache in use, 0 to 1
 
 
+class Ending(Delta, frozen=True, array_like=True):
+    """The last delta of a sequence, as it travels: a worker adds what it is busy with now."""
+
+    load: Load | None = None
+
+
 class Capabilities(Struct, frozen=True, kw_only=True):
     """What an engine can honour. A request that needs more is refused before the engine sees it."""
 
@@ -122,10 +128,31 @@ class Piece(Struct, frozen=True):
 
 
 class Hello(Struct, frozen=True):
-    """The first frame's body."""
+    """The first frame's body on the socket to an engine host."""
 
     protocol: int
     instance: Instance
+
+
+class Greeting(Struct, frozen=True):
+    """The first frame's body between a worker and an ingress, in both directions."""
+
+    protocol: int
+    instance: str  #: the worker's id, whoever says it
+    key: bytes  #: the key of the side that reads this
+    answer_key: bytes = b""  #: of an ingress that dials: the key for the HELLO that answers
+
+
+class Envelope(Struct, frozen=True, kw_only=True):
+    """One request on its way from an ingress to the worker that shall answer it."""
+
+    key: bytes  #: the ingress's connection key
+    addresses: list[str]  #: HOST:PORT where it awaits the answer, in the order to try them
+    loopback: str = ""  #: one more, for a worker whose host id is `host`
+    host: str = ""
+    stream: int
+    token: bytes  #: opens that stream, once
+    request: bytes = b""  #: a Request; empty: it follows on the connection, as REQUEST
 
 
 class Failure(Struct, frozen=True):
@@ -162,5 +189,7 @@ class Record(Struct, frozen=True, kw_only=True):
     card: str  #: where the card lies among the blobs: its hash, hex
     host: str  #: an id of the worker's machine, so that loopback is used on that machine alone
     addresses: list[str] = []  #: HOST:PORT to dial for `--request-plane tcp`; else empty
+    loopback: str = ""  #: one more address, for who has the same `host`
+    key: str = ""  #: hex; with it a dialling ingress proves that it has read this record
     started: float  #: unix seconds
     pid: int

@@ -8,7 +8,7 @@ from contextlib import aclosing, asynccontextmanager
 import pytest
 from msgspec import msgpack
 
-from dynemo.engines.serve import failure
+from dynemo.answers import failure
 from dynemo.errors import EngineLost, RequestError, SlowReader, Unavailable
 from dynemo.link import PROTOCOL, Link
 from dynemo.messages import Capabilities, Delta, Finish, Hello, Instance, Load, Request, Sampling

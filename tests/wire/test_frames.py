@@ -34,6 +34,15 @@ def test_an_announced_length_over_the_cap_is_refused_before_its_body_comes() -> 
         FrameReader().feed(HEADER.pack(MAX_BODY + 1, Kind.DATA, 1))
 
 
+def test_a_cap_may_be_lower_until_the_peer_has_greeted() -> None:
+    reader = FrameReader(max_body=10)
+    with pytest.raises(WireError, match="over the cap of 10"):
+        reader.feed(encode(Kind.HELLO, 0, bytes(11)))
+    reader = FrameReader(max_body=10)
+    reader.max_body = 11
+    assert reader.feed(encode(Kind.HELLO, 0, bytes(11)))
+
+
 @pytest.mark.parametrize("kind", [0, 11, 255])
 def test_an_unknown_kind_is_refused(kind: int) -> None:
     with pytest.raises(WireError, match=f"unknown kind {kind}"):

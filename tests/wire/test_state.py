@@ -2,7 +2,7 @@ import pytest
 
 from dynemo.errors import WireError
 from dynemo.wire.frames import Frame, Kind
-from dynemo.wire.state import Connection, Stream, after, stream_after
+from dynemo.wire.state import Connection, Stream, after, answering_after, stream_after
 
 
 def _frame(kind: Kind, stream: int = 0) -> Frame:
@@ -42,3 +42,19 @@ def test_a_stream_takes_only_answers(kind: Kind) -> None:
 def test_a_stream_has_nothing_to_say_before_the_greeting() -> None:
     with pytest.raises(WireError):
         stream_after(Connection.GREETING, _frame(Kind.DATA, 7))
+
+
+def test_the_answering_side_takes_requests_once_it_is_greeted() -> None:
+    assert answering_after(Connection.GREETING, _frame(Kind.HELLO)) is Connection.OPEN
+    for kind in (Kind.OPEN, Kind.REQUEST, Kind.CANCEL, Kind.ERROR):
+        assert answering_after(Connection.OPEN, _frame(kind, 7)) is Connection.OPEN
+        with pytest.raises(WireError):
+            answering_after(Connection.GREETING, _frame(kind, 7))
+        with pytest.raises(WireError):
+            answering_after(Connection.OPEN, _frame(kind))
+
+
+@pytest.mark.parametrize("kind", [Kind.HELLO, Kind.DATA, Kind.END, Kind.GOAWAY, Kind.PING])
+def test_the_answering_side_takes_no_answers(kind: Kind) -> None:
+    with pytest.raises(WireError):
+        answering_after(Connection.OPEN, _frame(kind, 7))

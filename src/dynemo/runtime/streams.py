@@ -10,7 +10,7 @@ from msgspec import DecodeError, msgpack
 from dynemo import errors
 from dynemo.errors import DynemoError, EngineLost, RequestError, SlowReader, Unavailable, WireError
 from dynemo.link import PROTOCOL, Link
-from dynemo.messages import Delta, Failure, Hello, Instance, Load, Request
+from dynemo.messages import Delta, Ending, Failure, Hello, Instance, Load, Request
 from dynemo.wire import state
 from dynemo.wire.frames import Frame, Kind
 from dynemo.wire.state import Connection
@@ -21,6 +21,7 @@ MAX_STALL = 30.0
 
 _encode = msgpack.Encoder().encode
 _decode_delta = msgpack.Decoder(Delta).decode
+_decode_ending = msgpack.Decoder(Ending).decode
 _decode_failure = msgpack.Decoder(Failure).decode
 _decode_hello = msgpack.Decoder(Hello).decode
 _decode_load = msgpack.Decoder(Load).decode
@@ -54,7 +55,7 @@ class Inbox:
 
     def fail(self, error: DynemoError) -> None:
         """Ends the stream after what has come so far."""
-        self._error = error
+        self._error = self._error or error
         self._wake()
 
     async def take(self) -> Delta:
@@ -82,20 +83,96 @@ def _merged(deltas: list[Delta]) -> Delta:
     return Delta(ids, "".join([delta.text for delta in deltas]), deltas[-1].finish)
 
 
-class Asker:
-    """One connection to something that answers.
+class Streams:
+    """One connection to something that answers, and what comes on it.
+
+    `load` is what the peer last said that it is busy with.
+    """
+
+    def __init__(self, peer: str) -> None:
+        self.link = Link(self._on_frames, self._on_closed)
+        self.load = Load()
+        self.state = Connection.GREETING
+        self._peer = peer  # with an article, as the start of a sentence
+        self._inboxes: dict[int, Inbox] = {}
+
+    def drop(self, stream: int) -> None:
+        """Cancels a stream, unless it has ended."""
+        if self._inboxes.pop(stream, None) is not None:
+            self.link.send(Kind.CANCEL, stream)
+
+    def on_connection(self, frame: Frame) -> None:
+        """Acts on a frame on stream 0, after `state` has gone on. Raises WireError, DecodeError."""
+        if frame.kind == Kind.PONG:
+            self.load = _decode_load(frame.body)
+
+    def on_broken(self, frame: Frame, error: WireError) -> None:  # noqa: ARG002 (others look)
+        """A frame that breaks the rules. Raises `error` to close the connection."""
+        raise error
+
+    def on_lost(self) -> None:
+        """The connection has closed, and every stream on it has failed with EngineLost."""
+
+    def on_stream(self, frame: Frame) -> None:
+        """Acts on a frame of a stream. Raises WireError, DecodeError."""
+        after = state.stream_after(self.state, frame)
+        inbox = self._inboxes.get(frame.stream)
+        if inbox is None:
+            return  # cancelled; this was under way
+        if frame.kind == Kind.DATA:
+            if not inbox.put(_decode_delta(frame.body), len(frame.body)):
+                self.drop(frame.stream)
+        elif frame.kind == Kind.END:
+            ending = _decode_ending(frame.body)
+            self.load = ending.load or self.load
+            inbox.put(ending, len(frame.body))
+        elif frame.kind == Kind.ERROR:
+            inbox.fail(raised(frame.body))
+        elif frame.kind == Kind.GOAWAY:
+            inbox.fail(EngineLost(f"{self._peer} handed back the rest of its answer."))
+        if after is state.Stream.ENDED:
+            self._inboxes.pop(frame.stream, None)
+
+    def fail(self, stream: int, error: DynemoError) -> None:
+        """Ends a stream after what has come, here and at the peer."""
+        inbox = self._inboxes.get(stream)
+        if inbox is not None:
+            inbox.fail(error)
+            self.drop(stream)
+
+    def _on_frames(self, frames: list[Frame]) -> None:
+        for frame in frames:
+            try:
+                if frame.stream:
+                    self.on_stream(frame)
+                else:
+                    self.state = state.after(self.state, frame)
+                    self.on_connection(frame)
+            except WireError as error:
+                self.on_broken(frame, error)
+            except DecodeError as error:
+                self.on_broken(frame, WireError(f"a frame's body does not decode: {error}"))
+
+    def _on_closed(self, reason: Exception | None) -> None:
+        self.state = Connection.CLOSED
+        because = f": {reason}" if reason else ""
+        for inbox in self._inboxes.values():
+            inbox.fail(EngineLost(f"{self._peer} ended before its answer did{because}."))
+        self._inboxes.clear()
+        self.on_lost()
+
+
+class Asker(Streams):
+    """The runner's connection to its engine host.
 
     `greeted` resolves to its Instance, or raises what kept it from starting. `on_lost` is called
     once, after every open stream has been failed with EngineLost.
     """
 
     def __init__(self, on_lost: Callable[[], None]) -> None:
-        self.link = Link(self._on_frames, self._on_closed)
-        self.load = Load()
+        super().__init__("The engine")
         self.greeted: asyncio.Future[Instance] = asyncio.get_running_loop().create_future()
-        self._on_lost = on_lost
-        self._state = Connection.GREETING
-        self._inboxes: dict[int, Inbox] = {}
+        self._tell_lost = on_lost
         self._numbers = count(1)
 
     @property
@@ -104,7 +181,7 @@ class Asker:
 
     async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
         """See `Answerer.generate`."""
-        if self._state is not Connection.OPEN:
+        if self.state is not Connection.OPEN:
             raise Unavailable("The engine takes no requests now.")
         body = _encode(request)
         stream = next(self._numbers)
@@ -117,64 +194,36 @@ class Asker:
                 if delta.finish is not None:
                     return
         finally:
-            if self._inboxes.pop(stream, None) is not None:
-                self.link.send(Kind.CANCEL, stream)
+            self.drop(stream)
 
     def ping(self) -> None:
         """Asks for the load; `load` has it when the answer has come."""
-        if self._state is Connection.OPEN:
+        if self.state is Connection.OPEN:
             self.link.send(Kind.PING, 0)
 
-    def _on_frames(self, frames: list[Frame]) -> None:
-        for frame in frames:
-            try:
-                if frame.stream == 0:
-                    self._on_connection(frame)
-                else:
-                    self._on_stream(frame)
-            except DecodeError as error:
-                raise WireError(f"a frame's body does not decode: {error}") from error
-
-    def _on_connection(self, frame: Frame) -> None:
-        self._state = state.after(self._state, frame)
+    def on_connection(self, frame: Frame) -> None:
         if frame.kind == Kind.HELLO:
             hello = _decode_hello(frame.body)
             if hello.protocol != PROTOCOL:
                 raise WireError(f"the peer speaks protocol {hello.protocol}, not {PROTOCOL}")
             self.greeted.set_result(hello.instance)
-        elif frame.kind == Kind.PONG:
-            self.load = _decode_load(frame.body)
         elif frame.kind == Kind.ERROR and not self.greeted.done():
             self.greeted.set_exception(raised(frame.body))
+        else:
+            super().on_connection(frame)
 
-    def _on_stream(self, frame: Frame) -> None:
-        after = state.stream_after(self._state, frame)
-        inbox = self._inboxes.get(frame.stream)
-        if inbox is None:
-            return  # cancelled; this was under way
-        if frame.kind == Kind.ERROR:
-            inbox.fail(raised(frame.body))
-        elif not inbox.put(_decode_delta(frame.body), len(frame.body)):
-            self.link.send(Kind.CANCEL, frame.stream)
-            after = state.Stream.ENDED
-        if after is state.Stream.ENDED:
-            del self._inboxes[frame.stream]
-
-    def _on_closed(self, reason: Exception | None) -> None:
-        self._state = Connection.CLOSED
-        because = f": {reason}" if reason else ""
-        for inbox in self._inboxes.values():
-            inbox.fail(EngineLost(f"The engine ended before its answer did{because}."))
-        self._inboxes.clear()
+    def on_lost(self) -> None:
         if not self.greeted.done():
             self.greeted.set_exception(EngineLost("The engine ended before it was ready."))
-        self._on_lost()
+        self._tell_lost()
 
 
 def raised(body: bytes) -> DynemoError:
     """The error that the other process raised, as its own class where it is one of ours."""
     failure = _decode_failure(body)
-    kind: type[DynemoError] = getattr(errors, failure.error, errors.EngineError)
+    kind = getattr(errors, failure.error, None)
+    if not isinstance(kind, type) or not issubclass(kind, DynemoError):
+        kind = errors.EngineError
     if issubclass(kind, RequestError):
         return kind(failure.message, param=failure.param)
     return kind(failure.message)

@@ -19,16 +19,16 @@ MAX_BODY = 16 * 1024 * 1024
 
 
 class Kind(IntEnum):
-    HELLO = 1  # who I am; first frame of the answering side
-    OPEN = 2  # a stream's one-time token
+    HELLO = 1  # who I am; the first frame of the answering side
+    OPEN = 2  # from a worker: a stream's one-time token; to it, without NATS: an Envelope
     REQUEST = 3  # a Request to answer on this stream
     DATA = 4  # a Delta
-    END = 5  # the last Delta of a stream, the one with its finish
+    END = 5  # an Ending: the last Delta of a stream, the one with its finish
     ERROR = 6  # a Failure instead of END; on stream 0, of the connection
     CANCEL = 7  # nobody waits for this stream any more
     PING = 8
-    PONG = 9  # the answer to PING, with a Load
-    GOAWAY = 10  # no further requests, please
+    PONG = 9  # the answer to PING; from the answering side with a Load
+    GOAWAY = 10  # no further requests, please; on a stream: ask another for what is left of it
 
 
 _KINDS = frozenset(int(kind) for kind in Kind)
@@ -48,30 +48,47 @@ def encode(kind: Kind, stream: int, body: bytes = b"") -> bytes:
 
 
 class FrameReader:
-    """Bytes as they come in, frames as they complete. Keeps at most one partial frame."""
+    """Bytes as they come in, frames as they complete. Keeps at most one partial frame.
 
-    def __init__(self) -> None:
-        self._partial = b""
+    The pieces of a partial frame are joined once, when it is whole: joined at each read, a body of
+    16 MiB would be copied some hundred times over.
+    """
+
+    def __init__(self, max_body: int = MAX_BODY) -> None:
+        #: May be changed between two calls of `feed`.
+        self.max_body = max_body
+        self._pieces: list[bytes] = []
+        self._held = 0
+        self._needed = 0  # bytes, before anything can be said about what is held
 
     def feed(self, data: bytes) -> list[Frame]:
         """The frames that `data` completes, in order.
 
         Raises WireError at a length over the cap or an unknown kind; nothing can be read after it.
         """
-        if self._partial:
-            data = self._partial + data
+        if self._pieces:
+            self._pieces.append(data)
+            self._held += len(data)
+            if self._held < self._needed:
+                return []
+            data = b"".join(self._pieces)
+            self._pieces = []
         frames: list[Frame] = []
-        start, size = 0, len(data)
+        start, size, needed = 0, len(data), HEADER.size
         while size - start >= HEADER.size:
             length, kind, stream = HEADER.unpack_from(data, start)
-            if length > MAX_BODY:
-                raise WireError(f"a frame announces {length} bytes, over the cap of {MAX_BODY}")
+            if length > self.max_body:
+                raise WireError(
+                    f"a frame announces {length} bytes, over the cap of {self.max_body}"
+                )
             if kind not in _KINDS:
                 raise WireError(f"a frame of unknown kind {kind}")
             end = start + HEADER.size + length
             if end > size:
+                needed = end - start
                 break
             frames.append(Frame(kind, stream, data[start + HEADER.size : end]))
             start = end
-        self._partial = data[start:]
+        if start < size:
+            self._pieces, self._held, self._needed = [data[start:]], size - start, needed
         return frames

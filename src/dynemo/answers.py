@@ -1,0 +1,127 @@
+"""The answering side of a framed connection: many streams on one link, a task each.
+
+An engine host and a worker both answer with it. A stream leaves the table when it is cancelled or
+handed back, so that what its task still does is not heard any more.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Protocol
+
+from msgspec import msgpack
+
+from dynemo.errors import DynemoError, EngineError
+from dynemo.link import Link
+from dynemo.messages import Delta, Ending, Failure, Load, Request
+from dynemo.wire.frames import Kind
+
+_encode = msgpack.Encoder().encode
+_decode_request = msgpack.Decoder(Request).decode
+
+
+class Source(Protocol):
+    """What answers: an engine inside its host, or a worker's instance."""
+
+    def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
+        """See `engines.base.Engine.generate`."""
+        ...
+
+    async def load(self) -> Load:
+        """What it is busy with now."""
+        ...
+
+
+def failure(error: BaseException) -> bytes:
+    """An error as the other process will raise it. What is not ours becomes an EngineError."""
+    if not isinstance(error, DynemoError):
+        error = EngineError(f"{type(error).__name__}: {error}")
+    return _encode(Failure(type(error).__name__, str(error), error.param))
+
+
+class Answers:
+    """The streams that are being answered on one link; `tasks` owns their tasks.
+
+    `load_at_end` gives the load that goes with each END, where there is one to tell at once.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        source: Source,
+        tasks: asyncio.TaskGroup,
+        load_at_end: Callable[[], Load] | None = None,
+    ) -> None:
+        self._link = link
+        self._source = source
+        self._tasks = tasks
+        self._load_at_end = load_at_end
+        self._running: dict[int, asyncio.Task[None]] = {}
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def start(self, stream: int, request: bytes) -> None:
+        """Answers an encoded Request on `stream`."""
+        task = self._tasks.create_task(self._answer(stream, request))
+        self._running[stream] = task
+        task.add_done_callback(lambda task: self._done(stream, task))
+
+    def cancel(self, stream: int) -> None:
+        """Ends a stream without a word. One that has ended is no error."""
+        task = self._running.pop(stream, None)
+        if task is not None:
+            task.cancel()
+
+    def cancel_all(self) -> None:
+        for stream in list(self._running):
+            self.cancel(stream)
+
+    def hand_back(self) -> int:
+        """Tells the asking side to ask another for what is left of every stream. How many."""
+        streams = list(self._running)
+        for stream in streams:
+            self.cancel(stream)
+            self._link.send(Kind.GOAWAY, stream)
+        return len(streams)
+
+    def pong(self) -> None:
+        """Answers a PING with the load, once the source has said it."""
+        self._tasks.create_task(self._pong())
+
+    def _done(self, stream: int, task: asyncio.Task[None]) -> None:
+        if self._running.get(stream) is not task:
+            return
+        del self._running[stream]
+        if task.cancelled():  # by the engine: nobody here has asked for it
+            self._link.send(Kind.ERROR, stream, failure(EngineError("The engine cancelled it.")))
+
+    async def _answer(self, stream: int, body: bytes) -> None:
+        link = self._link
+        try:
+            async with aclosing(self._source.generate(_decode_request(body))) as deltas:
+                async for delta in deltas:
+                    if delta.finish is not None:
+                        link.send(Kind.END, stream, self._last(delta))
+                        return
+                    link.send(Kind.DATA, stream, _encode(delta))
+                    if not link.is_writable:
+                        await link.drain()
+            raise EngineError("The engine ended the answer without a finish.")
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            link.send(Kind.ERROR, stream, failure(error))
+
+    def _last(self, delta: Delta) -> bytes:
+        if self._load_at_end is None:
+            return _encode(delta)
+        load = self._load_at_end()
+        return _encode(Ending(delta.token_ids, delta.text, delta.finish, load))
+
+    async def _pong(self) -> None:
+        try:
+            load = await self._source.load()
+        except Exception:  # the engine is in trouble; that it lives is said all the same
+            load = Load()
+        self._link.send(Kind.PONG, 0, _encode(load))
