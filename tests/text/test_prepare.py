@@ -4,11 +4,13 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from dynemo.errors import ContextLengthExceeded, RequestError, UnsupportedField
+from dynemo.errors import ContextLengthExceeded, ModelError, RequestError, UnsupportedField
 from dynemo.messages import Ask, Capabilities, Instance
 from dynemo.text.card import Card
 from dynemo.text.detokenize import ByteDetokenizer
+from dynemo.text.lexicon import Lexicon
 from dynemo.text.prepare import merged, prepare
+from dynemo.text.source import TokenizerSource
 from dynemo.text.template import ChatTemplate
 from dynemo.text.tokenizer import Detokenizer
 
@@ -32,6 +34,12 @@ class Bytes:
 
     def token_text(self, token_id: int) -> str | None:
         return None
+
+    def source(self) -> TokenizerSource:
+        raise ModelError("it was made from nothing")
+
+    def lexicon(self) -> Lexicon:
+        return Lexicon([chr(byte) for byte in range(256)], frozenset(), None)
 
 
 TEMPLATE = "{% for m in messages %}{{ m.content }}{% endfor %}{{ '>' if add_generation_prompt }}"

@@ -14,20 +14,25 @@ from typing import TYPE_CHECKING, Any
 
 from dynemo.errors import ModelError
 from dynemo.text.detokenize import ByteDetokenizer, FallbackDetokenizer, WindowDetokenizer
+from dynemo.text.hf_merges import byte_level_merges
+from dynemo.text.lexicon import Lexicon
+from dynemo.text.source import HfSource
 from dynemo.text.tokenizer import Detokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
 
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+_LISTS = ("added_tokens_decoder", "extra_special_tokens", "additional_special_tokens")
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 class HfTokenizer:
     """Safe to use from several threads at once.
 
-    `settings` is the checkout's `tokenizer_config.json`. As transformers does, tokens that it lists
-    and the file lacks are added, and its named tokens (`eos_token`, ...) are control tokens.
+    `file` is a `tokenizer.json`, or what one holds. `settings` is the checkout's
+    `tokenizer_config.json`. As transformers does, tokens that it lists and the file lacks are
+    added, and its named tokens (`eos_token`, ...) are control tokens.
     Whether BOS and EOS are added is what `tokenizer.json` says: transformers 5 ignores
     `add_bos_token` and `add_eos_token` beside it. For some classes (LlamaTokenizer) transformers 5
     also builds the text splitting anew from the class, and leaves the file's aside; here the file
@@ -36,7 +41,7 @@ class HfTokenizer:
     Raises ModelError when the file cannot be read.
     """
 
-    def __init__(self, file: Path, settings: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, file: Path | bytes, settings: Mapping[str, Any] | None = None) -> None:
         self._file = file
         self._settings = dict(settings or {})
         self._backend = self._load()
@@ -77,6 +82,23 @@ class HfTokenizer:
         text: str | None = self._backend.id_to_token(token_id)
         return text
 
+    def source(self) -> HfSource:
+        if isinstance(self._file, bytes):
+            return HfSource(self._file, _telling(self._settings))
+        try:
+            return HfSource(self._file.read_bytes(), _telling(self._settings))
+        except OSError as error:
+            raise ModelError(f"cannot read {self._file}: {error.strerror or error}") from None
+
+    def lexicon(self) -> Lexicon:
+        ids = self._backend.get_vocab(with_added_tokens=True)
+        tokens = [""] * (1 + max(ids.values(), default=-1))
+        for text, token_id in ids.items():
+            tokens[token_id] = text
+        added = frozenset(self._backend.get_added_tokens_decoder())
+        merges = byte_level_merges(self.source().file) if self._decoder.is_byte_level else None
+        return Lexicon(tokens, added, merges)
+
     def _literal_backend(self) -> Backend:
         # Whether control tokens are parsed is a switch on the library's object. Two objects keep
         # one thread's call from turning it under another's.
@@ -90,10 +112,13 @@ class HfTokenizer:
         from tokenizers import Tokenizer as Backend
 
         try:
-            backend = Backend.from_file(str(self._file))
+            if isinstance(self._file, bytes):
+                backend = Backend.from_buffer(self._file)
+            else:
+                backend = Backend.from_file(str(self._file))
         except Exception as error:  # the library raises plain Exception
             raise ModelError(
-                f"cannot read {self._file} as a tokenizer: {error}; download it again, or save it "
+                f"cannot read {self._name} as a tokenizer: {error}; download it again, or save it "
                 "anew with a current transformers (AutoTokenizer.from_pretrained(...)"
                 ".save_pretrained(...))"
             ) from None
@@ -102,11 +127,21 @@ class HfTokenizer:
         try:
             _add_tokens(backend, self._settings)
         except (KeyError, TypeError, ValueError) as error:
+            file = self._name.removesuffix("tokenizer.json") + "tokenizer_config.json"
             raise ModelError(
-                f"{self._file.with_name('tokenizer_config.json')} lists tokens that cannot be read "
+                f"{file} lists tokens that cannot be read "
                 f"('added_tokens_decoder': {error}): download it again"
             ) from None
         return backend
+
+    @property
+    def _name(self) -> str:
+        return "a tokenizer.json" if isinstance(self._file, bytes) else str(self._file)
+
+
+def _telling(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What `_add_tokens` reads; the rest may be long (old chat templates)."""
+    return {k: v for k, v in settings.items() if k in _LISTS or k.endswith("_token")}
 
 
 def _add_tokens(backend: Backend, settings: Mapping[str, Any]) -> None:
@@ -171,6 +206,10 @@ class _Decoder:
             replaced = [s for s in steps if s["type"] == "Replace"]
             self._pieces = _Pieces(backend, special, replaced)
             self._strip = steps[-1]["start"] if kinds[-1] == "Strip" else 0
+
+    @property
+    def is_byte_level(self) -> bool:
+        return self._bytes is not None
 
     def detokenizer(self) -> Detokenizer:
         if self._bytes is not None:

@@ -11,7 +11,9 @@ from typing import Protocol
 
 from dynemo.errors import ModelError, RequestError
 from dynemo.text.detokenize import ByteDetokenizer
+from dynemo.text.lexicon import Lexicon
 from dynemo.text.llama_bpe import BYTE_ALPHABET, SPACE, load_bpe
+from dynemo.text.llama_lexicon import lexicon_of, source_of
 from dynemo.text.llama_special import SpecialTokens
 from dynemo.text.llama_spm import Spm
 from dynemo.text.llama_vocab import (
@@ -25,6 +27,7 @@ from dynemo.text.llama_vocab import (
     flag,
     load_vocabulary,
 )
+from dynemo.text.source import GgufSource
 from dynemo.text.tokenizer import Detokenizer
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -77,6 +80,8 @@ class LlamaTokenizer:
         self._prefixes_space = rules.prefixes_space and flag(metadata, "add_space_prefix", True)
         self._special_tokens = SpecialTokens(vocabulary)
         self._pieces = _Pieces(vocabulary, rules.spell)
+        self._is_byte_level = rules.spell is _spelled_bytes
+        self._source = source_of(metadata)
 
     @property
     def vocab_size(self) -> int:
@@ -127,6 +132,12 @@ class LlamaTokenizer:
     def token_bytes(self, token_id: int) -> bytes:
         """The token's bytes in a text, empty for a control token."""
         return self._pieces[token_id]
+
+    def source(self) -> GgufSource:
+        return self._source
+
+    def lexicon(self) -> Lexicon:
+        return lexicon_of(self._vocabulary, self._source, is_byte_level=self._is_byte_level)
 
 
 class _Pieces(dict[int, bytes]):

@@ -1,7 +1,14 @@
 """What the rest of the program asks of a tokenizer, whichever file it came from."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+from dynemo.text.lexicon import Lexicon
+
+if TYPE_CHECKING:
+    from dynemo.text.source import TokenizerSource
 
 
 class Detokenizer(Protocol):
@@ -48,4 +55,12 @@ class Tokenizer(Protocol):
 
     def token_text(self, token_id: int) -> str | None:
         """The token's own spelling in the vocabulary (`<s>`, `<|eot_id|>`, ...)."""
+        ...
+
+    def source(self) -> TokenizerSource:
+        """What it was made from, for another process. Raises ModelError if that is gone."""
+        ...
+
+    def lexicon(self) -> Lexicon:
+        """Its tables, made anew with each call; tens of milliseconds for a large vocabulary."""
         ...
