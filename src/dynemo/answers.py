@@ -61,6 +61,14 @@ class Answers:
     def __len__(self) -> int:
         return len(self._running)
 
+    def __contains__(self, stream: int) -> bool:
+        return stream in self._running
+
+    @property
+    def tasks(self) -> "list[asyncio.Task[None]]":
+        """Of the streams that run."""
+        return list(self._running.values())
+
     def start(self, stream: int, request: bytes) -> None:
         """Answers an encoded Request on `stream`."""
         task = self._tasks.create_task(self._answer(stream, request))
@@ -117,7 +125,9 @@ class Answers:
         if self._load_at_end is None:
             return _encode(delta)
         load = self._load_at_end()
-        return _encode(Ending(delta.token_ids, delta.text, delta.finish, load))
+        return _encode(
+            Ending(delta.token_ids, delta.texts, delta.finish, delta.cached_tokens, load)
+        )
 
     async def _pong(self) -> None:
         try:

@@ -39,6 +39,9 @@ class Link(asyncio.Protocol):
         self._writable = asyncio.Event()
         self._writable.set()
         self._broken: WireError | None = None
+        self._closed = asyncio.Event()
+        #: Called once connected, before anything is read.
+        self.on_connected: Callable[[], None] | None = None
 
     @property
     def is_open(self) -> bool:
@@ -64,6 +67,10 @@ class Link(asyncio.Protocol):
     async def drain(self) -> None:
         """Returns when the peer has read enough of what was sent, or the link has closed."""
         await self._writable.wait()
+
+    async def wait_closed(self) -> None:
+        """Returns once a link that was connected has closed."""
+        await self._closed.wait()
 
     def close(self) -> None:
         """Sends what is queued, then closes."""
@@ -93,6 +100,8 @@ class Link(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are none by inheritance
         self.heard = monotonic()
+        if self.on_connected is not None:
+            self.on_connected()
 
     def data_received(self, data: bytes) -> None:
         if self._broken is not None:
@@ -112,4 +121,5 @@ class Link(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._writable.set()
+        self._closed.set()
         self._on_closed(self._broken or exc)

@@ -1,0 +1,51 @@
+"""The request plane: one message a request, to the instance that was picked, accepted or refused
+at once. The answer comes on the response plane.
+
+An ingress holds a `RequestPlane`, a worker an `Intake`. NATS and the memory adapter are both; over
+TCP each has its own side.
+"""
+
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from dynemo.messages import Envelope, Record
+from dynemo.runtime.addresses import Dialable
+
+#: Seconds in which a worker has to accept or to refuse.
+ASK_SECONDS = 2.0
+
+#: Gets an encoded Envelope. Returns to accept, raises a DynemoError to refuse.
+Handler = Callable[[bytes], Awaitable[None]]
+
+
+class RequestPlane(Protocol):
+    @property
+    def max_request(self) -> int:
+        """The longest encoded Request that an envelope carries; a longer one goes on its stream."""
+        ...
+
+    async def ask(self, record: Record, envelope: Envelope, timeout: float = ASK_SECONDS) -> None:
+        """Returns once the instance has accepted. May be called for many at once.
+
+        Raises what the worker refused with (Unavailable: busy, draining), InstanceGone (nobody
+        listens for that instance, or it did not reply), or PlaneAway (at once, while the plane
+        itself is away: no other instance can be asked either).
+        """
+        ...
+
+
+class Intake(Protocol):
+    @property
+    def reach(self) -> Dialable:
+        """For the instance's record; empty where requests do not come by dialling."""
+        ...
+
+    @property
+    def key(self) -> str:
+        """For the instance's record; hex, or empty."""
+        ...
+
+    def serve(self, record: Record, handler: Handler) -> AbstractAsyncContextManager[None]:
+        """Takes requests for `record.instance` while entered; entered once the plane knows it."""
+        ...

@@ -1,0 +1,44 @@
+"""The request plane within one process."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from msgspec import msgpack
+
+from dynemo.errors import InstanceGone, PlaneAway
+from dynemo.messages import Envelope, Record
+from dynemo.runtime.addresses import Dialable
+from dynemo.runtime.requests.base import ASK_SECONDS, Handler
+
+
+class MemoryRequests:
+    """A `RequestPlane` and an `Intake`. `is_away` makes it fail as a server that is down does."""
+
+    reach = Dialable([], "")
+    key = ""
+
+    def __init__(self, max_request: int = 1024 * 1024) -> None:
+        self.max_request = max_request
+        self.is_away = False
+        self._handlers: dict[str, Handler] = {}
+
+    async def ask(self, record: Record, envelope: Envelope, timeout: float = ASK_SECONDS) -> None:
+        if self.is_away:
+            raise PlaneAway("The request plane is away.")
+        name = record.instance.id
+        if name not in self._handlers:
+            raise InstanceGone(f"Nobody takes requests for worker {name[:8]}.")
+        try:
+            async with asyncio.timeout(timeout):
+                await self._handlers[name](msgpack.encode(envelope))
+        except TimeoutError:
+            raise InstanceGone(f"Worker {name[:8]} did not reply in {timeout:g} s.") from None
+
+    @asynccontextmanager
+    async def serve(self, record: Record, handler: Handler) -> AsyncIterator[None]:
+        self._handlers[record.instance.id] = handler
+        try:
+            yield
+        finally:
+            del self._handlers[record.instance.id]

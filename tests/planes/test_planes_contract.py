@@ -1,0 +1,252 @@
+"""What every request plane, and the response plane under it, must do."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import aclosing, suppress
+
+import pytest
+import uvloop
+from nats_process import NatsProcess
+from world import KINDS, QUICK, World, collect, make_record, make_request, until
+
+from dynemo.errors import EngineLost, InstanceGone, RequestError, Unavailable
+from dynemo.messages import Delta, Finish, Load
+from dynemo.runtime.heartbeat import Beat
+
+Body = Callable[[World], Awaitable[None]]
+Run = Callable[..., None]
+
+
+@pytest.fixture(scope="module")
+def nats() -> Iterator[NatsProcess]:
+    server = NatsProcess()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def loop(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def run(kind: str, loop: str, nats: NatsProcess) -> Run:
+    def run(body: Body, beat: Beat | None = None, *, debug: bool = True) -> None:
+        async def main() -> None:
+            await body(World(kind, nats.url, beat or Beat()))
+
+        if loop == "uvloop":
+            uvloop.run(main())
+        else:
+            asyncio.run(main(), debug=debug)
+
+    return run
+
+
+def test_an_answer_comes_whole_and_with_its_finish(run: Run) -> None:
+    async def body(world: World) -> None:
+        async with world.ingress() as ingress, world.worker() as worker:
+            deltas = [d async for d in ingress.remote(worker.record).generate(make_request(7, 5))]
+            assert [i for d in deltas for i in d.token_ids] == [7, 8, 9, 10, 11]
+            assert deltas[-1].finish == Finish("length", 1, 5)
+            assert worker.engine.seen == [make_request(7, 5)]
+            assert worker.engine.running == 0
+
+    run(body)
+
+
+def test_many_streams_share_the_connection_and_none_is_mixed_up(run: Run) -> None:
+    async def body(world: World) -> None:
+        async with world.ingress() as ingress, world.worker() as one, world.worker() as other:
+            remotes = [ingress.remote(one.record), ingress.remote(other.record)]
+            answers = await asyncio.gather(
+                *(
+                    collect(remotes[number % 2].generate(make_request(number * 1000, 128)))
+                    for number in range(200)
+                )
+            )
+            for number, answer in enumerate(answers):
+                assert answer == list(range(number * 1000, number * 1000 + 128))
+            assert len(one.answering._all) == len(other.answering._all) == 1
+
+    run(body, debug=False)
+
+
+def test_two_ingresses_ask_one_worker(run: Run) -> None:
+    async def body(world: World) -> None:
+        async with world.ingress() as one, world.ingress() as other, world.worker() as worker:
+            answers = await asyncio.gather(
+                *(
+                    collect(ingress.remote(worker.record).generate(make_request(first, 50)))
+                    for first, ingress in ((100, one), (200, other))
+                )
+            )
+            assert answers == [list(range(100, 150)), list(range(200, 250))]
+
+    run(body)
+
+
+def test_a_worker_refuses_at_once_when_busy_and_when_draining(run: Run) -> None:
+    async def body(world: World) -> None:
+        async with world.ingress() as ingress, world.worker() as worker:
+            remote = ingress.remote(worker.record)
+            worker.engine.hold = True
+            worker.answering.max_streams = 1
+            async with aclosing(remote.generate(make_request())) as first:
+                await anext(first)
+                with pytest.raises(Unavailable, match="is busy") as caught:
+                    await anext(remote.generate(make_request()))
+                assert type(caught.value) is Unavailable
+            await until(lambda: not worker.answering.running)
+
+            def admit() -> None:
+                raise RequestError("no", param="top_k")
+
+            worker.answering.admit = admit
+            with pytest.raises(RequestError, match="no") as refused:
+                await anext(remote.generate(make_request()))
+            assert refused.value.param == "top_k"
+            worker.answering.drain()
+            with pytest.raises(Unavailable, match="is draining"):
+                await anext(remote.generate(make_request()))
+            await until(lambda: remote.trouble == "draining" and remote.instance is None)
+
+    run(body)
+
+
+def test_an_instance_that_nobody_serves_is_gone_at_once(run: Run) -> None:
+    async def body(world: World) -> None:
+        async with world.ingress() as ingress:
+            async with world.worker() as worker:
+                remote = ingress.remote(worker.record)
+                await collect(remote.generate(make_request()))
+            async with asyncio.timeout(1):
+                with pytest.raises(InstanceGone):
+                    await anext(remote.generate(make_request()))
+                with pytest.raises(InstanceGone):
+                    await anext(ingress.remote(make_record("nobody")).generate(make_request()))
+
+    run(body)
+
+
+def test_closing_a_stream_reaches_the_engine(run: Run) -> None:
+    async def body(world: World) -> None:
+        async with world.ingress() as ingress, world.worker() as worker:
+            worker.engine.hold = True
+            remote = ingress.remote(worker.record)
+            deltas = remote.generate(make_request())
+            assert await anext(deltas) == Delta([7])
+            assert worker.engine.running == 1
+            await deltas.aclose()
+            await until(lambda: worker.engine.running == 0)
+            # While it waits for its first token, and while it waits to be accepted:
+            for turns in (0, 1, 2, 3, 5, 20):
+                task = asyncio.create_task(collect(remote.generate(make_request())))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+            await asyncio.sleep(0.05)
+            await until(lambda: worker.engine.running == 0)
+            worker.engine.hold = False
+            assert await collect(remote.generate(make_request(1, 3))) == [1, 2, 3]
+
+    run(body)
+
+
+def test_a_worker_that_goes_loses_its_streams_after_what_had_come(run: Run) -> None:
+    async def body(world: World) -> None:
+        async with world.ingress() as ingress, world.worker() as worker:
+            worker.engine.hold = True
+            deltas = ingress.remote(worker.record).generate(make_request())
+            assert await anext(deltas) == Delta([7])
+            for outgoing in worker.answering._all:
+                outgoing.link.abort()
+            with pytest.raises(EngineLost):
+                await anext(deltas)
+            await until(lambda: worker.engine.running == 0)
+
+    run(body)
+
+
+def test_an_ingress_that_goes_frees_what_its_workers_compute(run: Run) -> None:
+    async def body(world: World) -> None:
+        async with world.worker() as worker:
+            worker.engine.hold = True
+            async with world.ingress() as ingress:
+                deltas = ingress.remote(worker.record).generate(make_request())
+                await anext(deltas)
+                assert worker.engine.running == 1
+            await until(lambda: worker.engine.running == 0)
+            with pytest.raises(EngineLost):
+                await anext(deltas)
+
+    run(body)
+
+
+def test_a_request_longer_than_a_message_goes_on_its_stream(run: Run) -> None:
+    async def body(world: World) -> None:
+        async with world.ingress() as ingress, world.worker() as worker:
+            big = make_request(70_000, 3, prompt_tokens=700_000)
+            remote = ingress.remote(worker.record)
+            small = [remote.generate(make_request(1, 128)) for _ in range(5)]
+            answers = await asyncio.gather(
+                collect(remote.generate(big)), *(collect(deltas) for deltas in small)
+            )
+            assert answers == [[70_000, 70_001, 70_002], *[list(range(1, 129))] * 5]
+            assert worker.engine.seen.count(big) == 1
+
+    run(body)
+
+
+def test_a_draining_worker_finishes_and_hands_back_the_rest(run: Run) -> None:
+    async def body(world: World) -> None:
+        async with world.ingress() as ingress, world.worker() as worker:
+            remote = ingress.remote(worker.record)
+            worker.engine.hold = True
+            held = remote.generate(make_request(7, 5))
+            assert await anext(held) == Delta([7])
+            worker.engine.hold = False
+            worker.engine.delay = 0.02
+            ends = asyncio.create_task(collect(remote.generate(make_request(1, 10))))
+            await until(lambda: worker.answering.running == 2)
+            assert await worker.answering.finish(0.7) == 1
+            assert await ends == list(range(1, 11))
+            with pytest.raises(EngineLost, match="handed back"):
+                await anext(held)
+
+    run(body)
+
+
+def test_heartbeats_bring_the_load_and_idle_connections_close(run: Run) -> None:
+    async def body(world: World) -> None:
+        async with world.ingress() as ingress, world.worker() as worker:
+            remote = ingress.remote(worker.record)
+            assert remote.load == Load()
+            worker.engine.hold = True
+            async with aclosing(remote.generate(make_request())) as deltas:
+                await anext(deltas)
+                await until(lambda: remote.load == Load(1, 0, 0.5))
+                await asyncio.sleep(QUICK.idle + 0.2)  # neither idle nor silent
+                assert worker.engine.running == 1
+            worker.engine.hold = False
+            await until(lambda: not worker.answering._all)
+            assert await collect(remote.generate(make_request(1, 3))) == [1, 2, 3]
+
+    run(body, QUICK)
+
+
+def test_an_engine_error_is_raised_as_its_own_class(run: Run) -> None:
+    async def body(world: World) -> None:
+        async with world.ingress() as ingress, world.worker() as worker:
+            with pytest.raises(Exception, match="IndexError"):
+                await anext(ingress.remote(worker.record).generate(make_request(prompt_tokens=0)))
+            assert worker.engine.running == 0
+
+    run(body)

@@ -1,0 +1,167 @@
+"""Ingresses and workers in one process, on any request plane, around an engine that is a fake."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from uuid import uuid4
+
+from dynemo.messages import (
+    Capabilities,
+    Delta,
+    Finish,
+    Instance,
+    Load,
+    Record,
+    Request,
+    Sampling,
+)
+from dynemo.runtime.addresses import host_id
+from dynemo.runtime.heartbeat import Beat
+from dynemo.runtime.remote import RemoteInstance
+from dynemo.runtime.requests.base import Intake, RequestPlane
+from dynemo.runtime.requests.memory import MemoryRequests
+from dynemo.runtime.requests.nats import NatsSettings, nats_requests
+from dynemo.runtime.requests.tcp import TcpRequests, tcp_intake
+from dynemo.runtime.responses.answering import Answering, answering
+from dynemo.runtime.responses.listen import Responses, listen
+from dynemo.runtime.responses.memory import Network
+
+KINDS = ("memory", "nats", "tcp")
+QUICK = Beat(ping=0.1, silence=0.5, idle=0.4)
+
+
+class FakeEngine:
+    """Answers with `max_tokens` ids that follow the prompt's first; `hold` makes it stop after
+    the first until the stream is closed."""
+
+    def __init__(self) -> None:
+        self.hold = False
+        self.delay = 0.0
+        self.running = 0
+        self.closed = 0
+        self.seen: list[Request] = []
+
+    async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
+        first, count = request.token_ids[0], request.max_tokens
+        self.running += 1
+        self.seen.append(request)
+        try:
+            for number in range(count - 1):
+                yield Delta([first + number])
+                await asyncio.sleep(3600 if self.hold else self.delay)
+            finish = Finish("length", len(request.token_ids), count)
+            yield Delta([first + count - 1], finish=finish)
+        finally:
+            self.running -= 1
+            self.closed += 1
+
+    async def load(self) -> Load:
+        return Load(running=self.running, kv_use=0.5)
+
+
+@dataclass
+class Ingress:
+    responses: Responses
+    requests: RequestPlane
+
+    def remote(self, record: Record) -> RemoteInstance:
+        return RemoteInstance(record, self.requests, self.responses)
+
+
+@dataclass
+class Worker:
+    record: Record
+    answering: Answering
+    engine: FakeEngine
+
+
+def make_request(first: int = 7, count: int = 5, prompt_tokens: int = 1) -> Request:
+    ids = [first] * prompt_tokens
+    return Request(id="r", token_ids=ids, prompt="", max_tokens=count, sampling=Sampling())
+
+
+def make_record(instance_id: str, intake: Intake | None = None) -> Record:
+    instance = Instance(
+        id=instance_id,
+        engine="fake",
+        version="1",
+        device="none",
+        context_length=1000,
+        slots=1,
+        capabilities=Capabilities(),
+    )
+    return Record(
+        instance=instance,
+        namespace="dynemo",
+        component="pool",
+        endpoint="generate",
+        model="m",
+        identity="",
+        card="",
+        host=host_id(),
+        addresses=intake.reach.addresses if intake else [],
+        loopback=intake.reach.loopback if intake else "",
+        key=intake.key if intake else "",
+        started=0.0,
+        pid=0,
+    )
+
+
+@dataclass
+class World:
+    """Everything of one kind of request plane; for `memory`, the connections are memory too."""
+
+    kind: str
+    nats_url: str = ""
+    beat: Beat = field(default_factory=Beat)
+    network: Network = field(default_factory=Network)
+    memory: MemoryRequests = field(default_factory=MemoryRequests)
+
+    @asynccontextmanager
+    async def ingress(self) -> AsyncIterator[Ingress]:
+        if self.kind == "memory":
+            async with self.network.listen(self.beat) as responses:
+                yield Ingress(responses, self.memory)
+            return
+        async with listen("127.0.0.1", beat=self.beat) as responses:
+            if self.kind == "tcp":
+                yield Ingress(responses, TcpRequests(responses))
+                return
+            async with nats_requests(NatsSettings((self.nats_url,))) as requests:
+                yield Ingress(responses, requests)
+
+    @asynccontextmanager
+    async def worker(self) -> AsyncIterator[Worker]:
+        engine, name = FakeEngine(), uuid4().hex
+        dial = self.network.dial if self.kind == "memory" else None
+        async with (
+            answering(name, engine, beat=self.beat, dial=dial) as answers,
+            self._intake(answers) as intake,
+        ):
+            record = make_record(name, intake)
+            async with intake.serve(record, answers.accept):
+                yield Worker(record, answers, engine)
+
+    @asynccontextmanager
+    async def _intake(self, answers: Answering) -> AsyncIterator[Intake]:
+        if self.kind == "memory":
+            yield self.memory
+        elif self.kind == "tcp":
+            async with tcp_intake(answers) as tcp:
+                yield tcp
+        else:
+            async with nats_requests(NatsSettings((self.nats_url,))) as nats:
+                yield nats
+
+
+async def collect(deltas: AsyncGenerator[Delta, None]) -> list[int]:
+    return [token_id async for delta in deltas for token_id in delta.token_ids]
+
+
+async def until(condition: "object", seconds: float = 5.0) -> None:
+    """Waits for `condition()` to be true."""
+    assert callable(condition)
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 (what it looks at has no event)
+            await asyncio.sleep(0.005)
