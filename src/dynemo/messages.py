@@ -73,14 +73,15 @@ class Finish(Struct, frozen=True, array_like=True):
 
 
 class Delta(Struct, frozen=True, array_like=True):
-    """What decoding steps added to one sequence: ids, or text where the engine has no ids.
+    """What decoding steps added to one sequence: ids, or texts where the engine gives text.
 
     The last delta of a sequence has `finish`; nothing follows it.
     """
 
     token_ids: list[int] = []
-    text: str = ""
+    texts: list[str] = []  #: one for each token; empty for one that does not end a character
     finish: Finish | None = None
+    cached_tokens: int = 0  #: of the prompt; said once, where the engine knows before its finish
 
 
 class Load(Struct, frozen=True, array_like=True):

@@ -105,7 +105,7 @@ class Pipeline:
 async def _choice(job: Job, index: int) -> AsyncGenerator[Piece, None]:
     request: Request = job.prepared.requests[index]
     detokenizer = job.model.card.tokenizer.detokenizer()
-    answer = Answer(index, len(request.token_ids), detokenizer, job.prepared.stops)
+    answer = Answer(index, request, detokenizer, job.prepared.stops)
     async with aclosing(job.model.answerer.generate(request)) as deltas:
         async for delta in deltas:
             piece = answer.feed(delta)

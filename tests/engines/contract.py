@@ -7,6 +7,7 @@ model's own vocabulary, so that real engines answer sensibly.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from typing import Any
 
 import pytest
 from msgspec import structs
@@ -26,14 +27,14 @@ async def running(spec: EngineSpec) -> AsyncIterator[LocalInstance]:
         yield local
 
 
-async def collect(local: LocalInstance, request: Request) -> tuple[list[int], Finish]:
-    """All ids and the finish; holds that the last delta, and no other, has one."""
-    ids: list[int] = []
+async def collect(local: LocalInstance, request: Request) -> tuple[list[Any], Finish]:
+    """An id or a text for each token, and the finish, which the last delta alone has."""
+    ids: list[Any] = []
     finish: Finish | None = None
     async with aclosing(local.generate(request)) as deltas:
         async for delta in deltas:
             assert finish is None
-            ids += delta.token_ids
+            ids += delta.token_ids or delta.texts
             finish = delta.finish
     assert finish is not None
     return ids, finish
@@ -143,26 +144,41 @@ class ModelContract(EngineContract):
         """The id that ends the answer to `prompt`."""
         raise NotImplementedError
 
+    @pytest.fixture
+    def own(self) -> int:
+        """The id of the third token of the answer to `prompt`."""
+        raise NotImplementedError
+
     def test_stops_at_eos_and_counts_it(
         self, spec: EngineSpec, prompt: list[int], eos: int
     ) -> None:
         async def body() -> None:
             async with running(spec) as local:
-                ids, finish = await collect(local, self.request(prompt, 200, stop_ids=[eos]))
+                tokens, finish = await collect(local, self.request(prompt, 200, stop_ids=[eos]))
                 assert finish.reason == "stop"
-                assert finish.completion_tokens == len(ids)
-                assert ids[-1] == eos
-                assert eos not in ids[:-1]
+                assert finish.completion_tokens == len(tokens)
+                assert tokens[-1] in (eos, "")
+                assert eos not in tokens[:-1]
 
         asyncio.run(body())
 
-    def test_stops_at_an_id_of_the_request_s_own(self, spec: EngineSpec, prompt: list[int]) -> None:
+    def test_stops_at_an_id_of_the_request_s_own(
+        self, spec: EngineSpec, prompt: list[int], own: int
+    ) -> None:
         async def body() -> None:
             async with running(spec) as local:
-                ids, _ = await collect(local, self.request(prompt, 4))
-                own = next(i for i in ids[1:] if i != ids[0])
-                until = ids[: ids.index(own) + 1]
-                got, finish = await collect(local, self.request(prompt, 4, stop_ids=[own]))
-                assert (got, finish.reason) == (until, "stop")
+                tokens, finish = await collect(local, self.request(prompt, 9, stop_ids=[own]))
+                assert (len(tokens), finish.reason, finish.completion_tokens) == (3, "stop", 3)
+                assert tokens[-1] in (own, "")
+
+        asyncio.run(body())
+
+    def test_says_what_it_had_cached(self, spec: EngineSpec, prompt: list[int], eos: int) -> None:
+        async def body() -> None:
+            async with running(spec) as local:
+                request = self.request(prompt, 200, stop_ids=[eos])
+                await collect(local, request)
+                _, finish = await collect(local, request)
+                assert 0 < finish.cached_tokens <= len(prompt)
 
         asyncio.run(body())

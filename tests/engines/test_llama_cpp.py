@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 from contract import ModelContract
 
-from dynemo.messages import EngineSpec
+from dynemo.engines.llama_cpp import _decode_event, _Sequence
+from dynemo.messages import Delta, EngineSpec, Finish, Request, Sampling
 from dynemo.models.find import Found
 from dynemo.models.load import speech_of
 from dynemo.text.prompt import Conversation, build_prompt
@@ -35,3 +36,42 @@ class TestLlamaCpp(ModelContract):
         token_id = tokenizer.token_id("<|eot_id|>")
         assert token_id is not None
         return token_id
+
+    @pytest.fixture
+    def own(self, demo: Path) -> int:
+        _, tokenizer = speech_of(Found("gguf", demo, "demo"))
+        ids = tokenizer.encode("The capital of", add_special=False, parse_special=False)
+        assert len(ids) == 3
+        return ids[2]
+
+
+def _feed(*events: str) -> list[Delta | None]:
+    request = Request(
+        id="r", token_ids=[1, 2], prompt="", max_tokens=9, sampling=Sampling(), stop_ids=[7]
+    )
+    sequence = _Sequence(request)
+    return [sequence.feed(_decode_event(event)) for event in events]
+
+
+def test_a_character_of_several_tokens_is_whole_and_counted() -> None:
+    said, pair, last = _feed(
+        '{"content":"a","tokens":[64],"tokens_predicted":1,"stop":false}',
+        '{"content":"😀","tokens":[222],"tokens_predicted":5,"stop":false}',
+        '{"stop":true,"stop_type":"limit","tokens_predicted":7,"timings/cache_n":2}',
+    )
+    assert said == Delta(texts=["a"])
+    assert pair == Delta(texts=["", "", "", "😀"])
+    # Two tokens more, of a character that never ended.
+    assert last == Delta(texts=["", ""], finish=Finish("length", 2, 7, 2))
+
+
+def test_the_event_after_a_stop_id_says_what_was_cached() -> None:
+    progress, said, stop, last = _feed(
+        '{"content":"","tokens":[0],"tokens_predicted":0,"prompt_progress":{"cache":1}}',
+        '{"content":"a","tokens":[64],"tokens_predicted":1}',
+        '{"content":"<e>","tokens":[7],"tokens_predicted":2}',
+        '{"stop":true,"stop_type":"eos","tokens_predicted":2,"timings/cache_n":1}',
+    )
+    assert (progress, stop) == (None, None)
+    assert said == Delta(texts=["a"], cached_tokens=1)
+    assert last == Delta(texts=[""], finish=Finish("stop", 2, 2, 1))

@@ -175,12 +175,12 @@ def test_a_reader_that_falls_behind_is_cancelled_alone() -> None:
             slow, quick = asker.generate(REQUEST), asker.generate(REQUEST)
             first = asyncio.ensure_future(anext(slow))
             stream = (await peer.next(Kind.REQUEST)).stream
-            peer.say(Kind.DATA, stream, Delta(text="x"))
+            peer.say(Kind.DATA, stream, Delta(texts=["x"]))
             await first
             other = asyncio.ensure_future(anext(quick))
             other_stream = (await peer.next(Kind.REQUEST)).stream
             for _ in range(MAX_UNREAD // 65536 + 1):
-                peer.say(Kind.DATA, stream, Delta(text="x" * 65536))
+                peer.say(Kind.DATA, stream, Delta(texts=["x" * 65536]))
             assert (await peer.next(Kind.CANCEL)).stream == stream
             peer.say(Kind.DATA, other_stream, Delta([1]))
             assert await other == Delta([1])

@@ -1,6 +1,6 @@
 from collections.abc import Sequence
 
-from dynemo.messages import Delta, Finish, Piece
+from dynemo.messages import Delta, Finish, Piece, Request, Sampling
 from dynemo.text.answer import Answer
 from dynemo.text.detokenize import ByteDetokenizer
 
@@ -8,8 +8,16 @@ from dynemo.text.detokenize import ByteDetokenizer
 END = Finish("length", 3, 99, cached_tokens=2)
 
 
-def _answer(stops: Sequence[str] = ()) -> Answer:
-    return Answer(1, 3, ByteDetokenizer(lambda token_id: bytes([token_id])), stops)
+def _answer(stops: Sequence[str] = (), stop_ids: Sequence[int] = ()) -> Answer:
+    request = Request(
+        id="r",
+        token_ids=[1, 2, 3],
+        prompt="",
+        max_tokens=99,
+        sampling=Sampling(),
+        stop_ids=list(stop_ids),
+    )
+    return Answer(1, request, ByteDetokenizer(lambda token_id: bytes([token_id])), stops)
 
 
 def _ids(text: str) -> list[int]:
@@ -61,6 +69,13 @@ def test_a_stop_inside_what_was_held_for_a_longer_one_still_counts() -> None:
 
 def test_an_engine_that_gives_text_is_stopped_too() -> None:
     answer = _answer(["\n\n"])
-    assert answer.feed(Delta(text="one\n")).text == "one"
-    piece = answer.feed(Delta(text="\ntwo"))
-    assert (piece.text, piece.finish and piece.finish.reason) == ("", "stop")
+    assert answer.feed(Delta(texts=["one", "", "\n"], cached_tokens=1)) == Piece(1, "one", 3, None)
+    piece = answer.feed(Delta(texts=["\n", "two"]))
+    assert piece == Piece(1, "", 1, Finish("stop", 3, 4, 1))
+
+
+def test_an_eos_that_is_no_control_token_is_not_shown() -> None:
+    end = Finish("stop", 3, 2)
+    assert _answer(stop_ids=[33]).feed(Delta(_ids("a!"), finish=end)) == Piece(1, "a", 2, end)
+    assert _answer(["z"], [33]).feed(Delta(_ids("a!"), finish=end)) == Piece(1, "a", 2, end)
+    assert _answer(stop_ids=[33]).feed(Delta(_ids("a!"))).text == "a!"

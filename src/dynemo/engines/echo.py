@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from dynemo import __version__
 from dynemo.errors import UsageError
-from dynemo.messages import Capabilities, Delta, EngineSpec, Finish, Load, Request
+from dynemo.messages import Capabilities, Delta, EngineSpec, Finish, Load, Request, Sampling
 
 _DEFAULT_CONTEXT = 1 << 20
 _DELAY = "DYNEMO_TOKEN_ECHO_DELAY_MS"
@@ -18,20 +18,7 @@ class Echo:
     device = "cpu"
     slots = 1024
     #: Sampling has no meaning for it, so that every value of it is honoured.
-    capabilities = Capabilities(
-        sampling=[
-            "temperature",
-            "top_p",
-            "top_k",
-            "min_p",
-            "seed",
-            "presence_penalty",
-            "frequency_penalty",
-            "repetition_penalty",
-            "logit_bias",
-            "ignore_eos",
-        ]
-    )
+    capabilities = Capabilities(sampling=[*Sampling.__struct_fields__, "ignore_eos"])
 
     def __init__(self, context_length: int, delay: float) -> None:
         self.context_length = context_length

@@ -15,24 +15,20 @@ from typing import Any
 from msgspec import Struct, json
 
 from dynemo.engines.llama_cpp_params import common_params
-from dynemo.engines.llama_cpp_wire import connect, get, post_stream
+from dynemo.engines.llama_cpp_wire import get, post
 from dynemo.errors import EngineError, EngineNotInstalled
-from dynemo.messages import Capabilities, Delta, EngineSpec, Finish, Load, Request
-
-_CAPABILITIES = Capabilities(
-    sampling=[
-        "temperature",
-        "top_p",
-        "top_k",
-        "min_p",
-        "seed",
-        "presence_penalty",
-        "frequency_penalty",
-        "repetition_penalty",
-        "logit_bias",
-        "ignore_eos",
-    ]
+from dynemo.messages import (
+    Capabilities,
+    Delta,
+    EngineSpec,
+    Finish,
+    FinishReason,
+    Load,
+    Request,
+    Sampling,
 )
+
+_CAPABILITIES = Capabilities(gives="text", sampling=[*Sampling.__struct_fields__, "ignore_eos"])
 
 _ENVIRONMENT = {
     # A crash ends at once, not after a debugger has been looked for.
@@ -43,19 +39,24 @@ _ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",
 }
 
-#: Penalties look at the whole sequence, as far as the server can keep it.
-_WHOLE_SEQUENCE = 1 << 20
-_FINAL_FIELDS = ["stop", "tokens", "stop_type", "tokens_predicted", "timings/cache_n"]
+#: The final event without the prompt and all settings in it.
+_FINAL_FIELDS = ["stop", "stop_type", "tokens_predicted", "timings/cache_n"]
+
+
+class _Progress(Struct):
+    cache: int = 0
 
 
 class _Event(Struct, rename={"cached": "timings/cache_n"}):
     """One server-sent event of `/completion`; the last one has `stop`."""
 
+    content: str = ""
     tokens: list[int] = []
     stop: bool = False
     stop_type: str = ""
     tokens_predicted: int = 0
     cached: int = 0
+    prompt_progress: _Progress | None = None
     error: Any = None
 
 
@@ -88,13 +89,16 @@ class LlamaCpp:
         finally:
             self._waiting -= 1
         try:
-            reader, writer = await connect(self._path)
-            try:
-                events = post_stream(reader, writer, "/completion", json.encode(_body(request)))
-                async for delta in _deltas(events, request):
-                    yield delta
-            finally:
-                writer.transport.abort()
+            body = json.encode(_body(request, self.context_length))
+            sequence = _Sequence(request)
+            async with post(self._path, "/completion", body) as events:
+                while data := await events.next():
+                    delta = sequence.feed(_decode_event(data))
+                    if delta is not None:
+                        yield delta
+                        if delta.finish is not None:
+                            return
+            raise EngineError("llama.cpp ended the answer without a last event.")
         finally:
             self._admitted.release()
 
@@ -104,45 +108,74 @@ class LlamaCpp:
         return Load(running=running, waiting=self._waiting, kv_use=running / len(slots))
 
 
-async def _deltas(events: AsyncIterator[bytes], request: Request) -> AsyncIterator[Delta]:
-    """The server's events as deltas. The server ends at the EOS ids that it knows; the request may
-    name others."""
-    stops = frozenset(request.stop_ids)
-    prompt_tokens = len(request.token_ids)
-    async for data in events:
-        event = _decode_event(data)
+class _Sequence:
+    """The server's events of one sequence as deltas.
+
+    The server says nothing while its text ends inside a character, and then only the last token's
+    id: what it gives is text, with the count of tokens that the text stands for. It ends at the EOS
+    ids that it knows; the request may name others.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self._stop_ids = frozenset(request.stop_ids)
+        self._prompt_tokens = len(request.token_ids)
+        self._seen = 0
+        self._cached = 0
+        self._last: list[str] | None = None  # texts up to a stop id, kept for the event after it
+
+    def feed(self, event: _Event) -> Delta | None:
         if event.error is not None:
-            raise EngineError(f"llama.cpp: {event.error.get('message', event.error)}")
+            raise EngineError(f"llama.cpp: {_words(event.error)}")
+        if self._last is not None:
+            return self._end("stop", self._last, event.cached)
         if event.stop:
-            reason = "length" if event.stop_type == "limit" else "stop"
-            finish = Finish(reason, prompt_tokens, event.tokens_predicted, event.cached)  # type: ignore[arg-type]
-            yield Delta(event.tokens, finish=finish)
-            return
-        if not stops.isdisjoint(event.tokens):
-            yield Delta(event.tokens, finish=Finish("stop", prompt_tokens, event.tokens_predicted))
-            return
-        yield Delta(event.tokens)
-    raise EngineError("llama.cpp ended the answer without a last event.")
+            reason: FinishReason = "length" if event.stop_type == "limit" else "stop"
+            return self._end(reason, self._texts(event), event.cached)
+        if event.tokens_predicted == 0:  # of the prompt
+            if event.prompt_progress is not None:
+                self._cached = event.prompt_progress.cache
+            return None
+        texts = self._texts(event)
+        if not self._stop_ids.isdisjoint(event.tokens):
+            self._last = [*texts[:-1], ""]
+            return None
+        cached, self._cached = self._cached, 0
+        return Delta(texts=texts, cached_tokens=cached)
+
+    def _texts(self, event: _Event) -> list[str]:
+        """One text a token: all of the event's with its last one."""
+        count, self._seen = event.tokens_predicted - self._seen, event.tokens_predicted
+        return [*[""] * (count - 1), event.content] if count > 0 else []
+
+    def _end(self, reason: FinishReason, texts: list[str], cached: int) -> Delta:
+        finish = Finish(reason, self._prompt_tokens, self._seen, cached)
+        return Delta(texts=texts, finish=finish)
 
 
-def _body(request: Request) -> dict[str, Any]:
+def _words(error: Any) -> str:
+    return str(error.get("message", error)) if isinstance(error, dict) else str(error)
+
+
+def _body(request: Request, context_length: int) -> dict[str, Any]:
     sampling = request.sampling
     return {
         "prompt": request.token_ids,
         "n_predict": request.max_tokens,
         "stream": True,
         "return_tokens": True,
+        "return_progress": True,
         "cache_prompt": True,
         "response_fields": _FINAL_FIELDS,
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "top_k": sampling.top_k,
         "min_p": sampling.min_p,
-        "seed": -1 if sampling.seed is None else sampling.seed & 0xFFFFFFFF,
+        # Its own -1, and so the largest, means a random one.
+        "seed": -1 if sampling.seed is None else sampling.seed % 0xFFFFFFFF,
         "presence_penalty": sampling.presence_penalty,
         "frequency_penalty": sampling.frequency_penalty,
         "repeat_penalty": sampling.repetition_penalty,
-        "repeat_last_n": _WHOLE_SEQUENCE,
+        "repeat_last_n": context_length,  # penalties look at the whole sequence
         "logit_bias": list(sampling.logit_bias.items()),
         "ignore_eos": request.ignore_eos,
     }

@@ -5,23 +5,19 @@ path. One request a connection: closing it is how a sequence is aborted.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from dynemo.errors import EngineError
 
 _EVENT = b"data: "
-
-
-async def connect(path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    try:
-        return await asyncio.open_unix_connection(path)
-    except OSError as error:
-        raise EngineError(f"llama.cpp's server does not answer: {error.strerror}.") from error
+_CLOSED = "llama.cpp's server closed the connection."
 
 
 async def get(path: str, target: str) -> bytes:
     """The body of one GET. Raises EngineError unless the status is 200."""
-    reader, writer = await connect(path)
+    reader, writer = await _connect(path)
     try:
         writer.write(b"GET %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % target.encode())
         status, headers = await _head(reader)
@@ -33,33 +29,65 @@ async def get(path: str, target: str) -> bytes:
     return body
 
 
-async def post_stream(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, target: str, body: bytes
-) -> AsyncIterator[bytes]:
-    """The data of each server-sent event that answers a POST. Raises EngineError unless 200."""
-    writer.write(
-        b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-        b"Content-Length: %d\r\nConnection: close\r\n\r\n" % (target.encode(), len(body))
-    )
-    writer.write(body)
-    status, headers = await _head(reader)
-    if status != 200:
-        raise EngineError(f"llama.cpp: {_readable(await _body(reader, headers))}")
-    partial = b""
-    async for chunk in _chunks(reader):
-        *events, partial = (partial + chunk).split(b"\n\n")
-        for event in events:
-            if event.startswith(_EVENT):
-                yield event[len(_EVENT) :]
-            elif event.startswith(b"error: "):
-                raise EngineError(f"llama.cpp: {_readable(event[7:])}")
+@asynccontextmanager
+async def post(path: str, target: str, body: bytes) -> AsyncIterator["Events"]:
+    """The server-sent events that answer a POST. Leaving closes the connection, which aborts.
+
+    Raises EngineError unless the status is 200.
+    """
+    reader, writer = await _connect(path)
+    try:
+        writer.write(
+            b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\nConnection: close\r\n\r\n" % (target.encode(), len(body))
+        )
+        writer.write(body)
+        status, headers = await _head(reader)
+        if status != 200:
+            raise EngineError(f"llama.cpp: {_readable(await _body(reader, headers))}")
+        yield Events(reader)
+    finally:
+        writer.transport.abort()
+
+
+class Events:
+    """Server-sent events out of a chunked body."""
+
+    def __init__(self, reader: asyncio.StreamReader) -> None:
+        self._reader = reader
+        self._whole: deque[bytes] = deque()
+        self._partial = b""
+
+    async def next(self) -> bytes:
+        """The data of the next event; empty at the end. Raises EngineError."""
+        while not self._whole:
+            chunk = await _chunk(self._reader)
+            if not chunk:
+                return b""
+            *events, self._partial = (self._partial + chunk).split(b"\n\n")
+            self._whole.extend(filter(None, map(_data, events)))
+        return self._whole.popleft()
+
+
+def _data(event: bytes) -> bytes:
+    """Empty for a comment, which keeps the connection alive."""
+    if event.startswith(b"error: "):
+        raise EngineError(f"llama.cpp: {_readable(event[7:])}")
+    return event[len(_EVENT) :] if event.startswith(_EVENT) else b""
+
+
+async def _connect(path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    try:
+        return await asyncio.open_unix_connection(path)
+    except OSError as error:
+        raise EngineError(f"llama.cpp's server does not answer: {error.strerror}.") from error
 
 
 async def _head(reader: asyncio.StreamReader) -> tuple[int, dict[bytes, bytes]]:
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except (asyncio.IncompleteReadError, ConnectionError) as error:
-        raise EngineError("llama.cpp's server closed the connection.") from error
+        raise EngineError(_CLOSED) from error
     status, *lines = head[:-4].split(b"\r\n")
     pairs = (line.split(b":", 1) for line in lines)
     return int(status.split()[1]), {name.lower(): value.strip() for name, value in pairs}
@@ -69,17 +97,21 @@ async def _body(reader: asyncio.StreamReader, headers: dict[bytes, bytes]) -> by
     try:
         if b"content-length" in headers:
             return await reader.readexactly(int(headers[b"content-length"]))
-        return b"".join([chunk async for chunk in _chunks(reader)])
     except (asyncio.IncompleteReadError, ConnectionError) as error:
-        raise EngineError("llama.cpp's server closed the connection.") from error
+        raise EngineError(_CLOSED) from error
+    parts = []
+    while part := await _chunk(reader):
+        parts.append(part)
+    return b"".join(parts)
 
 
-async def _chunks(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+async def _chunk(reader: asyncio.StreamReader) -> bytes:
+    """One chunk of a chunked body; empty at its end."""
     try:
-        while size := int(await reader.readuntil(b"\r\n"), 16):
-            yield (await reader.readexactly(size + 2))[:-2]
+        size = int(await reader.readuntil(b"\r\n"), 16)
+        return (await reader.readexactly(size + 2))[:-2]
     except (asyncio.IncompleteReadError, ConnectionError) as error:
-        raise EngineError("llama.cpp's server closed the connection.") from error
+        raise EngineError(_CLOSED) from error
 
 
 def _readable(body: bytes) -> str:

@@ -80,7 +80,9 @@ class Inbox:
 
 def _merged(deltas: list[Delta]) -> Delta:
     ids = [token_id for delta in deltas for token_id in delta.token_ids]
-    return Delta(ids, "".join([delta.text for delta in deltas]), deltas[-1].finish)
+    texts = [text for delta in deltas for text in delta.texts]
+    cached = max([delta.cached_tokens for delta in deltas])
+    return Delta(ids, texts, deltas[-1].finish, cached)
 
 
 class Streams:
