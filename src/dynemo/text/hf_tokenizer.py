@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dynemo.errors import ModelError
 from dynemo.text.detokenize import ByteDetokenizer, FallbackDetokenizer, WindowDetokenizer
-from dynemo.text.hf_merges import byte_level_merges
+from dynemo.text.hf_tables import byte_level_tables
 from dynemo.text.lexicon import Lexicon
 from dynemo.text.source import HfSource
 from dynemo.text.tokenizer import Detokenizer
@@ -91,13 +91,17 @@ class HfTokenizer:
             raise ModelError(f"cannot read {self._file}: {error.strerror or error}") from None
 
     def lexicon(self) -> Lexicon:
-        ids = self._backend.get_vocab(with_added_tokens=True)
+        added = self._backend.get_added_tokens_decoder()
+        tables = byte_level_tables(self.source().file) if self._decoder.is_byte_level else None
+        if tables is None:
+            ids = self._backend.get_vocab(with_added_tokens=True)
+        else:
+            ids = tables.vocab
+            ids.update({token.content: token_id for token_id, token in added.items()})
         tokens = [""] * (1 + max(ids.values(), default=-1))
         for text, token_id in ids.items():
             tokens[token_id] = text
-        added = frozenset(self._backend.get_added_tokens_decoder())
-        merges = byte_level_merges(self.source().file) if self._decoder.is_byte_level else None
-        return Lexicon(tokens, added, merges)
+        return Lexicon(tokens, frozenset(added), tables.merge_lines() if tables else None)
 
     def _literal_backend(self) -> Backend:
         # Whether control tokens are parsed is a switch on the library's object. Two objects keep
