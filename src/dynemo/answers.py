@@ -5,11 +5,13 @@ handed back, so that what its task still does is not heard any more.
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Protocol
 
 from msgspec import msgpack
+from msgspec.structs import asdict
 
 from dynemo.errors import DynemoError, EngineError
 from dynemo.link import Link
@@ -57,6 +59,8 @@ class Answers:
         self._tasks = tasks
         self._load_at_end = load_at_end
         self._running: dict[int, asyncio.Task[None]] = {}
+        self._load = Load()
+        self._asking: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
         return len(self._running)
@@ -94,8 +98,14 @@ class Answers:
         return len(streams)
 
     def pong(self) -> None:
-        """Answers a PING with the load, once the source has said it."""
-        self._tasks.create_task(self._pong())
+        """Answers a PING with the load as last known, and asks for it anew, once at a time.
+
+        At once, because a PONG says that this process lives; an engine may take long to say what
+        it is busy with.
+        """
+        self._link.send(Kind.PONG, 0, _encode(self._load))
+        if self._asking is None or self._asking.done():
+            self._asking = self._tasks.create_task(self._ask_load())
 
     def _done(self, stream: int, task: asyncio.Task[None]) -> None:
         if self._running.get(stream) is not task:
@@ -116,22 +126,14 @@ class Answers:
                     if not link.is_writable:
                         await link.drain()
             raise EngineError("The engine ended the answer without a finish.")
-        except asyncio.CancelledError:
-            raise
         except Exception as error:
             link.send(Kind.ERROR, stream, failure(error))
 
     def _last(self, delta: Delta) -> bytes:
         if self._load_at_end is None:
             return _encode(delta)
-        load = self._load_at_end()
-        return _encode(
-            Ending(delta.token_ids, delta.texts, delta.finish, delta.cached_tokens, load)
-        )
+        return _encode(Ending(**asdict(delta), load=self._load_at_end()))
 
-    async def _pong(self) -> None:
-        try:
-            load = await self._source.load()
-        except Exception:  # the engine is in trouble; that it lives is said all the same
-            load = Load()
-        self._link.send(Kind.PONG, 0, _encode(load))
+    async def _ask_load(self) -> None:
+        with contextlib.suppress(Exception):  # the engine is in trouble; its streams tell
+            self._load = await self._source.load()

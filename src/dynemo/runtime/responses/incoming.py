@@ -120,7 +120,7 @@ class Incoming(Streams):
         self.link.send(Kind.ERROR, frame.stream, failure(error))
 
     def on_broken(self, frame: Frame, error: WireError) -> None:
-        if not self.instance_id or frame.kind == Kind.HELLO:
+        if not self.instance_id:
             raise error
         self._complain(error)
         if frame.kind != Kind.OPEN:

@@ -1,0 +1,172 @@
+"""What is NATS's own: the server that is away, comes back, asks who we are, or is not there."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+from nats_process import NatsProcess, free_port
+from world import World, collect, make_record, make_request, until
+
+from dynemo.errors import PlaneAway, Unavailable, UsageError
+from dynemo.messages import Delta
+from dynemo.runtime.requests.nats import NatsRequests, NatsSettings, nats_requests, subject
+
+
+@pytest.fixture
+def nats() -> Iterator[NatsProcess]:
+    server = NatsProcess()
+    yield server
+    server.stop()
+
+
+def test_streams_outlive_the_server_and_requests_come_back_with_it(nats: NatsProcess) -> None:
+    async def body() -> None:
+        world = World("nats", nats.url)
+        async with world.ingress() as ingress, world.worker() as worker:
+            remote = ingress.remote(worker.record)
+            worker.engine.delay = 0.02
+            async with aclosing(remote.generate(make_request(1, 100))) as deltas:
+                assert await anext(deltas) == Delta([1])
+                nats.stop()
+                deadline = time.monotonic() + 1
+                while time.monotonic() < deadline:
+                    began = time.monotonic()
+                    with pytest.raises(Unavailable):
+                        await anext(remote.generate(make_request()))
+                    assert time.monotonic() - began < 2.5
+                    await asyncio.sleep(0.05)
+                began = time.monotonic()
+                with pytest.raises(PlaneAway, match="is not reachable now"):
+                    await anext(remote.generate(make_request()))
+                assert time.monotonic() - began < 0.2  # at once
+                await asyncio.to_thread(nats.start)
+                began = time.monotonic()
+                while True:
+                    try:
+                        await collect(remote.generate(make_request(1, 2)))
+                        break
+                    except Unavailable:
+                        await asyncio.sleep(0.02)
+                assert time.monotonic() - began < 3
+                assert await collect(deltas) == list(range(2, 101))
+
+    asyncio.run(body())
+
+
+def test_a_request_under_way_fails_when_the_server_goes(nats: NatsProcess) -> None:
+    async def body() -> None:
+        async with nats_requests(NatsSettings((nats.url,))) as plane:
+            asked = asyncio.Event()
+
+            async def never(_: bytes) -> None:
+                asked.set()
+                await asyncio.sleep(3600)
+
+            record = make_record("x")
+            world = World("nats", nats.url)
+            serving = plane.serve(record, never)
+            async with world.ingress() as ingress:
+                await serving.__aenter__()
+                asking = asyncio.create_task(
+                    collect(ingress.remote(record).generate(make_request()))
+                )
+                await asked.wait()
+                nats.stop()
+                began = time.monotonic()
+                with pytest.raises(PlaneAway):
+                    await asking
+                assert time.monotonic() - began < 1
+                for task in asyncio.all_tasks():
+                    if task.get_coro().__qualname__ == "_reply":  # type: ignore[union-attr]
+                        task.cancel()
+                await serving.__aexit__(None, None, None)
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize("wait", [0.0, 1.0])
+def test_no_server_is_said_with_its_address_and_how_to_start_one(wait: float) -> None:
+    async def body() -> None:
+        url = f"nats://127.0.0.1:{free_port()}"
+        began = time.monotonic()
+        with pytest.raises(UsageError, match=rf"{url}.*services up") as caught:
+            async with nats_requests(NatsSettings((url,), wait=wait)):
+                pass
+        assert time.monotonic() - began < 3
+        assert "--nats" in str(caught.value)
+
+    asyncio.run(body())
+
+
+def test_a_server_that_comes_late_is_waited_for() -> None:
+    async def body() -> None:
+        server = NatsProcess()
+        server.stop()
+
+        async def start() -> None:
+            await asyncio.sleep(0.5)
+            await asyncio.to_thread(server.start)
+
+        starting = asyncio.create_task(start())
+        async with nats_requests(NatsSettings((server.url,), wait=10)) as plane:
+            assert plane.max_request > 1_000_000
+        await starting
+        server.stop()
+
+    asyncio.run(body())
+
+
+def test_one_of_several_servers_is_enough(nats: NatsProcess) -> None:
+    async def body() -> None:
+        urls = (f"nats://127.0.0.1:{free_port()}", nats.url)
+        async with nats_requests(NatsSettings(urls)) as plane:
+            assert plane.max_request > 0
+
+    asyncio.run(body())
+
+
+def test_a_token_or_a_password_opens_a_server_that_asks(tmp_path: Path) -> None:
+    async def body() -> None:
+        by_token = NatsProcess("--auth", "secret")
+        by_user = NatsProcess("--user", "me", "--pass", "secret")
+        try:
+            async with (
+                nats_requests(NatsSettings((by_token.url,), token="secret")),
+                nats_requests(NatsSettings((by_user.url,), user="me", password="secret")),
+            ):
+                pass
+            with pytest.raises(UsageError, match=by_token.url):
+                async with nats_requests(NatsSettings((by_token.url,), token="wrong")):
+                    pass
+        finally:
+            by_token.stop()
+            by_user.stop()
+
+    asyncio.run(body())
+
+
+def test_a_client_that_was_closed_for_good_is_made_anew(nats: NatsProcess) -> None:
+    async def body() -> None:
+        world = World("nats", nats.url)
+        async with world.ingress() as ingress, world.worker() as worker:
+            remote = ingress.remote(worker.record)
+            assert await collect(remote.generate(make_request(1, 2))) == [1, 2]
+            assert isinstance(ingress.requests, NatsRequests)
+            assert ingress.requests._client is not None
+            await ingress.requests._client.close()
+
+            def is_back() -> bool:
+                client = ingress.requests._client  # type: ignore[attr-defined]
+                return client is not None and bool(client.is_connected)
+
+            await until(is_back)
+            assert await collect(remote.generate(make_request(1, 2))) == [1, 2]
+
+    asyncio.run(body())
+
+
+def test_an_instance_has_its_own_subject() -> None:
+    assert subject(make_record("abc")) == "dynemo.dynemo.pool.generate.abc"

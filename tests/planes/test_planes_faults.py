@@ -1,0 +1,393 @@
+"""What may come over the sockets between hosts that should not: dropped, and nobody disturbed."""
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager, suppress
+
+import pytest
+from msgspec import msgpack
+from world import FakeEngine, Ingress, Worker, collect, make_record, make_request, until
+
+from dynemo.errors import EngineLost, InstanceGone
+from dynemo.link import PROTOCOL, Link
+from dynemo.messages import Delta, Envelope, Greeting, Load
+from dynemo.runtime.addresses import split_address
+from dynemo.runtime.heartbeat import Beat
+from dynemo.runtime.requests.memory import MemoryRequests
+from dynemo.runtime.requests.tcp import TcpRequests, tcp_intake
+from dynemo.runtime.responses.answering import answering
+from dynemo.runtime.responses.listen import listen
+from dynemo.runtime.strangers import MAX_STRANGERS
+from dynemo.wire.frames import HEADER, MAX_BODY, Frame, Kind
+
+_BEAT = Beat(ping=0.2, silence=0.6, idle=60)
+
+
+class Peer:
+    """A worker, or an ingress, made of frames."""
+
+    def __init__(self) -> None:
+        self.got: list[Frame] = []
+        self.is_closed = False
+        self.link = Link(lambda frames: self.got.extend(frames), self._close)
+
+    def _close(self, _: Exception | None) -> None:
+        self.is_closed = True
+
+    async def dial(self, address: str) -> None:
+        host, port = split_address(address)
+        await asyncio.get_running_loop().create_connection(lambda: self.link, host, port)
+
+    def greet(self, instance_id: str, key: bytes, protocol: int = PROTOCOL) -> None:
+        self.link.send(Kind.HELLO, 0, msgpack.encode(Greeting(protocol, instance_id, key)))
+
+    async def next(self, kind: Kind) -> Frame:
+        await until(lambda: any(frame.kind == kind for frame in self.got))
+        found = next(frame for frame in self.got if frame.kind == kind)
+        self.got.remove(found)
+        return found
+
+
+@asynccontextmanager
+async def _running(beat: Beat | None = None) -> AsyncIterator[tuple[Ingress, Worker]]:
+    """An ingress that listens on TCP and a worker that dials it; requests go through memory."""
+    requests, engine = MemoryRequests(), FakeEngine()
+    async with (
+        listen("127.0.0.1", beat=beat) as responses,
+        answering("w" * 32, engine, beat=beat) as answers,
+    ):
+        record = make_record("w" * 32)
+        async with requests.serve(record, answers.accept):
+            yield Ingress(responses, requests), Worker(record, answers, engine)
+
+
+def _address(ingress: Ingress) -> str:
+    return ingress.responses.reach.loopback
+
+
+@asynccontextmanager
+async def _undisturbed(beat: Beat | None = None) -> AsyncIterator[tuple[Ingress, Worker]]:
+    """A stream that was open before goes on after, and a new one is answered."""
+    async with _running(beat) as (ingress, worker):
+        remote = ingress.remote(worker.record)
+        worker.engine.delay = 0.01
+        async with aclosing(remote.generate(make_request(1, 60))) as deltas:
+            assert await anext(deltas) == Delta([1])
+            yield ingress, worker
+            assert await collect(deltas) == list(range(2, 61))
+        worker.engine.delay = 0
+        assert await collect(remote.generate(make_request(5, 3))) == [5, 6, 7]
+        assert len(worker.answering._all) == 1
+
+
+_GARBAGE = {
+    "noise": os.urandom(64 * 1024),
+    "http": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    "oversize": HEADER.pack(MAX_BODY + 1, Kind.HELLO, 0),
+    "large before HELLO": HEADER.pack(8192, Kind.HELLO, 0),
+    "unknown kind": HEADER.pack(0, 99, 1),
+    "DATA before HELLO": HEADER.pack(0, Kind.DATA, 1),
+    "OPEN before HELLO": HEADER.pack(0, Kind.OPEN, 1),
+    "PING before HELLO": HEADER.pack(0, Kind.PING, 0),
+    "empty HELLO": HEADER.pack(0, Kind.HELLO, 0),
+}
+
+
+@pytest.mark.parametrize("name", _GARBAGE)
+def test_garbage_closes_its_own_connection(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def body() -> None:
+        async with _undisturbed() as (ingress, _):
+            host, port = split_address(_address(ingress))
+            reader, writer = await asyncio.open_connection(host, port)
+            writer.write(_GARBAGE[name])
+            async with asyncio.timeout(2):
+                with suppress(ConnectionResetError):
+                    assert await reader.read() == b""
+            writer.close()
+
+    with caplog.at_level(logging.WARNING):
+        asyncio.run(body())
+    warnings = [r.getMessage() for r in caplog.records if r.name == "dynemo.responses"]
+    assert len(warnings) == 1
+    assert "127.0.0.1:" in warnings[0]
+
+
+@pytest.mark.parametrize("wrong", ["key", "protocol", "instance"])
+def test_a_wrong_hello_closes_its_own_connection(wrong: str) -> None:
+    async def body() -> None:
+        async with _undisturbed() as (ingress, _):
+            peer = Peer()
+            await peer.dial(_address(ingress))
+            peer.greet(
+                "" if wrong == "instance" else "x",
+                bytes(32) if wrong == "key" else ingress.responses.key,
+                PROTOCOL + (wrong == "protocol"),
+            )
+            await until(lambda: peer.is_closed)
+            assert not peer.got
+
+    asyncio.run(body())
+
+
+def test_a_peer_that_says_nothing_is_closed_and_many_of_them_shut_nobody_out() -> None:
+    async def body() -> None:
+        async with _running(_BEAT) as (ingress, worker):
+            host, port = split_address(_address(ingress))
+            quiet = [socket.create_connection((host, port)) for _ in range(MAX_STRANGERS + 50)]
+            assert await collect(ingress.remote(worker.record).generate(make_request())) == [
+                7, 8, 9, 10, 11,
+            ]  # fmt: skip
+            await until(lambda: not ingress.responses._strangers._links)
+            for sock in quiet:
+                sock.close()
+
+    asyncio.run(body())
+
+
+def test_a_token_that_is_unknown_or_another_instances_opens_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def body() -> None:
+        async with _undisturbed() as (ingress, worker):
+            promise = ingress.responses.promise(worker.record.instance.id)
+            peer = Peer()
+            await peer.dial(_address(ingress))
+            peer.greet("other", ingress.responses.key)
+            for stream, token in (
+                (promise.stream, promise.token),  # right, and not theirs
+                (promise.stream, bytes(16)),
+                (10_000, bytes(16)),
+                (1, b""),
+            ):
+                peer.link.send(Kind.OPEN, stream, token)
+                assert (await peer.next(Kind.ERROR)).stream == stream
+                peer.link.send(Kind.DATA, stream, msgpack.encode(Delta([666])))
+                peer.link.send(Kind.END, stream, msgpack.encode(Delta([666])))
+            assert not peer.is_closed
+            assert promise.stream in ingress.responses._awaited  # still to be had by the right one
+            promise.close()
+            peer.link.close()
+
+    with caplog.at_level(logging.WARNING):
+        asyncio.run(body())
+    assert len(caplog.records) == 1  # once a connection
+    assert "token" in caplog.text
+
+
+def test_a_replayed_token_opens_nothing_and_ends_nothing() -> None:
+    async def body() -> None:
+        tokens: list[Envelope] = []
+        async with _undisturbed() as (ingress, worker):
+            accept = worker.answering.accept
+
+            async def spying(body: bytes) -> None:
+                tokens.append(msgpack.decode(body, type=Envelope))
+                await accept(body)
+
+            assert isinstance(ingress.requests, MemoryRequests)
+            ingress.requests._handlers[worker.record.instance.id] = spying
+            remote = ingress.remote(worker.record)
+            async with aclosing(remote.generate(make_request(1, 60))) as deltas:
+                assert await anext(deltas) == Delta([1])
+                # On another connection, as the same instance, and on its own.
+                peer = Peer()
+                await peer.dial(_address(ingress))
+                peer.greet(worker.record.instance.id, ingress.responses.key)
+                peer.link.send(Kind.OPEN, tokens[0].stream, tokens[0].token)
+                assert (await peer.next(Kind.ERROR)).stream == tokens[0].stream
+                for outgoing in worker.answering._all:
+                    outgoing.link.send(Kind.OPEN, tokens[0].stream, tokens[0].token)
+                peer.link.close()
+                assert await collect(deltas) == list(range(2, 61))
+            peer = Peer()
+            await peer.dial(_address(ingress))
+            peer.greet(worker.record.instance.id, ingress.responses.key)
+            peer.link.send(Kind.OPEN, tokens[0].stream, tokens[0].token)
+            await peer.next(Kind.ERROR)
+            peer.link.close()
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize(
+    ("kind", "stream", "body"),
+    [
+        (Kind.REQUEST, 1, b""),
+        (Kind.CANCEL, 99, b"x"),
+        (Kind.PONG, 0, b"\xc1"),
+        (Kind.DATA, 99, b"\xc1"),
+        (Kind.HELLO, 5, b""),
+        (Kind.END, 0, b""),
+    ],
+)
+def test_a_frame_out_of_place_is_dropped(kind: Kind, stream: int, body: bytes) -> None:
+    async def main() -> None:
+        async with _undisturbed() as (ingress, _):
+            peer = Peer()
+            await peer.dial(_address(ingress))
+            peer.greet("other", ingress.responses.key)
+            await peer.next(Kind.PING)
+            peer.link.send(kind, stream, body)
+            await asyncio.sleep(0.05)
+            assert not peer.is_closed
+            peer.link.send(Kind.PONG, 0, msgpack.encode(Load(3, 2, 0.5)))
+            await until(lambda: ingress.responses.load_of("other") == Load(3, 2, 0.5))
+            peer.link.close()
+
+    asyncio.run(main())
+
+
+def test_a_broken_answer_loses_its_own_stream_alone() -> None:
+    async def body() -> None:
+        async with _undisturbed() as (ingress, worker):
+            remote = ingress.remote(worker.record)
+            deltas = remote.generate(make_request(1, 500))
+            await anext(deltas)
+            for outgoing in worker.answering._all:
+                outgoing.link.send(Kind.DATA, 2, b"\xc1 not msgpack")
+            with pytest.raises(EngineLost, match="broke the protocol"):
+                await collect(deltas)
+            await until(lambda: worker.engine.running == 1)
+
+    asyncio.run(body())
+
+
+def test_frames_out_of_place_at_the_worker_are_dropped() -> None:
+    async def body() -> None:
+        async with _undisturbed() as (ingress, worker):
+            connection = next(iter(ingress.responses._workers[worker.record.instance.id]))
+            for kind in Kind:
+                for stream in (0, 4242):
+                    if kind is not Kind.PING:
+                        connection.link.send(kind, stream, b"\xc1")
+            await asyncio.sleep(0.05)
+            assert connection.link.is_open
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize("side", ["worker", "ingress"])
+def test_a_silent_peer_is_noticed_by_its_heartbeats(side: str) -> None:
+    """The other end of the socket is open, and takes what is sent, but says nothing any more."""
+
+    async def body() -> None:
+        async with _running(_BEAT) as (ingress, worker):
+            worker.engine.hold = True
+            deltas = ingress.remote(worker.record).generate(make_request())
+            await anext(deltas)
+            (outgoing,) = worker.answering._all
+            (incoming,) = ingress.responses._workers[worker.record.instance.id]
+            frozen = outgoing.link if side == "worker" else incoming.link
+            frozen.heard = float("inf")  # it does not count the silence that it keeps
+            frozen.send = lambda *_: None  # type: ignore[method-assign]
+            frozen._on_frames = lambda _: None
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            async with asyncio.timeout(3):
+                with pytest.raises(EngineLost):
+                    await anext(deltas)
+                await until(lambda: worker.engine.running == 0)
+            assert loop.time() - began > 0.3
+
+    asyncio.run(body())
+
+
+def test_a_worker_that_wakes_up_late_finds_its_token_gone() -> None:
+    async def body() -> None:
+        async with _running() as (ingress, worker):
+            ingress.responses.open_seconds = 0.1
+            late: list[bytes] = []
+
+            async def sleeping(body: bytes) -> None:
+                late.append(body)
+
+            assert isinstance(ingress.requests, MemoryRequests)
+            ingress.requests._handlers[worker.record.instance.id] = sleeping
+            worker.engine.hold = True
+            with pytest.raises(EngineLost, match="did not answer in"):
+                await anext(ingress.remote(worker.record).generate(make_request()))
+            await worker.answering.accept(late[0])
+            await until(lambda: worker.engine.closed == 1 and not worker.answering.running)
+
+    asyncio.run(body())
+
+
+def test_an_ingress_that_cannot_be_reached_is_told_where_it_was_looked_for() -> None:
+    async def body() -> None:
+        async with _running() as (ingress, worker):
+            ingress.responses.reach = type(ingress.responses.reach)(["127.0.0.1:1"], "")
+            with pytest.raises(Exception, match=r"cannot reach .*127\.0\.0\.1:1.*--advertise"):
+                await anext(ingress.remote(worker.record).generate(make_request()))
+            assert not worker.answering.running
+
+    asyncio.run(body())
+
+
+# The worker's own port, of the TCP request plane.
+
+
+@asynccontextmanager
+async def _called(
+    beat: Beat | None = None,
+) -> AsyncIterator[tuple[Ingress, Worker]]:
+    engine = FakeEngine()
+    async with (
+        listen("127.0.0.1", beat=beat) as responses,
+        answering("w" * 32, engine, beat=beat) as answers,
+        tcp_intake(answers) as intake,
+    ):
+        record = make_record("w" * 32, intake)
+        async with intake.serve(record, answers.accept):
+            yield Ingress(responses, TcpRequests(responses)), Worker(record, answers, engine)
+
+
+@pytest.mark.parametrize("name", _GARBAGE)
+def test_garbage_at_the_workers_port_closes_its_own_connection(name: str) -> None:
+    async def body() -> None:
+        async with _called() as (ingress, worker):
+            remote = ingress.remote(worker.record)
+            worker.engine.delay = 0.01
+            async with aclosing(remote.generate(make_request(1, 30))) as deltas:
+                await anext(deltas)
+                peer = Peer()
+                await peer.dial(worker.record.loopback)
+                assert peer.link._transport is not None
+                peer.link._transport.write(_GARBAGE[name])
+                await until(lambda: peer.is_closed)
+                assert await collect(deltas) == list(range(2, 31))
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize("wrong", ["key", "instance", "record"])
+def test_the_worker_takes_no_request_without_its_key(wrong: str) -> None:
+    async def body() -> None:
+        async with _called() as (ingress, worker):
+            if wrong == "record":
+                worker.record = make_record("w" * 32)  # names no address
+            else:
+                peer = Peer()
+                await peer.dial(worker.record.loopback)
+                key = bytes(32) if wrong == "key" else bytes.fromhex(worker.record.key)
+                peer.greet("w" * 32 if wrong == "key" else "other", key)
+                peer.link.send(Kind.OPEN, 1, b"")
+                await until(lambda: peer.is_closed)
+                assert not peer.got
+                return
+            with pytest.raises(InstanceGone):
+                await anext(ingress.remote(worker.record).generate(make_request()))
+
+    asyncio.run(body())
+
+
+def test_an_envelope_that_does_not_decode_is_refused() -> None:
+    async def body() -> None:
+        async with _running() as (ingress, worker):
+            with pytest.raises(Exception, match="does not decode"):
+                await worker.answering.accept(b"\xc1")
+            assert await collect(ingress.remote(worker.record).generate(make_request(1, 2)))
+
+    asyncio.run(body())
