@@ -68,7 +68,7 @@ async def _until_stopped(ready: Ready) -> Instance:
     assert task is not None
     loop.add_signal_handler(signal.SIGTERM, task.cancel)
     try:
-        return await ready
+        return await asyncio.shield(ready)
     finally:
         loop.remove_signal_handler(signal.SIGTERM)
 
@@ -116,7 +116,8 @@ async def _http(run: Run, pipeline: Pipeline, ready: Ready, listener: socket.soc
 
     async def announce() -> None:
         try:
-            print(_greeting(run.card.name, await ready, listener), file=sys.stderr)
+            instance = await asyncio.shield(ready)
+            print(_greeting(run.card.name, instance, listener), file=sys.stderr)
         except DynemoError:
             stop.set()
 
@@ -125,6 +126,7 @@ async def _http(run: Run, pipeline: Pipeline, ready: Ready, listener: socket.soc
         await serve(build_app(pipeline), listener=listener, grace=run.config.grace, stop=stop)
     finally:
         announcing.cancel()
+        await asyncio.wait([announcing])
     if ready.done() and (problem := ready.exception()) is not None:
         raise problem
     return 0

@@ -58,10 +58,6 @@ def spawn(spec: EngineSpec, python: str = sys.executable) -> Child:
 def discard(child: Child) -> None:
     """Ends a child that nobody has connected to."""
     child.sock.close()
-    assert child.process.stdin is not None
-    assert child.process.stdout is not None
-    child.process.stdin.close()
-    child.process.stdout.close()
     kill(child)
 
 
@@ -69,6 +65,9 @@ def kill(child: Child) -> int:
     """Ends what is left of the child's process group, and its folder. The child's exit code."""
     with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS refuses for a zombie
         os.killpg(child.process.pid, signal.SIGKILL)
+    for pipe in (child.process.stdin, child.process.stdout):
+        assert pipe is not None
+        pipe.close()
     code = child.process.wait()
     shutil.rmtree(child.workdir, ignore_errors=True)
     return code

@@ -16,6 +16,7 @@ from dynemo.runtime.streams import Asker
 log = logging.getLogger("dynemo.engine")
 
 _PING_SECONDS = 2.0
+_MOST_UNANSWERED = 5
 _GRACE = 5.0  # seconds for an engine to end in order
 _BACKOFF = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
 _STEADY_SECONDS = 60.0  # an engine that ran this long starts anew at the first step of the backoff
@@ -30,7 +31,8 @@ class LocalInstance:
 
     @property
     def instance(self) -> Instance | None:
-        return self._asker.greeted.result() if self._asker is not None else None
+        asker = self._asker  # a thread that prepares a long prompt reads it too
+        return asker.greeted.result() if asker is not None else None
 
     @property
     def load(self) -> Load:
@@ -53,48 +55,75 @@ class LocalInstance:
         failures = 0
         while True:
             started = time.monotonic()
-            reason = await self._live(child, ready)
-            if ready.exception() is not None:
+            problem = await self._live(child, ready)
+            if not ready.done():
+                ready.set_exception(problem)
                 return
-            failures = 0 if time.monotonic() - started > _STEADY_SECONDS else failures
-            delay = _BACKOFF[min(failures, len(_BACKOFF) - 1)]
-            failures += 1
-            self._trouble = f"{reason}; starting it again"
-            log.error("%s; starting it again in %.1f s", reason, delay)
-            await asyncio.sleep(delay)
-            child = respawn()
+            if time.monotonic() - started > _STEADY_SECONDS:
+                failures = 0
+            next_child = None
+            while next_child is None:
+                delay = _BACKOFF[min(failures, len(_BACKOFF) - 1)]
+                failures += 1
+                self._trouble = f"{problem} Starting it again."
+                log.error("%s Starting it again in %.1f s.", problem, delay)
+                await asyncio.sleep(delay)
+                try:
+                    next_child = respawn()
+                except OSError as error:
+                    problem = EngineLost(f"The engine cannot be started: {error.strerror}.")
+            child = next_child
 
-    async def _live(self, child: Child, ready: "Ready") -> str:
-        """One child's life. Returns why it ended."""
-        loop = asyncio.get_running_loop()
+    async def _live(self, child: Child, ready: "Ready") -> DynemoError:
+        """One child's life, to its end. Why it ended, as a sentence."""
         lost = asyncio.Event()
         tail: deque[str] = deque(maxlen=20)
         asker = Asker(lost.set)
-        await loop.create_unix_connection(lambda: asker.link, sock=child.sock)
-        await loop.connect_read_pipe(lambda: _Lines(tail), child.process.stdout)
         problem: DynemoError | None = None
+        pipe: asyncio.BaseTransport | None = None
         try:
-            instance = await asker.greeted
+            loop = asyncio.get_running_loop()
+            await loop.create_unix_connection(lambda: asker.link, sock=child.sock)
+            pipe, _ = await loop.connect_read_pipe(lambda: _Lines(tail), child.process.stdout)
+            instance = await asyncio.shield(asker.greeted)
             self._asker = asker
             if not ready.done():
                 ready.set_result(instance)
-            while not lost.is_set():
-                asker.ping()
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(lost.wait(), _PING_SECONDS)
+            await _watch(asker, lost)
         except DynemoError as error:
             problem = error
+        except OSError as error:
+            problem = EngineLost(f"The engine cannot be reached: {error.strerror}.")
         finally:
             self._asker = None
             asker.link.close()
-            code = await _end(child, _GRACE if asker.is_greeted else 0.0)
-        reason = str(problem) if problem is not None else ""
-        if problem is None or isinstance(problem, EngineLost):
-            reason = f"the engine ended with {_exit(code)}{_last_words(tail)}"
-            problem = EngineLost(f"{reason[0].upper()}{reason[1:]}")
-        if not ready.done():
-            ready.set_exception(problem)
-        return reason
+            is_orderly = asker.is_greeted and not isinstance(problem, _EngineHangs)
+            code = await _end(child, _GRACE if is_orderly else 0.0)
+            if pipe is not None:
+                pipe.close()
+        if problem is None or type(problem) is EngineLost:
+            return EngineLost(f"The engine ended with {_exit(code)}{_last_words(tail)}.")
+        return problem
+
+
+class _EngineHangs(EngineLost):
+    """It lives, and says nothing any more."""
+
+
+async def _watch(asker: Asker, lost: asyncio.Event) -> None:
+    """Returns when the connection is lost. Raises _EngineHangs when the host falls silent.
+
+    Counts pings and not seconds: a runner that was stopped itself must not blame the host.
+    """
+    unanswered = 0
+    while not lost.is_set():
+        pinged = time.monotonic()
+        asker.ping()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(lost.wait(), _PING_SECONDS)
+        unanswered = 0 if asker.link.heard >= pinged else unanswered + 1
+        if unanswered >= _MOST_UNANSWERED and not lost.is_set():
+            raise _EngineHangs(f"The engine has said nothing for {unanswered * _PING_SECONDS:g} s.")
 
 
 Ready = asyncio.Future[Instance]
@@ -111,6 +140,7 @@ async def local_instance(
     local = LocalInstance()
     ready: Ready = asyncio.get_running_loop().create_future()
     task = asyncio.create_task(local.keep(child, respawn, ready), name="engine")
+    await asyncio.sleep(0)  # from its first step on it owns the child, and ends it
     try:
         yield local, ready
     finally:

@@ -174,12 +174,15 @@ class Asker(Streams):
     def __init__(self, on_lost: Callable[[], None]) -> None:
         super().__init__("The engine")
         self.greeted: asyncio.Future[Instance] = asyncio.get_running_loop().create_future()
+        # Seen, also when whoever waited for it has gone.
+        self.greeted.add_done_callback(lambda greeted: greeted.cancelled() or greeted.exception())
         self._tell_lost = on_lost
         self._numbers = count(1)
 
     @property
     def is_greeted(self) -> bool:
-        return self.greeted.done() and self.greeted.exception() is None
+        done = self.greeted.done() and not self.greeted.cancelled()
+        return done and self.greeted.exception() is None
 
     async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
         """See `Answerer.generate`."""

@@ -1,0 +1,137 @@
+"""The engine host's life, with the real host and the echo engine."""
+
+import asyncio
+import os
+import signal
+import sys
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+
+from dynemo.errors import EngineLost, Unavailable, UsageError
+from dynemo.messages import EngineSpec, Request, Sampling
+from dynemo.runtime import local as module
+from dynemo.runtime.child import Child, spawn
+from dynemo.runtime.local import LocalInstance, local_instance
+
+ECHO = EngineSpec(engine="echo", model="", workdir="")
+LONG = Request(id="r", token_ids=list(range(5000)), prompt="", max_tokens=5000, sampling=Sampling())
+
+
+class Spawner:
+    """Starts echo hosts and remembers them; may fail first."""
+
+    def __init__(self, failures: int = 0) -> None:
+        self.children: list[Child] = []
+        self.failures = failures
+
+    def __call__(self) -> Child:
+        if self.failures:
+            self.failures -= 1
+            raise OSError(24, "Too many open files")
+        self.children.append(spawn(ECHO))
+        return self.children[-1]
+
+
+def _is_gone(child: Child) -> bool:
+    return child.process.returncode is not None and not child.workdir.exists()
+
+
+async def _back(local: LocalInstance, seconds: float = 10) -> None:
+    for _ in range(int(seconds / 0.02)):
+        if local.instance is not None:
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError(local.trouble)
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.01, 0.1])
+def test_leaving_before_it_has_loaded_ends_the_child(delay: float) -> None:
+    spawner = Spawner()
+
+    async def body() -> None:
+        async with local_instance(spawner(), spawner):
+            await asyncio.sleep(delay)
+
+    asyncio.run(body())
+    assert _is_gone(spawner.children[0])
+
+
+def test_a_wait_for_it_that_is_cancelled_still_ends_the_child() -> None:
+    spawner = Spawner()
+
+    async def body() -> None:
+        async with local_instance(spawner(), spawner) as (_, ready):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(ready), 0.001)
+
+    asyncio.run(body())
+    assert _is_gone(spawner.children[0])
+
+
+def test_a_killed_host_breaks_its_streams_and_is_started_again() -> None:
+    spawner = Spawner()
+
+    async def body() -> None:
+        async with local_instance(spawner(), spawner) as (local, ready):
+            await ready
+            async with aclosing(local.generate(LONG)) as deltas:
+                await anext(deltas)
+                os.kill(spawner.children[0].process.pid, signal.SIGKILL)
+                with pytest.raises(EngineLost):
+                    async for _ in deltas:
+                        pass
+            await asyncio.sleep(0.05)
+            with pytest.raises(Unavailable):
+                local.generate(LONG)
+            assert "SIGKILL" in local.trouble
+            spawner.failures = 2  # it cannot be started at once
+            await _back(local)
+
+    asyncio.run(body())
+    assert len(spawner.children) == 2
+    assert all(map(_is_gone, spawner.children))
+
+
+def test_a_host_that_falls_silent_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PING_SECONDS", 0.05)
+    spawner = Spawner()
+
+    async def body() -> None:
+        async with local_instance(spawner(), spawner) as (local, ready):
+            await ready
+            first = spawner.children[0].process.pid
+            os.kill(first, signal.SIGSTOP)
+            while local.instance is not None:  # noqa: ASYNC110 (nobody tells)
+                await asyncio.sleep(0.02)
+            assert "said nothing" in local.trouble or local.trouble == "loading"
+            await _back(local)
+
+    asyncio.run(body())
+    assert all(map(_is_gone, spawner.children))
+
+
+def test_a_host_that_cannot_start_says_why() -> None:
+    spec = EngineSpec(engine="echo", model="", workdir="", options=["--nope"])
+
+    async def body() -> None:
+        async with local_instance(spawn(spec), lambda: spawn(spec)) as (_, ready):
+            await ready
+
+    with pytest.raises(UsageError, match="--nope"):
+        asyncio.run(body())
+
+
+def test_an_interpreter_without_the_engine_says_its_last_words(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    python.chmod(0o755)
+
+    async def body() -> None:
+        make = spawn(ECHO, str(python))
+        async with local_instance(make, lambda: spawn(ECHO, str(python))) as (_, ready):
+            await ready
+
+    with pytest.raises(EngineLost, match="No module named 'msgspec'"):
+        asyncio.run(body())
