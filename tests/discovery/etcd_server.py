@@ -1,6 +1,7 @@
 """A real etcd on free ports, with its data in a temporary folder."""
 
 import contextlib
+import os
 import shutil
 import socket
 import subprocess
@@ -11,21 +12,25 @@ from pathlib import Path
 
 import pytest
 
+#: etcd waits for the disk with each write, which on a busy one takes seconds.
+_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
 
 class EtcdServer:
     """`options` are flags of etcd's own, besides those that it always needs."""
 
-    def __init__(self, **options: str) -> None:
+    def __init__(self, scheme: str = "http", **options: str) -> None:
+        self._scheme = scheme
         self._options = {name.replace("_", "-"): value for name, value in options.items()}
-        self._data = Path(tempfile.mkdtemp(prefix="dynemo-etcd-"))
+        self.data = Path(tempfile.mkdtemp(prefix="dynemo-etcd-", dir=_MEMORY))
         self._port, self._peer_port = _free_ports(2)
         self.address = f"127.0.0.1:{self._port}"
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        client, peer = f"http://{self.address}", f"http://127.0.0.1:{self._peer_port}"
+        client, peer = f"{self._scheme}://{self.address}", f"http://127.0.0.1:{self._peer_port}"
         options = {
-            "data-dir": self._data,
+            "data-dir": self.data,
             "listen-client-urls": client,
             "advertise-client-urls": client,
             "listen-peer-urls": peer,
@@ -60,12 +65,12 @@ class EtcdServer:
 
     def forget(self) -> None:
         """Loses the data of a server that was killed."""
-        shutil.rmtree(self._data)
-        self._data.mkdir(mode=0o700)
+        shutil.rmtree(self.data)
+        self.data.mkdir(mode=0o700)
 
     def close(self) -> None:
         self.kill()
-        shutil.rmtree(self._data, ignore_errors=True)
+        shutil.rmtree(self.data, ignore_errors=True)
 
 
 def _free_ports(count: int) -> list[int]:

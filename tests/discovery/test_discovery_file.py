@@ -1,5 +1,6 @@
 import os
 from contextlib import AbstractAsyncContextManager
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -12,22 +13,32 @@ from dynemo.runtime.discovery.file import open_file
 
 
 class FileRealm:
+    """A link to the folder, which can be turned elsewhere in one step."""
+
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._turns = count()
+        self._turn(self._new_folder())
 
     def open(self, lease_ttl: float = TTL) -> AbstractAsyncContextManager[Discovery]:
         return open_file(self.path, lease_ttl=lease_ttl)
 
     def go_away(self) -> None:
-        self.path.rename(self.path.with_name("gone"))
-        self.path.write_text("in the way")
+        self._folder = self.path.resolve()
+        self._turn(self.path.with_name("nowhere") / "at" / "all")
 
     async def come_back(self, *, with_data: bool = True) -> None:
-        self.path.unlink()
-        if with_data:
-            self.path.with_name("gone").rename(self.path)
-        else:
-            self.path.mkdir(mode=0o700)
+        self._turn(self._folder if with_data else self._new_folder())
+
+    def _new_folder(self) -> Path:
+        folder = self.path.with_name(f"folder-{next(self._turns)}")
+        folder.mkdir(mode=0o700)
+        return folder
+
+    def _turn(self, target: Path) -> None:
+        link = self.path.with_name("link")
+        link.symlink_to(target)
+        link.replace(self.path)
 
 
 class TestFile(DiscoveryContract, ProcessContract):
@@ -50,15 +61,15 @@ class TestFile(DiscoveryContract, ProcessContract):
                 assert await seen.until(lambda: not seen.state) < TTL / 2
 
     @in_loop
-    async def test_only_the_owner_may_look(self, realm: Realm, tmp_path: Path) -> None:
-        async with realm.open() as found:
+    async def test_only_the_owner_may_look(self, tmp_path: Path) -> None:
+        async with open_file(tmp_path / "new") as found:
             await found.put("/dynemo/a", b"1")
-            for path in (tmp_path / "discovery").rglob("*"):
-                if path.is_dir():
-                    assert path.stat().st_mode & 0o077 == 0
-        os.chmod(tmp_path / "discovery", 0o755)
+            folders = [path for path in (tmp_path / "new").rglob("*") if path.is_dir()]
+            assert folders
+            assert all(path.stat().st_mode & 0o077 == 0 for path in folders)
+        os.chmod(tmp_path / "new", 0o755)
         with pytest.raises(UsageError, match="0700"):
-            async with realm.open():
+            async with open_file(tmp_path / "new"):
                 pass
 
     @in_loop

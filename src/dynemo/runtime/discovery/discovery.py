@@ -44,8 +44,8 @@ class Discovery:
     async def put(self, key: str, value: bytes) -> None:
         """Registers `key` until `remove`, or until this process leaves.
 
-        Raises Unavailable when it could not be written within seconds; it is then written once
-        the store is back, unless it is removed before.
+        Raises Unavailable when it could not be written within half the lease's time (at least
+        2 s); it is then written once the store is back, unless it is removed before.
         """
         await self._ours.ask(key, Entry(value))
 
@@ -70,8 +70,7 @@ class Discovery:
     async def remove(self, key: str) -> None:
         """Takes back what `put` or `claim` registered; nothing happens when that is not there.
 
-        Raises Unavailable when that took more than seconds; it is still done once the store is
-        back.
+        Raises Unavailable like `put`; it is still done once the store is back.
         """
         for name in (key, self._claim_of(key)):
             if name in self._ours:

@@ -173,14 +173,15 @@ async def open_etcd(
     connection = Connection(settings)
     try:
         store = EtcdStore(connection)
-        await _reach(store, wait, _REACH_SECONDS / len(settings.endpoints))
+        await _reach(store, wait, _REACH_SECONDS / len(settings.endpoints), connection.is_secure)
         async with discovering(store, lease_ttl) as found:
             yield found
     finally:
         await connection.close()
 
 
-async def _reach(store: EtcdStore, wait: float, seconds: float) -> None:
+async def _reach(store: EtcdStore, wait: float, seconds: float, is_secure: bool) -> None:
+    problem = Unavailable(f"{store.name} does not answer.")
     try:
         async with asyncio.timeout(max(wait, _REACH_SECONDS)):
             while True:
@@ -189,13 +190,16 @@ async def _reach(store: EtcdStore, wait: float, seconds: float) -> None:
                     return
                 except Refused as error:
                     raise UsageError(str(error)) from None
-                except Unavailable:
+                except Unavailable as error:
+                    problem = error
                     if not wait:
                         break
                 await asyncio.sleep(_RETRY_SECONDS)
     except TimeoutError:
         pass
+    # gRPC's words are needed for what can be wrong with TLS, and for nothing else.
+    reason = str(problem) if is_secure else f"{store.name} does not answer."
     raise UsageError(
-        f"{store.name} does not answer. Start one with `dynemo-run services up`, name another with "
+        f"{reason} Start one with `dynemo-run services up`, name another with "
         "--etcd, or use --discovery file on one host."
     )

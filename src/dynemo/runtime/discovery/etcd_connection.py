@@ -6,6 +6,7 @@ no TLS, no second endpoint and no paging, and its watcher can end without tellin
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,6 +64,8 @@ class Connection:
     """Makes each call at the endpoint that answered last, and at the next one when it does not."""
 
     def __init__(self, settings: EtcdSettings) -> None:
+        # gRPC writes to stderr what it also raises, and only this variable keeps it from that.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         from aetcd import rpc  # type: ignore[import-untyped]  # costs 0.2 s
 
         self.rpc: Any = rpc
@@ -73,6 +76,10 @@ class Connection:
         self._channels: dict[int, Any] = {}
         self._streams: set[Any] = set()
         self._token = ""
+
+    @property
+    def is_secure(self) -> bool:
+        return self._credentials is not None
 
     @property
     def name(self) -> str:
@@ -138,10 +145,10 @@ class Connection:
     def _stub(self, stub: str) -> Any:
         channel = self._channels.get(self._at)
         if channel is None:
-            target, is_secure = self._targets[self._at], self._credentials is not None
+            target = self._targets[self._at]
             channel = (
                 self.rpc.secure_channel(target, self._credentials, options=_OPTIONS)
-                if is_secure
+                if self.is_secure
                 else self.rpc.insecure_channel(target, options=_OPTIONS)
             )
             self._channels[self._at] = channel

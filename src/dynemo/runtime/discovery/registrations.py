@@ -21,7 +21,7 @@ from dynemo.runtime.discovery.base import LeaseLost, Store
 log = logging.getLogger("dynemo.discovery")
 
 RETRY_SECONDS = 0.25
-_WRITE_SECONDS = 5.0  # that a caller waits for its key to be written
+_WRITE_SECONDS = 2.0  # that a caller waits for its key; with a longer lease, half of that
 _LEAVE_SECONDS = 2.0
 _AT_ONCE = 32  # writes in flight
 
@@ -64,7 +64,7 @@ class Registrations:
     async def ask(self, key: str, entry: Entry) -> None:
         self.replace(key, entry)
         try:
-            async with asyncio.timeout(_WRITE_SECONDS):
+            async with asyncio.timeout(max(_WRITE_SECONDS, self._ttl / 2)):
                 await entry.tried.wait()
         except TimeoutError:
             why = self.trouble or f"{self._store.name} does not answer."
@@ -82,6 +82,8 @@ class Registrations:
             try:
                 if self._entries:  # who only watches needs no lease
                     await self._renew()
+                if self.trouble:
+                    log.info("discovery is back")
                 self.trouble = ""
             except Unavailable as error:
                 if not self.trouble:
