@@ -26,7 +26,8 @@ def main(argv: Sequence[str]) -> int:
     """Runs the command; returns the exit code. A mistake is one sentence on standard error."""
     if sys.stdout is None or sys.stdin is None:  # closed by whoever started us
         return 2
-    is_loud = any(word.startswith("-vv") for word in argv)
+    flags = [word for word in argv if word.startswith("-v")]
+    is_loud = sum(word.count("v") for word in flags) >= 2
     try:
         if argv and argv[0] in COMMANDS:
             from dynemo.commands.dispatch import run_command

@@ -297,3 +297,14 @@ def test_lifespan_and_websockets() -> None:
         {"type": "lifespan.shutdown.complete"},
         {"type": "websocket.close", "code": 1000},
     ]
+
+
+def test_a_page_of_another_site_may_not_ask() -> None:
+    app = make_app(FakePipeline())
+
+    async def post(origin: str) -> int:
+        headers = {"host": "h:1", "origin": origin}
+        return (await call(app, "POST", CHAT, chat_body(), headers=headers)).status
+
+    assert asyncio.run(post("http://h:1")) == 200
+    assert asyncio.run(post("http://e.test")) == 403

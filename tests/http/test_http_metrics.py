@@ -84,7 +84,7 @@ def test_tokens_that_come_together_are_one_observation_of_their_mean() -> None:
     ask(app)
     got = scrape(app)
     assert got['dynemo_inter_token_latency_seconds_count{model="demo"}'] == 1
-    assert 0.009 < got['dynemo_inter_token_latency_seconds_sum{model="demo"}'] < 0.04
+    assert got['dynemo_inter_token_latency_seconds_sum{model="demo"}'] > 0.009
     assert got['dynemo_output_tokens_total{model="demo"}'] == 5
 
 

@@ -215,3 +215,10 @@ def test_a_message_that_cannot_be_honoured_names_its_place(message: Any, param: 
     with pytest.raises(RequestError) as caught:
         ask(messages=[USER, message])
     assert caught.value.param == param
+
+
+def test_a_part_of_text_with_something_else_in_it_is_refused() -> None:
+    part = {"type": "text", "text": "hi", "image_url": {"url": "x"}}
+    with pytest.raises(UnsupportedField) as caught:
+        ask(messages=[{"role": "user", "content": [part]}])
+    assert caught.value.param == "messages[0].content[0].image_url"

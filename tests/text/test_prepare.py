@@ -120,3 +120,21 @@ def test_no_messages_is_an_error_of_the_request() -> None:
 def test_defaults_never_bring_messages() -> None:
     defaults = structs.replace(_ask("default"), max_tokens=4)
     assert merged(_ask("mine"), defaults) == _ask("mine", max_tokens=4)
+
+
+class Counting(Bytes):
+    """Remembers the longest text that it was given."""
+
+    longest = 0
+
+    def encode(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        self.longest = max(self.longest, len(text))
+        return super().encode(text, add_special=add_special, parse_special=parse_special)
+
+
+def test_a_prompt_that_cannot_fit_is_not_tokenized_whole() -> None:
+    tokenizer = Counting()
+    card = Card("m", "llama", tokenizer, ChatTemplate(TEMPLATE), ())
+    with pytest.raises(ContextLengthExceeded, match=r"20 tokens.* more than \d+ tokens"):
+        prepare(_ask("x" * 1_000_000), card, INSTANCE, "r")
+    assert tokenizer.longest < 10_000

@@ -46,5 +46,9 @@ class Echo:
 async def open_engine(spec: EngineSpec) -> AsyncIterator[Echo]:
     if spec.options:
         raise UsageError(f"echo has no options of its own, but got {spec.options[0]!r} after `--`.")
-    delay = float(os.environ.get(_DELAY, "10")) / 1000
+    word = os.environ.get(_DELAY, "10")
+    try:
+        delay = float(word) / 1000
+    except ValueError:
+        raise UsageError(f"{_DELAY} is a number of milliseconds, not {word!r}.") from None
     yield Echo(spec.context_length or _DEFAULT_CONTEXT, delay)

@@ -14,7 +14,7 @@ from typing import Any
 
 from msgspec import Struct, json
 
-from dynemo.engines.llama_cpp_params import common_params
+from dynemo.engines.llama_cpp_params import common_params, device_name
 from dynemo.engines.llama_cpp_wire import get, post
 from dynemo.errors import EngineError, EngineNotInstalled
 from dynemo.messages import (
@@ -62,6 +62,8 @@ class _Event(Struct, rename={"cached": "timings/cache_n"}):
 
 class _Slot(Struct):
     is_processing: bool
+    n_ctx: int
+    n_prompt_tokens: int = 0  #: of the prompt and what was generated
 
 
 _decode_event = json.Decoder(_Event).decode
@@ -69,11 +71,11 @@ _decode_slots = json.Decoder(list[_Slot]).decode
 
 
 class LlamaCpp:
-    device = "cpu"
     capabilities = _CAPABILITIES
 
-    def __init__(self, path: str, version: str, context_length: int, slots: int) -> None:
-        self.version = version
+    def __init__(self, path: str, device: str, context_length: int, slots: int) -> None:
+        self.version = metadata.version("xllamacpp")
+        self.device = device
         self.context_length = context_length
         self.slots = slots
         self._path = path
@@ -105,7 +107,9 @@ class LlamaCpp:
     async def load(self) -> Load:
         slots = _decode_slots(await get(self._path, "/slots"))
         running = sum(slot.is_processing for slot in slots)
-        return Load(running=running, waiting=self._waiting, kv_use=running / len(slots))
+        used = sum(slot.n_prompt_tokens for slot in slots if slot.is_processing)
+        kv_use = used / sum(slot.n_ctx for slot in slots)
+        return Load(running=running, waiting=self._waiting, kv_use=kv_use)
 
 
 class _Sequence:
@@ -196,10 +200,10 @@ async def open_engine(spec: EngineSpec) -> AsyncIterator[LlamaCpp]:
     try:
         server = await asyncio.to_thread(xllamacpp.Server, params)
     except RuntimeError as error:
-        raise EngineError(f"llama.cpp could not load {spec.model}: {error}.") from error
+        raise EngineError(f"llama.cpp could not load {spec.model} (-vv shows its log).") from error
     try:
         slots = _decode_slots(await get(path, "/slots"))
         context = params.n_ctx // len(slots)
-        yield LlamaCpp(path, metadata.version("xllamacpp"), context, len(slots))
+        yield LlamaCpp(path, device_name(params), context, len(slots))
     finally:
         del server

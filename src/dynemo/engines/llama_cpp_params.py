@@ -16,11 +16,11 @@ _KV_SHARE = 0.25
 
 #: llama-server's names for what may follow `--`: the parameter they set, and how it is read.
 _OPTIONS: dict[str, tuple[str, str]] = {
-    "--parallel": ("n_parallel", "int"),
+    "--parallel": ("n_parallel", "count"),
     "--batch-size": ("n_batch", "int"),
     "--ubatch-size": ("n_ubatch", "int"),
-    "--threads": ("cpuparams.n_threads", "int"),
-    "--threads-batch": ("cpuparams_batch.n_threads", "int"),
+    "--threads": ("cpuparams.n_threads", "count"),
+    "--threads-batch": ("cpuparams_batch.n_threads", "count"),
     "--gpu-layers": ("n_gpu_layers", "int"),
     "--main-gpu": ("main_gpu", "int"),
     "--cache-ram": ("cache_ram_mib", "int"),
@@ -76,6 +76,15 @@ def _slots(context: int, kv_bytes_per_token: int) -> int:
     return max(1, min(_MOST_SLOTS, affordable))
 
 
+def device_name(params: Any) -> str:
+    """Where the layers are: `cpu`, or the first accelerator that this build knows (`metal`)."""
+    import xllamacpp
+
+    cpu = xllamacpp.ggml_backend_dev_type.GGML_BACKEND_DEVICE_TYPE_CPU
+    others = [d["name"].lower() for d in xllamacpp.get_device_info() if d["type"] != cpu]
+    return others[0] if others and params.n_gpu_layers != 0 else "cpu"
+
+
 def apply_options(params: Any, options: list[str]) -> None:
     """Sets what the user gave after `--`, in llama-server's words: `--name value` or with `=`."""
     rest = [part for option in options for part in _split(option)]
@@ -107,12 +116,23 @@ def _unknown(name: str) -> str:
     return f"llama_cpp has no option {name!r}; {hint}"
 
 
+def _count(text: str) -> int:
+    """As many slots as llama.cpp has sequences for (LLAMA_MAX_SEQ), and more threads than cores
+    make no sense either."""
+    count = int(text)
+    if not 1 <= count <= 256:
+        raise ValueError
+    return count
+
+
 def _value(name: str, kind: str, text: str) -> Any:
     import xllamacpp
 
     try:
         if kind == "int":
             return int(text)
+        if kind == "count":
+            return _count(text)
         if kind == "float":
             return float(text)
         if kind == "flash":

@@ -12,7 +12,7 @@ from typing import NoReturn
 from dynemo.errors import DynemoError, Unavailable
 from dynemo.http.asgi import Receive, Scope, Send
 from dynemo.http.chat import Chat
-from dynemo.http.errors import ClientGone, NoSuchPath, WrongMethod, internal_error
+from dynemo.http.errors import ClientGone, NoSuchPath, OtherSite, WrongMethod, internal_error
 from dynemo.http.exchange import Exchange, Limits
 from dynemo.http.health import Health
 from dynemo.http.models import PREFIX, Models
@@ -103,6 +103,8 @@ class App:
         endpoint = route.get(method)
         if endpoint is None:
             _refuse_method(method, path, route)
+        if method == "POST":
+            _refuse_other_sites(exchange)
         if self.is_draining and method == "POST":
             raise Unavailable("The server is shutting down.")
         return endpoint
@@ -123,6 +125,13 @@ def _refuse_method(method: str, path: str, route: Route) -> NoReturn:
         "(HINT: Perhaps you meant to use a different HTTP method?)",
         allow=", ".join(route),
     )
+
+
+def _refuse_other_sites(exchange: Exchange) -> None:
+    """A browser may post blindly to any address; it then says for which site it does so."""
+    origin = exchange.header(b"origin")
+    if origin and origin.partition("://")[2] != exchange.header(b"host"):
+        raise OtherSite(f"A page of {origin[:200]} may not ask this server.")
 
 
 async def _live(receive: Receive, send: Send) -> None:

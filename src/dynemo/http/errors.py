@@ -14,6 +14,11 @@ class ClientGone(Exception):
     """The client closed its connection; nobody is left to tell."""
 
 
+class OtherSite(RequestError):
+    status = 403
+    code = "cross_site"
+
+
 class NoSuchPath(RequestError):
     status = 404
     code = "unknown_url"

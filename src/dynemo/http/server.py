@@ -178,6 +178,10 @@ class _Protocol(HttpToolsProtocol):
         scope["extensions"] = {ABORT: {"abort": self.transport.abort}}
         self._await_head()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._is_in_head:  # what follows a chunked body is nobody's, and has no end
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         self._is_in_head = False
         self._stop_timer()

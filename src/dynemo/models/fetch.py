@@ -102,6 +102,7 @@ def _fetch_blob(source: Source, file: str) -> None:
         )
         if have:
             _check(out, about.etag, partial, file)
+        out.flush()  # before it counts as whole: the disk may be full
         os.replace(partial, blob)
 
 

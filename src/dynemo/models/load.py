@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msgspec import ValidationError, convert
+
 from dynemo.errors import ModelError
 from dynemo.messages import Ask
 from dynemo.models.checkout import Checkout, read_checkout
@@ -154,4 +156,7 @@ def _gguf_sampling(metadata: Mapping[str, object]) -> dict[str, Any]:
 
 def _defaults(settings: Mapping[str, Any]) -> Ask:
     known = {name: value for name, value in settings.items() if name in Ask.__struct_fields__}
-    return Ask(**known)
+    try:
+        return convert(known, Ask, strict=False)
+    except ValidationError as error:
+        raise ModelError(f"The model's own sampling settings are wrong: {error}.") from None

@@ -180,4 +180,9 @@ def _part(part: ContentPart, place: str) -> dict[str, str]:
             param=f"{place}.text",
             code="missing_required_parameter",
         )
+    for name in part.__struct_fields__:
+        if name not in ("type", "text") and getattr(part, name) is not None:
+            raise UnsupportedField(
+                f"'{place}.{name}' is not supported in a part of text.", param=f"{place}.{name}"
+            )
     return {"type": "text", "text": part.text}

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from msgspec import json, structs
 
+from dynemo.errors import UsageError
 from dynemo.messages import EngineSpec
 
 #: `-P`, and no site of the runner: the host finds our package, the engine and `msgspec`.
@@ -34,14 +35,18 @@ class Child:
 
 def spawn(spec: EngineSpec, python: str = sys.executable) -> Child:
     """Starts an engine host; returns at once. `spec.workdir` becomes a new private folder."""
-    workdir = Path(tempfile.mkdtemp(prefix="dynemo-"))  # 0700
+    workdir = Path(tempfile.mkdtemp(prefix="dynemo-", dir=_temporary()))  # 0700
     spec = structs.replace(spec, workdir=str(workdir))
     # Only our package goes on the engine interpreter's path, not what else is installed beside it.
     (workdir / "path").mkdir()
     (workdir / "path" / "dynemo").symlink_to(Path(__file__).resolve().parent.parent)
     ours, theirs = socket.socketpair()
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
-    command = [python, "-P", "-c", _START, str(workdir / "path"), json.encode(spec).decode()]
+    try:
+        told = json.encode(spec).decode()
+    except UnicodeEncodeError:
+        raise UsageError("The model's path or an engine option is not UTF-8; rename it.") from None
+    command = [python, "-P", "-c", _START, str(workdir / "path"), told]
     with theirs:
         process = subprocess.Popen(
             [*command, str(theirs.fileno())],
@@ -53,6 +58,12 @@ def spawn(spec: EngineSpec, python: str = sys.executable) -> Child:
             env=environment,
         )
     return Child(process, ours, workdir)
+
+
+def _temporary() -> str:
+    """Where a Unix socket's path stays under its limit of some 100 bytes."""
+    usual = tempfile.gettempdir()
+    return usual if len(os.fsencode(usual)) <= 70 else "/tmp"
 
 
 def discard(child: Child) -> None:

@@ -44,7 +44,9 @@ def prepare(ask: Ask, card: Card, instance: Instance, request_id: str) -> Prepar
     ignore_eos = bool(ask.ignore_eos)
     _check_capabilities(sampling, ignore_eos, instance)
     _check_logit_bias(sampling, card)
-    prompt = build_prompt(card.template, card.tokenizer, _conversation(ask))
+    prompt = build_prompt(
+        card.template, card.tokenizer, _conversation(ask), limit=instance.context_length
+    )
     request = Request(
         id=request_id,
         token_ids=prompt.token_ids,

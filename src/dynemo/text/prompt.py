@@ -4,11 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dynemo.errors import RequestError
+from dynemo.errors import ContextLengthExceeded, RequestError
 from dynemo.text.messages import fill_content, normalise
 from dynemo.text.template import ChatTemplate
 from dynemo.text.tokenizer import Tokenizer
 from dynemo.text.traits import Message
+
+_LIKELY_CHARACTERS = 8  # a token, at most, in most texts
+_MARGIN = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,12 @@ class Prompt:
 
 
 def build_prompt(
-    template: ChatTemplate, tokenizer: Tokenizer, chat: Conversation, *, adapt: bool = True
+    template: ChatTemplate,
+    tokenizer: Tokenizer,
+    chat: Conversation,
+    *,
+    adapt: bool = True,
+    limit: int | None = None,
 ) -> Prompt:
     """Render and tokenize a conversation, as transformers' `apply_chat_template(tokenize=True)`.
 
@@ -42,6 +50,9 @@ def build_prompt(
     Control tokens are parsed in all of the text, so a user who types `<|im_end|>` ends the turn;
     transformers and vLLM do the same, and a prompt that they would not build is not exact.
 
+    `limit` is the context's length: a prompt that is far over it is refused before all of it has
+    been tokenized.
+
     `adapt`: change messages to the form that the template takes (`normalise`), as a server must;
     false gives what transformers gives, even where the template then drops what the user wrote.
 
@@ -49,12 +60,30 @@ def build_prompt(
     """
     text = render_prompt(template, chat) if adapt else render_as_given(template, chat)
     try:
+        if limit is not None:
+            _check_length(text, tokenizer, limit)
         ids = tokenizer.encode(text, add_special=False, parse_special=True)
     except UnicodeError:
         raise RequestError(
             "the messages hold half of a surrogate pair, which is no character", param="messages"
         ) from None
     return Prompt(text, ids)
+
+
+def _check_length(text: str, tokenizer: Tokenizer, limit: int) -> None:
+    """Tokenizes ever longer beginnings while they fit: a text of 30 MB would take half a minute,
+    and hold up everybody else, only to be refused."""
+    size = limit * _LIKELY_CHARACTERS
+    while size < len(text):
+        count = len(tokenizer.encode(text[:size], add_special=False, parse_special=True))
+        # Where the text is cut its last tokens may differ, by a few.
+        if count > limit + _MARGIN:
+            raise ContextLengthExceeded(
+                f"This model's maximum context length is {limit} tokens, but the messages resulted "
+                f"in more than {count - _MARGIN} tokens. Please shorten the messages.",
+                param="messages",
+            )
+        size *= 4
 
 
 def render_prompt(template: ChatTemplate, chat: Conversation) -> str:
