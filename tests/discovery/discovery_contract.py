@@ -68,6 +68,14 @@ class DiscoveryContract:
             assert seen.batches == [[]]
 
     @in_loop
+    async def test_a_value_of_1_mib_and_no_more(self, realm: Realm, prefix: str) -> None:
+        async with realm.open() as found:
+            await found.put(f"{prefix}a", bytes(1 << 20))
+            assert await found.read(prefix) == {f"{prefix}a": bytes(1 << 20)}
+            with pytest.raises(DynemoError, match="too large"):
+                await found.put(f"{prefix}a", bytes((1 << 20) + 1))
+
+    @in_loop
     async def test_only_the_prefix_is_seen(self, realm: Realm, prefix: str) -> None:
         async with two(realm) as (one, other), watching(other, f"{prefix}pool/") as seen:
             await one.put(f"{prefix}pool2/a", b"1")

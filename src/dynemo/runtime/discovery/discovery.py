@@ -42,11 +42,13 @@ class Discovery:
         return self._ours.trouble or next(iter(self._troubles.values()), "")
 
     async def put(self, key: str, value: bytes) -> None:
-        """Registers `key` until `remove`, or until this process leaves.
+        """Registers `key` until `remove`, or until this process leaves. At most 1 MiB; what may be
+        larger goes to `put_blob`.
 
         Raises Unavailable when it could not be written within half the lease's time (at least
         2 s); it is then written once the store is back, unless it is removed before.
         """
+        _check_size(value)
         await self._ours.ask(key, Entry(value))
 
     async def claim(self, key: str, value: bytes) -> bytes | None:
@@ -56,6 +58,7 @@ class Discovery:
         None: it is claimed. Else the value that it is taken with. Raises Unavailable, and then
         nothing is claimed.
         """
+        _check_size(value)
         name = self._claim_of(key)
         entry = Entry(value, claims=f"{key}/")
         try:
@@ -157,6 +160,12 @@ class Discovery:
             finally:
                 if pending is not None:
                     await _end(pending)
+
+
+def _check_size(value: bytes) -> None:
+    """One that the store refuses would be tried forever, with the others behind it."""
+    if len(value) > blobs.CHUNK:
+        raise DynemoError(f"A value of {len(value)} bytes is too large to register.")
 
 
 @contextlib.asynccontextmanager

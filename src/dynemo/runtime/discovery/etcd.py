@@ -51,7 +51,10 @@ class EtcdStore:
 
     async def keep(self, lease: int) -> bool:
         request = self._rpc.LeaseKeepAliveRequest(ID=lease)
-        answer = await self._connection.ask_stream("LeaseStub", "LeaseKeepAlive", request)
+        try:
+            answer = await self._connection.ask_stream("LeaseStub", "LeaseKeepAlive", request)
+        except LeaseLost:
+            return False
         return bool(answer.TTL > 0)
 
     async def revoke(self, lease: int) -> None:
