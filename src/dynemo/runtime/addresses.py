@@ -28,6 +28,7 @@ _LOOPBACK = "127.0.0.1"
 _ANY = ("0.0.0.0", "::", "")
 _GET_ADDRESS = {"linux": 0x8915, "darwin": 0xC0206921}  # SIOCGIFADDR
 _STAGGER = 0.25  # seconds before the next address is tried beside the one under way
+_CLOSE_SECONDS = 1.0
 MAX_ADDRESSES = 16
 
 T = TypeVar("T")
@@ -66,7 +67,7 @@ def dialable(host: str, port: int, advertise: str | None) -> Dialable:
         return Dialable([join_address(name, told_port)], "")
     if host in _ANY:
         addresses = [join_address(address, port) for address in interface_addresses()]
-        return Dialable(addresses, join_address(_LOOPBACK, port))
+        return Dialable(addresses[:MAX_ADDRESSES], join_address(_LOOPBACK, port))
     if host == "localhost" or host.startswith("127.") or host == "::1":
         return Dialable([], join_address(host, port))
     return Dialable([join_address(host, port)], "")
@@ -128,6 +129,18 @@ async def dial_link(link: Link, address: str, tls: ssl.SSLContext | None) -> Non
     host, port = split_address(address)
     loop = asyncio.get_running_loop()
     await loop.create_connection(lambda: link, host, port, ssl=tls)
+
+
+async def close_links(links: Sequence[Link]) -> None:
+    """Closes them, after what was sent has left. A peer that takes nothing waits a second only."""
+    for link in links:
+        link.close()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_CLOSE_SECONDS):
+            for link in links:
+                await link.wait_closed()
+    for link in links:
+        link.abort()
 
 
 async def first_of(

@@ -1,6 +1,6 @@
 """The request plane over NATS: a subject for each instance, and a reply inbox for each client.
 
-What nats-py does by itself is not enough in four places:
+What nats-py does by itself is not enough in five places:
 
 - `request` waits for its whole time-out when the connection breaks under it. Replies are awaited
   here on an inbox of our own, and all of them fail as soon as the connection has gone.
@@ -8,6 +8,8 @@ What nats-py does by itself is not enough in four places:
 - It tries again every 2 s, 60 times. Here it is a fifth of a second, and without an end.
 - It closes for good on some errors of the server (expired credentials, too many connections). Then
   a new client is made, and the subjects are subscribed to again.
+- `flush` writes its PING past what waits to be written: the first PONG says nothing about a SUB
+  before it, the second does.
 """
 
 import asyncio
@@ -17,7 +19,9 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msgspec import msgpack
@@ -111,8 +115,6 @@ class NatsRequests:
 
     @asynccontextmanager
     async def serve(self, record: Record, handler: Handler) -> AsyncIterator[None]:
-        from nats.errors import Error
-
         problem: Exception | None = None
         name = subject(record)
         async with asyncio.TaskGroup() as tasks:
@@ -128,8 +130,7 @@ class NatsRequests:
                 problem = error
             finally:
                 del self._served[name]
-                with contextlib.suppress(Error):  # the server forgets it with the connection
-                    await self._subscriptions.pop(name).unsubscribe()
+                await _end(self._subscriptions.pop(name))
         if problem is not None:
             raise problem
 
@@ -138,6 +139,7 @@ class NatsRequests:
         from nats.aio.client import Client
 
         client = Client()
+        self._check_credentials()
         try:
             async with asyncio.timeout(seconds):
                 await client.connect(**self._options())
@@ -155,6 +157,15 @@ class NatsRequests:
                 f"{f' ({self._last_error})' if self._last_error else ''}: "
                 "start one with `dynemo-run services up`, or say where it is with --nats."
             ) from None
+
+    def _check_credentials(self) -> None:
+        path = self._settings.credentials
+        if path is None:
+            return
+        if not Path(path).is_file():
+            raise UsageError(f"There is no credentials file for NATS at {path}.")
+        if find_spec("nkeys") is None:
+            raise UsageError("A credentials file for NATS needs `nkeys`: run `pip install nkeys`.")
 
     async def keep(self) -> None:
         """Makes a new client whenever the last one has closed for good."""
@@ -183,6 +194,7 @@ class NatsRequests:
             return
         self._subscriptions[name] = await self._client.subscribe(name, cb=on_message)
         with contextlib.suppress(Error, TimeoutError):
+            await self._client.flush(timeout=1)
             await self._client.flush(timeout=1)
 
     def _options(self) -> dict[str, Any]:
@@ -232,6 +244,15 @@ class NatsRequests:
     async def _on_closed(self) -> None:
         if self._client is not None:
             self._ended.set()
+
+
+async def _end(subscription: "Subscription") -> None:
+    """Drains it, so that what the server sends until it knows is still answered."""
+    from nats.errors import Error
+
+    with contextlib.suppress(Error, TimeoutError):  # the server forgets it with the connection
+        async with asyncio.timeout(_CLOSE_SECONDS):
+            await subscription.drain()  # type: ignore[no-untyped-call]
 
 
 async def _reply(message: "Msg", handler: Handler) -> None:

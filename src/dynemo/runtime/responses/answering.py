@@ -18,7 +18,7 @@ from dynemo.answers import Answers, Source
 from dynemo.errors import Unavailable, WireError
 from dynemo.link import Link
 from dynemo.messages import Envelope, Load
-from dynemo.runtime.addresses import Dialable, dial_link, first_of
+from dynemo.runtime.addresses import Dialable, close_links, dial_link, first_of
 from dynemo.runtime.heartbeat import Beat
 from dynemo.runtime.responses.outgoing import Outgoing
 from dynemo.wire.frames import Kind
@@ -26,7 +26,6 @@ from dynemo.wire.frames import Kind
 log = logging.getLogger("dynemo.responses")
 
 DIAL_SECONDS = 1.5  # under what an ingress waits for its request to be accepted
-_CLOSE_SECONDS = 1.0
 _MAX_REMEMBERED = 1024
 
 _decode_envelope = msgpack.Decoder(Envelope).decode
@@ -117,13 +116,9 @@ class Answering:
         self._is_draining = True
         for dialling in self._dialling.values():
             dialling.cancel()
-        for outgoing in list(self._all):
-            outgoing.end()
-        closed = [asyncio.ensure_future(outgoing.link.wait_closed()) for outgoing in self._all]
-        if closed:
-            await asyncio.wait(closed, timeout=_CLOSE_SECONDS)
-        for outgoing in list(self._all):
-            outgoing.link.abort()
+        for outgoing in self._all:
+            outgoing.answers.cancel_all()
+        await close_links([outgoing.link for outgoing in self._all])
 
     def _check(self) -> None:
         if self._is_draining:

@@ -15,7 +15,7 @@ from itertools import count
 
 from dynemo.errors import EngineLost
 from dynemo.messages import Delta, Envelope, Load
-from dynemo.runtime.addresses import Dialable, dialable, host_id, serve_links
+from dynemo.runtime.addresses import Dialable, close_links, dialable, host_id, serve_links
 from dynemo.runtime.heartbeat import Beat
 from dynemo.runtime.responses.incoming import Incoming
 from dynemo.runtime.strangers import Strangers
@@ -129,11 +129,11 @@ class Responses:
             if len(self._forgotten) > _MAX_FORGOTTEN:
                 del self._forgotten[next(iter(self._forgotten))]
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Closes every connection: the workers cancel what they compute for this ingress."""
         self._strangers.close()
-        for connection in [c for found in self._workers.values() for c in found]:
-            connection.link.close()
+        links = [c.link for found in self._workers.values() for c in found]
+        await close_links(links)
 
     def _latest(self, instance_id: str) -> Incoming | None:
         connections = self._workers.get(instance_id)
@@ -189,5 +189,5 @@ async def listen(
         yield responses
     finally:
         server.close()
-        responses.close()
+        await responses.close()
         await server.wait_closed()

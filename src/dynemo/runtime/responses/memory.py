@@ -57,8 +57,7 @@ class Network:
             yield responses
         finally:
             del self._listening[address]
-            responses.close()
-            await asyncio.sleep(0)
+            await responses.close()
 
     async def dial(self, link: Link, address: str) -> None:
         """Stands in for TCP in `answering`. Raises ConnectionRefusedError."""

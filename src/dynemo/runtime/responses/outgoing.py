@@ -62,11 +62,6 @@ class Outgoing:
             loop = asyncio.get_running_loop()
             self._expected[stream] = loop.call_later(REQUEST_SECONDS, self._give_up, stream)
 
-    def end(self) -> None:
-        """Cancels every stream and closes."""
-        self.answers.cancel_all()
-        self.link.close()
-
     def on_connection(self, frame: Frame) -> None:
         """Acts on a frame on stream 0. Raises WireError, DecodeError."""
         if frame.kind == Kind.PING:

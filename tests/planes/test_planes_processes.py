@@ -1,0 +1,132 @@
+"""Peers in processes of their own: stopped, and killed. And connections under TLS."""
+
+import asyncio
+import shutil
+import signal
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+from msgspec import json
+from peer_program import BEAT
+from world import FakeEngine, collect, make_record, make_request, until
+
+from dynemo.errors import EngineLost, InstanceGone
+from dynemo.messages import Record
+from dynemo.runtime.remote import RemoteInstance
+from dynemo.runtime.requests.memory import MemoryRequests
+from dynemo.runtime.requests.tcp import TcpRequests, tcp_intake
+from dynemo.runtime.responses.answering import answering
+from dynemo.runtime.responses.listen import listen
+
+_PROGRAM = str(Path(__file__).parent / "peer_program.py")
+
+
+@asynccontextmanager
+async def _process(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, _PROGRAM, *arguments, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.communicate()
+
+
+async def _line(process: asyncio.subprocess.Process) -> bytes:
+    assert process.stdout is not None
+    return await process.stdout.readline()
+
+
+@pytest.mark.parametrize("end", ["stopped", "killed"])
+def test_a_worker_that_is_stopped_or_killed(end: str) -> None:
+    async def body() -> None:
+        async with _process("worker") as process, listen("127.0.0.1", beat=BEAT) as responses:
+            record = json.decode(await _line(process), type=Record)
+            remote = RemoteInstance(record, TcpRequests(responses), responses)
+            deltas = remote.generate(make_request(1, 100_000))
+            await anext(deltas)
+            process.send_signal(signal.SIGSTOP if end == "stopped" else signal.SIGKILL)
+            began = time.monotonic()
+            with pytest.raises(EngineLost):
+                await collect(deltas)
+            assert time.monotonic() - began < (BEAT.silence + 1 if end == "stopped" else 1)
+            with pytest.raises(InstanceGone):
+                await anext(remote.generate(make_request()))
+            if end == "stopped":
+                process.send_signal(signal.SIGCONT)
+                await asyncio.sleep(0.2)
+                assert await collect(remote.generate(make_request(1, 3))) == [1, 2, 3]
+                await until(lambda: remote.load.running == 0)  # what it computed is cancelled
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize("end", ["stopped", "killed"])
+def test_an_ingress_that_is_stopped_or_killed(end: str) -> None:
+    async def body() -> None:
+        engine = FakeEngine()
+        engine.delay = 0.01
+        async with answering("w" * 32, engine, beat=BEAT) as answers, tcp_intake(answers) as intake:
+            record = make_record("w" * 32, intake)
+            async with (
+                intake.serve(record, answers.accept),
+                _process("ingress", json.encode(record).decode()) as process,
+            ):
+                for _ in range(3):
+                    await _line(process)
+                assert engine.running == 1
+                process.send_signal(signal.SIGSTOP if end == "stopped" else signal.SIGKILL)
+                await until(lambda: engine.running == 0)
+
+    asyncio.run(body())
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl is not installed")
+    folder = tmp_path_factory.mktemp("tls")
+    command = [
+        openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+        "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1",
+        "-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem"),
+    ]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True)
+    return folder
+
+
+@pytest.mark.parametrize("plane", ["tcp", "memory"])
+def test_connections_run_under_tls(certificate: Path, plane: str) -> None:
+    """Requests in memory: the worker dials. Requests over TCP: the ingress does."""
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
+    client = ssl.create_default_context(cafile=str(certificate / "cert.pem"))
+
+    async def body() -> None:
+        memory = MemoryRequests()
+        async with (
+            listen("127.0.0.1", tls=server) as responses,
+            answering("w" * 32, FakeEngine(), tls=client) as answers,
+            tcp_intake(answers, tls=server) as tcp,
+        ):
+            intake = tcp if plane == "tcp" else memory
+            requests = TcpRequests(responses, client) if plane == "tcp" else memory
+            record = make_record("w" * 32, tcp)
+            async with intake.serve(record, answers.accept):
+                remote = RemoteInstance(record, requests, responses)
+                assert await collect(remote.generate(make_request(1, 50))) == list(range(1, 51))
+                if plane == "tcp":
+                    plain = RemoteInstance(record, TcpRequests(responses), responses)
+                    with pytest.raises(InstanceGone):
+                        await anext(plain.generate(make_request()))
+
+    asyncio.run(body())
