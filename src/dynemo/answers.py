@@ -132,7 +132,7 @@ class Answers:
     def _last(self, delta: Delta) -> bytes:
         if self._load_at_end is None:
             return _encode(delta)
-        return _encode(Ending(**asdict(delta), load=self._load_at_end()))
+        return _encode(Ending(**{**asdict(delta), "load": self._load_at_end()}))
 
     async def _ask_load(self) -> None:
         with contextlib.suppress(Exception):  # the engine is in trouble; its streams tell

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from dynemo import __version__
-from dynemo.config import OPTIONS, Config, build_config, read
+from dynemo.config import NETWORK, OPTIONS, Config, build_config, read
 from dynemo.engines.registry import ALIASES, ENGINES
 from dynemo.errors import UsageError
+from dynemo.runtime.names import parse_name
 
 USAGE = "dynemo-run [in=…] [out=…] [MODEL] [flags] [-- engine options]"
 INPUTS = ("text", "stdin", "http", "batch:FILE", "dyn://NAME", "none")
@@ -25,8 +26,10 @@ _DESCRIPTION = """\
 Serve a large language model: a chat in this terminal, an OpenAI-compatible API, a file of prompts.
 
   in=    where requests come from: text (a chat; default on a terminal), stdin (one prompt; default
-         otherwise), http (an OpenAI-compatible server), batch:FILE.jsonl (a file of prompts)
-  out=   what answers them: llama_cpp, or echo (the prompt's own tokens, for tests)
+         otherwise), http (an OpenAI-compatible server), batch:FILE.jsonl (a file of prompts),
+         dyn://NAME (a worker: from the ingresses of that pool)
+  out=   what answers them: llama_cpp, echo (the prompt's own tokens, for tests), or dyn://NAME
+         (an ingress: the workers of that pool; `dyn` alone: every model there is)
   MODEL  a GGUF file, a Hugging Face checkout's folder, or a Hub name (org/repo, org/repo:Q4_K_M);
          none: the small demo model that comes with the package
 """
@@ -38,6 +41,8 @@ examples:
   dynemo-run in=http MODEL --http-port 8080             serve it to OpenAI clients
   dynemo-run in=batch:prompts.jsonl MODEL               answer a file of prompts
   dynemo-run in=http out=llama_cpp MODEL -- --threads 8 --flash-attn on
+  dynemo-run in=dyn://pool MODEL                        a worker; as many as you like, and
+  dynemo-run in=http out=dyn://pool                     an ingress in front of them
 
 commands (dynemo-run COMMAND --help):
 """
@@ -99,7 +104,7 @@ def parse(argv: Sequence[str]) -> Config:
         flags[key] = value if key != "model" else word
     config = build_config(flags)
     config = replace(config, engine_options=tuple(engine_options))
-    _check_modes(flags, parse_input(config.input))
+    _check_modes(flags, parse_input(config.input), parse_output(config.out))
     return config
 
 
@@ -129,19 +134,23 @@ def parse_input(word: str) -> Place:
             "rank 0 takes the requests, so give it in=http."
         )
     if word.startswith("dyn://"):
-        raise UsageError(_later(f"in={word} (a worker of a pool)"))
+        parse_name(word)
+        return Place("dyn", word)
     names = ("text", "stdin", "http", "batch:", "none", "dyn://")
     raise UsageError(_unknown("in", word, names, INPUTS))
 
 
 def parse_output(word: str) -> str:
-    """`out=`'s engine, or empty for the default."""
+    """`out=`'s engine or `dyn://` name, or empty for the default engine."""
     name = ALIASES.get(word, word)
+    if name == "dyn" or name.startswith("dyn://"):
+        parse_name(name)
+        return name
     if name.startswith("echo:"):
         raise UsageError(_later(f"out={word}"))
     if not name or (name in ENGINES and ENGINES[name].is_here):
         return name
-    if name in ENGINES or name.startswith(("dyn://", "dyn")) or name.endswith(".py"):
+    if name in ENGINES or name.endswith(".py"):
         raise UsageError(_later(f"out={word}"))
     raise UsageError(_unknown("out", word, tuple(ENGINES), tuple(ENGINES)))
 
@@ -176,11 +185,15 @@ def _typed(flags: dict[str, Any]) -> dict[str, Any]:
     return flags
 
 
-def _check_modes(flags: dict[str, Any], place: Place) -> None:
-    """A flag that this input does not have is refused; variables and files are for all runs."""
+def _check_modes(flags: dict[str, Any], place: Place, out: str) -> None:
+    """A flag that this run does not have is refused; variables and files are for all runs."""
+    is_network = place.kind == "dyn" or out.startswith("dyn")
+    for option in OPTIONS:
+        if option.name in flags and option.group == NETWORK and not is_network:
+            raise UsageError(f"{option.flag} is for in=dyn://NAME and out=dyn://NAME.")
     for option in OPTIONS:
         if option.name in flags and option.modes and place.kind not in option.modes:
-            where = " and ".join(f"in={mode}" for mode in sorted(option.modes))
+            where = " and ".join(f"in={mode}" for mode in sorted(option.modes, reverse=True))
             raise UsageError(f"{option.flag} is for {where}, and this is in={place.kind}.")
 
 

@@ -60,7 +60,10 @@ def _run(config: Config) -> int:
     set_up(config.log_format, config.verbosity, is_server=place.kind == "http")
     _check_ends(place)
     defaults = _request_template(config.request_template)
-    spec, files = _choose(config)
+    out = parse_output(config.out)
+    if out.startswith("dyn"):
+        return _run_ingress(config, place, defaults)
+    spec, files = _choose(config, out)
     listener = _listener(config) if place.kind == "http" else None
     child = spawn(spec)
     try:
@@ -75,13 +78,27 @@ def _run(config: Config) -> int:
     return run(Run(config, place, spec, defaults, card, child, text, listener))
 
 
-def _choose(config: Config) -> "tuple[EngineSpec, ModelFiles]":
+def _run_ingress(config: Config, place: Place, defaults: "Ask") -> int:
+    if place.kind == "dyn":
+        raise UsageError(
+            "in=dyn:// with out=dyn:// would only pass requests on; "
+            "give a worker an engine, or an ingress another in=."
+        )
+    if config.model is not None:
+        raise UsageError(f"The workers of {config.out} have the model; leave out {config.model!r}.")
+    listener = _listener(config) if place.kind == "http" else None
+    text = _standard_input() if place.kind == "stdin" else ""
+    from dynemo.running import run_ingress
+
+    return run_ingress(config, place, defaults, text, listener)
+
+
+def _choose(config: Config, wanted: str) -> "tuple[EngineSpec, ModelFiles]":
     """The model, and what its engine is told."""
     from dynemo.messages import EngineSpec
     from dynemo.models.find import find_model
     from dynemo.models.load import read_model
 
-    wanted = parse_output(config.out)
     needs: ModelKind | None = None
     if wanted:
         _check_installed(ENGINES[wanted])

@@ -23,6 +23,7 @@ class Option:
     kind: Callable[[str], Any] = str
     modes: frozenset[str] | None = None  #: the inputs that it applies to; None: all
     choices: tuple[str, ...] = ()
+    alias: str = ""  #: another variable that is read, where others know it by that name
 
     @property
     def flag(self) -> str:
@@ -57,6 +58,23 @@ def _seconds(text: str) -> float:
 _HTTP = frozenset({"http"})
 _BATCH = frozenset({"batch"})
 _ASKING = frozenset({"text", "stdin", "batch"})
+#: What `out=dyn://` or `in=dyn://` has, and nothing else.
+NETWORK = "dyn://NAME"
+ROUTER_MODES = ("random", "round-robin", "least-loaded", "prefix")
+
+
+def _discovery(text: str) -> str:
+    if text not in ("etcd", "file") and not text.startswith("file:"):
+        raise ValueError
+    return text
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise ValueError
+    return number
+
 
 OPTIONS = (
     Option("model_path", "PATH", "the model, as MODEL", "model"),
@@ -74,13 +92,39 @@ OPTIONS = (
     Option("http_port", "PORT", "the port; 0 takes a free one (8080)", "in=http", _port, _HTTP),
     Option(
         "grace", "SECONDS", "time for streams to finish on Ctrl-C or SIGTERM (5)", "in=http",
-        _seconds, _HTTP,
+        _seconds, frozenset({"http", "dyn"}),
     ),
     Option("output", "FILE", "where answers go (beside the input)", "in=batch:FILE", Path, _BATCH),
     Option(
         "concurrency", "N", "requests at once (as many as the engine computes)", "in=batch:FILE",
         _positive, _BATCH,
     ),
+    Option(
+        "discovery", "WHERE", "etcd, file or file:DIR, on one host without servers (etcd)",
+        NETWORK, _discovery,
+    ),
+    Option(
+        "etcd", "HOSTS", "HOST:PORT of etcd, several with commas (127.0.0.1:2379)", NETWORK,
+        alias="ETCD_ENDPOINTS",
+    ),
+    Option(
+        "nats", "URLS", "where NATS is, several with commas (nats://127.0.0.1:4222)", NETWORK,
+        alias="NATS_SERVER",
+    ),
+    Option("request_plane", "PLANE", "nats or tcp (nats)", NETWORK, choices=("nats", "tcp")),
+    Option(
+        "router_mode", "MODE", f"{', '.join(ROUTER_MODES)} (random)", NETWORK,
+        choices=ROUTER_MODES,
+    ),
+    Option(
+        "migration_limit", "N", "times that a stream may move to another worker (3)", NETWORK,
+        _count,
+    ),
+    Option(
+        "advertise", "HOST[:PORT]", "the address to be dialled at (all of this host's)", NETWORK
+    ),
+    Option("wait", "SECONDS", "wait for servers that are not there yet (0)", NETWORK, _seconds),
+    Option("lease_ttl", "SECONDS", "how long a silent worker is believed (10)", NETWORK, _seconds),
     Option("log_format", "FORMAT", "text or json (text)", "general", choices=("text", "json")),
     Option("config", "FILE", "a TOML file with any of these settings", "general", Path),
 )  # fmt: skip
@@ -105,6 +149,15 @@ class Config:
     grace: float = 5.0
     output: Path | None = None
     concurrency: int | None = None
+    discovery: str = "etcd"
+    etcd: str = "127.0.0.1:2379"
+    nats: str = "nats://127.0.0.1:4222"
+    request_plane: str | None = None
+    router_mode: str = "random"
+    migration_limit: int = 3
+    advertise: str | None = None
+    wait: float = 0.0
+    lease_ttl: float = 10.0
     log_format: str = "text"
     verbosity: int = 0
     engine_options: tuple[str, ...] = ()
@@ -146,8 +199,10 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
         if environment.get(f"DYNEMO_{place.upper()}")
     }
     for option in OPTIONS:
-        if text := environment.get(option.variable):
-            found[option.name] = read(option, text, option.variable)
+        for variable in (option.variable, option.alias):
+            if variable and (text := environment.get(variable)):
+                found[option.name] = read(option, text, variable)
+                break
     return found
 
 

@@ -82,6 +82,8 @@ class Pipeline:
         return Job(job_id, model, prepare(ask, model.card, instance, job_id))
 
     def _find(self, name: str | None) -> ServedModel:
+        if not self._models:
+            raise Unavailable("No worker has come yet.")
         if name is None:
             return next(iter(self._models.values()))
         try:

@@ -5,16 +5,18 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from dynemo.arguments import Place
 from dynemo.config import Config
-from dynemo.errors import DynemoError
 from dynemo.messages import Ask, EngineSpec, Instance
 from dynemo.pipeline import Pipeline, ServedModel
 from dynemo.runtime.child import Child, spawn
-from dynemo.runtime.local import Ready, local_instance
+from dynemo.runtime.local import LocalInstance, Ready, local_instance
+from dynemo.runtime.names import parse_name
 from dynemo.text.card import Card
 
 
@@ -33,16 +35,27 @@ class Run:
 
 
 def run(run: Run) -> int:
-    """Runs to the end; returns the exit code. Raises DynemoError."""
-    with _runner(run.place) as runner:
+    """Runs an engine and what asks it, to the end. Returns the exit code. Raises DynemoError."""
+    return _in_loop(run.place, _serve(run))
+
+
+def run_ingress(
+    config: Config, place: Place, defaults: Ask, text: str, listener: socket.socket | None
+) -> int:
+    """Runs an input in front of a pool, to the end. Returns the exit code. Raises DynemoError."""
+    return _in_loop(place, _serve_ingress(config, place, defaults, text, listener))
+
+
+def _in_loop(place: Place, work: Coroutine[None, None, int]) -> int:
+    with _runner(place) as runner:
         try:
-            return runner.run(_serve(run))
+            return runner.run(work)
         except asyncio.CancelledError:
             return 128 + signal.SIGTERM
 
 
 def _runner(place: Place) -> asyncio.Runner:
-    if place.kind != "http":
+    if place.kind not in ("http", "dyn"):
         return asyncio.Runner()  # uvloop takes longer to import than one answer would gain
     import uvloop
 
@@ -52,14 +65,79 @@ def _runner(place: Place) -> asyncio.Runner:
 async def _serve(run: Run) -> int:
     async with local_instance(run.child, lambda: spawn(run.spec)) as (local, ready):
         name = run.card.name
+        if run.place.kind == "dyn":
+            return await _work(run, local, ready)
         model = ServedModel(name, int(time.time()), run.card, local)
         pipeline = Pipeline({name: model}, defaults=run.defaults)
         if run.listener is not None:
-            return await _http(run, pipeline, ready, run.listener)
+            waiting = _say_ready(name, ready, run.listener)
+            return await _http(pipeline, run.listener, run.config.grace, waiting)
         if run.place.kind == "text":
             import dynemo.terminal.chat  # noqa: F401  (slow to import, and the engine is loading)
         print(_greeting(name, await _until_stopped(ready)), file=sys.stderr)
-        return await _terminal(run, pipeline)
+        return await _terminal(run.config, run.place, run.text, run.defaults, pipeline)
+
+
+async def _work(run: Run, local: LocalInstance, ready: Ready) -> int:
+    """A worker, until a signal."""
+    from dynemo.networking import open_discovery, open_intake
+    from dynemo.worker import Pool, serve_worker
+
+    stop = _stop_on_signals()
+    greeting = [f"{run.place.value}"]
+
+    def say() -> None:
+        if greeting and local.instance is not None:
+            print(_greeting(run.card.name, local.instance, greeting.pop()), file=sys.stderr)
+
+    async with open_discovery(run.config) as discovery:
+        if not await _first(ready, stop):
+            return 0
+        pool = Pool(parse_name(run.place.value), discovery, partial(open_intake, run.config))
+        await serve_worker(local, run.card, pool, grace=run.config.grace, stop=stop, on_ready=say)
+    return 0
+
+
+async def _first(ready: Ready, stop: asyncio.Event) -> bool:
+    """True once the engine has loaded, False when it is to stop before. Raises why it did not."""
+    loaded = asyncio.ensure_future(asyncio.wait([ready]))
+    stopped = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({loaded, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        loaded.cancel()
+        stopped.cancel()
+    if not ready.done():
+        return False
+    ready.result()
+    return True
+
+
+async def _serve_ingress(
+    config: Config, place: Place, defaults: Ask, text: str, listener: socket.socket | None
+) -> int:
+    from dynemo.ingress import ingress
+    from dynemo.networking import ingress_planes
+    from dynemo.router.router import make_router
+
+    address = parse_name(config.out)
+    async with (
+        ingress_planes(config) as planes,
+        ingress(
+            address,
+            planes,
+            make_router=lambda: make_router(config.router_mode),
+            migration_limit=config.migration_limit,
+        ) as found,
+    ):
+        pipeline = Pipeline(found.models, defaults=defaults)
+        if listener is not None:
+            print(f"{config.out} · {_url(listener)}", file=sys.stderr)
+            return await _http(pipeline, listener, config.grace, None)
+        if not found.appeared.is_set():
+            print(f"dynemo-run: waiting for a worker of {config.out} ...", file=sys.stderr)
+        await found.appeared.wait()
+        return await _terminal(config, place, text, defaults, pipeline)
 
 
 async def _until_stopped(ready: Ready) -> Instance:
@@ -73,21 +151,23 @@ async def _until_stopped(ready: Ready) -> Instance:
         loop.remove_signal_handler(signal.SIGTERM)
 
 
-async def _terminal(run: Run, pipeline: Pipeline) -> int:
-    config, name = run.config, run.card.name
-    if run.place.kind == "text":
+async def _terminal(
+    config: Config, place: Place, text: str, defaults: Ask, pipeline: Pipeline
+) -> int:
+    name = defaults.model or next(iter(pipeline.models))
+    if place.kind == "text":
         from dynemo.terminal.chat import chat
 
-        return await chat(pipeline, model=name, system=config.system, settings=run.defaults)
-    if run.place.kind == "stdin":
+        return await chat(pipeline, model=name, system=config.system, settings=defaults)
+    if place.kind == "stdin":
         from dynemo.terminal.prompt import answer
 
         return await answer(
             pipeline,
             model=name,
             system=config.system,
-            settings=run.defaults,
-            text=run.text,
+            settings=defaults,
+            text=text,
             out=sys.stdout.buffer,
         )
     from dynemo.terminal.batch import batch
@@ -96,45 +176,59 @@ async def _terminal(run: Run, pipeline: Pipeline) -> int:
         pipeline,
         model=name,
         system=config.system,
-        settings=run.defaults,
-        source=Path(run.place.value),
+        settings=defaults,
+        source=Path(place.value),
         output=config.output,
         concurrency=config.concurrency,
     )
 
 
-async def _http(run: Run, pipeline: Pipeline, ready: Ready, listener: socket.socket) -> int:
-    """Serves at once, with 503 until the engine has loaded; ends on a signal, or with the reason
-    why the engine did not load."""
-    from dynemo.http.app import build_app
-    from dynemo.http.server import serve
-
+def _stop_on_signals() -> asyncio.Event:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    return stop
 
-    async def announce() -> None:
-        try:
-            instance = await asyncio.shield(ready)
-            print(_greeting(run.card.name, instance, listener), file=sys.stderr)
-        except DynemoError:
-            stop.set()
 
-    announcing = asyncio.create_task(announce())
+async def _http(
+    pipeline: Pipeline,
+    listener: socket.socket,
+    grace: float,
+    ready: Coroutine[None, None, None] | None,
+) -> int:
+    """Serves at once, with 503 until there is an instance; ends on a signal, or with what `ready`
+    raises: why the engine did not load."""
+    from dynemo.http.app import build_app
+    from dynemo.http.server import serve
+
+    stop = _stop_on_signals()
+    waiting = asyncio.ensure_future(ready or asyncio.sleep(0))
+    waiting.add_done_callback(lambda task: stop.set() if _failed(task) else None)
     try:
-        await serve(build_app(pipeline), listener=listener, grace=run.config.grace, stop=stop)
+        await serve(build_app(pipeline), listener=listener, grace=grace, stop=stop)
     finally:
-        announcing.cancel()
-        await asyncio.wait([announcing])
-    if ready.done() and (problem := ready.exception()) is not None:
-        raise problem
+        waiting.cancel()
+        await asyncio.wait([waiting])
+    if _failed(waiting):
+        await waiting
     return 0
 
 
-def _greeting(name: str, instance: Instance, listener: socket.socket | None = None) -> str:
+def _failed(task: "asyncio.Future[None]") -> bool:
+    return not task.cancelled() and task.exception() is not None
+
+
+async def _say_ready(name: str, ready: Ready, listener: socket.socket) -> None:
+    instance = await asyncio.shield(ready)
+    print(_greeting(name, instance, _url(listener)), file=sys.stderr)
+
+
+def _greeting(name: str, instance: Instance, where: str = "") -> str:
     parts = [f"model {name}", f"engine {instance.engine}", f"context {instance.context_length}"]
-    if listener is not None:
-        host, port = listener.getsockname()[:2]
-        parts.append(f"http://{f'[{host}]' if ':' in host else host}:{port}")
-    return " · ".join(parts)
+    return " · ".join([*parts, where] if where else parts)
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -28,6 +28,9 @@ class LocalInstance:
     def __init__(self) -> None:
         self._asker: Asker | None = None
         self._trouble = "loading"
+        self.up = asyncio.Event()  #: it can take requests
+        self.down = asyncio.Event()  #: it cannot
+        self.down.set()
 
     @property
     def instance(self) -> Instance | None:
@@ -46,6 +49,14 @@ class LocalInstance:
         if self._asker is None:
             raise Unavailable(f"The engine takes no requests now: {self._trouble}.")
         return self._asker.generate(request)
+
+    def _is_up(self, asker: Asker | None) -> None:
+        self._asker = asker
+        for event, is_now in ((self.up, asker is not None), (self.down, asker is None)):
+            if is_now:
+                event.set()
+            else:
+                event.clear()
 
     async def keep(self, child: Child, respawn: Callable[[], Child], ready: "Ready") -> None:
         """Serves with `child`, then with what `respawn` makes whenever the last one has died.
@@ -86,7 +97,7 @@ class LocalInstance:
             await loop.create_unix_connection(lambda: asker.link, sock=child.sock)
             pipe, _ = await loop.connect_read_pipe(lambda: _Lines(tail), child.process.stdout)
             instance = await asyncio.shield(asker.greeted)
-            self._asker = asker
+            self._is_up(asker)
             if not ready.done():
                 ready.set_result(instance)
             await _watch(asker, lost)
@@ -95,7 +106,7 @@ class LocalInstance:
         except OSError as error:
             problem = EngineLost(f"The engine cannot be reached: {error.strerror}.")
         finally:
-            self._asker = None
+            self._is_up(None)
             asker.link.close()
             is_orderly = asker.is_greeted and not isinstance(problem, _EngineHangs)
             code = await _end(child, _GRACE if is_orderly else 0.0)

@@ -1,0 +1,241 @@
+"""All instances of one model as one Answerer: picks an instance, and moves what it loses.
+
+When an instance is lost in the middle, the rest is asked of another one: prompt and what has been
+passed on are its prompt, what is left of the budget its budget. Whoever reads sees one stream, with
+nothing missing and nothing twice.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+
+from msgspec import structs
+
+from dynemo.errors import EngineLost, PlaneAway, Unavailable
+from dynemo.messages import Capabilities, Delta, Finish, Instance, Load, Request, Sampling
+from dynemo.router.router import Router
+from dynemo.runtime.remote import RemoteInstance
+
+log = logging.getLogger("dynemo.pool")
+
+MIGRATION_LIMIT = 3
+#: Seconds that a stream waits in its middle for an instance that could take it on.
+_PATIENCE = 10.0
+_NEUTRAL = Sampling()
+
+
+class Pool:
+    """An `Answerer` over the instances that discovery names.
+
+    `encode` gives the ids of generated text, for engines that give text.
+    """
+
+    def __init__(
+        self, router: Router, encode: Callable[[str], list[int]], migration_limit: int
+    ) -> None:
+        self._router = router
+        self._encode = encode
+        self._migration_limit = migration_limit
+        self._remotes: dict[str, RemoteInstance] = {}
+        self._most: Instance | None = None
+        self._is_mixed = False
+        self._changed = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._remotes)
+
+    def add(self, remote: RemoteInstance) -> None:
+        self._remotes[remote.record.instance.id] = remote
+        self._router.add(remote.record.instance.id)
+        self._look()
+        self._changed.set()
+
+    def remove(self, instance_id: str) -> None:
+        """No further requests go there; what runs there goes on."""
+        if self._remotes.pop(instance_id, None) is not None:
+            self._router.remove(instance_id)
+            self._look()
+
+    @property
+    def remotes(self) -> list[RemoteInstance]:
+        return list(self._remotes.values())
+
+    @property
+    def instance(self) -> Instance | None:
+        """What the most capable of all could do together; None where there is none."""
+        return self._most
+
+    @property
+    def load(self) -> Load:
+        loads = [remote.load for remote in self._remotes.values()]
+        kv_use = max((load.kv_use for load in loads), default=0.0)
+        return Load(sum(x.running for x in loads), sum(x.waiting for x in loads), kv_use)
+
+    @property
+    def trouble(self) -> str:
+        return "" if self._remotes else "no instances"
+
+    async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
+        """See `Answerer.generate`."""
+        progress = _Progress(request, self._encode)
+        failed: set[str] = set()
+        moves = 0
+        problem: Unavailable | EngineLost = Unavailable("There are no instances now.")
+        while True:
+            chosen = await self._choose(request, failed, problem, can_wait=progress.count > 0)
+            remote = self._remotes[chosen]
+            self._router.started(chosen, request.token_ids)
+            try:
+                async with aclosing(remote.generate(progress.rest())) as deltas:
+                    async for delta in deltas:
+                        progress.take(delta)
+                        yield progress.adjusted(delta)
+                        if delta.finish is not None:
+                            return
+            except PlaneAway:
+                raise
+            except Unavailable as error:
+                problem = error
+            except EngineLost as error:
+                problem = error
+                moves += 1
+                if moves > self._migration_limit:
+                    raise
+                if (finish := progress.complete()) is not None:
+                    yield Delta(finish=finish)
+                    return
+                log.warning(
+                    "request %s moves after %d tokens: %s", request.id, progress.count, error
+                )
+            finally:
+                self._router.ended(chosen)
+                self._router.reported(chosen, remote.load)
+            failed.add(chosen)
+            progress.begin_anew()
+
+    async def _choose(
+        self,
+        request: Request,
+        failed: set[str],
+        problem: Unavailable | EngineLost,
+        *,
+        can_wait: bool,
+    ) -> str:
+        """Raises `problem` where nobody is left to ask. A stream in its middle waits for somebody
+        first: its instance may come back."""
+        unfit = self._unfit(request) if self._is_mixed else set()
+        chosen = self._router.choose(request.token_ids, failed | unfit)
+        if chosen is not None:
+            return chosen
+        if not can_wait:
+            raise problem
+        failed.clear()
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                while (chosen := self._router.choose(request.token_ids, unfit)) is None:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            raise problem from None
+        await asyncio.sleep(0.1)  # where it is the one that has just failed
+        return (
+            chosen
+            if chosen in self._remotes
+            else await self._choose(request, failed, problem, can_wait=True)
+        )
+
+    def _unfit(self, request: Request) -> set[str]:
+        """The instances that cannot honour all of a request's fields."""
+        needs = {
+            field.name
+            for field in structs.fields(Sampling)
+            if getattr(request.sampling, field.name) != getattr(_NEUTRAL, field.name)
+        }
+        if request.ignore_eos:
+            needs.add("ignore_eos")
+        room = len(request.token_ids) + request.max_tokens
+        return {
+            name
+            for name, remote in self._remotes.items()
+            if not needs.issubset(remote.record.instance.capabilities.sampling)
+            or remote.record.instance.context_length < room
+        }
+
+    def _look(self) -> None:
+        """Recomputes what all can do. Once a change, never a request."""
+        instances = [remote.record.instance for remote in self._remotes.values()]
+        if not instances:
+            self._most, self._is_mixed = None, False
+            return
+        sampling = sorted({n for instance in instances for n in instance.capabilities.sampling})
+        first = instances[0]
+        self._most = structs.replace(
+            first,
+            engine=first.engine if len({i.engine for i in instances}) == 1 else "mixed",
+            context_length=max(instance.context_length for instance in instances),
+            slots=sum(instance.slots for instance in instances),
+            capabilities=Capabilities(sampling=sampling),
+        )
+        kinds = {(i.context_length, tuple(i.capabilities.sampling)) for i in instances}
+        self._is_mixed = len(kinds) > 1
+
+
+class _Progress:
+    """What one request has passed on, over all the instances that it was asked of."""
+
+    def __init__(self, request: Request, encode: Callable[[str], list[int]]) -> None:
+        self._request = request
+        self._encode = encode
+        self._ids: list[int] = []
+        self._texts: list[str] = []
+        self._attempts = 0
+        self._before = 0  # tokens that earlier attempts have made
+
+    @property
+    def count(self) -> int:
+        """Tokens passed on."""
+        return len(self._ids) or len(self._texts)
+
+    def take(self, delta: Delta) -> None:
+        self._ids += delta.token_ids
+        self._texts += delta.texts
+
+    def begin_anew(self) -> None:
+        self._attempts += 1
+        self._before = self.count
+
+    def rest(self) -> Request:
+        """What is left to ask for."""
+        if self.count == 0:
+            return self._request
+        text = "".join(self._texts)
+        return structs.replace(
+            self._request,
+            id=f"{self._request.id}-move{self._attempts}",
+            token_ids=[*self._request.token_ids, *(self._ids or self._encode(text))],
+            prompt=self._request.prompt + text,
+            max_tokens=self._request.max_tokens - self.count,
+        )
+
+    def adjusted(self, delta: Delta) -> Delta:
+        """The delta as one undisturbed stream would have it."""
+        finish = delta.finish
+        if finish is None or self._before == 0:
+            return delta
+        finish = structs.replace(
+            finish,
+            prompt_tokens=len(self._request.token_ids),
+            completion_tokens=self._before + finish.completion_tokens,
+            cached_tokens=min(finish.cached_tokens, len(self._request.token_ids)),
+        )
+        return structs.replace(delta, finish=finish)
+
+    def complete(self) -> Finish | None:
+        """The finish of a stream that was lost after its last token."""
+        prompt_tokens = len(self._request.token_ids)
+        if self._ids and self._ids[-1] in self._request.stop_ids:
+            return Finish("stop", prompt_tokens, self.count)
+        if self.count >= self._request.max_tokens:
+            return Finish("length", prompt_tokens, self.count)
+        return None

@@ -1,0 +1,162 @@
+"""A worker: one engine, registered in discovery, answering what ingresses ask."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from uuid import uuid4
+
+from msgspec import msgpack, structs
+
+from dynemo.errors import DynemoError, Unavailable, UsageError
+from dynemo.messages import Delta, Load, Record, Request
+from dynemo.runtime.addresses import host_id
+from dynemo.runtime.discovery.base import identity_key, instance_key
+from dynemo.runtime.discovery.discovery import Discovery
+from dynemo.runtime.local import LocalInstance
+from dynemo.runtime.names import Address
+from dynemo.runtime.requests.base import Intake
+from dynemo.runtime.responses.answering import Answering, answering
+from dynemo.text.card import Card
+from dynemo.text.card_identity import CardIdentity, difference, identify
+from dynemo.text.card_wire import pack_card
+
+log = logging.getLogger("dynemo.worker")
+
+OpenIntake = Callable[[Answering], AbstractAsyncContextManager[Intake]]
+
+
+class _Source:
+    """The local instance, as the answering side wants it."""
+
+    def __init__(self, local: LocalInstance) -> None:
+        self._local = local
+
+    def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
+        return self._local.generate(request)
+
+    async def load(self) -> Load:
+        return self._local.load
+
+
+async def claim_name(discovery: Discovery, address: Address, card: Card) -> CardIdentity:
+    """Claims the model's name for this card. Raises UsageError where another card has it."""
+    identity = await asyncio.to_thread(identify, card)
+    key = identity_key(address.namespace, card.name)
+    other = await discovery.claim(key, msgpack.encode(identity))
+    if other is not None:
+        theirs = msgpack.decode(other, type=CardIdentity)
+        raise UsageError(
+            f"Another worker serves {card.name!r} in {address.namespace} with another model: "
+            f"{difference(identity, theirs)}; give this one another --model-name."
+        )
+    return identity
+
+
+@asynccontextmanager
+async def registered(
+    discovery: Discovery, address: Address, card: Card, intake: Intake, worker_id: str
+) -> AsyncIterator[Callable[[LocalInstance], Record]]:
+    """Claims the name and stores the card; gives what makes the record once the engine is up."""
+    identity = await claim_name(discovery, address, card)
+    digest = await discovery.put_blob(await asyncio.to_thread(pack_card, card))
+
+    def record(local: LocalInstance) -> Record:
+        instance = local.instance
+        assert instance is not None
+        return Record(
+            instance=structs.replace(instance, id=worker_id),
+            namespace=address.namespace,
+            component=address.component,
+            endpoint=address.endpoint,
+            model=card.name,
+            identity=identity.whole,
+            card=digest,
+            host=host_id(),
+            addresses=intake.reach.addresses,
+            loopback=intake.reach.loopback,
+            key=intake.key,
+            started=time.time(),
+            pid=os.getpid(),
+        )
+
+    yield record
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Where a worker works."""
+
+    address: Address
+    discovery: Discovery
+    open_intake: OpenIntake
+
+
+async def serve_worker(
+    local: LocalInstance,
+    card: Card,
+    pool: Pool,
+    *,
+    grace: float,
+    stop: asyncio.Event,
+    on_ready: Callable[[], None],
+) -> None:
+    """Serves until `stop`: then leaves discovery, finishes streams for `grace` seconds, hands the
+    rest back to their ingresses."""
+    worker_id, discovery = uuid4().hex, pool.discovery
+    async with (
+        answering(worker_id, _Source(local), load_at_end=lambda: local.load) as answers,
+        pool.open_intake(answers) as intake,
+        registered(discovery, pool.address, card, intake, worker_id) as record,
+    ):
+        answers.admit = lambda: _admit(local)
+        await local.up.wait()
+        async with intake.serve(record(local), answers.accept):
+            key = instance_key(pool.address, worker_id)
+            keeping = asyncio.create_task(_keep_registered(local, discovery, key, record, on_ready))
+            try:
+                await stop.wait()
+            finally:
+                keeping.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await keeping
+            with contextlib.suppress(Unavailable):
+                await asyncio.wait_for(discovery.remove(key), 2)
+            left = await answers.finish(grace)
+            if left:
+                log.warning("%d streams go on elsewhere", left)
+
+
+def _admit(local: LocalInstance) -> None:
+    if local.trouble:
+        raise Unavailable(f"The engine takes no requests now: {local.trouble}.")
+
+
+async def _keep_registered(
+    local: LocalInstance,
+    discovery: Discovery,
+    key: str,
+    record: Callable[[LocalInstance], Record],
+    on_ready: Callable[[], None],
+) -> None:
+    """In discovery while the engine is up; out of it while it is started again."""
+    while True:
+        await local.up.wait()
+        with _told("register"):
+            await discovery.put(key, msgpack.encode(record(local)))
+        on_ready()
+        await local.down.wait()
+        with _told("leave discovery"):
+            await discovery.remove(key)
+
+
+@contextlib.contextmanager
+def _told(what: str) -> Iterator[None]:
+    try:
+        yield
+    except DynemoError as error:
+        log.warning("cannot %s now, and will once it can: %s", what, error)
