@@ -25,6 +25,8 @@ class Link(asyncio.Protocol):
 
     #: When the peer was last heard, on the clock of `time.monotonic`.
     heard = 0.0
+    #: The other end's address, for the log.
+    peer = "a local process"
 
     def __init__(
         self,
@@ -46,12 +48,6 @@ class Link(asyncio.Protocol):
     @property
     def is_open(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
-
-    @property
-    def peer(self) -> str:
-        """The other end's address, for the log."""
-        name = self._transport.get_extra_info("peername") if self._transport is not None else None
-        return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else "a local process"
 
     @property
     def is_writable(self) -> bool:
@@ -100,6 +96,9 @@ class Link(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are none by inheritance
         self.heard = monotonic()
+        name = transport.get_extra_info("peername")
+        if isinstance(name, tuple):
+            self.peer = f"{name[0]}:{name[1]}"
         if self.on_connected is not None:
             self.on_connected()
 

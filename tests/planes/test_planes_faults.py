@@ -11,7 +11,7 @@ import pytest
 from msgspec import msgpack
 from world import FakeEngine, Ingress, Worker, collect, make_record, make_request, until
 
-from dynemo.errors import EngineLost, InstanceGone
+from dynemo.errors import EngineLost, InstanceGone, SlowReader
 from dynemo.link import PROTOCOL, Link
 from dynemo.messages import Delta, Envelope, Greeting, Load
 from dynemo.runtime.addresses import split_address
@@ -265,6 +265,22 @@ def test_frames_out_of_place_at_the_worker_are_dropped() -> None:
                         connection.link.send(kind, stream, b"\xc1")
             await asyncio.sleep(0.05)
             assert connection.link.is_open
+
+    asyncio.run(body())
+
+
+def test_a_reader_that_falls_behind_is_cancelled_alone() -> None:
+    async def body() -> None:
+        async with _running() as (ingress, worker):
+            remote = ingress.remote(worker.record)
+            slow = remote.generate(make_request(1_000_000_000, 300_000))
+            await anext(slow)
+            quick = remote.generate(make_request(1, 400))
+            assert await collect(quick) == list(range(1, 401))
+            await until(lambda: worker.engine.running == 0, 10)
+            assert worker.engine.closed == 2
+            with pytest.raises(SlowReader):
+                await collect(slow)
 
     asyncio.run(body())
 

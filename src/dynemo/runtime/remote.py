@@ -49,8 +49,9 @@ class RemoteInstance:
             is_carried = len(body) <= self._requests.max_request
             await self._requests.ask(self.record, promise.envelope(body, is_carried=is_carried))
             promise.expect(self._responses.open_seconds)
+            inbox = promise.inbox
             while True:
-                delta = await promise.take()
+                delta = await inbox.take()
                 yield delta
                 if delta.finish is not None:
                     return

@@ -19,6 +19,7 @@ from dynemo.wire.state import Connection
 MAX_UNREAD = 1024 * 1024
 MAX_STALL = 30.0
 
+_DATA = int(Kind.DATA)
 _encode = msgpack.Encoder().encode
 _decode_delta = msgpack.Decoder(Delta).decode
 _decode_ending = msgpack.Decoder(Ending).decode
@@ -41,16 +42,18 @@ class Inbox:
 
     def put(self, delta: Delta, size: int) -> bool:
         """False when the reader has fallen behind its bound; the stream is then broken."""
+        now = time.monotonic()
         if not self._deltas:
-            self._since = time.monotonic()
+            self._since = now
         self._deltas.append(delta)
         self._unread += size
-        if self._unread > MAX_UNREAD or time.monotonic() - self._since > MAX_STALL:
+        if self._unread > MAX_UNREAD or now - self._since > MAX_STALL:
             self.fail(
                 SlowReader("The reader of this answer fell too far behind; it was cancelled.")
             )
             return False
-        self._wake()
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
         return True
 
     def fail(self, error: DynemoError) -> None:
@@ -121,10 +124,7 @@ class Streams:
         inbox = self._inboxes.get(frame.stream)
         if inbox is None:
             return  # cancelled; this was under way
-        if frame.kind == Kind.DATA:
-            if not inbox.put(_decode_delta(frame.body), len(frame.body)):
-                self.drop(frame.stream)
-        elif frame.kind == Kind.END:
+        if frame.kind == Kind.END:
             ending = _decode_ending(frame.body)
             self.load = ending.load or self.load
             inbox.put(ending, len(frame.body))
@@ -143,9 +143,16 @@ class Streams:
             self.drop(stream)
 
     def _on_frames(self, frames: list[Frame]) -> None:
+        inboxes = self._inboxes
         for frame in frames:
+            kind, stream, body = frame
             try:
-                if frame.stream:
+                # Nearly all frames are this. A stream is in the table only while the connection
+                # carries streams, so that its state has nothing to add.
+                if kind == _DATA and (inbox := inboxes.get(stream)) is not None:
+                    if not inbox.put(_decode_delta(body), len(body)):
+                        self.drop(stream)
+                elif stream:
                     self.on_stream(frame)
                 else:
                     self.state = state.after(self.state, frame)

@@ -137,6 +137,7 @@ class NatsRequests:
     async def open(self, seconds: float) -> None:
         """Raises UsageError when no server has answered by then."""
         from nats.aio.client import Client
+        from nats.errors import Error
 
         client = Client()
         self._check_credentials()
@@ -148,8 +149,9 @@ class NatsRequests:
                 await client.subscribe(f"{self._inbox}.*", cb=self._on_reply)
                 for name, on_message in self._served.items():
                     await self._subscribe(name, on_message)
-        except TimeoutError:
+        except (TimeoutError, OSError, Error) as error:
             self._client = None
+            self._last_error = str(error) or self._last_error
             with contextlib.suppress(Exception):
                 await client.close()
             raise UsageError(

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from itertools import count
 
 from dynemo.errors import EngineLost
-from dynemo.messages import Delta, Envelope, Load
+from dynemo.messages import Envelope, Load
 from dynemo.runtime.addresses import Dialable, close_links, dialable, host_id, serve_links
 from dynemo.runtime.heartbeat import Beat
 from dynemo.runtime.responses.incoming import Incoming
@@ -58,10 +58,6 @@ class Promise:
         if self._connection is None:
             loop = asyncio.get_running_loop()
             self._deadline = loop.call_later(seconds, self._expire, seconds)
-
-    async def take(self) -> Delta:
-        """See `Inbox.take`."""
-        return await self.inbox.take()
 
     def bind(self, connection: Incoming) -> None:
         self._connection = connection

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from msgspec import msgpack
 
 from dynemo.answers import Answers, failure
-from dynemo.errors import WireError
+from dynemo.errors import Unavailable, WireError
 from dynemo.link import PROTOCOL, Link
 from dynemo.messages import Envelope, Greeting
 from dynemo.runtime.heartbeat import Beat, Heartbeat
@@ -51,8 +51,11 @@ class Outgoing:
         self.heartbeat.is_greeted = True
 
     def open(self, envelope: Envelope) -> None:
-        """Opens the stream, and answers on it. Raises WireError for one that is open already."""
+        """Opens the stream, and answers on it. Raises WireError for one that is open already, and
+        Unavailable where the connection has just closed."""
         stream = envelope.stream
+        if not self.link.is_open:
+            raise Unavailable("The connection to the ingress has just closed.")
         if stream in self.answers or stream in self._expected:
             raise WireError(f"Stream {stream} is being answered already.")
         self.link.send(Kind.OPEN, stream, envelope.token)
