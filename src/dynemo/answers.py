@@ -101,10 +101,12 @@ class Answers:
         """Answers a PING with the load as last known, and asks for it anew, once at a time.
 
         At once, because a PONG says that this process lives; an engine may take long to say what
-        it is busy with.
+        it is busy with. Once it has, another PONG brings the news.
         """
+        if self._load_at_end is not None:
+            self._load = self._load_at_end()
         self._link.send(Kind.PONG, 0, _encode(self._load))
-        if self._asking is None or self._asking.done():
+        if self._load_at_end is None and (self._asking is None or self._asking.done()):
             self._asking = self._tasks.create_task(self._ask_load())
 
     def _done(self, stream: int, task: asyncio.Task[None]) -> None:
@@ -136,4 +138,7 @@ class Answers:
 
     async def _ask_load(self) -> None:
         with contextlib.suppress(Exception):  # the engine is in trouble; its streams tell
-            self._load = await self._source.load()
+            load = await self._source.load()
+            if load != self._load:
+                self._load = load
+                self._link.send(Kind.PONG, 0, _encode(load))

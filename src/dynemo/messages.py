@@ -61,6 +61,7 @@ class Request(Struct, frozen=True, kw_only=True):
     sampling: Sampling
     stop_ids: list[int] = []  #: EOS ids; the sequence ends after the first of them
     ignore_eos: bool = False  #: `stop_ids` is empty and the engine's own EOS is off as well
+    continued: int = 0  #: of `token_ids`, at their end: answered by another instance before
 
 
 class Finish(Struct, frozen=True, array_like=True):

@@ -26,14 +26,18 @@ class Echo:
         self._running = 0
 
     async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
-        ids = request.token_ids[: request.max_tokens]
+        """What another instance has answered already stands at the prompt's end; the rest of the
+        prompt without it is what is left to say."""
+        done, every = request.continued, request.token_ids
+        prompt = every[: len(every) - done]
+        ids = prompt[done : done + request.max_tokens]
         self._running += 1
         try:
             for token_id in ids[:-1]:
                 yield Delta([token_id])
                 await asyncio.sleep(self._delay)
-            reason = "length" if len(ids) < len(request.token_ids) else "stop"
-            finish = Finish(reason, len(request.token_ids), len(ids))  # type: ignore[arg-type]
+            reason = "length" if done + len(ids) < len(prompt) else "stop"
+            finish = Finish(reason, len(every), len(ids))  # type: ignore[arg-type]
             yield Delta(ids[-1:], finish=finish)
         finally:
             self._running -= 1

@@ -22,6 +22,7 @@ log = logging.getLogger("dynemo.pool")
 MIGRATION_LIMIT = 3
 #: Seconds that a stream waits in its middle for an instance that could take it on.
 _PATIENCE = 10.0
+_PAUSE = 0.1  # seconds before those are asked again that have all failed
 _NEUTRAL = Sampling()
 
 
@@ -83,7 +84,7 @@ class Pool:
         moves = 0
         problem: Unavailable | EngineLost = Unavailable("There are no instances now.")
         while True:
-            chosen = await self._choose(request, failed, problem, can_wait=progress.count > 0)
+            chosen = await self._choose(request, failed, problem, progress.deadline)
             remote = self._remotes[chosen]
             self._router.started(chosen, request.token_ids)
             try:
@@ -93,18 +94,19 @@ class Pool:
                         yield progress.adjusted(delta)
                         if delta.finish is not None:
                             return
-            except PlaneAway:
-                raise
             except Unavailable as error:
+                if isinstance(error, PlaneAway) and progress.deadline is None:
+                    raise
                 problem = error
             except EngineLost as error:
                 problem = error
-                moves += 1
-                if moves > self._migration_limit:
-                    raise
                 if (finish := progress.complete()) is not None:
                     yield Delta(finish=finish)
                     return
+                moves += 1
+                if moves > self._migration_limit:
+                    raise
+                progress.lost()
                 log.warning(
                     "request %s moves after %d tokens: %s", request.id, progress.count, error
                 )
@@ -119,31 +121,27 @@ class Pool:
         request: Request,
         failed: set[str],
         problem: Unavailable | EngineLost,
-        *,
-        can_wait: bool,
+        deadline: float | None,
     ) -> str:
-        """Raises `problem` where nobody is left to ask. A stream in its middle waits for somebody
-        first: its instance may come back."""
+        """Raises `problem` where nobody is left to ask. A stream that has lost its instance waits
+        for somebody until its deadline: that one may come back, or the plane to the others."""
         unfit = self._unfit(request) if self._is_mixed else set()
         chosen = self._router.choose(request.token_ids, failed | unfit)
         if chosen is not None:
             return chosen
-        if not can_wait:
+        if deadline is None or asyncio.get_running_loop().time() > deadline:
             raise problem
         failed.clear()
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout_at(deadline):
+                await asyncio.sleep(_PAUSE)  # they have all just failed
                 while (chosen := self._router.choose(request.token_ids, unfit)) is None:
                     self._changed.clear()
                     await self._changed.wait()
+                    unfit = self._unfit(request) if self._is_mixed else set()
         except TimeoutError:
             raise problem from None
-        await asyncio.sleep(0.1)  # where it is the one that has just failed
-        return (
-            chosen
-            if chosen in self._remotes
-            else await self._choose(request, failed, problem, can_wait=True)
-        )
+        return chosen
 
     def _unfit(self, request: Request) -> set[str]:
         """The instances that cannot honour all of a request's fields."""
@@ -191,6 +189,8 @@ class _Progress:
         self._texts: list[str] = []
         self._attempts = 0
         self._before = 0  # tokens that earlier attempts have made
+        #: Loop time until which somebody is looked for; None while no instance has been lost.
+        self.deadline: float | None = None
 
     @property
     def count(self) -> int:
@@ -200,6 +200,11 @@ class _Progress:
     def take(self, delta: Delta) -> None:
         self._ids += delta.token_ids
         self._texts += delta.texts
+        self.deadline = None
+
+    def lost(self) -> None:
+        """Its instance has gone, and from here on it looks for another."""
+        self.deadline = asyncio.get_running_loop().time() + _PATIENCE
 
     def begin_anew(self) -> None:
         self._attempts += 1
@@ -210,12 +215,14 @@ class _Progress:
         if self.count == 0:
             return self._request
         text = "".join(self._texts)
+        answered = self._ids or self._encode(text)
         return structs.replace(
             self._request,
             id=f"{self._request.id}-move{self._attempts}",
-            token_ids=[*self._request.token_ids, *(self._ids or self._encode(text))],
+            token_ids=[*self._request.token_ids, *answered],
             prompt=self._request.prompt + text,
             max_tokens=self._request.max_tokens - self.count,
+            continued=len(answered),
         )
 
     def adjusted(self, delta: Delta) -> Delta:
