@@ -1,6 +1,6 @@
 """The peer of a first prompt: a script on the same library, from the shell to the first token.
 
-`python bench/bare_script.py MODEL CONTEXT SLOTS < prompt` prints the first token and stops.
+`python bench/bare_script.py MODEL CONTEXT SLOTS THREADS < prompt` prints the first token and stops.
 """
 
 import sys
@@ -13,6 +13,7 @@ def main() -> None:
     params.model.path = sys.argv[1]
     params.n_parallel = int(sys.argv[3])
     params.n_ctx = int(sys.argv[2]) * params.n_parallel
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = int(sys.argv[4])
     params.warmup = False
     params.ui = False
     params.verbosity = 1

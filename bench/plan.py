@@ -17,7 +17,7 @@ class Plan:
     firsts: int = 60  #: pairs of TTFT
     starts: int = 11  #: pairs of a start from the shell
     open_streams: int = 400
-    cpu_requests: int = 400
+    cpu_requests: int = 384  #: a multiple of the streams, so that all end together
     random_sizes: Sizes = ABOUT_100_M
     threads: int | None = None  #: of llama.cpp, in ours and the peer's; None: its default
 

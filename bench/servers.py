@@ -82,6 +82,7 @@ def bare(model: Path | None, context_length: int, options: Sequence[str] = ()) -
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
+        env=engine_environment(),
     )
     assert process.stdin is not None
     assert process.stdout is not None
@@ -90,6 +91,13 @@ def bare(model: Path | None, context_length: int, options: Sequence[str] = ()) -
     finally:
         process.stdin.close()
         process.wait()
+
+
+def engine_environment() -> dict[str, str]:
+    """What our adapter sets for the library, so that the peer has it too."""
+    from dynemo.engines import llama_cpp
+
+    return {**llama_cpp._ENVIRONMENT, **os.environ}
 
 
 def spec_of(
@@ -103,6 +111,7 @@ def spec_of(
         model=str(found.path),
         workdir="",
         context_length=context_length,
+        model_bytes=files.size,
         model_context=files.context_length,
         kv_bytes_per_token=files.kv_bytes_per_token,
         options=list(options),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.plan import QUESTION, Plan, Subject, chat
 from bench.rows.turns import in_turns, pair, subjects
-from bench.servers import Served, command, spec_of
+from bench.servers import Served, command, engine_environment, spec_of
 from bench.table import Row, difference
 
 _SCRIPT = Path(__file__).parent.parent / "bare_script.py"
@@ -40,7 +40,8 @@ def start_rows(plan: Plan) -> list[Row]:
     params = common_params(spec, "")
     context = params.n_ctx // params.n_parallel
     runner = " ".join([*command(), "in=stdin"])
-    script = f"{sys.executable} {_SCRIPT} {spec.model} {context} {params.n_parallel}"
+    threads = params.cpuparams.n_threads
+    script = f"{sys.executable} {_SCRIPT} {spec.model} {context} {params.n_parallel} {threads}"
     for line in (runner, script):
         _first_byte(line)
     one: list[float] = []
@@ -58,6 +59,7 @@ def _first_byte(command: str) -> float:
         ["sh", "-c", f"echo {QUESTION!r} | {command}"],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
+        env=engine_environment(),
     )
     assert process.stdout is not None
     first = os.read(process.stdout.fileno(), 1)

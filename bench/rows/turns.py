@@ -1,5 +1,6 @@
 """Two servers over one model, measured in turns by one client."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from bench.client import Client, Outcome, Task, client
 from bench.plan import CONTEXT, Plan, Subject
 from bench.random_model import cached_model
 from bench.servers import Served, bare, ours
+
+_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -44,13 +47,17 @@ def in_turns(
 ) -> tuple[Sequence[float], Sequence[float]]:
     """`measure` of ours and of the peer's, `rounds` times: ours first, then second, and so on.
 
-    One round before that is thrown away: it fills prompt caches.
+    One round before that is thrown away: it fills prompt caches. On a machine that is busy with
+    other things there are fewer rounds: none begins after `_SECONDS`.
     """
+    began = time.monotonic()
     for server in (both.ours, both.peer):
         measure(server)
     one: list[float] = []
     other: list[float] = []
     for turn in range(rounds):
+        if turn > 1 and time.monotonic() - began > _SECONDS:
+            break
         if turn % 2:
             other.append(measure(both.peer))
             one.append(measure(both.ours))

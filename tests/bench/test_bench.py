@@ -1,0 +1,46 @@
+"""The bench runs and prints its table. How fast anything is, no test says."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+_ROOT = Path(__file__).parent.parent.parent
+
+
+def _python(*words: str | Path, stdin: str = "") -> str:
+    done = subprocess.run(
+        [sys.executable, *map(str, words)],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=18,
+        cwd=_ROOT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_random_model_answers(tmp_path: Path) -> None:
+    path = tmp_path / "random.gguf"
+    assert "M parameters" in _python("-m", "bench.random_model", "--tiny", path)
+    assert _python("bench/bare_script.py", path, "256", "1", "1", stdin="Hello")
+
+
+def test_the_same_seed_makes_the_same_model(tmp_path: Path) -> None:
+    files = [tmp_path / "one.gguf", tmp_path / "two.gguf"]
+    for path in files:
+        _python("-m", "bench.random_model", "--tiny", path)
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_the_table_and_its_json(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    table = _python("-m", "bench", "--quick", "--only", "cpu", "--json", path)
+    assert "ratio or difference" in table
+    rows = json.loads(path.read_text())["rows"]
+    assert rows
+    for row in rows:
+        assert row["what"] in table
+        assert row["ours"] > 0
