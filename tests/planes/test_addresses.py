@@ -1,0 +1,83 @@
+import asyncio
+
+import pytest
+
+from dynemo.errors import UsageError
+from dynemo.runtime.addresses import (
+    MAX_ADDRESSES,
+    Dialable,
+    dialable,
+    first_of,
+    host_id,
+    interface_addresses,
+    join_address,
+    split_address,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("h:80", ("h", 80)), ("[::1]:80", ("::1", 80)), ("10.0.0.1:65535", ("10.0.0.1", 65535))],
+)
+def test_an_address_is_split_and_joined(text: str, expected: tuple[str, int]) -> None:
+    assert split_address(text) == expected
+    assert join_address(*expected) == text
+
+
+@pytest.mark.parametrize("text", ["", "h", "h:", ":80", "h:0", "h:65536", "h:x", "h:-1", "h:²"])
+def test_what_is_no_address_is_said(text: str) -> None:
+    with pytest.raises(UsageError, match="HOST:PORT"):
+        split_address(text)
+
+
+def test_what_is_advertised_replaces_every_address() -> None:
+    assert dialable("0.0.0.0", 5000, "node7") == Dialable(["node7:5000"], "")
+    assert dialable("0.0.0.0", 5000, "node7:80") == Dialable(["node7:80"], "")
+    assert dialable("0.0.0.0", 5000, "[fe80::1]") == Dialable(["[fe80::1]:5000"], "")
+
+
+def test_loopback_is_apart_and_only_for_the_same_host() -> None:
+    reach = dialable("0.0.0.0", 5000, None)
+    assert reach.loopback == "127.0.0.1:5000"
+    assert not [address for address in reach.addresses if address.startswith("127.")]
+    assert reach.reached_from(host_id()) == [*reach.addresses, "127.0.0.1:5000"]
+    assert reach.reached_from("another") == reach.addresses
+    assert dialable("127.0.0.1", 5000, None) == Dialable([], "127.0.0.1:5000")
+    assert dialable("10.1.2.3", 5000, None) == Dialable(["10.1.2.3:5000"], "")
+    many = Dialable([f"10.0.0.{n}:1" for n in range(200)], "")
+    assert len(many.reached_from("")) == MAX_ADDRESSES
+
+
+def test_this_machines_addresses_are_no_loopback() -> None:
+    assert not [address for address in interface_addresses() if address.startswith("127.")]
+
+
+def test_the_first_address_that_answers_wins_and_the_rest_is_given_up() -> None:
+    ended: list[str] = []
+
+    async def dial(address: str) -> str:
+        try:
+            if address == "refused":
+                raise ConnectionRefusedError("refused")
+            await asyncio.sleep(3600 if address == "silent" else 0)
+        finally:
+            ended.append(address)
+        return address.upper()
+
+    async def body() -> None:
+        found = await first_of(["silent", "refused", "good", "last"], dial, ended.remove)
+        assert found == ("good", "GOOD")
+        assert ended == ["refused", "good", "silent"]
+        with pytest.raises(ConnectionError, match="refused: refused"):
+            await first_of(["refused"], dial, ended.remove)
+        with pytest.raises(ConnectionError, match="no address"):
+            await first_of([], dial, ended.remove)
+        ended.clear()
+        dialling = asyncio.create_task(first_of(["silent"], dial, ended.remove))
+        await asyncio.sleep(0.01)
+        dialling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await dialling
+        assert ended == ["silent"]
+
+    asyncio.run(body())
