@@ -19,6 +19,8 @@ COMMANDS = {
     "render": "the exact prompt that the engine would get for a conversation",
     "tokenize": "text to token ids",
     "detokenize": "token ids to text, as a stream would give it",
+    "ps": "the instances that are registered: models, engines, slots, age",
+    "services": "starts etcd and nats-server on this machine, and ends them",
     "completion": "a script that completes this command in your shell",
 }
 
@@ -128,6 +130,8 @@ def parse_input(word: str) -> Place:
         return Place(word)
     if word.startswith("batch:") and len(word) > len("batch:"):
         return Place("batch", word[len("batch:") :])
+    if word == "batch" or word == "batch:":
+        raise UsageError("in=batch needs a file of JSON lines: in=batch:prompts.jsonl.")
     if word == "none":
         raise UsageError(
             "in=none is a follower rank of a multi-node engine, and this is rank 0: "

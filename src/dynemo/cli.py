@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command; returns the exit code. A mistake is one sentence on standard error."""
-    if sys.stdout is None or sys.stdin is None:  # closed by whoever started us
-        return 2
+    _open_closed()
     flags = [word for word in argv if word.startswith("-v")]
     is_loud = sum(word.count("v") for word in flags) >= 2
     try:
@@ -50,6 +49,14 @@ def main(argv: Sequence[str]) -> int:
             file=sys.stderr,
         )
         return 1
+
+
+def _open_closed() -> None:
+    """Gives a standard stream that whoever started us has closed its place again, so that no pipe
+    or socket of ours takes it."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (for the whole run)
 
 
 def _run(config: Config) -> int:

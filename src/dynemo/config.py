@@ -220,6 +220,8 @@ def _from_file(path: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in data.items():
         name = key.replace("-", "_")
+        if isinstance(value, bool | list | dict):
+            raise UsageError(f"{key} in {path} takes text or a number, not {value!r}.")
         if name in _PLACES:
             found[name] = str(value)
         elif name in _BY_NAME and name != "config":

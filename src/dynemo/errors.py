@@ -14,7 +14,7 @@
     |   +-- PlaneAway             503           no instance can be asked, whichever it is
     +-- EngineError               500           the engine refused or failed one request
     |   +-- EngineLost            502           the engine process ended under the request
-    +-- SlowReader                500           a stream's reader fell behind its bound
+    +-- SlowReader                408           a stream's reader fell behind its bound
     +-- WireError                 500           a frame that breaks the protocol
 
 Third-party exceptions are translated at the adapter that can meet them. HTTP maps this tree once,
@@ -106,6 +106,7 @@ class EngineLost(EngineError):
 
 
 class SlowReader(DynemoError):
+    status = 408
     code = "slow_reader"
 
 

@@ -135,3 +135,20 @@ def test_an_interpreter_without_the_engine_says_its_last_words(tmp_path: Path) -
 
     with pytest.raises(EngineLost, match="No module named 'msgspec'"):
         asyncio.run(body())
+
+
+def test_leaving_in_the_turn_in_which_the_host_dies_does_not_hang() -> None:
+    spawner = Spawner()
+
+    async def body() -> None:
+        async with local_instance(spawner(), spawner) as (local, ready):
+            await ready
+            async with aclosing(local.generate(LONG)) as deltas:
+                await anext(deltas)
+                os.kill(spawner.children[0].process.pid, signal.SIGKILL)
+                async for _ in deltas:
+                    pass
+
+    with pytest.raises(EngineLost):
+        asyncio.run(asyncio.wait_for(body(), 10))
+    assert all(map(_is_gone, spawner.children))

@@ -55,7 +55,7 @@ def test_a_wrong_line_is_one_sentence_with_the_field(line: bytes, words: str) ->
 def test_the_line_goes_before_the_run() -> None:
     settings = Ask(temperature=0.1, top_p=0.9, n=3)
     ask = complete(parse(b'{"text": "a", "temperature": 1}'), settings, model="m", system="s")
-    assert (ask.temperature, ask.top_p, ask.n, ask.model) == (1.0, 0.9, None, "m")
+    assert (ask.temperature, ask.top_p, ask.n, ask.model) == (1.0, 0.9, 1, "m")
     assert [each["role"] for each in ask.messages] == ["system", "user"]
     own = b'{"messages": [{"role": "system", "content": "own"}], "model": "other"}'
     ask = complete(parse(own), settings, model="m", system="s")

@@ -7,20 +7,22 @@ SHELLS = ("bash", "zsh", "fish")
 # `=` ends a word in bash, so that `in=ht` arrives as `in`, `=` and `ht`.
 _BASH = """\
 _dynemo_run() {{
-    local cur=${{COMP_WORDS[COMP_CWORD]}} prev=${{COMP_WORDS[COMP_CWORD-1]}} side=""
+    local cur=${{COMP_WORDS[COMP_CWORD]}} prev=${{COMP_WORDS[COMP_CWORD-1]}} side="" words=""
     if [[ $cur == "=" ]]; then side=$prev; cur=""
     elif [[ $prev == "=" ]]; then side=${{COMP_WORDS[COMP_CWORD-2]}}; fi
-    case $side in
-        in) COMPREPLY=($(compgen -W "{inputs}" -- "$cur")); return ;;
-        out) COMPREPLY=($(compgen -W "{outputs}" -- "$cur")); return ;;
+    case $side/${{COMP_WORDS[1]}}/$cur in
+        in/*) words="{inputs}" ;;
+        out/*) words="{outputs}" ;;
+        */completion/*) words="bash zsh fish" ;;
+        */render/-*) words="--messages --tools --kwargs --ids --as-given --help" ;;
+        *//-*|*/*/-*) words="{flags}" ;;
+        *) words="{words}" ;;
     esac
-    case $cur in
-        -*) COMPREPLY=($(compgen -W "{flags}" -- "$cur")) ;;
-        *) COMPREPLY=($(compgen -W "{words}" -- "$cur") $(compgen -f -- "$cur")) ;;
-    esac
-    [[ ${{COMPREPLY[0]}} == *= ]] && compopt -o nospace
+    COMPREPLY=($(compgen -W "$words" -- "$cur"))
+    # Where no word fits, bash completes file names.
+    [[ ${{COMPREPLY[0]}} == *[=:] ]] && compopt -o nospace 2>/dev/null
 }}
-complete -o filenames -F _dynemo_run dynemo-run
+complete -o bashdefault -o default -F _dynemo_run dynemo-run
 """
 _ZSH = """\
 #compdef dynemo-run

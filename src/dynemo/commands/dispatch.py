@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from dynemo.config import OPTIONS
+from dynemo.config import OPTIONS, build_config, read
 from dynemo.engines.registry import ENGINES
 from dynemo.errors import UsageError
 
@@ -30,6 +30,8 @@ def run_command(argv: Sequence[str], names: Iterable[str]) -> int:
         "render": _render,
         "tokenize": _tokenize,
         "detokenize": _detokenize,
+        "ps": _ps,
+        "services": _services,
         "completion": lambda rest: _completion(rest, names),
     }
     try:
@@ -117,6 +119,60 @@ def _on_lines(name: str, description: str, words: Sequence[str], work: Callable[
     return 0
 
 
+def _ps(words: Sequence[str]) -> int:
+    parser = _parser(
+        "ps",
+        "Lists the instances that discovery names, in all namespaces.\n\n"
+        "A variable or a file of --config says where discovery is, as for the workers.",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON document")
+    parser.add_argument("--watch", action="store_true", help="again every 2 s, until Ctrl-C")
+    own = [option for option in OPTIONS if option.name in ("discovery", "etcd", "wait", "config")]
+    for option in own:
+        parser.add_argument(
+            option.flag, metavar=option.metavar, help=option.help, default=argparse.SUPPRESS
+        )
+    given = vars(parser.parse_args(words))
+    as_json, is_watching = given.pop("json"), given.pop("watch")
+    flags = {
+        option.name: read(option, given[option.name], option.flag)
+        for option in own
+        if option.name in given
+    }
+    config = build_config(flags)
+    from dynemo.commands.ps import ps
+
+    return ps(config, as_json=as_json, is_watching=is_watching)
+
+
+def _services(words: Sequence[str]) -> int:
+    from dynemo.commands import services
+
+    acts = {"up": services.up, "down": services.down, "status": services.status}
+    parser = _parser(
+        "services",
+        "etcd and nats-server on this machine, for a pool of workers on one host or to try one.\n\n"
+        "  up      starts both, listening on 127.0.0.1 alone, and returns when they answer\n"
+        "  down    ends both\n"
+        "  status  says of each whether it runs; exit code 1 unless both do\n\n"
+        f"Data, logs and pids are in {services.folder()}.",
+    )
+    parser.add_argument("act", choices=acts, metavar="up|down|status")
+    for kind in (services.ETCD, services.NATS):
+        parser.add_argument(
+            kind.flag, metavar="PORT", type=_port, default=kind.port, help=f"({kind.port})"
+        )
+    given = parser.parse_args(words)
+    return acts[given.act](services.servers(given.etcd_port, given.nats_port))
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 1 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"{text} is no port")
+    return port
+
+
 def _completion(words: Sequence[str], names: Iterable[str]) -> int:
     from dynemo.commands.completion import SHELLS, script
 
@@ -129,9 +185,9 @@ def _completion(words: Sequence[str], names: Iterable[str]) -> int:
     )
     parser.add_argument("shell", choices=SHELLS)
     given = parser.parse_args(words)
-    here = [name for name, entry in ENGINES.items() if entry.is_here]
+    here = [*(name for name, entry in ENGINES.items() if entry.is_here), "dyn://"]
     flags = [option.flag for option in OPTIONS] + ["--help", "--version"]
-    inputs = ["text", "stdin", "http", "batch:"]
+    inputs = ["text", "stdin", "http", "batch:", "dyn://"]
     print(script(given.shell, inputs=inputs, outputs=here, flags=flags, commands=list(names)))
     return 0
 
@@ -143,7 +199,7 @@ def _found(word: str) -> "Found":
     folder = Path(word).expanduser()
     if (folder / "tokenizer.json").is_file():
         return Found("checkout", folder, folder.name)
-    return find_model(None if word == "demo" and not folder.exists() else word)
+    return find_model(word)
 
 
 def _print(lines: Iterable[str]) -> int:

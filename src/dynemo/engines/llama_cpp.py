@@ -16,7 +16,7 @@ from msgspec import Struct, json
 
 from dynemo.engines.llama_cpp_params import common_params, device_name
 from dynemo.engines.llama_cpp_wire import get, post
-from dynemo.errors import EngineError, EngineNotInstalled
+from dynemo.errors import EngineError, EngineNotInstalled, ModelError
 from dynemo.messages import (
     Capabilities,
     Delta,
@@ -200,7 +200,7 @@ async def open_engine(spec: EngineSpec) -> AsyncIterator[LlamaCpp]:
     try:
         server = await asyncio.to_thread(xllamacpp.Server, params)
     except RuntimeError as error:
-        raise EngineError(f"llama.cpp could not load {spec.model} (-vv shows its log).") from error
+        raise ModelError(f"llama.cpp could not load {spec.model}.") from error
     try:
         slots = _decode_slots(await get(path, "/slots"))
         context = params.n_ctx // len(slots)

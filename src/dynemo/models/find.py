@@ -61,7 +61,7 @@ def find_model(
     `needs` is the one kind that `engine` can take, where it can take only one. `tell` gets a line
     when a choice was made that nobody asked for. Raises `ModelError` with a sentence for the user.
     """
-    if argument is None:
+    if argument is None or (argument == "demo" and not _exists(Path(argument))):
         if needs == "checkout":
             return Found("checkout", demo_checkout(), "demo")
         return Found("gguf", demo_gguf(), "demo")

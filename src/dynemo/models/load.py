@@ -75,6 +75,8 @@ def _of_gguf(gguf: Gguf, name: str, other: Checkout | None) -> ModelFiles:
     if not gguf.has_weights:
         raise ModelError(f"{gguf.path} holds a vocabulary and no weights; give a whole model.")
     context_length, kv_bytes = gguf.context_length or 0, _gguf_kv_bytes(gguf)
+    if other is not None:
+        _check_vocabulary(gguf, other)
 
     def card() -> Card:
         eos_ids = sorted(gguf.special_ids.eog)
@@ -115,6 +117,17 @@ def _of_checkout(checkout: Checkout, name: str, other: Checkout | None) -> Model
         checkout.kv_bytes_per_token,
         card,
     )
+
+
+def _check_vocabulary(gguf: Gguf, other: Checkout) -> None:
+    """An id that the model does not have would fail each request that has it, or the engine."""
+    tokens: Any = gguf.metadata.get("tokenizer.ggml.tokens", [])
+    if other.tokenizer.vocab_size > len(tokens):
+        raise ModelError(
+            f"The tokenizer in {other.folder} has {other.tokenizer.vocab_size:,} tokens and "
+            f"{gguf.path.name} has {len(tokens):,}: it is of another model; give --model-config "
+            "the folder that the GGUF was made from."
+        )
 
 
 def _gguf_tokenizer(gguf: Gguf) -> Tokenizer:

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
-from dynemo.errors import DynemoError, EngineLost, Unavailable
+from dynemo.errors import DynemoError, EngineLost, ModelError, Unavailable
 from dynemo.messages import Delta, Instance, Load, Request
 from dynemo.runtime.child import Child, kill
 from dynemo.runtime.streams import Asker
@@ -112,6 +112,8 @@ class LocalInstance:
             code = await _end(child, _GRACE if is_orderly else 0.0)
             if pipe is not None:
                 pipe.close()
+        if isinstance(problem, ModelError) and tail:
+            return ModelError(f"{problem}{_complaint(tail)}")
         if problem is None or type(problem) is EngineLost:
             return EngineLost(f"The engine ended with {_exit(code)}{_last_words(tail)}.")
         return problem
@@ -130,8 +132,10 @@ async def _watch(asker: Asker, lost: asyncio.Event) -> None:
     while not lost.is_set():
         pinged = time.monotonic()
         asker.ping()
+        # Not `wait_for`: in Python 3.11 it loses a cancellation that comes with the event.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(lost.wait(), _PING_SECONDS)
+            async with asyncio.timeout(_PING_SECONDS):
+                await lost.wait()
         unanswered = 0 if asker.link.heard >= pinged else unanswered + 1
         if unanswered >= _MOST_UNANSWERED and not lost.is_set():
             raise _EngineHangs(f"The engine has said nothing for {unanswered * _PING_SECONDS:g} s.")
@@ -184,13 +188,22 @@ async def _end(child: Child, grace: float) -> int:
     assert process.stdin is not None
     process.stdin.close()
     deadline = time.monotonic() + grace
-    while process.poll() is None and time.monotonic() < deadline:  # noqa: ASYNC110 (no event)
-        await asyncio.sleep(0.005)
-    return kill(child)
+    try:
+        while process.poll() is None and time.monotonic() < deadline:  # noqa: ASYNC110 (no event)
+            await asyncio.sleep(0.005)
+    finally:
+        code = kill(child)
+    return code
 
 
 def _exit(code: int) -> str:
     return f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
+
+
+def _complaint(tail: "deque[str]") -> str:
+    """What the engine's log says of its failure: the first error line, which names the cause."""
+    errors = [line for line in tail if " E " in line or "error" in line.lower()]
+    return f" It says: {errors[0].partition(' E ')[2] or errors[0]}." if errors else ""
 
 
 def _last_words(tail: "deque[str]") -> str:

@@ -87,7 +87,7 @@ def complete(ask: Ask, settings: Ask, *, model: str, system: str | None) -> Ask:
     if system and not any(message["role"] == "system" for message in messages):
         messages = [{"role": "system", "content": system}, *messages]
     said = {name: value for name, value in structs.asdict(ask).items() if value is not None}
-    return structs.replace(settings, **{"model": model, **said, "messages": messages, "n": None})
+    return structs.replace(settings, **{"model": model, **said, "messages": messages, "n": 1})
 
 
 def answered(key: Key, data: bytes, reply: Reply, prompt_tokens: int) -> Record:

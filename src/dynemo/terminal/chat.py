@@ -36,7 +36,7 @@ async def chat(pipeline: Pipeline, *, model: str, system: str | None, settings: 
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A terminal that is not UTF-8 shows a question mark for what it lacks.
         sys.stdout.reconfigure(errors="replace")
-    settings = structs.replace(settings, n=None)
+    settings = structs.replace(settings, n=1)
     state = Chat(pipeline, model, settings, settings, Conversation(system or None))
     with held_terminal():
         _tell("/help lists the commands, Ctrl-D leaves.")

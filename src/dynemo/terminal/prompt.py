@@ -72,7 +72,7 @@ def _prepare(pipeline: Pipeline, model: str, system: str | None, settings: Ask, 
     if system:
         messages.insert(0, {"role": "system", "content": system})
     try:
-        return pipeline.prepare(structs.replace(settings, model=model, messages=messages, n=None))
+        return pipeline.prepare(structs.replace(settings, model=model, messages=messages, n=1))
     except RequestError as error:
         raise UsageError(str(error)) from error
 
