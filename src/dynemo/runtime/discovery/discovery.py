@@ -86,6 +86,11 @@ class Discovery:
         assert isinstance(listing, dict)
         return listing
 
+    async def keys(self, prefix: str) -> list[str]:
+        """The names of all there is under `prefix`, in order, without what they hold. Raises
+        Unavailable."""
+        return await self._store.keys(prefix)
+
     async def watch(self, prefix: str) -> AsyncGenerator[list[Change], None]:
         """First everything under `prefix` (an empty list when there is nothing), then what
         changes, as it does. Does not end by itself, and raises nothing when the store is away:

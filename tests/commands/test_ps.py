@@ -1,0 +1,172 @@
+"""`dynemo-run ps`, with instances that are registered in a folder."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event, Thread
+
+from msgspec import msgpack
+
+from dynemo.messages import Capabilities, Instance, Record
+from dynemo.runtime.discovery.base import instance_key
+from dynemo.runtime.discovery.file import open_file
+from dynemo.runtime.names import Address
+
+
+def record(
+    name: str, model: str = "llama", started: float = 0.0, namespace: str = "dynemo"
+) -> Record:
+    return Record(
+        instance=Instance(
+            id=name,
+            engine="echo",
+            version="0.1",
+            device="cpu",
+            context_length=4096,
+            slots=8,
+            capabilities=Capabilities(),
+        ),
+        namespace=namespace,
+        component="pool",
+        endpoint="generate",
+        model=model,
+        identity="ab",
+        card="cd",
+        host="h",
+        started=started or time.time(),
+        pid=4711,
+    )
+
+
+@contextmanager
+def registered(folder: Path, values: dict[str, bytes]) -> Iterator[None]:
+    """Another process's part, in a thread of its own."""
+    ready, stop = Event(), Event()
+
+    async def hold() -> None:
+        async with open_file(folder, lease_ttl=10) as discovery:
+            await discovery.put_blob(b"x" * 100)
+            for key, value in values.items():
+                await discovery.put(key, value)
+            ready.set()
+            await asyncio.to_thread(stop.wait)
+
+    thread = Thread(target=lambda: asyncio.run(hold()))
+    thread.start()
+    try:
+        assert ready.wait(10)
+        yield
+    finally:
+        stop.set()
+        thread.join(10)
+
+
+def keys(*records: Record) -> dict[str, bytes]:
+    return {
+        instance_key(
+            Address(found.namespace, found.component, found.endpoint), found.instance.id
+        ): msgpack.encode(found)
+        for found in records
+    }
+
+
+def ps(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "dynemo", "ps", *words],
+        capture_output=True,
+        text=True,
+        timeout=15,
+        env={**os.environ, "DYNEMO_DISCOVERY": f"file:{folder}"},
+        check=False,
+    )
+
+
+def test_a_table_of_all_namespaces(tmp_path: Path) -> None:
+    two_hours = time.time() - 2.5 * 3600
+    found = keys(
+        record("i1", started=two_hours), record("i2", "evil\x1b[2J"), record("i3", namespace="b")
+    )
+    with registered(tmp_path, {**found, "/dynemo/b/instances/pool/generate/bad": b"\xc1"}):
+        done = ps(tmp_path)
+    assert done.returncode == 0, done.stderr
+    head, *rows = done.stdout.splitlines()
+    columns = "NAME MODEL INSTANCE ENGINE VERSION DEVICE LOAD SLOTS CONTEXT AGE"
+    assert head.split() == columns.split()
+    cells = [row.split() for row in rows]
+    assert [row[2] for row in cells] == ["i3", "i2", "i1"]
+    assert cells[0][0] == "dyn://b/pool/generate"
+    assert cells[1][1] == "evil?[2J"
+    assert cells[2][3:] == ["echo", "0.1", "cpu", "-", "8", "4096", "2h"]
+    assert "does not decode" in done.stderr
+
+
+def test_json_is_one_document(tmp_path: Path) -> None:
+    with registered(tmp_path, keys(record("i1"))):
+        done = ps(tmp_path, "--json")
+    (entry,) = json.loads(done.stdout)["instances"]
+    assert entry["instance"] == "i1"
+    assert entry["namespace"] == "dynemo"
+    assert entry["pid"] == 4711
+    assert 0 <= entry["age_seconds"] < 15
+
+
+def test_nothing_is_registered(tmp_path: Path) -> None:
+    done = ps(tmp_path)
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 1)
+    assert json.loads(ps(tmp_path, "--json").stdout) == {"instances": []}
+
+
+def test_watch_sees_what_comes(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "dynemo",
+            "ps",
+            "--json",
+            "--watch",
+            "--discovery",
+            f"file:{tmp_path}",
+        ],
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    with process, process.stdout as lines:
+        try:
+            assert json.loads(lines.readline()) == {"instances": []}
+            with registered(tmp_path, keys(record("i1"))):
+                (entry,) = json.loads(lines.readline())["instances"]
+            assert entry["instance"] == "i1"
+        finally:
+            process.terminate()
+
+
+def test_no_server_is_one_sentence() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "dynemo", "ps", "--etcd", "127.0.0.1:1"],
+        capture_output=True,
+        text=True,
+        timeout=15,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "127.0.0.1:1" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_wrong_setting_is_refused() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "dynemo", "ps", "--discovery", "nowhere"],
+        capture_output=True,
+        text=True,
+        timeout=15,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "--discovery does not take 'nowhere'" in done.stderr

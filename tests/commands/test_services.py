@@ -1,0 +1,148 @@
+"""`dynemo-run services` with the real servers, on ports and in a folder of the test's own."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from dynemo.commands.server import etcd_answers, nats_answers
+
+pytestmark = [
+    pytest.mark.timeout(40),
+    pytest.mark.skipif(shutil.which("etcd") is None, reason="etcd is not installed"),
+]
+
+
+@dataclass(frozen=True)
+class Services:
+    home: Path
+    etcd: int
+    nats: int
+
+    def __call__(self, *words: str, **more: str) -> "subprocess.CompletedProcess[str]":
+        ports = ["--etcd-port", str(self.etcd), "--nats-port", str(self.nats)]
+        return subprocess.run(
+            [sys.executable, "-m", "dynemo", "services", *words, *ports],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            # Settings of an etcd that a person might have in their shell.
+            env={
+                **os.environ,
+                "XDG_DATA_HOME": str(self.home),
+                "ETCD_LISTEN_CLIENT_URLS": "http://0.0.0.0:1",
+                **more,
+            },
+            check=False,
+        )
+
+    def pid(self, name: str) -> int:
+        file = self.home / "dynemo-run" / "services" / f"{name}.pid"
+        return int(json.loads(file.read_text())["pid"])
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def services(tmp_path: Path) -> Iterator[Services]:
+    found = Services(tmp_path, free_port(), free_port())
+    try:
+        yield found
+    finally:
+        found("down")
+
+
+def test_up_status_down(services: Services) -> None:
+    before = services("status")
+    assert before.returncode == 1
+    assert before.stdout.count("not running") == 2
+
+    done = services("up")
+    assert done.returncode == 0, done.stderr
+    assert f"etcd started: 127.0.0.1:{services.etcd}" in done.stdout
+    assert f"export NATS_SERVER=nats://127.0.0.1:{services.nats}" in done.stdout
+    assert etcd_answers(services.etcd)
+    assert nats_answers(services.nats)
+
+    again = services("up")
+    assert again.returncode == 0
+    assert again.stdout.count("was running already") == 2
+
+    now = services("status")
+    assert now.returncode == 0
+    etcd, nats = now.stdout.splitlines()
+    assert f"pid {services.pid('etcd')}" in etcd
+    assert str(services.home) in etcd
+    assert f"127.0.0.1:{services.nats}" in nats
+
+    ended = services("down")
+    assert (ended.returncode, ended.stdout.count("has ended")) == (0, 2)
+    assert not etcd_answers(services.etcd)
+    assert not nats_answers(services.nats)
+    assert services("down").stdout.count("did not run") == 2
+
+
+def test_what_etcd_kept_does_not_hinder_the_next_start(services: Services) -> None:
+    services("up")
+    os.kill(services.pid("etcd"), signal.SIGKILL)
+    wait_until_gone(services.etcd)
+    # The file with its pid is still there, and says nothing any more.
+    assert services("status").stdout.splitlines()[0].startswith("etcd        not running")
+    done = services("up")
+    assert "etcd started" in done.stdout
+    assert "nats-server was running already" in done.stdout
+
+
+def test_another_program_at_a_port(services: Services) -> None:
+    with socket.create_server(("127.0.0.1", services.nats)):
+        done = services("up")
+        assert done.returncode == 2
+        assert f"nats-server cannot have port {services.nats}" in done.stderr
+        assert "--nats-port" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    assert not etcd_answers(services.etcd)  # both or none
+
+
+def test_servers_of_others_are_used_and_left_alone(services: Services, tmp_path: Path) -> None:
+    other = Services(tmp_path / "other", services.etcd, services.nats)
+    assert services("up").returncode == 0
+    assert other("up").stdout.count("was running already") == 2
+    status = other("status")
+    assert (status.returncode, status.stdout.count("not ours")) == (0, 2)
+    assert other("down").stdout.count("left alone") == 2
+    assert services("status").returncode == 0
+
+
+def test_without_etcd(services: Services, tmp_path: Path) -> None:
+    done = services("up", PATH=str(tmp_path))
+    assert done.returncode == 2
+    for word in ("apt-get install etcd-server", "brew install etcd", "--discovery file"):
+        assert word in done.stderr
+    assert not nats_answers(services.nats)
+
+
+def test_a_word_that_it_does_not_know(services: Services) -> None:
+    done = services("start")
+    assert done.returncode == 2
+    assert "invalid choice" in done.stderr
+
+
+def wait_until_gone(port: int) -> None:
+    deadline = time.monotonic() + 10
+    while etcd_answers(port):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
