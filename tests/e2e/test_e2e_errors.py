@@ -22,7 +22,7 @@ def _refused(*args: str | Path, stdin: str = "hi", **environment: str) -> str:
     ("args", "said"),
     [
         (["in=htpp"], "did you mean in=http?"),
-        (["in=batch:"], "in= takes"),
+        (["in=batch:"], "in=batch:prompts.jsonl"),
         (["out=lama_cpp"], "did you mean out=llama_cpp?"),
         (["out=vllm"], "not in this version yet"),
         (["out=dyn://pool", "--etcd", "127.0.0.1:1"], "dynemo-run services up"),

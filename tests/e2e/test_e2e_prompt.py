@@ -37,7 +37,7 @@ def test_a_request_template_is_merged_under_each_request(tmp_path: Path) -> None
     template = tmp_path / "defaults.json"
     template.write_text('{"max_tokens": 3}')
     done = run("--request-template", template, stdin="Count to 40")
-    assert done.stdout == "1, 2\n"
+    assert "1, 2, 3, 4".startswith(done.stdout.rstrip("\n"))
     assert "cut after 3 tokens" in done.stderr
 
 
@@ -55,3 +55,18 @@ def test_help_and_version_load_nothing() -> None:
 @pytest.mark.parametrize("word", ["in=http", "out=", "--http-port", "examples:"])
 def test_help_teaches(word: str) -> None:
     assert word in run("--help").stdout
+
+
+def test_one_answer_whatever_the_template_says(tmp_path: Path) -> None:
+    template = tmp_path / "defaults.json"
+    template.write_text('{"n": 3}')
+    done = run("--request-template", template, stdin=QUESTION)
+    assert done.stdout == "The capital of South Africa is Pretoria.\n"
+
+
+def test_a_tokenizer_of_another_model_is_refused_at_start(demo: Path, tmp_path: Path) -> None:
+    fidelity = Path(__file__).parents[1] / "fidelity"
+    (tmp_path / "tokenizer.json").write_bytes((fidelity / "tokenizer_byte_level.json").read_bytes())
+    done = run(demo, "--model-config", tmp_path, stdin=QUESTION)
+    assert done.returncode == 2
+    assert "it is of another model" in done.stderr
