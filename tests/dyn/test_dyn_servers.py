@@ -1,0 +1,98 @@
+"""etcd and NATS that go away under load, and come back."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from command import Server, wait_until
+from dyn_fleet import Fleet, come, fleet, gone
+from dyn_servers import LEASE_TTL, Servers, servers_running
+from dyn_streams import check, one, streams
+
+MANY = 32
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Servers]:
+    yield from servers_running()
+
+
+@pytest.fixture
+def pool(servers: Servers) -> Iterator[Fleet]:
+    with fleet(servers.flags) as started:
+        yield started
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("forgets", [False, True], ids=["with its data", "without its data"])
+def test_etcd_is_started_again(servers: Servers, pool: Fleet, forgets: bool) -> None:
+    workers = pool.workers(3)
+    ingress = pool.ingress(workers=3)
+
+    def ask() -> None:
+        assert one(ingress.url, max_tokens=4).error == ""
+
+    def start() -> None:
+        if forgets:
+            servers.etcd.forget()
+        servers.etcd.start()
+        servers.etcd.wait()
+
+    got = streams([ingress], MANY, (0.5, servers.etcd.kill), (0.8, ask), (1.5, start), (1.7, ask))
+    check(got, MANY)
+    began = time.monotonic()
+    late = pool.ingress(workers=3)
+    assert time.monotonic() - began < 2 * LEASE_TTL
+    assert one(late.url).error == ""
+    time.sleep(2 * LEASE_TTL)  # when a worker would be given up that has not come back
+    ask()
+    assert gone(ingress) == 0
+    workers[0].kill()
+    wait_until(lambda: gone(ingress) == 1, 2 * LEASE_TTL)
+    pool.workers(1)
+    wait_until(lambda: come(ingress) == 4, 3)
+
+
+@pytest.mark.timeout(60)
+def test_nats_is_started_again(servers: Servers, pool: Fleet) -> None:
+    pool.workers(3)
+    ingress = pool.ingress(workers=3)
+
+    def refused() -> None:
+        for _ in range(3):
+            began = time.monotonic()
+            answer = one(ingress.url)
+            assert time.monotonic() - began < 1
+            assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+
+    got = streams(
+        [ingress],
+        MANY,
+        (0.6, servers.nats.stop),
+        (0.9, refused),
+        (1.6, servers.nats.start),
+        (1.7, lambda: _until_served(ingress)),
+    )
+    check(got, MANY)
+    check(streams([ingress], MANY), MANY)
+
+
+@pytest.mark.timeout(60)
+def test_a_stream_that_is_to_move_waits_for_nats(servers: Servers, pool: Fleet) -> None:
+    first, *_ = pool.workers(3)
+    ingress = pool.ingress(workers=3)
+    got = streams(
+        [ingress],
+        MANY,
+        (0.6, servers.nats.stop),
+        (0.8, first.kill),
+        (2.0, servers.nats.start),
+    )
+    check(got, MANY)
+
+
+def _until_served(ingress: Server) -> None:
+    began = time.monotonic()
+    while one(ingress.url, max_tokens=4).status != 200:
+        assert time.monotonic() - began < 3
+        time.sleep(0.05)
