@@ -1,7 +1,8 @@
 """The counters and histograms, defined once.
 
 Every label is bounded: `model` is the name of a served model, or `-` where a request named none of
-them; `status` is an HTTP status. 499 is a client that went away. An error after the headers counts
+them; `instance` is an id, or `all` where there are more than `MAX_INSTANCES`; `status` is an HTTP
+status. 499 is a client that went away. An error after the headers counts
 under the status that it would have had before them.
 """
 
@@ -15,6 +16,8 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 NO_MODEL = "-"
+MAX_INSTANCES = 100
+ALL_INSTANCES = "all"
 
 _TTFT = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120)
 _ITL = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1, 2, 5)
@@ -22,9 +25,10 @@ _DURATION = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 
 class LoadSample(NamedTuple):
-    """What one model's engine is busy with, as last reported."""
+    """What one engine is busy with, or all of one model together, as last reported."""
 
     model: str
+    instance: str
     running: float
     waiting: float
     kv_use: float
@@ -130,18 +134,21 @@ class _LoadCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         families = _load_families()
         for sample in self._read():
-            for family, value in zip(families, sample[1:], strict=True):
-                family.add_metric([sample.model], value)
+            for family, value in zip(families, sample[2:], strict=True):
+                family.add_metric([sample.model, sample.instance], value)
         yield from families
 
 
 def _load_families() -> list[GaugeMetricFamily]:
+    labels = ["model", "instance"]
     return [
-        GaugeMetricFamily("dynemo_engine_running", "Sequences being computed.", labels=["model"]),
+        GaugeMetricFamily("dynemo_engine_running", "Sequences being computed.", labels=labels),
         GaugeMetricFamily(
-            "dynemo_engine_waiting", "Sequences in the engine's queue.", labels=["model"]
+            "dynemo_engine_waiting", "Sequences in the engine's queue.", labels=labels
         ),
         GaugeMetricFamily(
-            "dynemo_engine_kv_use", "Share of the KV cache in use, 0 to 1.", labels=["model"]
+            "dynemo_engine_kv_use",
+            "Share of the KV cache in use, 0 to 1; the highest where instances are taken together.",
+            labels=labels,
         ),
     ]

@@ -48,6 +48,11 @@ class FakeAnswerer:
         )
         self.load = Load(running=1, waiting=2, kv_use=0.5)
         self.trouble = ""
+        self.others: list[tuple[Instance, Load]] = []
+
+    @property
+    def instances(self) -> list[tuple[Instance, Load]]:
+        return [(self.instance, self.load), *self.others] if self.instance else self.others
 
     def generate(self, request: Request) -> AsyncGenerator[Any, None]:
         raise NotImplementedError

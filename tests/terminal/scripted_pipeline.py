@@ -41,6 +41,10 @@ class StubAnswerer:
         self.load = Load()
         self.trouble = ""
 
+    @property
+    def instances(self) -> list[tuple[Instance, Load]]:
+        return [(self.instance, self.load)] if self.instance else []
+
     def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
         raise NotImplementedError
 

@@ -7,7 +7,8 @@ import msgspec
 from msgspec import Struct
 
 from dynemo.http.exchange import Exchange
-from dynemo.metrics import LoadSample, Metrics
+from dynemo.messages import Instance, Load
+from dynemo.metrics import ALL_INSTANCES, MAX_INSTANCES, LoadSample, Metrics
 from dynemo.pipeline import Pipeline, ServedModel
 
 
@@ -70,31 +71,37 @@ class Health:
         await exchange.reply(body, content_type=content_type)
 
     def _loads(self) -> Iterator[LoadSample]:
-        for served in self._pipeline.models.values():
-            load = served.answerer.load
-            yield LoadSample(served.name, load.running, load.waiting, load.kv_use)
+        models = [
+            (served.name, served.answerer, served.answerer.instances)
+            for served in self._pipeline.models.values()
+        ]
+        is_each = sum(len(instances) for _, _, instances in models) <= MAX_INSTANCES
+        for name, answerer, instances in models:
+            for instance, load in instances if is_each else ():
+                yield LoadSample(name, instance.id, load.running, load.waiting, load.kv_use)
+            if instances and not is_each:
+                load = answerer.load
+                yield LoadSample(name, ALL_INSTANCES, load.running, load.waiting, load.kv_use)
 
 
 def _model_health(served: ServedModel) -> ModelHealth:
-    instance, load = served.answerer.instance, served.answerer.load
-    instances = []
-    if instance is not None:
-        instances.append(
-            InstanceHealth(
-                id=instance.id,
-                engine=instance.engine,
-                version=instance.version,
-                device=instance.device,
-                context_length=instance.context_length,
-                slots=instance.slots,
-                running=load.running,
-                waiting=load.waiting,
-                kv_use=load.kv_use,
-            )
-        )
     return ModelHealth(
         id=served.name,
         context_length=served.context_length,
-        instances=instances,
+        instances=[_instance_health(*each) for each in served.answerer.instances],
         reason=served.answerer.trouble or None,
+    )
+
+
+def _instance_health(instance: Instance, load: Load) -> InstanceHealth:
+    return InstanceHealth(
+        id=instance.id,
+        engine=instance.engine,
+        version=instance.version,
+        device=instance.device,
+        context_length=instance.context_length,
+        slots=instance.slots,
+        running=load.running,
+        waiting=load.waiting,
+        kv_use=load.kv_use,
     )

@@ -7,6 +7,8 @@ from importlib.resources import files
 from dynemo.http.exchange import Exchange
 from dynemo.http.health import Health, ModelHealth
 
+#: Instances that are named; of a large pool, the others are counted.
+_MOST_NAMED = 10
 _HOST = re.compile(r"[A-Za-z0-9.\-_]+(:\d+)?|\[[0-9a-fA-F:.]+\](:\d+)?")
 #: The page is self-contained and loads nothing; it talks to this server alone.
 _POLICY = (
@@ -57,10 +59,12 @@ def _host(exchange: Exchange) -> str:
 
 def _row(model: ModelHealth) -> str:
     engine = "".join(
-        f"<div>{escape(i.engine)} {escape(i.version)} on {escape(i.device)}, "
-        f"{i.slots} at once</div>"
-        for i in model.instances
+        f'<div title="{escape(i.id)}">{escape(i.engine)} {escape(i.version)} '
+        f"on {escape(i.device)}, {i.running} of {i.slots} slots in use</div>"
+        for i in model.instances[:_MOST_NAMED]
     )
+    if len(model.instances) > _MOST_NAMED:
+        engine += f"<div>and {len(model.instances) - _MOST_NAMED} more</div>"
     return (
         f"<tr><td><code>{escape(model.id)}</code></td>"
         f"<td>{engine or escape(model.reason or 'no instances')}</td>"

@@ -1,13 +1,14 @@
 """The port behind which everything that answers stands."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
 from dynemo.messages import Delta, Instance, Load, Request
 
 
 class Answerer(Protocol):
-    """One instance, as the pipeline sees it: a local engine host or a remote worker."""
+    """What answers for one model, as the pipeline sees it: a local engine host, or all the workers
+    that serve it."""
 
     @property
     def instance(self) -> Instance | None:
@@ -17,6 +18,11 @@ class Answerer(Protocol):
     @property
     def load(self) -> Load:
         """As last reported; up to a few seconds old."""
+        ...
+
+    @property
+    def instances(self) -> Sequence[tuple[Instance, Load]]:
+        """Each that can take requests, with its own load: `instance` and `load`, taken apart."""
         ...
 
     @property

@@ -42,6 +42,11 @@ class LocalInstance:
         return self._asker.load if self._asker is not None else Load()
 
     @property
+    def instances(self) -> list[tuple[Instance, Load]]:
+        instance = self.instance
+        return [] if instance is None else [(instance, self.load)]
+
+    @property
     def trouble(self) -> str:
         return "" if self._asker is not None else self._trouble
 

@@ -74,6 +74,10 @@ class Pool:
         return Load(sum(x.running for x in loads), sum(x.waiting for x in loads), kv_use)
 
     @property
+    def instances(self) -> list[tuple[Instance, Load]]:
+        return [(remote.record.instance, remote.load) for remote in self._remotes.values()]
+
+    @property
     def trouble(self) -> str:
         return "" if self._remotes else "no instances"
 
