@@ -83,6 +83,7 @@ async def _work(run: Run, local: LocalInstance, ready: Ready) -> int:
     from dynemo.networking import open_discovery, open_intake
     from dynemo.worker import Pool, serve_worker
 
+    address = parse_name(run.place.value)
     stop = _stop_on_signals()
     greeting = [f"{run.place.value}"]
 
@@ -91,10 +92,15 @@ async def _work(run: Run, local: LocalInstance, ready: Ready) -> int:
             print(_greeting(run.card.name, local.instance, greeting.pop()), file=sys.stderr)
 
     async with open_discovery(run.config) as discovery:
-        if not await _first(ready, stop):
-            return 0
-        pool = Pool(parse_name(run.place.value), discovery, partial(open_intake, run.config))
-        await serve_worker(local, run.card, pool, grace=run.config.grace, stop=stop, on_ready=say)
+        await serve_worker(
+            local,
+            run.card,
+            Pool(address, discovery, partial(open_intake, run.config)),
+            grace=run.config.grace,
+            has_loaded=lambda: _first(ready, stop),
+            stop=stop,
+            on_ready=say,
+        )
     return 0
 
 

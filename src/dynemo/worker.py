@@ -5,7 +5,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from uuid import uuid4
@@ -102,11 +102,16 @@ async def serve_worker(
     pool: Pool,
     *,
     grace: float,
+    has_loaded: Callable[[], Awaitable[bool]],
     stop: asyncio.Event,
     on_ready: Callable[[], None],
 ) -> None:
     """Serves until `stop`: then leaves discovery, finishes streams for `grace` seconds, hands the
-    rest back to their ingresses."""
+    rest back to their ingresses.
+
+    Whatever could refuse this worker is asked while the engine still loads. `has_loaded` waits for
+    that: False where it is to stop before.
+    """
     worker_id, discovery = uuid4().hex, pool.discovery
     async with (
         answering(worker_id, _Source(local), load_at_end=lambda: local.load) as answers,
@@ -114,6 +119,8 @@ async def serve_worker(
         registered(discovery, pool.address, card, intake, worker_id) as record,
     ):
         answers.admit = lambda: _admit(local)
+        if not await has_loaded():
+            return
         await local.up.wait()
         async with intake.serve(record(local), answers.accept):
             key = instance_key(pool.address, worker_id)

@@ -33,7 +33,7 @@ def model(demo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.timeout(60)
 def test_a_worker_is_killed_and_another_stopped(servers: Servers, model: Path) -> None:
     with fleet(servers.flags) as pool:
-        words = ["out=llama_cpp", model, "--model-name", "demo", "--grace", "0.1"]
+        words: list[str | Path] = ["out=llama_cpp", model, "--model-name", "demo", "--grace", "0.1"]
         first, second, _ = pool.workers(3, *words, "--", *PROFILE)
         ingress = pool.ingress("--router-mode", "round-robin", workers=3)
         expected = streams([ingress], MANY, length=5, ignore_eos=True)

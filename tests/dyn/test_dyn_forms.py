@@ -51,7 +51,7 @@ def test_the_terminal_s_inputs(servers: Servers, pool: Fleet, tmp_path: Path) ->
     answered = run("in=stdin", f"out={pool.address}", *servers.flags, stdin=QUESTION)
     assert (answered.returncode, answered.stdout) == (0, f"{ANSWER}\n")
     output = tmp_path / "answered.jsonl"
-    words = [f"in=batch:{source}", f"out={pool.address}", "--output", output]
+    words: list[str | Path] = [f"in=batch:{source}", f"out={pool.address}", "--output", output]
     assert run(*words, *servers.flags).returncode == 0
     lines = [json.loads(line) for line in output.read_text().splitlines()]
     assert [line["response"] for line in lines] == [ANSWER] * 8

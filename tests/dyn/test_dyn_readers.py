@@ -1,7 +1,8 @@
-"""A client that reads much slower than its answer comes: it alone is cancelled."""
+"""A client that reads much slower than its answer comes: nobody else notices."""
 
 import json
 import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,8 +16,8 @@ from dyn_servers import Servers, servers_running
 from dyn_streams import check, streams
 
 MANY = 32
-#: What is left of it in the frames, after all the buffers on the way, is more than 1 MiB.
-TOKENS = 400_000
+#: More than all the buffers on the way hold.
+TOKENS = 200_000
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def servers() -> Iterator[Servers]:
 
 
 @pytest.mark.timeout(60)
-def test_a_slow_reader_is_cancelled_alone(servers: Servers) -> None:
+def test_a_slow_reader_slows_nobody(servers: Servers) -> None:
     with fleet(servers.flags) as pool, ThreadPoolExecutor() as threads:
         pool.workers(1, delay_ms=0)
         ingress = pool.ingress(workers=1)
@@ -35,20 +36,16 @@ def test_a_slow_reader_is_cancelled_alone(servers: Servers) -> None:
         slow = threads.submit(_read_slowly, ingress.url, is_over)
         try:
             wait_until(lambda: engine_load(ingress) > 0, 15)
-            while not _failures(ingress):
+            began = time.monotonic()
+            while engine_load(ingress) > 0:
+                assert time.monotonic() - began < 18
                 check(got := streams([ingress], MANY), MANY)
                 assert max(answer.longest_gap for answer in got) < 2
                 assert _resident(ingress) - before < 128 * 2**20
+                time.sleep(1)
         finally:
             is_over.set()
         assert b"[DONE]" not in slow.result()
-        assert len(_failures(ingress)) == 1
-
-
-def _failures(server: Server) -> list[str]:
-    """What the log says of the requests that did not end well."""
-    ends = [line for line in server.lines if "chat completion: " in line]
-    return [line for line in ends if "chat completion: 200" not in line]
 
 
 def _read_slowly(url: str, is_over: Event) -> bytes:
