@@ -49,7 +49,7 @@ clean:
 
 .venv/ready-test: pyproject.toml .venv/ready-run
 	@echo "Installing what the tests need ..." >&2
-	@tools/system-packages chromium=chromium chromedriver=chromium-driver </dev/null >&2
+	@tools/system-packages chromium=chromium chromedriver=chromium-driver etcd=etcd-server </dev/null >&2
 	@$(PIP) $$($(BIN)/python tools/group.py dev) </dev/null >&2
 	@touch $@
 
