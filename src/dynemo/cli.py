@@ -71,7 +71,7 @@ def _run(config: Config) -> int:
     if out.startswith("dyn"):
         return _run_ingress(config, place, defaults)
     spec, files = _choose(config, out)
-    listener = _listener(config) if place.kind == "http" else None
+    listener = _listener(config, place)
     child = spawn(spec)
     try:
         # While the engine loads in its process: what only the runner needs.
@@ -93,7 +93,7 @@ def _run_ingress(config: Config, place: Place, defaults: "Ask") -> int:
         )
     if config.model is not None:
         raise UsageError(f"The workers of {config.out} have the model; leave out {config.model!r}.")
-    listener = _listener(config) if place.kind == "http" else None
+    listener = _listener(config, place)
     text = _standard_input() if place.kind == "stdin" else ""
     from dynemo.running import run_ingress
 
@@ -179,7 +179,14 @@ def _standard_input() -> str:
     return read_prompt(sys.stdin.buffer)
 
 
-def _listener(config: Config) -> "socket.socket":
-    from dynemo.http.server import bind
+def _listener(config: Config, place: Place) -> "socket.socket | None":
+    """Of in=http, or of a worker's status port."""
+    if place.kind == "http":
+        from dynemo.http.server import bind
 
-    return bind(config.http_host, config.http_port)
+        return bind(config.http_host, config.http_port)
+    if place.kind == "dyn" and config.status_port is not None:
+        from dynemo.http.server import bind
+
+        return bind(*config.status_port, flag="--status-port")
+    return None

@@ -55,6 +55,13 @@ def _seconds(text: str) -> float:
     return number
 
 
+def _host_port(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if colon and not host:
+        raise ValueError
+    return host.strip("[]") or "127.0.0.1", _port(port)
+
+
 _HTTP = frozenset({"http"})
 _BATCH = frozenset({"batch"})
 _ASKING = frozenset({"text", "stdin", "batch"})
@@ -125,6 +132,10 @@ OPTIONS = (
     ),
     Option("wait", "SECONDS", "wait for servers that are not there yet (0)", NETWORK, _seconds),
     Option("lease_ttl", "SECONDS", "how long a silent worker is believed (10)", NETWORK, _seconds),
+    Option(
+        "status_port", "[HOST:]PORT", "a worker's /health, /live and /metrics (none)", NETWORK,
+        _host_port, frozenset({"dyn"}),
+    ),
     Option("log_format", "FORMAT", "text or json (text)", "general", choices=("text", "json")),
     Option("config", "FILE", "a TOML file with any of these settings", "general", Path),
 )  # fmt: skip
@@ -158,6 +169,7 @@ class Config:
     advertise: str | None = None
     wait: float = 0.0
     lease_ttl: float = 10.0
+    status_port: tuple[str, int] | None = None
     log_format: str = "text"
     verbosity: int = 0
     engine_options: tuple[str, ...] = ()

@@ -6,6 +6,7 @@ import socket
 import sys
 import time
 from collections.abc import Coroutine
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,7 +32,7 @@ class Run:
     card: Card
     child: Child
     text: str  #: the prompt of in=stdin
-    listener: socket.socket | None  #: of in=http
+    listener: socket.socket | None  #: of in=http, or of --status-port
 
 
 def run(run: Run) -> int:
@@ -85,13 +86,14 @@ async def _work(run: Run, local: LocalInstance, ready: Ready) -> int:
 
     address = parse_name(run.place.value)
     stop = _stop_on_signals()
-    greeting = [f"{run.place.value}"]
+    where = run.place.value
+    greeting = [where if run.listener is None else f"{where} · status {_url(run.listener)}"]
 
     def say() -> None:
         if greeting and local.instance is not None:
             print(_greeting(run.card.name, local.instance, greeting.pop()), file=sys.stderr)
 
-    async with open_discovery(run.config) as discovery:
+    async with _status(run, local, stop), open_discovery(run.config) as discovery:
         await serve_worker(
             local,
             run.card,
@@ -102,6 +104,18 @@ async def _work(run: Run, local: LocalInstance, ready: Ready) -> int:
             on_ready=say,
         )
     return 0
+
+
+def _status(
+    run: Run, local: LocalInstance, stop: asyncio.Event
+) -> AbstractAsyncContextManager[None]:
+    """The status port of a worker, from before its engine has loaded until all has ended."""
+    if run.listener is None:
+        return nullcontext()
+    from dynemo.http.status import status_port
+
+    model = ServedModel(run.card.name, int(time.time()), run.card, local)
+    return status_port(Pipeline({model.name: model}, defaults=run.defaults), run.listener, stop)
 
 
 async def _first(ready: Ready, stop: asyncio.Event) -> bool:

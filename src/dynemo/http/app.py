@@ -28,28 +28,40 @@ _log = logging.getLogger("dynemo.http")
 
 
 class App:
-    """Serves one pipeline. `drain`, then `idle`, then perhaps `cut` end it in order."""
+    """Serves one pipeline. `drain`, then `idle`, then perhaps `cut` end it in order.
+
+    `is_status`: what one who runs the process asks, and no requests.
+    """
 
     def __init__(
-        self, pipeline: Pipeline, metrics: Metrics, *, limits: Limits | None = None
+        self,
+        pipeline: Pipeline,
+        metrics: Metrics,
+        *,
+        limits: Limits | None = None,
+        is_status: bool = False,
     ) -> None:
         self._limits = limits or Limits()
         self._active: set[Exchange] = set()
         self._is_idle = asyncio.Event()
         self._is_idle.set()
         self.is_draining = False
-        models = Models(pipeline)
         health = Health(pipeline, metrics, lambda: self.is_draining)
-        self._model_route = _reads(models.show)
+        self._model_route: Route = {}
         self._routes: dict[str, Route] = {
-            "/v1/chat/completions": {"POST": Chat(pipeline, metrics)},
-            "/v1/models": _reads(models.list),
             "/health": _reads(health.health),
             "/live": _reads(health.live),
             "/metrics": _reads(health.metrics),
-            "/openapi.json": _reads(OpenApi()),
-            "/": _reads(Page(health)),
         }
+        if not is_status:
+            models = Models(pipeline)
+            self._model_route = _reads(models.show)
+            self._routes |= {
+                "/v1/chat/completions": {"POST": Chat(pipeline, metrics)},
+                "/v1/models": _reads(models.list),
+                "/openapi.json": _reads(OpenApi()),
+                "/": _reads(Page(health)),
+            }
 
     def drain(self) -> None:
         """From now on, nothing new is taken: 503 for asks, and `/health` says `draining`."""
@@ -97,7 +109,7 @@ class App:
         method, path = exchange.scope["method"], exchange.scope["path"]
         route = self._routes.get(path)
         if route is None and path.startswith(PREFIX) and path != PREFIX:
-            route = self._model_route
+            route = self._model_route or None
         if route is None:
             raise NoSuchPath(f"Invalid URL ({method} {path[:200]})")
         endpoint = route.get(method)
@@ -113,6 +125,11 @@ class App:
 def build_app(pipeline: Pipeline) -> App:
     """An app with metrics of its own."""
     return App(pipeline, Metrics())
+
+
+def build_status_app(pipeline: Pipeline) -> App:
+    """`/health`, `/live` and `/metrics` alone, for who takes requests from elsewhere."""
+    return App(pipeline, Metrics(), is_status=True)
 
 
 def _reads(endpoint: Endpoint) -> Route:

@@ -23,14 +23,14 @@ _KEEP_ALIVE_SECONDS = 75
 _FAREWELL_SECONDS = 2.5
 
 
-def bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int, flag: str = "--http-port") -> socket.socket:
     """A listening socket, so that a port in use is known before a model is loaded.
 
     `host` is a name or an address, IPv6 too; port 0 picks a free one (`getsockname`). Clients may
-    connect at once; they wait until `serve` runs. Raises UsageError.
+    connect at once; they wait until `serve` runs. Raises UsageError that names `flag`.
     """
     if not 0 <= port <= 65535:
-        raise UsageError(f"{port} is not a port; --http-port takes 0 to 65535.")
+        raise UsageError(f"{port} is not a port; {flag} takes 0 to 65535.")
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (socket.gaierror, UnicodeError):
@@ -45,16 +45,16 @@ def bind(host: str, port: int) -> socket.socket:
         listener.setblocking(False)
     except OSError as error:
         listener.close()
-        raise UsageError(_why_not_bound(host, port, error)) from None
+        raise UsageError(_why_not_bound(host, port, error, flag)) from None
     return listener
 
 
-def _why_not_bound(host: str, port: int, error: OSError) -> str:
+def _why_not_bound(host: str, port: int, error: OSError, flag: str) -> str:
     match error.errno:
         case errno.EADDRINUSE:
-            return f"Port {port} on {host} is in use; choose another with --http-port."
+            return f"Port {port} on {host} is in use; choose another with {flag}."
         case errno.EACCES:
-            return f"Port {port} needs more rights; choose one above 1023 with --http-port."
+            return f"Port {port} needs more rights; choose one above 1023 with {flag}."
         case errno.EADDRNOTAVAIL:
             return f"Cannot listen on {host}: it is not an address of this machine."
         case _:

@@ -1,0 +1,88 @@
+"""A worker's `--status-port`."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+
+@contextmanager
+def worker(folder: Path, *words: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """A worker with a status port, and the address of that."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dynemo", "in=dyn://pool", "out=echo", "--status-port", "0", *words],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "DYNEMO_DISCOVERY": f"file:{folder}"},
+    )
+    assert process.stderr is not None
+    with process, process.stderr as stderr:
+        try:
+            found = re.search(r"status (http://\S+)", stderr.readline())
+            assert found is not None
+            yield process, found[1]
+        finally:
+            process.terminate()
+
+
+def get(url: str) -> tuple[int, bytes]:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as reply:
+            return reply.status, reply.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read()
+
+
+def test_what_it_says(tmp_path: Path) -> None:
+    with worker(tmp_path) as (process, url):
+        status, body = get(f"{url}/health")
+        report = json.loads(body)
+        assert (status, report["status"]) == (200, "ok")
+        (instance,) = report["models"][0]["instances"]
+        assert instance["engine"] == "echo"
+        assert get(f"{url}/live")[0] == 200
+        assert b'dynemo_engine_running{instance="' in get(f"{url}/metrics")[1]
+        # It takes no requests.
+        assert get(f"{url}/v1/models")[0] == 404
+        assert get(f"{url}/v1/models/demo")[0] == 404
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["in=dyn://pool", "out=echo", "--status-port", ":1"], "--status-port does not take ':1'"),
+        (["in=http", "out=dyn://pool", "--status-port", "1"], "--status-port is for in=dyn"),
+        (["in=http", "out=echo", "--status-port", "1"], "--status-port is for in=dyn"),
+    ],
+)
+def test_what_it_refuses(words: list[str], said: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "dynemo", *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+def test_a_port_in_use(tmp_path: Path) -> None:
+    with worker(tmp_path) as (_, url):
+        port = url.rpartition(":")[2]
+        done = subprocess.run(
+            [sys.executable, "-m", "dynemo", "in=dyn://p", "out=echo", "--status-port", port],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert f"Port {port} on 127.0.0.1 is in use; choose another with --status-port" in done.stderr
