@@ -1,11 +1,13 @@
 """Time to the first token: of a request to a warm server, and from the shell."""
 
+import compileall
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import dynemo
 from bench.plan import QUESTION, Plan, Subject, chat
 from bench.rows.turns import in_turns, pair, subjects
 from bench.servers import Served, command, engine_environment, spec_of
@@ -36,6 +38,8 @@ def start_rows(plan: Plan) -> list[Row]:
     """`echo ... | dynemo-run in=stdin`, from the shell's start to the first byte."""
     from dynemo.engines.llama_cpp_params import common_params
 
+    # As an installation does; a checkout whose files have changed would be compiled at each start.
+    compileall.compile_dir(Path(dynemo.__file__).parent, quiet=2)
     spec = spec_of(None, None)
     params = common_params(spec, "")
     context = params.n_ctx // params.n_parallel
