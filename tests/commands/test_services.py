@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,6 +106,26 @@ def test_what_etcd_kept_does_not_hinder_the_next_start(services: Services) -> No
     done = services("up")
     assert "etcd started" in done.stdout
     assert "nats-server was running already" in done.stdout
+
+
+def test_a_server_that_hangs(services: Services) -> None:
+    services("up")
+    os.kill(services.pid("etcd"), signal.SIGSTOP)
+    try:
+        now = services("status")
+    finally:
+        os.kill(services.pid("etcd"), signal.SIGCONT)
+    assert now.returncode == 1
+    etcd, nats = now.stdout.splitlines()
+    assert "does not answer" in etcd
+    assert "running" in nats
+
+
+def test_two_at_once(services: Services) -> None:
+    with ThreadPoolExecutor() as threads:
+        done = list(threads.map(lambda _: services("up"), range(3)))
+    assert [each.returncode for each in done] == [0, 0, 0], done
+    assert sum(each.stdout.count(" started") for each in done) == 2
 
 
 def test_another_program_at_a_port(services: Services) -> None:

@@ -5,6 +5,7 @@ has started at the same address is used as it is, and never ended.
 """
 
 import contextlib
+import fcntl
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -50,8 +51,31 @@ def servers(etcd_port: int, nats_port: int) -> list[Server]:
     return [Server(ETCD, folder(), etcd_port), Server(NATS, folder(), nats_port)]
 
 
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """One `up` or `down` at a time: the next one waits."""
+    folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (folder() / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def up(found: Sequence[Server]) -> int:
     """Starts what does not run, both or none. Raises DynemoError."""
+    with _alone():
+        missing = _start_missing(found)
+    states = [server.state() for server in found]
+    for server, state in zip(found, states, strict=True):
+        was = "started" if server in missing else "was running already"
+        if not state.is_answering:
+            was = f"runs (pid {state.pid}) and does not answer; see {server.log}"
+        print(f"{server.kind.name} {was}: {_address(state)}")
+    for line in _settings(states):
+        print(line)
+    return 0 if all(state.is_answering for state in states) else 1
+
+
+def _start_missing(found: Sequence[Server]) -> list[Server]:
     missing = [server for server in found if not server.is_ours() and not _answers(server)]
     programs = {server.kind.name: server.find() for server in missing}
     for server in missing:
@@ -61,17 +85,16 @@ def up(found: Sequence[Server]) -> int:
             server.start(programs[server.kind.name])
             undo.callback(server.stop)
         undo.pop_all()
-    states = [server.state() for server in found]
-    for server, state in zip(found, states, strict=True):
-        was = "started" if server in missing else "was running already"
-        print(f"{server.kind.name} {was}: {_address(state)}")
-    for line in _settings(states):
-        print(line)
-    return 0 if all(state.is_answering for state in states) else 1
+    return missing
 
 
 def down(found: Sequence[Server]) -> int:
-    """Ends what `up` has started. Raises DynemoError."""
+    """Ends what `up` has started."""
+    with _alone():
+        return _end(found)
+
+
+def _end(found: Sequence[Server]) -> int:
     failed = 0
     for server in reversed(found):
         try:
