@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -101,6 +102,7 @@ def test_a_table_of_all_namespaces(tmp_path: Path) -> None:
     cells = [row.split() for row in rows]
     assert [row[2] for row in cells] == ["i3", "i2", "i1"]
     assert cells[0][0] == "dyn://b/pool/generate"
+    assert cells[1][0] == cells[2][0] == "dyn://pool"
     assert cells[1][1] == "evil?[2J"
     assert cells[2][3:] == ["echo", "0.1", "cpu", "-", "8", "4096", "2h"]
     assert "does not decode" in done.stderr
@@ -143,8 +145,10 @@ def test_watch_sees_what_comes(tmp_path: Path) -> None:
             with registered(tmp_path, keys(record("i1"))):
                 (entry,) = json.loads(lines.readline())["instances"]
             assert entry["instance"] == "i1"
+            process.send_signal(signal.SIGINT)
+            assert process.wait(10) == 130
         finally:
-            process.terminate()
+            process.kill()
 
 
 def test_no_server_is_one_sentence() -> None:

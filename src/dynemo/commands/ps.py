@@ -16,7 +16,7 @@ from dynemo.messages import Record
 from dynemo.networking import open_discovery
 from dynemo.runtime.discovery.base import ROOT, instances_prefix
 from dynemo.runtime.discovery.discovery import Discovery
-from dynemo.runtime.names import ENDPOINT, Address
+from dynemo.runtime.names import ENDPOINT, NAMESPACE, Address
 
 log = logging.getLogger("dynemo.ps")
 
@@ -25,7 +25,7 @@ _HEADS = (
     "NAME", "MODEL", "INSTANCE", "ENGINE", "VERSION", "DEVICE", "LOAD", "SLOTS", "CONTEXT", "AGE",
 )  # fmt: skip
 _NUMBERS = frozenset({"SLOTS", "CONTEXT", "AGE"})
-_CLEAR = "\x1b[H\x1b[2J\x1b[3J"
+_CLEAR = "\x1b[H\x1b[2J"
 
 
 def ps(config: Config, *, as_json: bool, is_watching: bool) -> int:
@@ -131,6 +131,9 @@ def _entry(record: Record, now: float) -> dict[str, Any]:
 
 
 def _name(record: Record) -> str:
+    """As one would give it."""
+    if (record.namespace, record.endpoint) == (NAMESPACE, ENDPOINT):
+        return _plain(f"dyn://{record.component}")
     return _plain(str(Address(record.namespace, record.component, record.endpoint)))
 
 
