@@ -1,7 +1,6 @@
 """An ingress: the models that discovery names, served through remote instances."""
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 
 from msgspec import DecodeError, msgpack
 
-from dynemo.errors import DynemoError
+from dynemo.errors import DynemoError, Unavailable
 from dynemo.messages import Record
 from dynemo.pipeline import ServedModel
 from dynemo.router.router import Router
@@ -25,6 +24,8 @@ from dynemo.text.card import Card
 from dynemo.text.card_wire import unpack_card
 
 log = logging.getLogger("dynemo.ingress")
+
+_RETRY_SECONDS = 2.0
 
 _decode_record = msgpack.Decoder(Record).decode
 
@@ -58,6 +59,8 @@ class Ingress:
         self._pools: dict[str, Pool] = {}
         self._identities: dict[str, str] = {}
         self._names: dict[str, tuple[str, str]] = {}  # of keys: model, instance
+        self._left_out: dict[str, Record] = {}  # by key
+        self._lock = asyncio.Lock()
 
     async def watch(self) -> None:
         """Follows discovery, for ever."""
@@ -65,7 +68,18 @@ class Ingress:
         async with aclosing(self._planes.discovery.watch(prefix)) as batches:
             async for changes in batches:
                 for change in changes:
-                    await self._apply(change)
+                    async with self._lock:
+                        await self._apply(change)
+
+    async def retry(self) -> None:
+        """Takes in, for ever, what had to be left out: its card could not be read, or its model's
+        last instance of another card has only just gone."""
+        while True:
+            await asyncio.sleep(_RETRY_SECONDS)
+            for key in list(self._left_out):
+                async with self._lock:
+                    if (record := self._left_out.get(key)) is not None:
+                        await self._take_in(key, record)
 
     async def _apply(self, change: Change) -> None:
         if change.value is None:
@@ -77,36 +91,38 @@ class Ingress:
             log.warning("%s does not decode: %s; passed over", change.key, error)
             return
         self._forget(change.key)
-        pool = self._pools.get(record.model)
-        if pool is None or (not len(pool) and self._identities[record.model] != record.identity):
-            pool = await self._open(record)
-        if pool is None:
+        await self._take_in(change.key, record)
+
+    async def _take_in(self, key: str, record: Record) -> None:
+        try:
+            pool = self._pools.get(record.model)
+            is_other = pool is not None and self._identities[record.model] != record.identity
+            if pool is None or (is_other and not len(pool)):
+                pool = await self._open(record)
+            elif is_other:
+                raise Unavailable("others of its model have another card")
+        except DynemoError as error:
+            if key not in self._left_out:
+                log.error("instance %s is left out for now: %s", record.instance.id, error)
+            self._left_out[key] = record
             return
-        if self._identities[record.model] != record.identity:
-            log.error(
-                "instance %s has another card than its model; passed over", record.instance.id
-            )
-            return
-        remote = RemoteInstance(record, self._planes.requests, self._planes.responses)
-        pool.add(remote)
-        self._names[change.key] = (record.model, record.instance.id)
+        self._left_out.pop(key, None)
+        pool.add(RemoteInstance(record, self._planes.requests, self._planes.responses))
+        self._names[key] = (record.model, record.instance.id)
         self.appeared.set()
         log.info("instance %s of %s has come", record.instance.id, record.model)
 
     def _forget(self, key: str) -> None:
+        self._left_out.pop(key, None)
         model, instance_id = self._names.pop(key, ("", ""))
         if model:
             self._pools[model].remove(instance_id)
             log.info("instance %s of %s is gone", instance_id, model)
 
-    async def _open(self, record: Record) -> Pool | None:
-        """A pool for a model that is new here."""
-        try:
-            data = await self._planes.discovery.get_blob(record.card)
-            card: Card = await asyncio.to_thread(unpack_card, data)
-        except DynemoError as error:
-            log.error("the card of %s cannot be read: %s", record.model, error)
-            return None
+    async def _open(self, record: Record) -> Pool:
+        """A pool for a model that is new here. Raises DynemoError where its card cannot be read."""
+        data = await self._planes.discovery.get_blob(record.card)
+        card: Card = await asyncio.to_thread(unpack_card, data)
         tokenizer = card.tokenizer
         pool = Pool(
             self._make_router(),
@@ -129,10 +145,18 @@ async def ingress(
 ) -> AsyncIterator[Ingress]:
     """Follows discovery while entered."""
     it = Ingress(address, planes, make_router, migration_limit)
-    task = asyncio.create_task(it.watch(), name="ingress")
+    tasks = [asyncio.create_task(work, name="ingress") for work in (it.watch(), it.retry())]
+    for task in tasks:
+        task.add_done_callback(_tell)
     try:
         yield it
     finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+def _tell(task: "asyncio.Task[None]") -> None:
+    """These tasks end only when they are cancelled; anything else is our own mistake."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.critical("%s ended", task.get_name(), exc_info=error)

@@ -37,9 +37,9 @@ class Answer:
         return self.status, self.text, self.finish, self.usage, self.error
 
 
-def prompts(number: int, length: int = 100) -> list[str]:
-    """By default each is longer than its answer, and none is another's beginning."""
-    return [" ".join(f"{i} times {n}" for n in range(length)) for i in range(number)]
+def prompts(number: int) -> list[str]:
+    """Each is longer than its answer, and none is another's beginning."""
+    return [" ".join(f"{i} times {n}" for n in range(100)) for i in range(number)]
 
 
 @cache
@@ -50,14 +50,15 @@ def undisturbed(number: int) -> list[Answer]:
 
 
 def streams(
-    servers: Sequence[Server], number: int, *steps: Step, length: int = 100, **fields: Any
+    servers: Sequence[Server], number: int, *steps: Step, texts: Sequence[str] = ()
 ) -> list[Answer]:
     """So many streams at once, spread over the servers, and what happens meanwhile."""
+    texts = texts or prompts(number)
 
     async def body() -> list[Answer]:
         asked = [
-            asyncio.create_task(ask(servers[i % len(servers)].url, prompt, **fields))
-            for i, prompt in enumerate(prompts(number, length))
+            asyncio.create_task(ask(servers[i % len(servers)].url, texts[i % len(texts)]))
+            for i in range(number)
         ]
         began = time.monotonic()
         for at, action in steps:

@@ -9,12 +9,20 @@ from pathlib import Path
 import pytest
 from dyn_fleet import fleet
 from dyn_servers import Servers, servers_running
-from dyn_streams import TOKENS, streams
+from dyn_streams import streams
 
 ROOT = Path(__file__).parents[2]
 PROFILE = ["--flash-attn", "off", "--cache-type-k", "f32", "--cache-type-v", "f32"]
 PROFILE += ["--threads", "1"]
-MANY = 24
+MANY = 120
+#: What the model is sure of: at a near-tie a prompt that is computed in one piece could take
+#: another way than one that came token by token.
+TEXTS = [
+    *(f"Count to {n}" for n in range(8, 16)),
+    *(f"Repeat after me: the {word} is on the table." for word in ("cat", "book", "key", "lamp")),
+    *(f"What is the capital of {place}?" for place in ("South Africa", "Peru", "Chad", "Iceland")),
+    *("Tell me a story", "Write a poem", "Who are you?"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -36,16 +44,15 @@ def test_a_worker_is_killed_and_another_stopped(servers: Servers, model: Path) -
         words: list[str | Path] = ["out=llama_cpp", model, "--model-name", "demo", "--grace", "0.1"]
         first, second, _ = pool.workers(3, *words, "--", *PROFILE)
         ingress = pool.ingress("--router-mode", "round-robin", workers=3)
-        expected = streams([ingress], MANY, length=5, ignore_eos=True)
-        assert {answer.usage and answer.usage[1] for answer in expected} == {TOKENS}
-        half = min(answer.seconds for answer in expected) / 2
+        expected = streams([ingress], MANY, texts=TEXTS)
+        assert {answer.error for answer in expected} == {""}
+        half = max(answer.seconds for answer in expected) / 2
         got = streams(
             [ingress],
             MANY,
             (half / 2, first.kill),
             (half, lambda: second.send(signal.SIGTERM)),
-            length=5,
-            ignore_eos=True,
+            texts=TEXTS,
         )
         assert [answer.whole for answer in got] == [answer.whole for answer in expected]
-        assert sum(" moves after" in line for line in ingress.lines) > MANY / 3
+        assert sum(" moves after" in line for line in ingress.lines) >= 16
