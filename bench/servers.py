@@ -97,7 +97,7 @@ def engine_environment() -> dict[str, str]:
     """What our adapter sets for the library, so that the peer has it too."""
     from dynemo.engines import llama_cpp
 
-    return {**llama_cpp._ENVIRONMENT, **os.environ}
+    return {**llama_cpp.ENVIRONMENT, **os.environ}
 
 
 def spec_of(

@@ -70,7 +70,7 @@ def _run(config: Config) -> int:
     out = parse_output(config.out)
     if out.startswith("dyn"):
         return _run_ingress(config, place, defaults)
-    spec, files = _choose(config, out)
+    spec, files = _choose(config, out, 1 if place.kind in ("stdin", "text") else None)
     listener = _listener(config, place)
     child = spawn(spec)
     try:
@@ -100,7 +100,7 @@ def _run_ingress(config: Config, place: Place, defaults: "Ask") -> int:
     return run_ingress(config, place, defaults, text, listener)
 
 
-def _choose(config: Config, wanted: str) -> "tuple[EngineSpec, ModelFiles]":
+def _choose(config: Config, wanted: str, slots: int | None) -> "tuple[EngineSpec, ModelFiles]":
     """The model, and what its engine is told."""
     from dynemo.messages import EngineSpec
     from dynemo.models.find import find_model
@@ -124,6 +124,7 @@ def _choose(config: Config, wanted: str) -> "tuple[EngineSpec, ModelFiles]":
         model_bytes=files.size,
         model_context=files.context_length,
         kv_bytes_per_token=files.kv_bytes_per_token,
+        slots=slots,
         options=list(config.engine_options),
         verbosity=config.verbosity,
     )

@@ -175,6 +175,7 @@ class EngineSpec(Struct, frozen=True, kw_only=True):
     model_bytes: int = 0  #: of its files; 0 where nobody has counted
     model_context: int = 0  #: what the model was made for; 0 where its files do not say
     kv_bytes_per_token: int = 0  #: of a 16-bit cache; 0 where its files do not say
+    slots: int | None = None  #: sequences at once that the input can use; None: many
     options: list[str] = []  #: what came after `--`
     verbosity: int = 0  #: how often -v was given
 

@@ -131,7 +131,7 @@ async def serve_worker(
                 keeping.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await keeping
-            with contextlib.suppress(Unavailable):
+            with contextlib.suppress(Unavailable, TimeoutError):
                 await asyncio.wait_for(discovery.remove(key), 2)
             left = await answers.finish(grace)
             if left:

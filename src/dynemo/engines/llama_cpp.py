@@ -9,7 +9,6 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
-from importlib import metadata
 from typing import Any
 
 from msgspec import Struct, json
@@ -30,7 +29,7 @@ from dynemo.messages import (
 
 _CAPABILITIES = Capabilities(gives="text", sampling=[*Sampling.__struct_fields__, "ignore_eos"])
 
-_ENVIRONMENT = {
+ENVIRONMENT = {
     # A crash ends at once, not after a debugger has been looked for.
     "GGML_NO_BACKTRACE": "1",
     # Its threads meet after every operation. Spinning there, they take the cores from whatever else
@@ -73,8 +72,10 @@ _decode_slots = json.Decoder(list[_Slot]).decode
 class LlamaCpp:
     capabilities = _CAPABILITIES
 
-    def __init__(self, path: str, device: str, context_length: int, slots: int) -> None:
-        self.version = metadata.version("xllamacpp")
+    def __init__(
+        self, path: str, version: str, device: str, context_length: int, slots: int
+    ) -> None:
+        self.version = version
         self.device = device
         self.context_length = context_length
         self.slots = slots
@@ -187,7 +188,7 @@ def _body(request: Request, context_length: int) -> dict[str, Any]:
 
 @asynccontextmanager
 async def open_engine(spec: EngineSpec) -> AsyncIterator[LlamaCpp]:
-    for name, value in _ENVIRONMENT.items():
+    for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)  # read when the library is loaded
     try:
         import xllamacpp
@@ -204,6 +205,8 @@ async def open_engine(spec: EngineSpec) -> AsyncIterator[LlamaCpp]:
     try:
         slots = _decode_slots(await get(path, "/slots"))
         context = params.n_ctx // len(slots)
-        yield LlamaCpp(path, device_name(params), context, len(slots))
+        # `importlib.metadata` would take longer to import than a small model to load.
+        version = getattr(xllamacpp, "__version__", "unknown")
+        yield LlamaCpp(path, version, device_name(params), context, len(slots))
     finally:
         del server

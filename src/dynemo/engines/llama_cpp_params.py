@@ -56,7 +56,7 @@ def common_params(spec: EngineSpec, socket_path: str) -> Any:
     params.model.path = spec.model
     params.hostnames = [socket_path]
     context = spec.context_length or min(_CONTEXT, spec.model_context or _CONTEXT)
-    params.n_parallel = _slots(context, spec.kv_bytes_per_token)
+    params.n_parallel = spec.slots or _slots(context, spec.kv_bytes_per_token)
     params.ui = False
     params.warmup = False
     params.verbosity = (1, 3, 4)[min(spec.verbosity, 2)]

@@ -39,9 +39,9 @@ async def post(path: str, target: str, body: bytes) -> AsyncIterator["Events"]:
     try:
         writer.write(
             b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-            b"Content-Length: %d\r\nConnection: close\r\n\r\n" % (target.encode(), len(body))
+            b"Content-Length: %d\r\nConnection: close\r\n\r\n%b"
+            % (target.encode(), len(body), body)
         )
-        writer.write(body)
         status, headers = await _head(reader)
         if status != 200:
             raise EngineError(f"llama.cpp: {_readable(await _body(reader, headers))}")

@@ -38,10 +38,12 @@ class Chat:
             asked, job = await asyncio.to_thread(self._accept, body)
         else:
             asked, job = self._accept(body)
+        is_stream, include_usage = asked.stream, wants_usage(asked)
+        del body, asked  # a long prompt's, and the answer may take long
         record.accept(job)
         async with exchange.listening():
-            if asked.stream:
-                await self._stream(exchange, job, record, include_usage=wants_usage(asked))
+            if is_stream:
+                await self._stream(exchange, job, record, include_usage=include_usage)
             else:
                 await self._complete(exchange, job, record)
 

@@ -153,11 +153,12 @@ class _Server(uvicorn.Server):
 class _Protocol(HttpToolsProtocol):
     """uvicorn's protocol, with bounds on a request's head, and a way to drop a connection."""
 
-    _head_timer: asyncio.TimerHandle | None = None
-    _head_bytes = 0
-    _is_in_head = True
+    # Slots: three attributes more would push uvicorn's own out of the dict layout that instances
+    # share, at 2 kB a connection.
+    __slots__ = ("_head_bytes", "_head_timer", "_is_in_head")
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._head_timer: asyncio.TimerHandle | None = None
         super().connection_made(transport)
         self._await_head()
 

@@ -200,6 +200,7 @@ class Asker(Streams):
         inbox = self._inboxes[stream] = Inbox()
         try:
             self.link.send(Kind.REQUEST, stream, body)
+            del body  # a long prompt's, and the answer may take long
             while True:
                 delta = await inbox.take()
                 yield delta
