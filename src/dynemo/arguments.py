@@ -5,9 +5,10 @@ import difflib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn
+from typing import Any
 
 from dynemo import __version__
+from dynemo.commands.parser import Parser
 from dynemo.config import NETWORK, OPTIONS, Config, build_config, read
 from dynemo.engines.registry import ALIASES, ENGINES
 from dynemo.errors import UsageError
@@ -58,16 +59,11 @@ class Place:
     value: str = ""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message[0].upper()}{message[1:]}; see `{self.prog} --help`.")
-
-
 def parser() -> argparse.ArgumentParser:
     """The runner's own parser; shell completion reads it too."""
     width = max(map(len, COMMANDS)) + 2
     commands = "".join(f"  {name:<{width}}{text}\n" for name, text in COMMANDS.items())
-    made = _Parser(
+    made = Parser(
         prog="dynemo-run",
         usage=USAGE,
         description=_DESCRIPTION,

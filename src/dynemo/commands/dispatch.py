@@ -4,21 +4,16 @@ import argparse
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
+from dynemo.commands.parser import Parser
 from dynemo.config import OPTIONS, build_config, read
 from dynemo.engines.registry import ENGINES
-from dynemo.errors import UsageError
 
 if TYPE_CHECKING:
     from dynemo.models.find import Found
 
 _MODEL = "a GGUF, a folder with a tokenizer, or a Hub name; `demo` is the model that ships with us"
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message[0].upper()}{message[1:]}; see `{self.prog} --help`.")
 
 
 def run_command(argv: Sequence[str], names: Iterable[str]) -> int:
@@ -41,8 +36,8 @@ def run_command(argv: Sequence[str], names: Iterable[str]) -> int:
         return 0
 
 
-def _parser(name: str, description: str) -> _Parser:
-    return _Parser(
+def _parser(name: str, description: str) -> Parser:
+    return Parser(
         prog=f"dynemo-run {name}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
