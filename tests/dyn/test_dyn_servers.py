@@ -1,5 +1,6 @@
 """etcd and NATS that go away under load, and come back."""
 
+import signal
 import time
 from collections.abc import Iterator
 
@@ -97,3 +98,20 @@ def _until_served(ingress: Server) -> None:
     while one(ingress.url, max_tokens=4).status != 200:
         assert time.monotonic() - began < 3
         time.sleep(0.05)
+
+
+@pytest.mark.timeout(60)
+def test_a_worker_is_stopped_while_etcd_is_away(servers: Servers, pool: Fleet) -> None:
+    first, *_ = pool.workers(2, "--lease-ttl", "10")
+    ingress = pool.ingress(workers=2)
+    got = streams(
+        [ingress],
+        MANY,
+        (0.5, servers.etcd.kill),
+        (0.8, lambda: first.send(signal.SIGTERM)),
+    )
+    check(got, MANY)
+    assert first.process.wait(10) == 0
+    assert not any("Error" in line for line in first.lines), first.lines
+    servers.etcd.start()
+    servers.etcd.wait()
