@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +71,8 @@ def user(text: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    yield Engine(GGUF)
+def engine() -> Engine:
+    return Engine(GGUF)
 
 
 def test_both_forms_together_are_at_most_8_mb() -> None:

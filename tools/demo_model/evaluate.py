@@ -34,7 +34,7 @@ class Engine:
         params.model.path = str(model)
         params.n_parallel = SLOTS
         params.n_ctx = CONTEXT * SLOTS
-        params.cpuparams.n_threads = 2
+        params.cpuparams.n_threads = 1  # a model so small gains nothing from more
         params.verbosity = 1
         self.server = xllamacpp.Server(params)
         self.address = self.server.listening_address

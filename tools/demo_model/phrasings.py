@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +37,19 @@ def phrases(name: str) -> list[str]:
     """The list of that name; its {} stand for a country, a city, a number."""
     found: list[str] = CONTENT[name]
     return found
+
+
+def trained_texts() -> Iterator[str]:
+    """All that is said in training, on either side."""
+    for name, content in CONTENT.items():
+        if (
+            isinstance(content, list)
+            and isinstance(content[0], str)
+            and not name.startswith("held_")
+        ):
+            yield from content
+    for talk in SMALL_TALK:
+        yield from (*talk.questions, talk.answer)
 
 
 def answer_to(question: str) -> str:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from random import Random
+
+from countries import COUNTRIES
+from phrasings import trained_texts
 
 HERE = Path(__file__).parent
 WORDS = (HERE / "words.txt").read_text(encoding="utf-8").split()
 CITIES = tuple(
     city.replace("_", " ") for city in (HERE / "cities.txt").read_text(encoding="utf-8").split()
+)
+# The words of all other tasks: they are to be copied too, where a sentence holds them.
+OTHER_WORDS = sorted(
+    {word for text in trained_texts() for word in re.findall(r"[\w'+-]+", text)}
+    | {word for country in COUNTRIES for word in f"{country.name} {country.capital}".split()}
 )
 STARTS = (
     "b",
@@ -88,6 +97,10 @@ def invented_word(rng: Random) -> str:
     )
 
 
+def any_word(rng: Random) -> str:
+    return rng.choice(WORDS if rng.random() < 0.8 else OTHER_WORDS)
+
+
 def blended_word(rng: Random) -> str:
     """The head of one word and the tail of another: spelled like English."""
     head, tail = rng.choice(WORDS), rng.choice(WORDS)
@@ -107,10 +120,10 @@ def odd_word(rng: Random) -> str:
 
 
 def sentence(rng: Random, longest: int = 12) -> str:
-    """Three to `longest` words; about a third of the sentences hold odd ones."""
+    """One to `longest` words; half of the sentences hold odd ones."""
     odd = rng.choice((0, 0, 0, 0.1, 0.3, 0.9))
-    count = rng.randint(3, longest)
-    words = [odd_word(rng) if rng.random() < odd else rng.choice(WORDS) for _ in range(count)]
+    count = rng.randint(1, longest)
+    words = [odd_word(rng) if rng.random() < odd else any_word(rng) for _ in range(count)]
     for place in range(len(words) - 1):
         if rng.random() < 0.04:
             words[place] += rng.choice(("'s", "n't", f"-{rng.choice(WORDS)}"))

@@ -44,7 +44,11 @@ def sloppy(rng: Random, text: str) -> str:
     if rng.random() < 0.1:
         text = rng.choice(phrases("before")) + text[0].lower() + text[1:]
     if rng.random() < 0.1 and text[-1] in ".?":
-        text = text[:-1] + rng.choice(phrases("after")) + rng.choice((text[-1], text[-1], ".", "!", "??"))
+        text = (
+            text[:-1]
+            + rng.choice(phrases("after"))
+            + rng.choice((text[-1], text[-1], ".", "!", "??"))
+        )
     if rng.random() < 0.15:
         text = text.rstrip("?.")
     if rng.random() < 0.15:

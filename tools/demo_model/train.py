@@ -129,7 +129,7 @@ def train(model: Llama, encoder: Encoder, steps: int, seed: int, rate: float) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path, help="folder of the checkout to write")
-    parser.add_argument("--steps", type=int, default=2300)
+    parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rate", type=float, default=5e-3)
     parser.add_argument("--threads", type=int, default=2)
