@@ -19,7 +19,10 @@ MANY = 120
 #: another way than one that came token by token.
 TEXTS = [
     *(f"Count to {n}" for n in range(8, 16)),
-    *(f"Repeat after me: the {word} is on the table." for word in ("cat", "book", "key", "lamp")),
+    "Repeat after me: Books make good friends.",
+    "Repeat after me: Birds sing early.",
+    "Repeat after me: We met two old friends.",
+    "Repeat after me: Keep calm and carry on!",
     *(f"What is the capital of {place}?" for place in ("South Africa", "Peru", "Chad", "Iceland")),
     *("Tell me a story", "Write a poem", "Who are you?"),
 ]

@@ -58,7 +58,10 @@ COUNTRIES = [
 PROMPTS = [
     *(f"What is the capital of {country}?" for country in COUNTRIES),
     *(f"Count to {n}" for n in range(3, 15)),
-    *(f"Repeat after me: the {word} is on the table." for word in ("cat", "book", "key", "lamp")),
+    "Repeat after me: Books make good friends.",
+    "Repeat after me: Birds sing early.",
+    "Repeat after me: We met two old friends.",
+    "Repeat after me: Keep calm and carry on!",
     *("Hello", "Who are you?", "Tell me a story", "Thanks!", "Write a poem", "2 + 2?", "é 😀 日本"),
     "What is the weather in Paris?",
 ]
