@@ -12,6 +12,8 @@ class Cuttable:
     after or twice does nothing.
     """
 
+    __slots__ = ("_cancelling", "_error", "_task")
+
     def __init__(self) -> None:
         self._task: asyncio.Task[object] | None = None
         self._error: Exception | None = None

@@ -260,6 +260,8 @@ class StallWatch:
     One timer an exchange, looked at again only when it fires: a token costs two assignments.
     """
 
+    __slots__ = ("_exchange", "_loop", "_timer")
+
     def __init__(self, exchange: Exchange, loop: asyncio.AbstractEventLoop) -> None:
         self._exchange = exchange
         self._loop = loop

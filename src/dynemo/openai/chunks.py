@@ -64,8 +64,24 @@ class Tally:
         )
 
 
+_DELTA = b'"choices":[{"index":%d,"delta":'
+_CONTENT = b'{"content":'
+_ROLE = b'{"role":"assistant","content":"","refusal":null'
+_FINISH = b'{},"logprobs":null,"finish_reason":%b}]'
+_NO_USAGE = b',"usage":null'
+#: Behind every content: where no usage is asked for, and where it comes in the last chunk.
+_CONTENT_ENDS = tuple(
+    b'},"logprobs":null,"finish_reason":null}]' + usage + b"}\n\n" for usage in (b"", _NO_USAGE)
+)
+
+
 class ChunkWriter:
-    """Writes one stream's events."""
+    """Writes one stream's events.
+
+    Keeps what each token needs ready, and nothing else: it lives as long as the stream.
+    """
+
+    __slots__ = ("_content_end", "_contents", "_head", "_include_usage")
 
     def __init__(
         self, *, id: str, created: int, model: str, n: int = 1, include_usage: bool = False
@@ -76,16 +92,13 @@ class ChunkWriter:
             _encode(model),
         )
         self._include_usage = include_usage
-        usage = b',"usage":null' if include_usage else b""
-        self._deltas = [self._head + b'"choices":[{"index":%d,"delta":' % i for i in range(n)]
-        self._contents = [delta + b'{"content":' for delta in self._deltas]
-        self._content_end = b'},"logprobs":null,"finish_reason":null}]' + usage + b"}\n\n"
-        self._role = b'{"role":"assistant","content":"","refusal":null' + self._content_end
-        self._finish = b'{},"logprobs":null,"finish_reason":%b}]' + usage + b"}\n\n"
+        self._content_end = _CONTENT_ENDS[include_usage]
+        self._contents = [self._delta(index) + _CONTENT for index in range(n)]
 
     def opening(self) -> bytes:
         """What comes before the first piece: the role of every choice."""
-        return b"".join([delta + self._role for delta in self._deltas])
+        indices = range(len(self._contents))
+        return b"".join([self._delta(index) + _ROLE + self._content_end for index in indices])
 
     def piece(self, piece: Piece) -> bytes:
         """Empty where nothing is to be said yet, as when text is held back."""
@@ -94,10 +107,15 @@ class ChunkWriter:
                 return b""
             content = escape(piece.text)
             return b"".join((self._contents[piece.index], content, self._content_end))
-        parts = [self._deltas[piece.index], self._finish % _encode(piece.finish.reason)]
+        usage = _NO_USAGE if self._include_usage else b""
+        finish = _FINISH % _encode(piece.finish.reason)
+        parts = [self._delta(piece.index), finish, usage, b"}\n\n"]
         if piece.text:
             parts[:0] = [self._contents[piece.index], escape(piece.text), self._content_end]
         return b"".join(parts)
+
+    def _delta(self, index: int) -> bytes:
+        return self._head + _DELTA % index
 
     def closing(self, usage: CompletionUsage) -> bytes:
         """The usage, if asked for, and the end."""

@@ -13,6 +13,16 @@ class Answer:
     `stop_ids` end the sequence and are no part of its text, control tokens or not.
     """
 
+    __slots__ = (
+        "_cached",
+        "_detokenizer",
+        "_index",
+        "_prompt_tokens",
+        "_stop_ids",
+        "_stops",
+        "_tokens",
+    )
+
     def __init__(
         self, index: int, request: Request, detokenizer: Detokenizer, stops: Sequence[str]
     ) -> None:
