@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,10 +16,7 @@ import pytest
 
 from dynemo.commands.server import etcd_answers, nats_answers
 
-pytestmark = [
-    pytest.mark.timeout(40),
-    pytest.mark.skipif(shutil.which("etcd") is None, reason="etcd is not installed"),
-]
+pytestmark = pytest.mark.timeout(40)
 
 
 @dataclass(frozen=True)

@@ -6,17 +6,13 @@ from functools import cached_property
 from itertools import count
 
 from dynemo.errors import ModelError
-from dynemo.text.llama_merge import merge
+from dynemo.text.llama_merge import WordCache, merge
 from dynemo.text.llama_pretokenize import PRE_TOKENIZERS, PreTokenizer
 from dynemo.text.llama_split import splitter
 from dynemo.text.llama_vocab import Vocabulary
 
 #: U+2581 stands for a space in vocabularies that are not byte-level.
 SPACE = "▁"
-
-#: Words kept with their ids; most of a text is words seen before.
-CACHED_WORDS = 1 << 16
-CACHED_LENGTH = 64
 
 
 def byte_alphabet() -> str:
@@ -43,7 +39,7 @@ class Bpe:
             zip(reversed(merges), range(len(merges) - 1, -1, -1), strict=True)
         )
         self._splitter = splitter(pre_tokenizer.patterns)
-        self._cache: dict[str, list[int]] = {}
+        self._cache = WordCache()
 
     def encode(self, text: str) -> list[int]:
         ids: list[int] = []
@@ -76,10 +72,7 @@ class Bpe:
             for part in merge(list(spelled), self._ranks, " "):
                 found = tokens.get(part)
                 ids += self._bytes_of(part) if found is None else (found,)
-        if len(word) <= CACHED_LENGTH:
-            if len(self._cache) >= CACHED_WORDS:
-                self._cache.clear()
-            self._cache[word] = ids
+        self._cache.keep(word, ids)
         return ids
 
     def _bytes_of(self, part: str) -> list[int]:

@@ -15,6 +15,19 @@ from math import inf
 #: Up to here scanning a list beats a heap; beyond, it would be quadratic.
 SHORT = 48
 
+_CACHED_WORDS = 1 << 16
+_CACHED_LENGTH = 64
+
+
+class WordCache(dict[str, list[int]]):
+    """Short words with their ids; most of a text is words seen before. Bounded."""
+
+    def keep(self, word: str, ids: list[int]) -> None:
+        if len(word) <= _CACHED_LENGTH:
+            if len(self) >= _CACHED_WORDS:
+                self.clear()
+            self[word] = ids
+
 
 def merge(parts: list[str], priorities: Mapping[str, float], joint: str) -> list[str]:
     """The parts that are left when nothing joins any more. `parts` is used up."""

@@ -8,12 +8,8 @@ import re
 from functools import cached_property
 
 from dynemo.errors import RequestError
-from dynemo.text.llama_bpe import (
-    CACHED_LENGTH,
-    CACHED_WORDS,
-    boundary_before_spaces,
-)
-from dynemo.text.llama_merge import merge
+from dynemo.text.llama_bpe import boundary_before_spaces
+from dynemo.text.llama_merge import WordCache, merge
 from dynemo.text.llama_vocab import Vocabulary
 
 
@@ -24,7 +20,7 @@ class Spm:
         self._vocabulary = vocabulary
         scores = vocabulary.scores or [0.0] * len(vocabulary.tokens)
         self._costs = {text: -score for text, score in zip(vocabulary.tokens, scores, strict=False)}
-        self._cache: dict[str, list[int]] = {}
+        self._cache = WordCache()
 
     def encode(self, text: str) -> list[int]:
         """`text` has U+2581 for spaces already."""
@@ -41,10 +37,7 @@ class Spm:
         for part in merge(list(word), self._costs, ""):
             found = tokens.get(part)
             ids += self._bytes_of(part) if found is None else (found,)
-        if len(word) <= CACHED_LENGTH:
-            if len(self._cache) >= CACHED_WORDS:
-                self._cache.clear()
-            self._cache[word] = ids
+        self._cache.keep(word, ids)
         return ids
 
     def _bytes_of(self, part: str) -> list[int]:
