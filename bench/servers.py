@@ -4,7 +4,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from dynemo.messages import EngineSpec
 from dynemo.models.find import find_model
 from dynemo.models.load import read_model
 
-_URL = re.compile(rb"http://127\.0\.0\.1:(\d+)")
+URL = re.compile(rb"http://127\.0\.0\.1:(\d+)")
 
 
 @dataclass(frozen=True)
@@ -43,33 +43,43 @@ def ours(
     model: Path | None, *words: str, options: Sequence[str] = (), **environment: str
 ) -> Iterator[Served]:
     """`dynemo-run in=http`, ready to answer. No model: the demo model."""
-    line = [*command(), "in=http", *words, "--http-port", "0"]
-    if model is not None:
-        line.append(str(model))
-    if options:
-        line += ["--", *options]
+    line = ["in=http", *words, "--http-port", "0", *named(model, options)]
+    with runner(line, URL, environment) as (found, pid):
+        yield Served(int(found[1]), pid)
+
+
+def named(model: Path | None, options: Sequence[str] = ()) -> list[str]:
+    """The end of a command: the model, and what the engine is told."""
+    path = [] if model is None else [str(model)]
+    return [*path, "--", *options] if options else path
+
+
+@contextmanager
+def runner(
+    words: Sequence[str], greeting: re.Pattern[bytes], environment: Mapping[str, str]
+) -> Iterator[tuple[re.Match[bytes], int]]:
+    """`dynemo-run` with these words, once it has said its greeting: what was found, and the pid."""
     process = subprocess.Popen(
-        line,
+        [*command(), *words],
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         env={**os.environ, **environment},
     )
     try:
-        yield Served(_port(process), process.pid)
+        yield _greeting(process, greeting), process.pid
     finally:
         process.terminate()
         process.wait()
 
 
-def _port(process: "subprocess.Popen[bytes]") -> int:
-    """From the greeting, which comes once the engine has loaded."""
+def _greeting(process: "subprocess.Popen[bytes]", greeting: re.Pattern[bytes]) -> re.Match[bytes]:
     assert process.stderr is not None
     said = []
     for line in process.stderr:
         said.append(line)
-        if found := _URL.search(line):
+        if found := greeting.search(line):
             Thread(target=process.stderr.read, daemon=True).start()  # so that it never blocks
-            return int(found[1])
+            return found
     raise RuntimeError(f"dynemo-run did not start: {b''.join(said).decode()}")
 
 
