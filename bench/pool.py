@@ -1,4 +1,4 @@
-"""etcd and nats-server for one measurement, and what stands on them, each on free loopback ports."""
+"""etcd and nats-server for one measurement, and what stands on them: all on free local ports."""
 
 import re
 import socket
