@@ -1,23 +1,26 @@
-"""A TCP proxy that a test can cut, or let hang, between a client and a server."""
+"""A TCP proxy that a test can cut, or let hang, between a client and a server.
+
+On transports, which are known here from their first moment to their last: a stream's writer that
+was accepted just before the cut would be nobody's, and complain when it is collected.
+"""
 
 import asyncio
-import contextlib
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 
 class TcpProxy:
     def __init__(self, target: str) -> None:
         self._host, port = target.rsplit(":", 1)
         self._port = int(port)
-        self._writers: set[asyncio.StreamWriter] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._sides: set[_Side] = set()
+        self._dialling: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
-        self._is_flowing = asyncio.Event()
+        self._is_cut = False
+        self.is_flowing = True
         self.address = ""
 
     async def __aenter__(self) -> Self:
-        self._is_flowing.set()
         await self.heal()
         return self
 
@@ -31,45 +34,81 @@ class TcpProxy:
 
     async def heal(self) -> None:
         port = int(self.address.rsplit(":", 1)[1]) if self.address else 0
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port)
+        self._is_cut = False
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: _Side(self), "127.0.0.1", port)
         self.address = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
-        self._is_flowing.set()
+        self.is_flowing = True
 
     async def cut(self) -> None:
         """Closes all connections, and refuses new ones."""
+        self._is_cut = True
         if self._server is not None:
             self._server.close()
-        for task in list(self._tasks):
+        for task in self._dialling:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._dialling, return_exceptions=True)
+        sides = list(self._sides)
+        for side in sides:
+            side.transport.abort()
+        for side in sides:
+            await side.lost.wait()
+        if self._server is not None:
+            await self._server.wait_closed()
 
     def hang(self) -> None:
         """Nothing flows, and nothing is closed."""
-        self._is_flowing.clear()
+        self.is_flowing = False
+        for side in self._sides:
+            side.transport.pause_reading()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        writers = [writer]
+    def add(self, side: "_Side") -> None:
+        """Called when a side has just been connected."""
+        self._sides.add(side)
+        if self._is_cut:
+            side.transport.abort()
+        elif side.other is None:
+            task = asyncio.create_task(self._dial(side))
+            self._dialling.add(task)
+            task.add_done_callback(self._dialling.discard)
+
+    def remove(self, side: "_Side") -> None:
+        self._sides.discard(side)
+
+    async def _dial(self, side: "_Side") -> None:
+        loop = asyncio.get_running_loop()
         try:
-            there, back = await asyncio.open_connection(self._host, self._port)
-            writers.append(back)
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._pump(reader, back))
-                group.create_task(self._pump(there, writer))
-        except (OSError, ExceptionGroup, asyncio.CancelledError):
-            pass
-        finally:
-            self._tasks.discard(task)
-            for each in writers:
-                each.close()
-                with contextlib.suppress(OSError):
-                    await each.wait_closed()
+            await loop.create_connection(lambda: _Side(self, side), self._host, self._port)
+        except OSError:
+            side.transport.abort()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65536):
-            await self._is_flowing.wait()
-            writer.write(data)
-            await writer.drain()
-        raise ConnectionResetError
+
+class _Side(asyncio.Protocol):
+    """One of the two connections of a client; `other` is known at once for the one dialled."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, proxy: TcpProxy, other: "_Side | None" = None) -> None:
+        self.other = other
+        self.lost = asyncio.Event()
+        self._proxy = proxy
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.pause_reading()
+        self._proxy.add(self)
+        if self.other is not None:
+            self.other.other = self
+            if self._proxy.is_flowing:
+                self.transport.resume_reading()
+                self.other.transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        assert self.other is not None
+        self.other.transport.write(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._proxy.remove(self)
+        self.lost.set()
+        if self.other is not None:
+            self.other.transport.close()
