@@ -79,7 +79,9 @@ def parser() -> argparse.ArgumentParser:
     for option in OPTIONS:
         if option.group not in groups:
             groups[option.group] = made.add_argument_group(option.group)
-        groups[option.group].add_argument(option.flag, metavar=option.metavar, help=option.help)
+        groups[option.group].add_argument(
+            option.flag, *option.flags, dest=option.name, metavar=option.metavar, help=option.help
+        )
     general = groups["general"]
     general.add_argument(
         "-v", dest="verbosity", action="count", help="say more; -vv shows everything"
@@ -122,17 +124,12 @@ def parse_input(word: str) -> Place:
     """`in=`'s value; the default depends on whether a person is at the keyboard."""
     if not word:
         return Place("text" if sys.stdin.isatty() and sys.stdout.isatty() else "stdin")
-    if word in ("text", "stdin", "http"):
+    if word in ("text", "stdin", "http", "none"):
         return Place(word)
     if word.startswith("batch:") and len(word) > len("batch:"):
         return Place("batch", word[len("batch:") :])
     if word == "batch" or word == "batch:":
         raise UsageError("in=batch needs a file of JSON lines: in=batch:prompts.jsonl.")
-    if word == "none":
-        raise UsageError(
-            "in=none is a follower rank of a multi-node engine, and this is rank 0: "
-            "rank 0 takes the requests, so give it in=http."
-        )
     if word.startswith("dyn://"):
         parse_name(word)
         return Place("dyn", word)

@@ -7,17 +7,19 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from dynemo.arguments import COMMANDS, Place, parse, parse_input, parse_output
 from dynemo.config import Config
-from dynemo.engines.registry import ENGINES, Entry, default_engine, is_installed
-from dynemo.errors import DynemoError, EngineNotInstalled, UsageError
+from dynemo.engines.environments import default_engine, find_python
+from dynemo.engines.registry import ENGINES
+from dynemo.errors import DynemoError, UsageError
 
 if TYPE_CHECKING:
     import socket
 
-    from dynemo.messages import Ask, EngineSpec
+    from dynemo.messages import Ask, EngineSpec, Parallel
     from dynemo.models.choose import ModelKind
     from dynemo.models.load import ModelFiles
 
@@ -70,9 +72,15 @@ def _run(config: Config) -> int:
     out = parse_output(config.out)
     if out.startswith("dyn"):
         return _run_ingress(config, place, defaults)
-    spec, files = _choose(config, out, 1 if place.kind in ("stdin", "text") else None)
+    parallel = _parallel(config, place, out)
+    spec, files = _choose(config, out, 1 if place.kind in ("stdin", "text") else None, parallel)
+    python = find_python(ENGINES[spec.engine], config.engine_python)
     listener = _listener(config, place)
-    child = spawn(spec)
+    child = spawn(spec, python)
+    if parallel.rank > 0:
+        from dynemo.running import run_follower
+
+        return run_follower(spec, child)
     try:
         # While the engine loads in its process: what only the runner needs.
         card = files.card()
@@ -82,7 +90,7 @@ def _run(config: Config) -> int:
         raise
     from dynemo.running import Run, run
 
-    return run(Run(config, place, spec, defaults, card, child, text, listener))
+    return run(Run(config, place, spec, python, defaults, card, child, text, listener))
 
 
 def _run_ingress(config: Config, place: Place, defaults: "Ask") -> int:
@@ -100,7 +108,9 @@ def _run_ingress(config: Config, place: Place, defaults: "Ask") -> int:
     return run_ingress(config, place, defaults, text, listener)
 
 
-def _choose(config: Config, wanted: str, slots: int | None) -> "tuple[EngineSpec, ModelFiles]":
+def _choose(
+    config: Config, wanted: str, slots: int | None, parallel: "Parallel"
+) -> "tuple[EngineSpec, ModelFiles]":
     """The model, and what its engine is told."""
     from dynemo.messages import EngineSpec
     from dynemo.models.find import find_model
@@ -108,13 +118,13 @@ def _choose(config: Config, wanted: str, slots: int | None) -> "tuple[EngineSpec
 
     needs: ModelKind | None = None
     if wanted:
-        _check_installed(ENGINES[wanted])
+        find_python(ENGINES[wanted], config.engine_python)
         reads = ENGINES[wanted].reads
         if reads in ({"gguf"}, {"checkout"}):
             needs = "gguf" if "gguf" in reads else "checkout"
     found = find_model(config.model, needs=needs, engine=wanted or "dynemo-run")
     files = read_model(found, config.model_name, config.model_config)
-    engine = ENGINES[wanted] if wanted else _default_engine(found.kind)
+    engine = ENGINES[wanted] if wanted else default_engine(found.kind, config.engine_python)
     _check_context(config.context_length, files.context_length, files.name)
     spec = EngineSpec(
         engine=engine.name,
@@ -125,6 +135,10 @@ def _choose(config: Config, wanted: str, slots: int | None) -> "tuple[EngineSpec
         model_context=files.context_length,
         kv_bytes_per_token=files.kv_bytes_per_token,
         slots=slots,
+        vocabulary=files.vocabulary,
+        words=str(Path(config.model_config).expanduser().absolute()) if config.model_config else "",
+        parallel=parallel,
+        extra=_extra(config.extra_engine_args),
         options=list(config.engine_options),
         verbosity=config.verbosity,
     )
@@ -139,21 +153,53 @@ def _check_ends(place: Place) -> None:
         raise UsageError(f"No such file for in=batch: {place.value}; give a file of JSON lines.")
 
 
-def _check_installed(engine: Entry) -> None:
-    if not is_installed(engine):
-        raise EngineNotInstalled(f"{engine.name} is not installed; run `{engine.install}`.")
+def _extra(path: Path | None) -> dict[str, Any]:
+    """What --extra-engine-args holds."""
+    from msgspec import DecodeError, json
+
+    if path is None:
+        return {}
+    try:
+        return json.decode(path.expanduser().read_bytes(), type=dict[str, Any])
+    except OSError as error:
+        raise UsageError(f"--extra-engine-args {path} cannot be read: {error.strerror}.") from None
+    except DecodeError as error:
+        raise UsageError(f"--extra-engine-args {path} is no JSON object: {error}.") from None
 
 
-def _default_engine(kind: str) -> Entry:
-    engine = default_engine(kind)
-    if engine is not None:
-        return engine
-    for entry in ENGINES.values():
-        if kind in entry.reads and entry.is_here:
-            _check_installed(entry)
-    raise UsageError(
-        "This version has no engine for a checkout yet; give a GGUF file of the model, "
-        "or out=echo for a dry run."
+def _parallel(config: Config, place: Place, out: str) -> "Parallel":
+    """Over which devices and nodes, and which node this is. Raises UsageError."""
+    from dynemo.messages import Parallel
+
+    nodes, rank = config.num_nodes, config.node_rank
+    engine = ENGINES.get(out)
+    if config.tensor_parallel_size > 1 and not (engine and engine.has_tensor_parallel):
+        able = ", ".join(name for name, entry in ENGINES.items() if entry.has_tensor_parallel)
+        raise UsageError(f"--tensor-parallel-size needs an engine that can: out={able}.")
+    if nodes > 1 and not (engine and engine.has_nodes):
+        able = ", ".join(name for name, entry in ENGINES.items() if entry.has_nodes)
+        raise UsageError(f"--num-nodes needs an engine that can: out={able}.")
+    if rank >= nodes:
+        raise UsageError(
+            f"--node-rank {rank} is out of range: with --num-nodes {nodes} "
+            f"it is at most {nodes - 1}."
+        )
+    if nodes > 1 and not config.dist_init_addr:
+        raise UsageError(
+            f"--num-nodes {nodes} needs --dist-init-addr HOST:PORT, on rank 0's machine."
+        )
+    if rank == 0 and place.kind == "none":
+        raise UsageError(
+            "in=none is a follower rank of a multi-node engine, and this is rank 0: "
+            "rank 0 takes the requests, so give it in=http."
+        )
+    if rank > 0 and place.kind != "none":
+        raise UsageError(
+            f"Rank {rank} follows rank 0, which takes the requests: give it in=none, "
+            f"not in={place.kind}."
+        )
+    return Parallel(
+        tensor=config.tensor_parallel_size, nodes=nodes, rank=rank, leader=config.dist_init_addr
     )
 
 

@@ -24,6 +24,7 @@ class Option:
     modes: frozenset[str] | None = None  #: the inputs that it applies to; None: all
     choices: tuple[str, ...] = ()
     alias: str = ""  #: another variable that is read, where others know it by that name
+    flags: tuple[str, ...] = ()  #: other spellings of the flag
 
     @property
     def flag(self) -> str:
@@ -48,6 +49,13 @@ def _positive(text: str) -> int:
     return number
 
 
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise ValueError
+    return number
+
+
 def _seconds(text: str) -> float:
     number = float(text)
     if not 0 <= number < 1e9:
@@ -67,6 +75,7 @@ _BATCH = frozenset({"batch"})
 _ASKING = frozenset({"text", "stdin", "batch"})
 #: What `out=dyn://` or `in=dyn://` has, and nothing else.
 NETWORK = "dyn://NAME"
+ENGINE = "engine"
 ROUTER_MODES = ("random", "round-robin", "least-loaded", "prefix")
 
 
@@ -74,13 +83,6 @@ def _discovery(text: str) -> str:
     if text not in ("etcd", "file") and not text.startswith("file:"):
         raise ValueError
     return text
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise ValueError
-    return number
 
 
 OPTIONS = (
@@ -92,6 +94,29 @@ OPTIONS = (
     Option(
         "context_length", "N", "tokens that one sequence may hold (the model's, at most 8192)",
         "model", _positive,
+    ),
+    Option(
+        "engine_python", "PATH", "the Python that has the engine, if you made one yourself",
+        ENGINE, Path,
+    ),
+    Option(
+        "extra_engine_args", "FILE.json", "arguments of the engine's own, as JSON; few go after --",
+        ENGINE, Path,
+    ),
+    Option(
+        "tensor_parallel_size", "N", "devices that the model is split over (1)", ENGINE, _positive
+    ),
+    Option(
+        "num_nodes", "N", "machines that it is split over, each with its rank (1)",
+        ENGINE, _positive,
+    ),
+    Option(
+        "node_rank", "N", "this machine's: 0 takes the requests, the others have in=none (0)",
+        ENGINE, _count,
+    ),
+    Option(
+        "dist_init_addr", "HOST:PORT", "where the machines meet: on rank 0's; also --leader-addr",
+        ENGINE, flags=("--leader-addr",),
     ),
     Option("request_template", "FILE", "JSON defaults, merged under each request", "requests"),
     Option("system", "TEXT", "a system prompt", "requests", modes=_ASKING),
@@ -153,6 +178,12 @@ class Config:
     model_name: str | None = None
     model_config: str | None = None
     context_length: int | None = None
+    engine_python: Path | None = None
+    extra_engine_args: Path | None = None
+    tensor_parallel_size: int = 1
+    num_nodes: int = 1
+    node_rank: int = 0
+    dist_init_addr: str = ""
     request_template: str | None = None
     system: str | None = None
     http_host: str = "127.0.0.1"

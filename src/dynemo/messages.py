@@ -165,6 +165,15 @@ class Failure(Struct, frozen=True):
     param: str | None = None
 
 
+class Parallel(Struct, frozen=True, kw_only=True):
+    """How one engine is spread over devices and machines."""
+
+    tensor: int = 1  #: devices that each layer is split over, on all nodes together
+    nodes: int = 1
+    rank: int = 0  #: of this node; 0 leads and takes the requests, the others follow
+    leader: str = ""  #: HOST:PORT where the nodes meet
+
+
 class EngineSpec(Struct, frozen=True, kw_only=True):
     """What an engine host is told at its start."""
 
@@ -176,7 +185,11 @@ class EngineSpec(Struct, frozen=True, kw_only=True):
     model_context: int = 0  #: what the model was made for; 0 where its files do not say
     kv_bytes_per_token: int = 0  #: of a 16-bit cache; 0 where its files do not say
     slots: int | None = None  #: sequences at once that the input can use; None: many
+    vocabulary: int = 0  #: rows of its embedding: ids below it are safe; 0 where nobody knows
+    words: str = ""  #: the checkout of --model-config, with tokenizer and template; empty: none
+    parallel: Parallel = Parallel()
     options: list[str] = []  #: what came after `--`
+    extra: dict[str, Any] = {}  #: of --extra-engine-args, in the engine's own names
     verbosity: int = 0  #: how often -v was given
 
 

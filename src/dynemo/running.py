@@ -13,10 +13,11 @@ from pathlib import Path
 
 from dynemo.arguments import Place
 from dynemo.config import Config
+from dynemo.errors import EngineLost
 from dynemo.messages import Ask, EngineSpec, Instance
 from dynemo.pipeline import Pipeline, ServedModel
 from dynemo.runtime.child import Child, spawn
-from dynemo.runtime.local import LocalInstance, Ready, local_instance
+from dynemo.runtime.local import Ended, LocalInstance, Ready, local_instance
 from dynemo.runtime.names import parse_name
 from dynemo.text.card import Card
 
@@ -28,6 +29,7 @@ class Run:
     config: Config
     place: Place
     spec: EngineSpec
+    python: str  #: that runs the engine
     defaults: Ask  #: of --request-template
     card: Card
     child: Child
@@ -38,6 +40,11 @@ class Run:
 def run(run: Run) -> int:
     """Runs an engine and what asks it, to the end. Returns the exit code. Raises DynemoError."""
     return _in_loop(run.place, _serve(run))
+
+
+def run_follower(spec: EngineSpec, child: Child) -> int:
+    """Runs a rank above 0 of a multi-node engine, to the end. Raises DynemoError."""
+    return _in_loop(Place("none"), _follow(spec, child))
 
 
 def run_ingress(
@@ -64,19 +71,43 @@ def _runner(place: Place) -> asyncio.Runner:
 
 
 async def _serve(run: Run) -> int:
-    async with local_instance(run.child, lambda: spawn(run.spec)) as (local, ready):
+    def respawn() -> Child:
+        return spawn(run.spec, run.python)
+
+    # A new rank 0 would find the other ranks gone: what is spread over nodes ends as a whole.
+    respawns = respawn if run.spec.parallel.nodes == 1 else None
+    async with local_instance(run.child, respawns) as (local, ready):
         name = run.card.name
         if run.place.kind == "dyn":
             return await _work(run, local, ready)
         model = ServedModel(name, int(time.time()), run.card, local)
         pipeline = Pipeline({name: model}, defaults=run.defaults)
         if run.listener is not None:
-            waiting = _say_ready(name, ready, run.listener)
+            waiting = _say_ready(name, ready, run.listener, local.ended)
             return await _http(pipeline, run.listener, run.config.grace, waiting)
         if run.place.kind == "text":
             import dynemo.terminal.chat  # noqa: F401  (slow to import, and the engine is loading)
         print(_greeting(name, await _until_stopped(ready)), file=sys.stderr)
         return await _terminal(run.config, run.place, run.text, run.defaults, pipeline)
+
+
+async def _follow(spec: EngineSpec, child: Child) -> int:
+    """Until a signal, or the end of the engine: it never takes requests, and so is never ready."""
+    stop, parallel = _stop_on_signals(), spec.parallel
+    async with local_instance(child, None) as (_, ready):
+        print(
+            f"rank {parallel.rank} of {parallel.nodes} · engine {spec.engine} · "
+            f"leader {parallel.leader}",
+            file=sys.stderr,
+        )
+        try:
+            await _first(ready, stop)
+        except EngineLost as error:
+            raise EngineLost(
+                f"Rank {parallel.rank} has ended, as it does when its leader at {parallel.leader} "
+                f"ends. {error}"
+            ) from None
+    return 0
 
 
 async def _work(run: Run, local: LocalInstance, ready: Ready) -> int:
@@ -86,6 +117,7 @@ async def _work(run: Run, local: LocalInstance, ready: Ready) -> int:
 
     address = parse_name(run.place.value)
     stop = _stop_on_signals()
+    local.ended.add_done_callback(lambda _: stop.set())
     where = run.place.value
     greeting = [where if run.listener is None else f"{where} · status {_url(run.listener)}"]
 
@@ -103,6 +135,8 @@ async def _work(run: Run, local: LocalInstance, ready: Ready) -> int:
             stop=stop,
             on_ready=say,
         )
+    if local.ended.done():
+        local.ended.result()
     return 0
 
 
@@ -239,9 +273,11 @@ def _failed(task: "asyncio.Future[None]") -> bool:
     return not task.cancelled() and task.exception() is not None
 
 
-async def _say_ready(name: str, ready: Ready, listener: socket.socket) -> None:
+async def _say_ready(name: str, ready: Ready, listener: socket.socket, ended: Ended) -> None:
+    """Raises why the engine did not load, or why it has ended for good."""
     instance = await asyncio.shield(ready)
     print(_greeting(name, instance, _url(listener)), file=sys.stderr)
+    await asyncio.shield(ended)
 
 
 def _greeting(name: str, instance: Instance, where: str = "") -> str:

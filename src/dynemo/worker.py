@@ -122,7 +122,7 @@ async def serve_worker(
         if not await has_loaded():
             return
         await local.up.wait()
-        async with intake.serve(record(local), answers.accept):
+        async with intake.serve(record(local), answers.accept, lambda: local.load):
             key = instance_key(pool.address, worker_id)
             keeping = asyncio.create_task(_keep_registered(local, discovery, key, record, on_ready))
             try:

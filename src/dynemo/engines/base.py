@@ -36,3 +36,14 @@ class Adapter(Protocol):
     """
 
     def open_engine(self, spec: EngineSpec) -> AbstractAsyncContextManager[Engine]: ...
+
+
+class Follower(Protocol):
+    """What the module of an engine that runs on several nodes offers too."""
+
+    async def follow(self, spec: EngineSpec) -> None:
+        """Runs rank `spec.parallel.rank` (above 0) until its leader ends. Cancelling ends it.
+
+        Raises as `open_engine` does.
+        """
+        ...

@@ -3,14 +3,16 @@
 import asyncio
 import signal
 import socket
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from importlib import import_module
+from typing import cast
 from uuid import uuid4
 
 from msgspec import msgpack
 
 from dynemo.answers import Answers, failure
-from dynemo.engines.base import Adapter, Engine
+from dynemo.engines.base import Adapter, Engine, Follower
 from dynemo.errors import DynemoError
 from dynemo.link import PROTOCOL, Link
 from dynemo.messages import EngineSpec, Hello, Instance
@@ -36,6 +38,10 @@ async def serve(spec: EngineSpec, sock: socket.socket) -> int:
     adapter: Adapter = import_module(f"dynemo.engines.{spec.engine}")
     async with AsyncExitStack() as stack:
         try:
+            if spec.parallel.rank > 0:
+                await _until(cast(Follower, adapter).follow(spec), ended)
+                link.close()
+                return 0
             engine = await stack.enter_async_context(adapter.open_engine(spec))
         except Exception as error:
             link.send(Kind.ERROR, 0, failure(error))
@@ -50,6 +56,21 @@ async def serve(spec: EngineSpec, sock: socket.socket) -> int:
             await ended.wait()
             answers.cancel_all()
     return 0
+
+
+async def _until(work: Coroutine[None, None, None], ended: asyncio.Event) -> None:
+    """Runs `work` to its end, or cancels it at the event."""
+    task = asyncio.ensure_future(work)
+    waiting = asyncio.ensure_future(ended.wait())
+    try:
+        await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+    if not task.cancelled():
+        task.result()
 
 
 def _take(answers: Answers, frame: Frame) -> None:

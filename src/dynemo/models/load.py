@@ -40,6 +40,7 @@ class ModelFiles:
     size: int  #: of the weights' files, in bytes; 0 where nobody has counted
     context_length: int  #: 0 where they do not say
     kv_bytes_per_token: int  #: of a 16-bit cache; 0 where they do not say
+    vocabulary: int  #: rows of the embedding; 0 where they do not say
     card: Callable[[], Card]  #: loads tokenizer and template; raises ModelError
 
 
@@ -75,6 +76,7 @@ def _of_gguf(gguf: Gguf, name: str, other: Checkout | None) -> ModelFiles:
     if not gguf.has_weights:
         raise ModelError(f"{gguf.path} holds a vocabulary and no weights; give a whole model.")
     context_length, kv_bytes = gguf.context_length or 0, _gguf_kv_bytes(gguf)
+    vocabulary = _gguf_vocabulary(gguf)
     if other is not None:
         _check_vocabulary(gguf, other)
 
@@ -91,11 +93,14 @@ def _of_gguf(gguf: Gguf, name: str, other: Checkout | None) -> ModelFiles:
             _defaults(other.defaults if other else _gguf_sampling(gguf.metadata)),
         )
 
-    return ModelFiles(name, gguf.architecture, gguf.size, context_length, kv_bytes, card)
+    return ModelFiles(
+        name, gguf.architecture, gguf.size, context_length, kv_bytes, vocabulary, card
+    )
 
 
 def _of_checkout(checkout: Checkout, name: str, other: Checkout | None) -> ModelFiles:
     words = other or checkout
+    weights = sum(file.stat().st_size for file in checkout.folder.glob("*.safetensors"))
 
     def card() -> Card:
         return Card(
@@ -112,22 +117,28 @@ def _of_checkout(checkout: Checkout, name: str, other: Checkout | None) -> Model
     return ModelFiles(
         name,
         checkout.architecture,
-        0,
+        weights,
         checkout.context_length,
         checkout.kv_bytes_per_token,
+        checkout.vocab_size or 0,
         card,
     )
 
 
 def _check_vocabulary(gguf: Gguf, other: Checkout) -> None:
     """An id that the model does not have would fail each request that has it, or the engine."""
-    tokens: Any = gguf.metadata.get("tokenizer.ggml.tokens", [])
-    if other.tokenizer.vocab_size > len(tokens):
+    count = _gguf_vocabulary(gguf)
+    if other.tokenizer.vocab_size > count:
         raise ModelError(
             f"The tokenizer in {other.folder} has {other.tokenizer.vocab_size:,} tokens and "
-            f"{gguf.path.name} has {len(tokens):,}: it is of another model; give --model-config "
+            f"{gguf.path.name} has {count:,}: it is of another model; give --model-config "
             "the folder that the GGUF was made from."
         )
+
+
+def _gguf_vocabulary(gguf: Gguf) -> int:
+    tokens: Any = gguf.metadata.get("tokenizer.ggml.tokens", [])
+    return len(tokens)
 
 
 def _gguf_tokenizer(gguf: Gguf) -> Tokenizer:

@@ -31,6 +31,8 @@ class LocalInstance:
         self.up = asyncio.Event()  #: it can take requests
         self.down = asyncio.Event()  #: it cannot
         self.down.set()
+        #: Raises why the engine has ended for good; never done where it is started again.
+        self.ended: Ended = asyncio.get_running_loop().create_future()
 
     @property
     def instance(self) -> Instance | None:
@@ -63,7 +65,7 @@ class LocalInstance:
             else:
                 event.clear()
 
-    async def keep(self, child: Child, respawn: Callable[[], Child], ready: "Ready") -> None:
+    async def keep(self, child: Child, respawn: Callable[[], Child] | None, ready: "Ready") -> None:
         """Serves with `child`, then with what `respawn` makes whenever the last one has died.
 
         Sets `ready` once; a first child that does not start sets it to the reason and ends this.
@@ -74,6 +76,10 @@ class LocalInstance:
             problem = await self._live(child, ready)
             if not ready.done():
                 ready.set_exception(problem)
+                return
+            if respawn is None:
+                self._trouble = str(problem)
+                self.ended.set_exception(problem)
                 return
             if time.monotonic() - started > _STEADY_SECONDS:
                 failures = 0
@@ -147,15 +153,17 @@ async def _watch(asker: Asker, lost: asyncio.Event) -> None:
 
 
 Ready = asyncio.Future[Instance]
+Ended = asyncio.Future[None]
 
 
 @contextlib.asynccontextmanager
 async def local_instance(
-    child: Child, respawn: Callable[[], Child]
+    child: Child, respawn: Callable[[], Child] | None
 ) -> AsyncIterator[tuple[LocalInstance, Ready]]:
     """An instance around a started child, and a future that says when it can take requests.
 
-    The future raises what kept the first child from starting. Leaving ends the child.
+    The future raises what kept the first child from starting. Without `respawn` there is only this
+    child. Leaving ends the child.
     """
     local = LocalInstance()
     ready: Ready = asyncio.get_running_loop().create_future()
@@ -167,8 +175,9 @@ async def local_instance(
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
-        if ready.done() and not ready.cancelled():
-            ready.exception()  # seen, even when nobody waited for it
+        for future in (ready, local.ended):
+            if future.done() and not future.cancelled():
+                future.exception()  # seen, even when nobody waited for it
 
 
 class _Lines(asyncio.Protocol):

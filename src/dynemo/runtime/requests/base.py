@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from dynemo.messages import Envelope, Record
+from dynemo.messages import Envelope, Load, Record
 from dynemo.runtime.addresses import Dialable
 
 #: Seconds in which a worker has to accept or to refuse.
@@ -34,6 +34,10 @@ class RequestPlane(Protocol):
         """
         ...
 
+    async def load(self, record: Record, timeout: float = ASK_SECONDS) -> Load:
+        """What the instance is busy with now, as it says itself. Raises InstanceGone, PlaneAway."""
+        ...
+
 
 class Intake(Protocol):
     @property
@@ -46,6 +50,11 @@ class Intake(Protocol):
         """For the instance's record; hex, or empty."""
         ...
 
-    def serve(self, record: Record, handler: Handler) -> AbstractAsyncContextManager[None]:
-        """Takes requests for `record.instance` while entered; entered once the plane knows it."""
+    def serve(
+        self, record: Record, handler: Handler, load: Callable[[], Load] = Load
+    ) -> AbstractAsyncContextManager[None]:
+        """Takes requests for `record.instance` while entered; entered once the plane knows it.
+
+        `load` is told to who asks for it, where the plane carries more than requests.
+        """
         ...

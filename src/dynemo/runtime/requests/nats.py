@@ -1,5 +1,7 @@
 """The request plane over NATS: a subject for each instance, and a reply inbox for each client.
 
+An empty message asks for the instance's load; any other is an Envelope.
+
 What nats-py does by itself is not enough in five places:
 
 - `request` waits for its whole time-out when the connection breaks under it. Replies are awaited
@@ -24,11 +26,11 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msgspec import msgpack
+from msgspec import DecodeError, msgpack
 
 from dynemo.answers import failure
 from dynemo.errors import InstanceGone, PlaneAway, UsageError
-from dynemo.messages import Envelope, Record
+from dynemo.messages import Envelope, Load, Record
 from dynemo.runtime.addresses import Dialable
 from dynemo.runtime.requests.base import ASK_SECONDS, Handler
 from dynemo.runtime.streams import raised
@@ -47,6 +49,7 @@ _ROOM = 4096  # for what an envelope holds besides the request
 _NO_RESPONDERS = "503"
 
 _encode = msgpack.Encoder().encode
+_decode_load = msgpack.Decoder(Load).decode
 
 OnMessage = Callable[["Msg"], Awaitable[None]]
 
@@ -89,6 +92,18 @@ class NatsRequests:
         return (self._client.max_payload if self._client is not None else 0) - _ROOM
 
     async def ask(self, record: Record, envelope: Envelope, timeout: float = ASK_SECONDS) -> None:
+        if refusal := await self._request(record, _encode(envelope), timeout):
+            raise raised(refusal)
+
+    async def load(self, record: Record, timeout: float = ASK_SECONDS) -> Load:
+        answer = await self._request(record, b"", timeout)
+        try:
+            return _decode_load(answer)
+        except DecodeError as error:
+            raise InstanceGone(f"Worker {record.instance.id[:8]} does not say its load.") from error
+
+    async def _request(self, record: Record, body: bytes, timeout: float) -> bytes:
+        """What the instance replies. Raises InstanceGone, PlaneAway."""
         from nats.errors import Error
 
         name = record.instance.id[:8]
@@ -100,7 +115,7 @@ class NatsRequests:
         try:
             async with asyncio.timeout(timeout):
                 inbox = f"{self._inbox}.{number}"
-                await client.publish(subject(record), _encode(envelope), reply=inbox)
+                await client.publish(subject(record), body, reply=inbox)
                 message = await reply
         except TimeoutError:
             raise InstanceGone(f"Worker {name} did not reply in {timeout:g} s.") from None
@@ -110,17 +125,18 @@ class NatsRequests:
             del self._asked[number]
         if (message.headers or {}).get("Status") == _NO_RESPONDERS:
             raise InstanceGone(f"Nobody takes requests for worker {name}.")
-        if message.data:
-            raise raised(message.data)
+        return message.data
 
     @asynccontextmanager
-    async def serve(self, record: Record, handler: Handler) -> AsyncIterator[None]:
+    async def serve(
+        self, record: Record, handler: Handler, load: Callable[[], Load] = Load
+    ) -> AsyncIterator[None]:
         problem: Exception | None = None
         name = subject(record)
         async with asyncio.TaskGroup() as tasks:
 
             async def on_message(message: "Msg") -> None:
-                tasks.create_task(_reply(message, handler))
+                tasks.create_task(_reply(message, handler, load))
 
             self._served[name] = on_message
             try:
@@ -257,12 +273,15 @@ async def _end(subscription: "Subscription") -> None:
             await subscription.drain()  # type: ignore[no-untyped-call]
 
 
-async def _reply(message: "Msg", handler: Handler) -> None:
+async def _reply(message: "Msg", handler: Handler, load: Callable[[], Load]) -> None:
     from nats.errors import Error
 
+    answer = b""
     try:
-        await handler(message.data)
-        answer = b""
+        if message.data:
+            await handler(message.data)
+        else:
+            answer = _encode(load())
     except Exception as error:
         answer = failure(error)
     with contextlib.suppress(Error):  # the plane is away: the ingress has been told so

@@ -3,14 +3,14 @@
 The ingress says HELLO with the key from the record and with its own; the worker answers with HELLO
 as on a connection that it had dialled itself. From there on it *is* the connection of the response
 plane between the two, and everything above is the same. A request is an OPEN towards the worker,
-with the envelope; the worker accepts with its own OPEN, or refuses with ERROR.
+with the envelope; the worker accepts with its own OPEN, or refuses with ERROR. A PONG has its load.
 """
 
 import asyncio
 import hmac
 import secrets
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -19,7 +19,7 @@ from msgspec import DecodeError, msgpack
 from dynemo.answers import failure
 from dynemo.errors import InstanceGone, Unavailable, WireError
 from dynemo.link import PROTOCOL
-from dynemo.messages import Envelope, Greeting, Record
+from dynemo.messages import Envelope, Greeting, Load, Record
 from dynemo.runtime.addresses import Dialable, dial_link, dialable, first_of, serve_links
 from dynemo.runtime.requests.base import ASK_SECONDS, Handler
 from dynemo.runtime.responses.answering import Answering
@@ -42,6 +42,7 @@ class Calling(Incoming):
         super().__init__(responses, responses.beat, is_dialled_here=True, expected=instance_id)
         self.confirmed: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._asked: dict[int, asyncio.Future[None]] = {}
+        self._pinged: list[asyncio.Future[Load]] = []
 
     def is_idle(self) -> bool:
         return super().is_idle() and not self._asked
@@ -62,10 +63,24 @@ class Calling(Incoming):
         finally:
             del self._asked[stream]
 
+    async def ask_load(self) -> Load:
+        """Raises InstanceGone when the connection is lost."""
+        if not self.link.is_open:
+            raise InstanceGone("The connection is closed.")
+        reply: asyncio.Future[Load] = asyncio.get_running_loop().create_future()
+        self._pinged.append(reply)
+        self.link.send(Kind.PING, 0)
+        return await reply
+
     def on_connection(self, frame: Frame) -> None:
         super().on_connection(frame)
         if frame.kind == Kind.HELLO and not self.confirmed.done():
             self.confirmed.set_result(True)
+        elif frame.kind == Kind.PONG:
+            pinged, self._pinged = self._pinged, []
+            for reply in pinged:
+                if not reply.done():
+                    reply.set_result(self.load)
 
     def on_stream(self, frame: Frame) -> None:
         super().on_stream(frame)
@@ -81,7 +96,7 @@ class Calling(Incoming):
         super().on_lost()
         if not self.confirmed.done():
             self.confirmed.set_result(False)
-        for reply in self._asked.values():
+        for reply in (*self._asked.values(), *self._pinged):
             if not reply.done():
                 reply.set_exception(InstanceGone("The worker closed the connection."))
 
@@ -111,6 +126,16 @@ class TcpRequests:
                         raise
                     # It was closed, idle perhaps, while we wrote to it: the next one is fresh.
                     await (await self._reach(record)).ask(envelope.stream, body)
+        except TimeoutError:
+            raise InstanceGone(f"Worker {name} did not reply in {timeout:g} s.") from None
+        except ConnectionError as error:
+            raise InstanceGone(f"Worker {name} cannot be reached: {error}.") from error
+
+    async def load(self, record: Record, timeout: float = ASK_SECONDS) -> Load:
+        name = record.instance.id[:8]
+        try:
+            async with asyncio.timeout(timeout):
+                return await (await self._reach(record)).ask_load()
         except TimeoutError:
             raise InstanceGone(f"Worker {name} did not reply in {timeout:g} s.") from None
         except ConnectionError as error:
@@ -216,7 +241,12 @@ class TcpIntake:
         await self._handler(envelope)
 
     @asynccontextmanager
-    async def serve(self, record: Record, handler: Handler) -> AsyncIterator[None]:  # noqa: ARG002
+    async def serve(
+        self,
+        record: Record,  # noqa: ARG002 (one intake serves one)
+        handler: Handler,
+        load: Callable[[], Load] = Load,  # noqa: ARG002 (a PONG tells it)
+    ) -> AsyncIterator[None]:
         self._handler = handler
         try:
             yield
