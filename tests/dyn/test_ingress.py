@@ -8,7 +8,7 @@ from msgspec import msgpack
 
 from dynemo.errors import Unavailable
 from dynemo.ingress import Ingress, Planes, ingress
-from dynemo.messages import Capabilities, Envelope, Instance, Record
+from dynemo.messages import Capabilities, Envelope, Instance, Load, Record
 from dynemo.models.find import find_model
 from dynemo.models.load import read_model
 from dynemo.router.router import make_router
@@ -26,6 +26,9 @@ class NoRequests:
     max_request = 0
 
     async def ask(self, record: Record, envelope: Envelope, timeout: float = 0) -> None:
+        raise Unavailable("nobody is there")
+
+    async def load(self, record: Record, timeout: float = 0) -> Load:
         raise Unavailable("nobody is there")
 
 

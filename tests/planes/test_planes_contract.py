@@ -224,6 +224,23 @@ def test_a_draining_worker_finishes_and_hands_back_the_rest(run: Run) -> None:
     run(body)
 
 
+def test_an_instance_says_its_load_to_one_who_asks_nothing_else(run: Run) -> None:
+    async def body(world: World) -> None:
+        async with world.ingress() as ingress, world.ingress() as other:
+            async with world.worker() as worker:
+                worker.engine.hold = True
+                async with aclosing(ingress.remote(worker.record).generate(make_request())) as held:
+                    await anext(held)
+                    loads = [await other.requests.load(worker.record) for _ in range(2)]
+                    while loads[-1] == Load():  # TCP: what the engine said last
+                        loads.append(await other.requests.load(worker.record))
+                    assert loads[-1] == Load(1, 0, 0.5)
+            with pytest.raises(InstanceGone):
+                await other.requests.load(worker.record)
+
+    run(body)
+
+
 def test_heartbeats_bring_the_load_and_idle_connections_close(run: Run) -> None:
     async def body(world: World) -> None:
         async with world.ingress() as ingress, world.worker() as worker:

@@ -56,8 +56,11 @@ class FakeEngine:
             self.running -= 1
             self.closed += 1
 
-    async def load(self) -> Load:
+    def load_now(self) -> Load:
         return Load(running=self.running, kv_use=0.5)
+
+    async def load(self) -> Load:
+        return self.load_now()
 
 
 @dataclass
@@ -140,7 +143,7 @@ class World:
             self._intake(answers) as intake,
         ):
             record = make_record(name, intake)
-            async with intake.serve(record, answers.accept):
+            async with intake.serve(record, answers.accept, engine.load_now):
                 yield Worker(record, answers, engine)
 
     @asynccontextmanager

@@ -21,35 +21,36 @@ class MemoryRequests:
     def __init__(self, max_request: int = 1024 * 1024) -> None:
         self.max_request = max_request
         self.is_away = False
-        self._served: dict[str, tuple[Handler, Callable[[], Load]]] = {}
+        self._handlers: dict[str, Handler] = {}
+        self._loads: dict[str, Callable[[], Load]] = {}
 
     async def ask(self, record: Record, envelope: Envelope, timeout: float = ASK_SECONDS) -> None:
-        handler, _ = self._find(record)
+        self._check(record)
         try:
             async with asyncio.timeout(timeout):
-                await handler(msgpack.encode(envelope))
+                await self._handlers[record.instance.id](msgpack.encode(envelope))
         except TimeoutError:
             name = record.instance.id[:8]
             raise InstanceGone(f"Worker {name} did not reply in {timeout:g} s.") from None
 
     async def load(self, record: Record, timeout: float = ASK_SECONDS) -> Load:  # noqa: ARG002
-        _, load = self._find(record)
-        return load()
+        self._check(record)
+        return self._loads[record.instance.id]()
 
     @asynccontextmanager
     async def serve(
         self, record: Record, handler: Handler, load: Callable[[], Load] = Load
     ) -> AsyncIterator[None]:
-        self._served[record.instance.id] = handler, load
+        self._handlers[record.instance.id] = handler
+        self._loads[record.instance.id] = load
         try:
             yield
         finally:
-            del self._served[record.instance.id]
+            del self._handlers[record.instance.id], self._loads[record.instance.id]
 
-    def _find(self, record: Record) -> tuple[Handler, Callable[[], Load]]:
+    def _check(self, record: Record) -> None:
         if self.is_away:
             raise PlaneAway("The request plane is away.")
         name = record.instance.id
-        if name not in self._served:
+        if name not in self._handlers:
             raise InstanceGone(f"Nobody takes requests for worker {name[:8]}.")
-        return self._served[name]

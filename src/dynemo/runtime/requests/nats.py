@@ -125,7 +125,7 @@ class NatsRequests:
             del self._asked[number]
         if (message.headers or {}).get("Status") == _NO_RESPONDERS:
             raise InstanceGone(f"Nobody takes requests for worker {name}.")
-        return message.data
+        return bytes(message.data)
 
     @asynccontextmanager
     async def serve(

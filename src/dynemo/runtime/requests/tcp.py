@@ -13,6 +13,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 from msgspec import DecodeError, msgpack
 
@@ -96,7 +97,8 @@ class Calling(Incoming):
         super().on_lost()
         if not self.confirmed.done():
             self.confirmed.set_result(False)
-        for reply in (*self._asked.values(), *self._pinged):
+        waiting: list[asyncio.Future[Any]] = [*self._asked.values(), *self._pinged]
+        for reply in waiting:
             if not reply.done():
                 reply.set_exception(InstanceGone("The worker closed the connection."))
 
