@@ -22,11 +22,32 @@ _encode = msgpack.Encoder().encode
 _decode_request = msgpack.Decoder(Request).decode
 
 
+class Outlet:
+    """Where one answer goes: a stream on a link."""
+
+    __slots__ = ("_link", "_stream")
+
+    def __init__(self, link: Link, stream: int) -> None:
+        self._link = link
+        self._stream = stream
+
+    @property
+    def is_writable(self) -> bool:
+        return self._link.is_writable
+
+    def send(self, delta: bytes) -> None:
+        """An encoded Delta that is not the last one."""
+        self._link.send(Kind.DATA, self._stream, delta)
+
+
 class Source(Protocol):
     """What answers: an engine inside its host, or a worker's instance."""
 
-    def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
-        """See `engines.base.Engine.generate`."""
+    def answer(self, request: bytes, outlet: Outlet) -> AsyncGenerator[Delta, None]:
+        """The deltas that answer an encoded Request; see `engines.base.Engine.generate`.
+
+        Between two of them it may send on the outlet itself, in order.
+        """
         ...
 
     async def load(self) -> Load:
@@ -34,11 +55,30 @@ class Source(Protocol):
         ...
 
 
+class Generating(Protocol):
+    """An engine, as far as it is asked here."""
+
+    def generate(self, request: Request) -> AsyncGenerator[Delta, None]: ...
+
+    async def load(self) -> Load: ...
+
+
+class EngineSource:
+    """The `Source` that an engine is."""
+
+    def __init__(self, engine: Generating) -> None:
+        self._engine = engine
+        self.load = engine.load
+
+    def answer(self, request: bytes, outlet: Outlet) -> AsyncGenerator[Delta, None]:  # noqa: ARG002
+        return self._engine.generate(_decode_request(request))
+
+
 def failure(error: BaseException) -> bytes:
     """An error as the other process will raise it. What is not ours becomes an EngineError."""
     if not isinstance(error, DynemoError):
         error = EngineError(f"{type(error).__name__}: {error}")
-    return _encode(Failure(type(error).__name__, str(error), error.param))
+    return _encode(Failure(type(error).__name__, str(error), error.param, error.trace))
 
 
 class Answers:
@@ -119,7 +159,7 @@ class Answers:
     async def _answer(self, stream: int, body: bytes) -> None:
         link = self._link
         try:
-            async with aclosing(self._source.generate(_decode_request(body))) as deltas:
+            async with aclosing(self._source.answer(body, Outlet(link, stream))) as deltas:
                 async for delta in deltas:
                     if delta.finish is not None:
                         link.send(Kind.END, stream, self._last(delta))

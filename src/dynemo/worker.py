@@ -12,13 +12,15 @@ from uuid import uuid4
 
 from msgspec import msgpack, structs
 
+from dynemo.answers import Outlet
 from dynemo.errors import DynemoError, Unavailable, UsageError
-from dynemo.messages import Delta, Load, Record, Request
+from dynemo.messages import Delta, Load, Record
 from dynemo.runtime.addresses import host_id
 from dynemo.runtime.discovery.base import identity_key, instance_key
 from dynemo.runtime.discovery.discovery import Discovery
 from dynemo.runtime.local import LocalInstance
 from dynemo.runtime.names import Address
+from dynemo.runtime.relay import Relay
 from dynemo.runtime.requests.base import Intake
 from dynemo.runtime.responses.answering import Answering, answering
 from dynemo.text.card import Card
@@ -36,8 +38,8 @@ class _Source:
     def __init__(self, local: LocalInstance) -> None:
         self._local = local
 
-    def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
-        return self._local.generate(request)
+    def answer(self, request: bytes, outlet: Outlet) -> AsyncGenerator[Delta, None]:
+        return self._local.ask(request, Relay(outlet))
 
     async def load(self) -> Load:
         return self._local.load

@@ -10,6 +10,7 @@ import sys
 from msgspec import json
 from world import FakeEngine, make_record, make_request
 
+from dynemo.answers import EngineSource
 from dynemo.messages import Record
 from dynemo.runtime.heartbeat import Beat
 from dynemo.runtime.remote import RemoteInstance
@@ -22,7 +23,10 @@ BEAT = Beat(ping=0.3, silence=1.5)
 
 async def _worker() -> None:
     engine = FakeEngine()
-    async with answering("w" * 32, engine, beat=BEAT) as answers, tcp_intake(answers) as intake:
+    async with (
+        answering("w" * 32, EngineSource(engine), beat=BEAT) as answers,
+        tcp_intake(answers) as intake,
+    ):
         engine.delay = 0.05
         record = make_record("w" * 32, intake)
         async with intake.serve(record, answers.accept):

@@ -11,6 +11,7 @@ import pytest
 from msgspec import msgpack
 from world import FakeEngine, Ingress, Worker, collect, make_record, make_request, until
 
+from dynemo.answers import EngineSource
 from dynemo.errors import EngineLost, InstanceGone, SlowReader
 from dynemo.link import PROTOCOL, Link
 from dynemo.messages import Delta, Envelope, Greeting, Load
@@ -57,7 +58,7 @@ async def _running(beat: Beat | None = None) -> AsyncIterator[tuple[Ingress, Wor
     requests, engine = MemoryRequests(), FakeEngine()
     async with (
         listen("127.0.0.1", beat=beat) as responses,
-        answering("w" * 32, engine, beat=beat) as answers,
+        answering("w" * 32, EngineSource(engine), beat=beat) as answers,
     ):
         record = make_record("w" * 32)
         async with requests.serve(record, answers.accept):
@@ -352,7 +353,7 @@ async def _called(
     engine = FakeEngine()
     async with (
         listen("127.0.0.1", beat=beat) as responses,
-        answering("w" * 32, engine, beat=beat) as answers,
+        answering("w" * 32, EngineSource(engine), beat=beat) as answers,
         tcp_intake(answers) as intake,
     ):
         record = make_record("w" * 32, intake)

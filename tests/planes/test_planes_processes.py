@@ -16,6 +16,7 @@ from msgspec import json
 from peer_program import BEAT
 from world import FakeEngine, collect, make_record, make_request, until
 
+from dynemo.answers import EngineSource
 from dynemo.errors import EngineLost, InstanceGone
 from dynemo.messages import Record
 from dynemo.runtime.remote import RemoteInstance
@@ -74,7 +75,10 @@ def test_an_ingress_that_is_stopped_or_killed(end: str) -> None:
     async def body() -> None:
         engine = FakeEngine()
         engine.delay = 0.01
-        async with answering("w" * 32, engine, beat=BEAT) as answers, tcp_intake(answers) as intake:
+        async with (
+            answering("w" * 32, EngineSource(engine), beat=BEAT) as answers,
+            tcp_intake(answers) as intake,
+        ):
             record = make_record("w" * 32, intake)
             async with (
                 intake.serve(record, answers.accept),
@@ -115,7 +119,7 @@ def test_connections_run_under_tls(certificate: Path, plane: str) -> None:
         memory = MemoryRequests()
         async with (
             listen("127.0.0.1", tls=server) as responses,
-            answering("w" * 32, FakeEngine(), tls=client) as answers,
+            answering("w" * 32, EngineSource(FakeEngine()), tls=client) as answers,
             tcp_intake(answers, tls=server) as tcp,
         ):
             intake = tcp if plane == "tcp" else memory

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from uuid import uuid4
 
+from dynemo.answers import EngineSource
 from dynemo.messages import (
     Capabilities,
     Delta,
@@ -139,7 +140,7 @@ class World:
         engine, name = FakeEngine(), uuid4().hex
         dial = self.network.dial if self.kind == "memory" else None
         async with (
-            answering(name, engine, beat=self.beat, dial=dial) as answers,
+            answering(name, EngineSource(engine), beat=self.beat, dial=dial) as answers,
             self._intake(answers) as intake,
         ):
             record = make_record(name, intake)

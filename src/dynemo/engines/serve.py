@@ -1,6 +1,7 @@
 """Answers requests on one framed connection with one engine."""
 
 import asyncio
+import os
 import signal
 import socket
 from collections.abc import Coroutine
@@ -11,7 +12,7 @@ from uuid import uuid4
 
 from msgspec import msgpack
 
-from dynemo.answers import Answers, failure
+from dynemo.answers import Answers, EngineSource, failure
 from dynemo.engines.base import Adapter, Engine, Follower
 from dynemo.errors import DynemoError
 from dynemo.link import PROTOCOL, Link
@@ -51,7 +52,7 @@ async def serve(spec: EngineSpec, sock: socket.socket) -> int:
                 raise
             return 1
         async with asyncio.TaskGroup() as tasks:
-            answers = Answers(link, engine, tasks)
+            answers = Answers(link, EngineSource(engine), tasks)
             link.send(Kind.HELLO, 0, _encode(Hello(PROTOCOL, _describe(spec, engine))))
             await ended.wait()
             answers.cancel_all()
@@ -85,7 +86,7 @@ def _take(answers: Answers, frame: Frame) -> None:
 def _describe(spec: EngineSpec, engine: Engine) -> Instance:
     return Instance(
         id=uuid4().hex,
-        engine=spec.engine,
+        engine=os.path.basename(spec.argument) if spec.engine == "own" else spec.engine,
         version=engine.version,
         device=engine.device,
         context_length=engine.context_length,

@@ -8,12 +8,16 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
+from msgspec import msgpack
+
 from dynemo.errors import DynemoError, EngineLost, ModelError, Unavailable
 from dynemo.messages import Delta, Instance, Load, Request
 from dynemo.runtime.child import Child, kill
-from dynemo.runtime.streams import Asker
+from dynemo.runtime.streams import Asker, Inbox
 
 log = logging.getLogger("dynemo.engine")
+
+_encode = msgpack.Encoder().encode
 
 _PING_SECONDS = 2.0
 _MOST_UNANSWERED = 5
@@ -53,9 +57,13 @@ class LocalInstance:
         return "" if self._asker is not None else self._trouble
 
     def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
+        return self.ask(_encode(request), Inbox())
+
+    def ask(self, request: bytes, inbox: Inbox) -> AsyncGenerator[Delta, None]:
+        """See `Asker.ask`."""
         if self._asker is None:
             raise Unavailable(f"The engine takes no requests now: {self._trouble}.")
-        return self._asker.generate(request)
+        return self._asker.ask(request, inbox)
 
     def _is_up(self, asker: Asker | None) -> None:
         self._asker = asker

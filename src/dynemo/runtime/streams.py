@@ -1,6 +1,7 @@
 """The asking side of a framed connection: many streams on one link, an inbox each."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator, Callable
 from itertools import count
@@ -14,6 +15,8 @@ from dynemo.messages import Delta, Ending, Failure, Hello, Instance, Load, Reque
 from dynemo.wire import state
 from dynemo.wire.frames import Frame, Kind
 from dynemo.wire.state import Connection
+
+log = logging.getLogger("dynemo.engine")
 
 #: What one stream's reader may leave unread, in bytes of frames and in seconds.
 MAX_UNREAD = 1024 * 1024
@@ -39,6 +42,14 @@ class Inbox:
         self._since = 0.0
         self._error: DynemoError | None = None
         self._waiter: asyncio.Future[None] | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._deltas
+
+    def data(self, body: bytes) -> bool:
+        """An encoded Delta has come. See `put`; raises DecodeError."""
+        return self.put(_decode_delta(body), len(body))
 
     def put(self, delta: Delta, size: int) -> bool:
         """False when the reader has fallen behind its bound; the stream is then broken."""
@@ -150,7 +161,7 @@ class Streams:
                 # Nearly all frames are this. A stream is in the table only while the connection
                 # carries streams, so that its state has nothing to add.
                 if kind == _DATA and (inbox := inboxes.get(stream)) is not None:
-                    if not inbox.put(_decode_delta(body), len(body)):
+                    if not inbox.data(body):
                         self.drop(stream)
                 elif stream:
                     self.on_stream(frame)
@@ -191,16 +202,19 @@ class Asker(Streams):
         done = self.greeted.done() and not self.greeted.cancelled()
         return done and self.greeted.exception() is None
 
-    async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
+    def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
         """See `Answerer.generate`."""
+        return self.ask(_encode(request), Inbox())
+
+    async def ask(self, request: bytes, inbox: Inbox) -> AsyncGenerator[Delta, None]:
+        """Asks for an encoded Request. Gives what is in `inbox` when it is taken."""
         if self.state is not Connection.OPEN:
             raise Unavailable("The engine takes no requests now.")
-        body = _encode(request)
         stream = next(self._numbers)
-        inbox = self._inboxes[stream] = Inbox()
+        self._inboxes[stream] = inbox
         try:
-            self.link.send(Kind.REQUEST, stream, body)
-            del body  # a long prompt's, and the answer may take long
+            self.link.send(Kind.REQUEST, stream, request)
+            del request  # a long prompt's, and the answer may take long
             while True:
                 delta = await inbox.take()
                 yield delta
@@ -234,6 +248,8 @@ class Asker(Streams):
 def raised(body: bytes) -> DynemoError:
     """The error that the other process raised, as its own class where it is one of ours."""
     failure = _decode_failure(body)
+    if failure.trace:
+        log.error("%s", failure.trace)
     kind = getattr(errors, failure.error, None)
     if not isinstance(kind, type) or not issubclass(kind, DynemoError):
         kind = errors.EngineError

@@ -1,0 +1,24 @@
+"""A worker's way from its engine host to an ingress: frames go on as they are."""
+
+from dynemo.answers import Outlet
+from dynemo.runtime.streams import Inbox
+
+
+class Relay(Inbox):
+    """Sends what comes on at once, not decoded; no task is woken for it.
+
+    It keeps, and gives to who takes, only what comes while the outlet takes nothing more, what
+    follows on that until it is taken, and the end.
+    """
+
+    __slots__ = ("_outlet",)
+
+    def __init__(self, outlet: Outlet) -> None:
+        super().__init__()
+        self._outlet = outlet
+
+    def data(self, body: bytes) -> bool:
+        if self.is_empty and self._outlet.is_writable:
+            self._outlet.send(body)
+            return True
+        return super().data(body)
