@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from dynemo.arguments import COMMANDS, Place, parse, parse_input, parse_output
 from dynemo.config import Config
 from dynemo.engines.environments import default_engine, find_python
-from dynemo.engines.registry import ENGINES
+from dynemo.engines.registry import ENGINES, OWN, Entry
 from dynemo.errors import DynemoError, UsageError
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _run(config: Config) -> int:
         return _run_ingress(config, place, defaults)
     parallel = _parallel(config, place, out)
     spec, files = _choose(config, out, 1 if place.kind in ("stdin", "text") else None, parallel)
-    python = find_python(ENGINES[spec.engine], config.engine_python)
+    python = find_python(_entry(spec.engine), config.engine_python)
     listener = _listener(config, place)
     child = spawn(spec, python)
     if parallel.rank > 0:
@@ -117,17 +117,23 @@ def _choose(
     from dynemo.models.load import read_model
 
     needs: ModelKind | None = None
+    argument = ""
     if wanted:
-        find_python(ENGINES[wanted], config.engine_python)
-        reads = ENGINES[wanted].reads
+        wanted, argument = _split_argument(wanted)
+        find_python(_entry(wanted), config.engine_python)
+        reads = _entry(wanted).reads
         if reads in ({"gguf"}, {"checkout"}):
             needs = "gguf" if "gguf" in reads else "checkout"
     found = find_model(config.model, needs=needs, engine=wanted or "dynemo-run")
-    files = read_model(found, config.model_name, config.model_config)
-    engine = ENGINES[wanted] if wanted else default_engine(found.kind, config.engine_python)
+    name = config.model_name
+    if wanted == OWN.name and config.model is None:
+        name = name or Path(argument).stem
+    files = read_model(found, name, config.model_config)
+    engine = _entry(wanted) if wanted else default_engine(found.kind, config.engine_python)
     _check_context(config.context_length, files.context_length, files.name)
     spec = EngineSpec(
         engine=engine.name,
+        argument=argument,
         model=str(found.path),
         workdir="",
         context_length=config.context_length,
@@ -151,6 +157,21 @@ def _check_ends(place: Place) -> None:
         raise UsageError("in=text is a chat and needs a terminal; in=stdin answers one prompt.")
     if place.kind == "batch" and not os.path.isfile(place.value):
         raise UsageError(f"No such file for in=batch: {place.value}; give a file of JSON lines.")
+
+
+def _entry(name: str) -> Entry:
+    return OWN if name == OWN.name else ENGINES[name]
+
+
+def _split_argument(out: str) -> tuple[str, str]:
+    """`out=`'s engine, and what it is told: the path of FILE.py, the `text` of echo:text."""
+    if not out.endswith(".py"):
+        engine, _, argument = out.partition(":")
+        return engine, argument
+    path = Path(out).expanduser()
+    if not path.is_file():
+        raise UsageError(f"No such file for out=: {out}; give a Python file with `generate` in it.")
+    return OWN.name, str(path.absolute())
 
 
 def _extra(path: Path | None) -> dict[str, Any]:

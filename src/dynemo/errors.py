@@ -32,6 +32,8 @@ class DynemoError(Exception):
     code: str | None = None
     #: The request field that is wrong, where there is one.
     param: str | None = None
+    #: The traceback of code that is the user's own, for the log.
+    trace: str = ""
 
 
 class UsageError(DynemoError):

@@ -61,6 +61,7 @@ class Request(Struct, frozen=True, kw_only=True):
     sampling: Sampling
     stop_ids: list[int] = []  #: EOS ids; the sequence ends after the first of them
     ignore_eos: bool = False  #: `stop_ids` is empty and the engine's own EOS is off as well
+    messages: list[dict[str, Any]] = []  #: as they were sent; for an engine that takes them
     continued: int = 0  #: of `token_ids`, at their end: answered by another instance before
 
 
@@ -102,7 +103,7 @@ class Ending(Delta, frozen=True, array_like=True):
 class Capabilities(Struct, frozen=True, kw_only=True):
     """What an engine can honour. A request that needs more is refused before the engine sees it."""
 
-    takes: Literal["tokens", "text"] = "tokens"
+    takes: Literal["tokens", "text", "messages"] = "tokens"
     gives: Literal["tokens", "text"] = "tokens"
     #: Names of `Sampling` fields (and `ignore_eos`) that it honours.
     sampling: list[str] = []
@@ -163,6 +164,7 @@ class Failure(Struct, frozen=True):
     error: str
     message: str
     param: str | None = None
+    trace: str = ""
 
 
 class Parallel(Struct, frozen=True, kw_only=True):
@@ -178,6 +180,7 @@ class EngineSpec(Struct, frozen=True, kw_only=True):
     """What an engine host is told at its start."""
 
     engine: str
+    argument: str = ""  #: `text` of echo:text; the path of out=FILE.py
     model: str  #: a GGUF's or a checkout's path; empty where the engine needs none
     workdir: str  #: a private folder for sockets and the like; removed with the host
     context_length: int | None = None  #: None: the engine's choice, at most the model's

@@ -1,13 +1,25 @@
-"""`out=echo`: answers with the prompt's own tokens. For tests and load; it computes nothing."""
+"""`out=echo` answers with the prompt's own tokens, `out=echo:text` with the last message, word by
+word. For tests and load; it computes nothing."""
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from dynemo import __version__
 from dynemo.errors import UsageError
-from dynemo.messages import Capabilities, Delta, EngineSpec, Finish, Load, Request, Sampling
+from dynemo.messages import (
+    Capabilities,
+    Delta,
+    EngineSpec,
+    Finish,
+    FinishReason,
+    Load,
+    Request,
+    Sampling,
+)
 
 _DEFAULT_CONTEXT = 1 << 20
 _DELAY = "DYNEMO_TOKEN_ECHO_DELAY_MS"
@@ -36,14 +48,53 @@ class Echo:
             for token_id in ids[:-1]:
                 yield Delta([token_id])
                 await asyncio.sleep(self._delay)
-            reason = "length" if done + len(ids) < len(prompt) else "stop"
-            finish = Finish(reason, len(every), len(ids))  # type: ignore[arg-type]
+            reason: FinishReason = "length" if done + len(ids) < len(prompt) else "stop"
+            finish = Finish(reason, len(every), len(ids))
             yield Delta(ids[-1:], finish=finish)
         finally:
             self._running -= 1
 
     async def load(self) -> Load:
         return Load(running=self._running)
+
+
+class EchoText(Echo):
+    """Gives text: a word counts as a token."""
+
+    capabilities = Capabilities(
+        takes="messages", gives="text", sampling=[*Sampling.__struct_fields__, "ignore_eos"]
+    )
+
+    async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
+        every = re.findall(r"\s*\S+|\s+$", _text_of(request.messages[-1])) or [""]
+        rest = every[_said(every, request) :]
+        words = rest[: request.max_tokens]
+        self._running += 1
+        try:
+            for word in words[:-1]:
+                yield Delta(texts=[word])
+                await asyncio.sleep(self._delay)
+            reason: FinishReason = "length" if len(words) < len(rest) else "stop"
+            finish = Finish(reason, len(request.token_ids), len(words))
+            yield Delta(texts=words[-1:], finish=finish)
+        finally:
+            self._running -= 1
+
+
+def _text_of(message: dict[str, Any]) -> str:
+    content = message.get("content") or ""
+    if isinstance(content, str):
+        return content
+    return "".join(part.get("text", "") for part in content)
+
+
+def _said(words: list[str], request: Request) -> int:
+    """How many of the words another instance has said, at the end of the prompt."""
+    if request.continued:
+        for count in range(len(words), 0, -1):
+            if request.prompt.endswith("".join(words[:count])):
+                return count
+    return 0
 
 
 @asynccontextmanager
@@ -55,4 +106,5 @@ async def open_engine(spec: EngineSpec) -> AsyncIterator[Echo]:
         delay = float(word) / 1000
     except ValueError:
         raise UsageError(f"{_DELAY} is a number of milliseconds, not {word!r}.") from None
-    yield Echo(spec.context_length or _DEFAULT_CONTEXT, delay)
+    kind = EchoText if spec.argument == "text" else Echo
+    yield kind(spec.context_length or _DEFAULT_CONTEXT, delay)

@@ -33,3 +33,5 @@ ENGINES = {
     )
 }  # fmt: skip
 ALIASES = {"llamacpp": "llama_cpp", "llama.cpp": "llama_cpp"}
+#: What `out=FILE.py` names.
+OWN = Entry("own", reads=_GGUF | _CHECKOUT)

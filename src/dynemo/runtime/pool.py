@@ -171,13 +171,16 @@ class Pool:
             self._most, self._is_mixed = None, False
             return
         sampling = sorted({n for instance in instances for n in instance.capabilities.sampling})
+        takes = {instance.capabilities.takes for instance in instances}
         first = instances[0]
         self._most = structs.replace(
             first,
             engine=first.engine if len({i.engine for i in instances}) == 1 else "mixed",
             context_length=max(instance.context_length for instance in instances),
             slots=sum(instance.slots for instance in instances),
-            capabilities=Capabilities(sampling=sampling),
+            capabilities=Capabilities(
+                takes="messages" if "messages" in takes else "tokens", sampling=sampling
+            ),
         )
         kinds = {(i.context_length, tuple(i.capabilities.sampling)) for i in instances}
         self._is_mixed = len(kinds) > 1

@@ -55,6 +55,7 @@ def prepare(ask: Ask, card: Card, instance: Instance, request_id: str) -> Prepar
         sampling=sampling,
         stop_ids=[] if ignore_eos else list(card.eos_ids),
         ignore_eos=ignore_eos,
+        messages=ask.messages if instance.capabilities.takes == "messages" else [],
     )
     choices = [_choice(request, index) for index in range(ask.n or 1)]
     return Prepared(choices, tuple(ask.stop or ()))

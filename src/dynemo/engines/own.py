@@ -1,0 +1,174 @@
+"""`out=FILE.py`: an engine of the user's own, one Python file.
+
+    async def generate(request):         # yields str
+    async def generate(request) -> AsyncIterator[int]:      # yields ids, or lists of them
+
+`request` is a `dynemo.messages.Request`. What the file may hold besides:
+
+    load(model)     called once before the first request, with MODEL's path; plain or async
+    GIVES           "tokens" or "text", where the annotation shall not decide
+    SAMPLING        names of the `Sampling` fields that it honours; without it, all are let through
+"""
+
+import asyncio
+import importlib.util
+import inspect
+import os
+import re
+import sys
+import traceback
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from types import ModuleType
+from typing import Any, Literal
+
+from dynemo.errors import EngineError, UsageError
+from dynemo.messages import (
+    Capabilities,
+    Delta,
+    EngineSpec,
+    Finish,
+    FinishReason,
+    Load,
+    Request,
+    Sampling,
+)
+
+_CONTEXT = 8192
+_FIELDS = (*Sampling.__struct_fields__, "ignore_eos")
+
+
+class Own:
+    version = "own"
+    device = "cpu"  # as far as we know
+    slots = 64
+
+    def __init__(self, file: str, module: ModuleType, context_length: int) -> None:
+        self.context_length = context_length
+        self._file = file
+        self._name = os.path.basename(file)
+        self._generate = _generate_of(module, self._name)
+        self._gives = _gives(module, self._name)
+        self.capabilities = Capabilities(
+            takes="messages", gives=self._gives, sampling=_sampling(module, self._name)
+        )
+        self._running = 0
+
+    async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
+        self._running += 1
+        count = 0
+        reason: FinishReason = "stop"
+        try:
+            async with aclosing(self._generate(request)) as values:
+                async for value in values:
+                    items = self._items(value)[: request.max_tokens - count]
+                    if self._gives == "tokens":
+                        items, is_over = _up_to_stop(items, request.stop_ids)
+                    else:
+                        is_over = False
+                    count += len(items)
+                    yield Delta(items) if self._gives == "tokens" else Delta(texts=items)
+                    if is_over:
+                        break
+                    if count >= request.max_tokens:
+                        reason = "length"
+                        break
+            yield Delta(finish=Finish(reason, len(request.token_ids), count))
+        except EngineError:
+            raise
+        except Exception as error:
+            raise _failed(self._file, error) from error
+        finally:
+            self._running -= 1
+
+    def _items(self, value: Any) -> list[Any]:
+        wanted = int if self._gives == "tokens" else str
+        items = value if isinstance(value, list) else [value]
+        for item in items:
+            if not isinstance(item, wanted):
+                raise EngineError(
+                    f"{self._name} yielded {item!r}; it gives {self._gives}, "
+                    f"so that each value is {wanted.__name__}, or a list of them."
+                )
+        return items
+
+    async def load(self) -> Load:
+        return Load(running=self._running)
+
+
+def _up_to_stop(ids: list[int], stop_ids: list[int]) -> tuple[list[int], bool]:
+    for at, token_id in enumerate(ids):
+        if token_id in stop_ids:
+            return ids[: at + 1], True
+    return ids, False
+
+
+def _generate_of(module: ModuleType, name: str) -> Callable[[Request], AsyncGenerator[Any, None]]:
+    found = getattr(module, "generate", None)
+    if not inspect.isasyncgenfunction(found):
+        raise UsageError(
+            f"{name} has no `async def generate(request)` that yields; that is what answers."
+        )
+    return found
+
+
+def _gives(module: ModuleType, name: str) -> Literal["tokens", "text"]:
+    said = getattr(module, "GIVES", None)
+    if said in ("tokens", "text"):
+        return said  # type: ignore[no-any-return]
+    if said is not None:
+        raise UsageError(f"GIVES in {name} is 'tokens' or 'text', not {said!r}.")
+    hint = inspect.get_annotations(module.generate).get("return", "")
+    return "tokens" if re.search(r"\bint\b", str(hint)) else "text"
+
+
+def _sampling(module: ModuleType, name: str) -> list[str]:
+    said = list(getattr(module, "SAMPLING", _FIELDS))
+    for field in said:
+        if field not in _FIELDS:
+            raise UsageError(f"SAMPLING in {name} names {field!r}; there are {', '.join(_FIELDS)}.")
+    return said
+
+
+def _failed(file: str, error: Exception) -> EngineError:
+    """With the traceback from the file's own first line on: what is above it is ours."""
+    name = os.path.basename(file)
+    steps = traceback.extract_tb(error.__traceback__)
+    while steps and steps[0].filename != file:
+        del steps[0]
+    lines = [*steps.format(), *traceback.format_exception_only(error)]
+    failed = EngineError(f"{name}: {type(error).__name__}: {error}")
+    failed.trace = "Traceback (most recent call last):\n" + "".join(lines).rstrip()
+    return failed
+
+
+async def _imported(spec: EngineSpec) -> ModuleType:
+    name = os.path.basename(spec.argument)
+    sys.path.append(os.path.dirname(spec.argument))  # for what lies beside it
+    made = importlib.util.spec_from_file_location(name.removesuffix(".py"), spec.argument)
+    assert made is not None
+    assert made.loader is not None
+    module = importlib.util.module_from_spec(made)
+    sys.modules[made.name] = module
+    try:
+        made.loader.exec_module(module)
+        load = getattr(module, "load", None)
+        if inspect.iscoroutinefunction(load):
+            await load(spec.model)
+        elif load is not None:
+            await asyncio.to_thread(load, spec.model)
+    except Exception as error:
+        failed = _failed(spec.argument, error)
+        problem = UsageError(str(failed))
+        problem.trace = failed.trace
+        raise problem from error
+    return module
+
+
+@asynccontextmanager
+async def open_engine(spec: EngineSpec) -> AsyncIterator[Own]:
+    name = os.path.basename(spec.argument)
+    if spec.options:
+        raise UsageError(f"{name} has no options, but got {spec.options[0]!r} after `--`.")
+    module = await _imported(spec)
+    yield Own(spec.argument, module, spec.context_length or spec.model_context or _CONTEXT)
