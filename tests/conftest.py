@@ -1,12 +1,19 @@
-"""Fixtures that many tests share: the demo model in its forms, made once a run."""
+"""Fixtures that many tests share: the demo model in its forms, the engines' environments."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from dynemo.engines.installed import python_of, read_environment
 from dynemo.models.find import demo_checkout, demo_gguf
 
 ROOT = Path(__file__).parent.parent
+
+#: `make engines` installs into this folder, and what the tests start looks there, not at what the
+#: user has installed.
+os.environ["XDG_DATA_HOME"] = str(ROOT / ".venv" / "data")
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +26,19 @@ def demo() -> Path:
 def demo_folder() -> Path:
     """The demo model's checkout."""
     return demo_checkout()
+
+
+@pytest.fixture(scope="session")
+def engine_python() -> Callable[[str], str]:
+    """`engine_python("vllm")`: the Python of that engine's environment. Skips where `make engines`
+    has made none; `DYNEMO_TEST_VLLM_PYTHON` may name another one."""
+
+    def find(engine: str) -> str:
+        given = os.environ.get(f"DYNEMO_TEST_{engine.upper()}_PYTHON")
+        environment = read_environment(engine)
+        python = given or (str(python_of(environment)) if environment else "")
+        if not os.access(python, os.X_OK):
+            pytest.skip(f"{engine} is not installed: `make engines` installs it for the tests")
+        return python
+
+    return find

@@ -206,6 +206,12 @@ class Config:
     engine_options: tuple[str, ...] = ()
 
 
+def data_folder() -> Path:
+    """Where this user's files of ours are: servers, engine environments."""
+    home = os.environ.get("XDG_DATA_HOME")
+    return (Path(home) if home else Path.home() / ".local" / "share") / "dynemo-run"
+
+
 def build_config(flags: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> Config:
     """Flags over variables over the file. `flags` holds only what was given; `in`, `out` and
     `model` are among its keys. Raises UsageError."""

@@ -6,7 +6,6 @@ has started at the same address is used as it is, and never ended.
 
 import contextlib
 import fcntl
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from dynemo.commands.server import (
     nats_answers,
     nats_options,
 )
+from dynemo.config import data_folder
 from dynemo.errors import DynemoError
 
 ETCD = Kind(
@@ -43,8 +43,7 @@ NATS = Kind(
 
 def folder() -> Path:
     """Where both keep data, logs and pids: one of the user's own."""
-    home = os.environ.get("XDG_DATA_HOME")
-    return (Path(home) if home else Path.home() / ".local" / "share") / "dynemo-run" / "services"
+    return data_folder() / "services"
 
 
 def servers(etcd_port: int, nats_port: int) -> list[Server]:
