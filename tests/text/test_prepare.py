@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -138,3 +139,11 @@ def test_a_prompt_that_cannot_fit_is_not_tokenized_whole() -> None:
     with pytest.raises(ContextLengthExceeded, match=r"20 tokens.* more than \d+ tokens"):
         prepare(_ask("x" * 1_000_000), card, INSTANCE, "r")
     assert tokenizer.longest < 10_000
+
+
+def test_a_model_s_own_setting_that_the_engine_cannot_honour_is_left_out() -> None:
+    card = replace(CARD, defaults=Ask(top_k=20, temperature=0.5))
+    [request] = prepare(_ask(), card, INSTANCE, "r").requests
+    assert (request.sampling.top_k, request.sampling.temperature) == (0, 0.5)
+    with pytest.raises(UnsupportedField, match="top_k"):
+        prepare(_ask(top_k=20), card, INSTANCE, "r")

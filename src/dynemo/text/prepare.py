@@ -39,7 +39,7 @@ def prepare(ask: Ask, card: Card, instance: Instance, request_id: str) -> Prepar
         raise RequestError(
             "'messages' must not be empty: at least one is needed.", param="messages"
         )
-    ask = merged(ask, card.defaults)
+    ask = merged(ask, _honoured(card.defaults, instance))
     sampling = _sampling(ask)
     ignore_eos = bool(ask.ignore_eos)
     _check_capabilities(sampling, ignore_eos, instance)
@@ -59,6 +59,13 @@ def prepare(ask: Ask, card: Card, instance: Instance, request_id: str) -> Prepar
     )
     choices = [_choice(request, index) for index in range(ask.n or 1)]
     return Prepared(choices, tuple(ask.stop or ()))
+
+
+def _honoured(defaults: Ask, instance: Instance) -> Ask:
+    """The model's own settings, as far as the engine can honour them: nobody has asked for them."""
+    can = instance.capabilities.sampling
+    unknown = {f.name: None for f in _SAMPLING if f.name not in can}
+    return structs.replace(defaults, **unknown)
 
 
 def _conversation(ask: Ask) -> Conversation:

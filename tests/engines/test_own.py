@@ -1,0 +1,155 @@
+"""Engines of the user's own: the README's two, and files that are wrong."""
+
+import json
+import re
+import urllib.request
+from pathlib import Path
+from urllib.error import HTTPError
+
+import pytest
+from command import run, serving
+from contract import EngineContract
+
+from dynemo.messages import EngineSpec
+
+README = Path(__file__).parent.parent.parent / "README.md"
+
+SLOW_IDS = """
+import asyncio
+from typing import AsyncIterator
+async def generate(request) -> AsyncIterator[list[int]]:
+    for token_id in request.token_ids * 5:
+        yield [token_id]
+        await asyncio.sleep(0.001)
+"""
+SLOW_TEXT = """
+import asyncio
+async def generate(request):
+    for word in (request.prompt or "word " * 3000).split():
+        yield word
+        await asyncio.sleep(0.001)
+"""
+
+
+def example(folder: Path, name: str) -> Path:
+    """The file that the README shows under this name."""
+    match = re.search(rf"```python\n(# {name}\b.*?)```", README.read_text(), re.DOTALL)
+    assert match is not None
+    file = folder / name
+    file.write_text(match[1])
+    return file
+
+
+class TestOwnIds(EngineContract):
+    @pytest.fixture
+    def spec(self, tmp_path: Path) -> EngineSpec:
+        file = tmp_path / "slow.py"
+        file.write_text(SLOW_IDS)
+        return EngineSpec(engine="own", argument=str(file), model="", workdir="")
+
+    @pytest.fixture
+    def prompt(self) -> list[int]:
+        return list(range(100, 130))
+
+
+class TestOwnText(EngineContract):
+    @pytest.fixture
+    def spec(self, tmp_path: Path) -> EngineSpec:
+        file = tmp_path / "slow.py"
+        file.write_text(SLOW_TEXT)
+        return EngineSpec(engine="own", argument=str(file), model="", workdir="")
+
+    @pytest.fixture
+    def prompt(self) -> list[int]:
+        return list(range(100, 130))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("shout.py", "GOOD MORNING"), ("again.py", "user\n\ngood morning")],
+)
+def test_the_readme_s_examples_answer(tmp_path: Path, name: str, said: str) -> None:
+    done = run(f"out={example(tmp_path, name)}", stdin="good morning")
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False)
+    assert said in done.stdout
+
+
+def test_the_model_is_loaded_first_and_can_be_awaited(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import asyncio\n"
+        "from pathlib import Path\n"
+        "async def load(model):\n"
+        "    global name\n"
+        "    await asyncio.sleep(0.01)\n"
+        "    name = Path(model).name\n"
+        "async def generate(request):\n"
+        "    yield name\n"
+    )
+    done = run(f"out={file}", stdin="hi")
+    assert done.stdout == "demo.gguf\n"
+    assert "model mine" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        ("def generate(request): return 1", "has no `async def generate(request)`"),
+        ("GIVES = 'bytes'\nasync def generate(request): yield 1", "GIVES in wrong.py"),
+        ("SAMPLING = ['heat']\nasync def generate(request): yield ''", "names 'heat'"),
+        ("import nothing_like_it", "ModuleNotFoundError: No module named 'nothing_like_it'"),
+        ("async def generate(request):", "IndentationError"),
+    ],
+)
+def test_a_file_that_is_wrong_ends_it(tmp_path: Path, source: str, sentence: str) -> None:
+    file = tmp_path / "wrong.py"
+    file.write_text(source)
+    done = run(f"out={file}", stdin="hi")
+    assert done.returncode == 2
+    assert sentence in done.stderr.splitlines()[-1]
+    assert "dynemo/engines" not in done.stderr  # a traceback, if any, is the file's own
+
+
+def test_what_it_raises_is_one_request_s_error_and_is_shown(tmp_path: Path) -> None:
+    file = tmp_path / "fails.py"
+    file.write_text(
+        "SAMPLING = []\n"
+        "def check(text):\n"
+        "    assert text != 'bad', 'not that one'\n"
+        "async def generate(request):\n"
+        "    text = request.messages[-1]['content']\n"
+        "    check(text)\n"
+        "    yield 7 if text == 'number' else text\n"
+    )
+
+    def ask(base: str, text: str, **fields: object) -> tuple[int, str]:
+        body = {"model": "fails", "messages": [{"role": "user", "content": text}], **fields}
+        request = urllib.request.Request(
+            f"{base}/chat/completions",
+            json.dumps(body).encode(),
+            {"content-type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request) as answer:
+                content = json.load(answer)["choices"][0]["message"]["content"]
+                return answer.status, content
+        except HTTPError as error:
+            return error.code, json.load(error)["error"]["message"]
+
+    with serving(f"out={file}") as server:
+        assert ask(server.api, "good") == (200, "good")
+        assert ask(server.api, "bad") == (500, "fails.py: AssertionError: not that one")
+        status, message = ask(server.api, "number")
+        assert (status, "yielded 7" in message) == (500, True)
+        status, message = ask(server.api, "good", temperature=0.5)
+        assert (status, "'temperature'" in message) == (400, True)
+        assert ask(server.api, "good") == (200, "good")
+    text = "\n".join(server.lines)
+    assert f'File "{file}", line 3, in check' in text
+    assert "dynemo/engines" not in text
+
+
+def test_echo_text_gives_the_last_message_back() -> None:
+    text = "one  two\nthree — four"
+    done = run("out=echo:text", stdin=text)
+    assert done.stdout == text + "\n"
