@@ -12,7 +12,7 @@ from dynemo.errors import UsageError
 from dynemo.ingress import Planes
 from dynemo.runtime.discovery.discovery import Discovery
 from dynemo.runtime.requests.base import Intake, RequestPlane
-from dynemo.runtime.requests.nats import NatsSettings
+from dynemo.runtime.requests.nats import NatsRequests, NatsSettings
 from dynemo.runtime.responses.answering import Answering
 from dynemo.runtime.responses.listen import Responses, listen
 
@@ -57,9 +57,7 @@ async def open_intake(config: Config, answers: Answering) -> AsyncIterator[Intak
         async with tcp_intake(answers, _host(config), advertise=config.advertise) as intake:
             yield intake
         return
-    from dynemo.runtime.requests.nats import nats_requests
-
-    async with nats_requests(_nats(config)) as requests:
+    async with open_nats(config) as requests:
         yield requests
 
 
@@ -70,10 +68,15 @@ async def _requests(config: Config, responses: Responses) -> AsyncIterator[Reque
 
         yield TcpRequests(responses)
         return
+    async with open_nats(config) as requests:
+        yield requests
+
+
+def open_nats(config: Config) -> AbstractAsyncContextManager[NatsRequests]:
+    """Raises UsageError on entering, where no server can be reached."""
     from dynemo.runtime.requests.nats import nats_requests
 
-    async with nats_requests(_nats(config)) as requests:
-        yield requests
+    return nats_requests(_nats(config))
 
 
 def _plane(config: Config) -> str:

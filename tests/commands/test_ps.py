@@ -1,4 +1,4 @@
-"""`dynemo-run ps`, with instances that are registered in a folder."""
+"""`dynemo-run ps`, with instances that are registered in a folder, and nobody behind them."""
 
 import asyncio
 import json
@@ -15,13 +15,19 @@ from threading import Event, Thread
 from msgspec import msgpack
 
 from dynemo.messages import Capabilities, Instance, Record
+from dynemo.runtime.addresses import host_id
 from dynemo.runtime.discovery.base import instance_key
 from dynemo.runtime.discovery.file import open_file
 from dynemo.runtime.names import Address
 
 
 def record(
-    name: str, model: str = "llama", started: float = 0.0, namespace: str = "dynemo"
+    name: str,
+    model: str = "llama",
+    started: float = 0.0,
+    namespace: str = "dynemo",
+    identity: str = "ab",
+    loopback: str = "127.0.0.1:1",
 ) -> Record:
     return Record(
         instance=Instance(
@@ -37,9 +43,10 @@ def record(
         component="pool",
         endpoint="generate",
         model=model,
-        identity="ab",
+        identity=identity,
         card="cd",
-        host="h",
+        host=host_id(),
+        loopback=loopback,
         started=started or time.time(),
         pid=4711,
     )
@@ -77,13 +84,18 @@ def keys(*records: Record) -> dict[str, bytes]:
     }
 
 
+def environment(folder: Path) -> dict[str, str]:
+    where = {"DYNEMO_DISCOVERY": f"file:{folder}", "NATS_SERVER": "nats://127.0.0.1:1"}
+    return {**os.environ, **where}
+
+
 def ps(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-m", "dynemo", "ps", *words],
         capture_output=True,
         text=True,
         timeout=15,
-        env={**os.environ, "DYNEMO_DISCOVERY": f"file:{folder}"},
+        env=environment(folder),
         check=False,
     )
 
@@ -97,14 +109,14 @@ def test_a_table_of_all_namespaces(tmp_path: Path) -> None:
         done = ps(tmp_path)
     assert done.returncode == 0, done.stderr
     head, *rows = done.stdout.splitlines()
-    columns = "NAME MODEL INSTANCE ENGINE VERSION DEVICE LOAD SLOTS CONTEXT AGE"
+    columns = "NAME MODEL INSTANCE ENGINE VERSION DEVICE RUNNING WAITING KV SLOTS CONTEXT AGE"
     assert head.split() == columns.split()
     cells = [row.split() for row in rows]
     assert [row[2] for row in cells] == ["i3", "i2", "i1"]
     assert cells[0][0] == "dyn://b/pool/generate"
     assert cells[1][0] == cells[2][0] == "dyn://pool"
     assert cells[1][1] == "evil?[2J"
-    assert cells[2][3:] == ["echo", "0.1", "cpu", "-", "8", "4096", "2h"]
+    assert cells[2][3:] == ["echo", "0.1", "cpu", "-", "-", "-", "8", "4096", "2h"]
     assert "does not decode" in done.stderr
 
 
@@ -116,6 +128,26 @@ def test_json_is_one_document(tmp_path: Path) -> None:
     assert entry["namespace"] == "dynemo"
     assert entry["pid"] == 4711
     assert 0 <= entry["age_seconds"] < 15
+    assert entry["load"] is None
+
+
+def test_loads_are_not_known_without_the_server_to_ask_over(tmp_path: Path) -> None:
+    with registered(tmp_path, keys(record("i1", loopback=""))):
+        done = ps(tmp_path)
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) == 2
+    (said,) = done.stderr.splitlines()
+    assert "Loads are not known. No NATS server answers at nats://127.0.0.1:1" in said
+
+
+def test_cards_that_differ_are_said(tmp_path: Path) -> None:
+    same = keys(record("i1"), record("i2"), record("i3", namespace="b", identity="cd"))
+    with registered(tmp_path, same):
+        assert "different cards" not in ps(tmp_path).stderr
+    with registered(tmp_path, keys(record("i1"), record("i2", identity="cd"))):
+        done = ps(tmp_path, "--json")
+    assert "Instances of llama in dynemo have different cards" in done.stderr
+    assert [each["identity"] for each in json.loads(done.stdout)["instances"]] == ["ab", "cd"]
 
 
 def test_nothing_is_registered(tmp_path: Path) -> None:
@@ -126,17 +158,10 @@ def test_nothing_is_registered(tmp_path: Path) -> None:
 
 def test_watch_sees_what_comes(tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "dynemo",
-            "ps",
-            "--json",
-            "--watch",
-            "--discovery",
-            f"file:{tmp_path}",
-        ],
+        [sys.executable, "-m", "dynemo", "ps", "--json", "--watch"],
         stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment(tmp_path),
     )
     assert process.stdout is not None
     with process, process.stdout as lines:
@@ -145,6 +170,8 @@ def test_watch_sees_what_comes(tmp_path: Path) -> None:
             with registered(tmp_path, keys(record("i1"))):
                 (entry,) = json.loads(lines.readline())["instances"]
             assert entry["instance"] == "i1"
+            while json.loads(lines.readline())["instances"]:  # it has gone
+                pass
             process.send_signal(signal.SIGINT)
             assert process.wait(10) == 130
         finally:

@@ -117,12 +117,17 @@ def _on_lines(name: str, description: str, words: Sequence[str], work: Callable[
 def _ps(words: Sequence[str]) -> int:
     parser = _parser(
         "ps",
-        "Lists the instances that discovery names, in all namespaces.\n\n"
-        "A variable or a file of --config says where discovery is, as for the workers.",
+        "Lists the instances that discovery names, in all namespaces, and asks each for its load:\n"
+        "sequences being computed, sequences that wait, and the share of the KV cache in use.\n\n"
+        "A variable or a file of --config says where the servers are, as for the workers.",
     )
     parser.add_argument("--json", action="store_true", help="one JSON document")
     parser.add_argument("--watch", action="store_true", help="again every 2 s, until Ctrl-C")
-    own = [option for option in OPTIONS if option.name in ("discovery", "etcd", "wait", "config")]
+    own = [
+        option
+        for option in OPTIONS
+        if option.name in ("discovery", "etcd", "nats", "wait", "config")
+    ]
     for option in own:
         parser.add_argument(
             option.flag, metavar=option.metavar, help=option.help, default=argparse.SUPPRESS

@@ -1,18 +1,20 @@
-"""`dynemo-run ps`: the instances that discovery names, as a table or as JSON."""
+"""`dynemo-run ps`: the instances that discovery names, with their load, as a table or as JSON."""
 
 import asyncio
 import json
 import logging
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from msgspec import DecodeError, msgpack
+from msgspec import DecodeError, msgpack, structs
 
+from dynemo.commands.loads import loads
 from dynemo.config import Config
 from dynemo.errors import Unavailable
-from dynemo.messages import Record
+from dynemo.messages import Load, Record
 from dynemo.networking import open_discovery
 from dynemo.runtime.discovery.base import ROOT, instances_prefix
 from dynemo.runtime.discovery.discovery import Discovery
@@ -22,9 +24,10 @@ log = logging.getLogger("dynemo.ps")
 
 WATCH_SECONDS = 2.0
 _HEADS = (
-    "NAME", "MODEL", "INSTANCE", "ENGINE", "VERSION", "DEVICE", "LOAD", "SLOTS", "CONTEXT", "AGE",
+    "NAME", "MODEL", "INSTANCE", "ENGINE", "VERSION", "DEVICE",
+    "RUNNING", "WAITING", "KV", "SLOTS", "CONTEXT", "AGE",
 )  # fmt: skip
-_NUMBERS = frozenset({"SLOTS", "CONTEXT", "AGE"})
+_NUMBERS = frozenset(_HEADS[_HEADS.index("RUNNING") :])
 _CLEAR = "\x1b[H\x1b[2J"
 
 
@@ -34,18 +37,26 @@ def ps(config: Config, *, as_json: bool, is_watching: bool) -> int:
 
 
 async def _ps(config: Config, *, as_json: bool, is_watching: bool) -> int:
-    async with open_discovery(config) as discovery:
-        is_screen = is_watching and not as_json and sys.stdout.isatty()
+    is_screen = is_watching and not as_json and sys.stdout.isatty()
+    said: list[str] = []
+    async with open_discovery(config) as discovery, loads(config) as asking:
         while True:
             try:
                 records = await read_records(discovery)
             except Unavailable as error:
                 if not is_watching:
                     raise
-                print(f"dynemo-run: {error}", file=sys.stderr)
+                notes = [str(error)]
             else:
-                text = to_json(records, is_line=is_watching) if as_json else to_table(records)
-                print(f"{_CLEAR if is_screen else ''}{text}", flush=True)
+                busy = await asking.ask(records)
+                make = partial(to_json, is_line=is_watching) if as_json else to_table
+                print(f"{_CLEAR if is_screen else ''}{make(records, busy)}", flush=True)
+                unknown = [f"Loads are not known. {why}" for why in asking.troubles]
+                notes = [*conflicts(records), *unknown]
+            if is_screen or notes != said:
+                for note in notes:
+                    print(f"dynemo-run: {note}", file=sys.stderr)
+            said = notes
             if not is_watching:
                 return 0
             await asyncio.sleep(WATCH_SECONDS)
@@ -70,9 +81,23 @@ def _namespaces(keys: Iterable[str]) -> set[str]:
     return {part[2] for part in parts if len(part) > 3 and part[3] == "instances"}
 
 
-def to_table(records: Sequence[Record]) -> str:
+def conflicts(records: Iterable[Record]) -> list[str]:
+    """A sentence for each model whose instances differ in their cards."""
+    cards: dict[tuple[str, str], set[str]] = {}
+    for record in records:
+        cards.setdefault((record.namespace, record.model), set()).add(record.identity)
+    return [
+        f"Instances of {_plain(model)} in {_plain(namespace)} have different cards (`identity` in "
+        "--json): an ingress takes those of one and leaves the others out; stop the wrong ones."
+        for (namespace, model), found in cards.items()
+        if len(found) > 1
+    ]
+
+
+def to_table(records: Sequence[Record], loads: Mapping[str, Load]) -> str:
+    """`loads` is by instance id; `-` stands for one that is not there."""
     now = time.time()
-    rows = [_HEADS, *(_row(record, now) for record in records)]
+    rows = [_HEADS, *(_row(each, loads.get(each.instance.id), now) for each in records)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
@@ -86,15 +111,19 @@ def to_table(records: Sequence[Record]) -> str:
     return "\n".join(lines)
 
 
-def to_json(records: Sequence[Record], *, is_line: bool = False) -> str:
-    """One document; on one line where many follow each other."""
+def to_json(records: Sequence[Record], loads: Mapping[str, Load], *, is_line: bool = False) -> str:
+    """One document; on one line where many follow each other. A load not in `loads` is null."""
     now = time.time()
-    document = {"instances": [_entry(record, now) for record in records]}
+    entries = [_entry(each, loads.get(each.instance.id), now) for each in records]
+    document = {"instances": entries}
     return json.dumps(document, indent=None if is_line else 2)
 
 
-def _row(record: Record, now: float) -> tuple[str, ...]:
+def _row(record: Record, load: Load | None, now: float) -> tuple[str, ...]:
     instance = record.instance
+    busy = ("-",) * 3
+    if load is not None:
+        busy = (str(load.running), str(load.waiting), f"{load.kv_use:.0%}")
     return (
         _name(record),
         _plain(record.model),
@@ -102,25 +131,26 @@ def _row(record: Record, now: float) -> tuple[str, ...]:
         _plain(instance.engine),
         _plain(instance.version),
         _plain(instance.device),
-        "-",  # discovery is told when an instance changes, and not at each request
+        *busy,
         str(instance.slots),
         str(instance.context_length),
         _age(now - record.started),
     )
 
 
-def _entry(record: Record, now: float) -> dict[str, Any]:
+def _entry(record: Record, load: Load | None, now: float) -> dict[str, Any]:
     instance = record.instance
     return {
         "namespace": record.namespace,
         "component": record.component,
         "endpoint": record.endpoint,
         "model": record.model,
+        "identity": record.identity,
         "instance": instance.id,
         "engine": instance.engine,
         "version": instance.version,
         "device": instance.device,
-        "load": None,
+        "load": None if load is None else structs.asdict(load),
         "slots": instance.slots,
         "context_length": instance.context_length,
         "started": record.started,
