@@ -14,13 +14,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
+
+import uvloop
 
 _TEXT = re.compile(rb'"content":"[^"]')
 _USAGE = re.compile(rb'"completion_tokens":(\d+)')
 _PROMPT = re.compile(rb'"prompt_tokens":(\d+)')
+_CACHED = re.compile(rb'"cached_tokens":(\d+)')
+_OK = b"HTTP/1.1 200 "
 _END = b"\r\n0\r\n\r\n"  # of a chunked body
 _TAIL = 2048  # bytes: the usage is in the last two events
+
+Body = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -28,9 +35,11 @@ class Task:
     """`requests` bodies on `streams` connections at once, then one answer for all of them."""
 
     port: int
-    body: dict[str, Any]
+    body: Body = field(default_factory=dict)
     streams: int = 1
     requests: int = 1
+    talks: list[list[Body]] = field(default_factory=list)  #: instead; each list is asked in order
+    keep: bool = False  #: one connection a stream, not one a request
     hold: bool = False  #: return once all streams are open; the next task closes them
 
 
@@ -38,7 +47,9 @@ class Task:
 class Outcome:
     seconds: float = 0.0  #: from the first request to the last end
     tokens: int = 0  #: of all answers, by their usage
-    prompt_tokens: int = 0  #: of the last one
+    prompt_tokens: int = 0  #: likewise
+    cached_tokens: int = 0  #: of those; 0 where the server does not say
+    cpu_seconds: float = 0.0  #: that this client has used meanwhile
     first: list[float] = field(default_factory=list)  #: seconds to the first text, each request
 
     @property
@@ -46,90 +57,114 @@ class Outcome:
         return self.tokens / self.seconds
 
 
-class _Stream(asyncio.Protocol):
-    """One request on a connection of its own: llama.cpp's server closes it after an answer."""
+@dataclass(frozen=True)
+class _Answer:
+    first: float | None  #: seconds from the request to the first text
+    tail: bytes
 
-    def __init__(self, message: bytes) -> None:
-        loop = asyncio.get_running_loop()
+
+class _Stream(asyncio.Protocol):
+    """A connection, and one request on it at a time."""
+
+    def __init__(self, message: bytes, *, keep: bool) -> None:
         self._message = message
-        self._sent = 0.0
+        self._keep = keep
         self._transport: asyncio.Transport | None = None
-        self.opened: asyncio.Future[None] = loop.create_future()  #: at the first text
-        self.ended: asyncio.Future[None] = loop.create_future()
-        self.first: float | None = None  #: seconds from the request to the first text
-        self.tail = b""  #: the end of the answer
+        self.opened = asyncio.get_running_loop().create_future()  #: at the first text
+
+    def ask(self, message: bytes) -> None:
+        assert self._transport is not None
+        self.ended: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
+        self._first: float | None = None
+        self._tail = b""
+        self._sent = time.perf_counter()
+        self._transport.write(message)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        self._sent = time.perf_counter()
-        transport.write(self._message)
+        self._transport = transport  # type: ignore[assignment]
+        self.ask(self._message)
 
     def data_received(self, data: bytes) -> None:
-        if self.first is None and _TEXT.search(data):
-            self.first = time.perf_counter() - self._sent
+        if not self._tail and not data.startswith(_OK):
+            self._tail = data
+            self.close()
+            return
+        if self._first is None and _TEXT.search(data):
+            self._first = time.perf_counter() - self._sent
             if not self.opened.done():
                 self.opened.set_result(None)
-        self.tail = (self.tail + data)[-_TAIL:]
-        if self.tail.endswith(_END):
-            self.close()
+        self._tail = data if len(data) >= _TAIL else (self._tail + data)[-_TAIL:]
+        if self._tail.endswith(_END):
+            if self._keep:
+                self._end()
+            else:
+                self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self._end()
+
+    def _end(self) -> None:
         if not self.ended.done():
-            self.ended.set_result(None)
+            self.ended.set_result(_Answer(self._first, self._tail))
 
     def close(self) -> None:
         if self._transport is not None:
             self._transport.abort()
 
 
-def _message(task: Task) -> bytes:
-    body = json.dumps(task.body).encode()
+def _message(body: Body) -> bytes:
+    data = json.dumps(body).encode()
     return (
         b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\n"
-        b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+        b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(data), data)
     )
 
 
 async def _open(task: Task, message: bytes) -> _Stream:
     loop = asyncio.get_running_loop()
-    _, stream = await loop.create_connection(lambda: _Stream(message), "127.0.0.1", task.port)
+    make = partial(_Stream, message, keep=task.keep)
+    _, stream = await loop.create_connection(make, "127.0.0.1", task.port)
     return stream
 
 
 async def _run(task: Task) -> Outcome:
-    message = _message(task)
-    left = task.requests
-    ended: list[_Stream] = []
+    talks = [[_message(body) for body in talk] for talk in task.talks]
+    talks = talks or [[_message(task.body)]] * task.requests
+    left = iter(talks)
+    answers: list[_Answer] = []
 
     async def work() -> None:
-        nonlocal left
-        while left > 0:
-            left -= 1
-            stream = await _open(task, message)
-            await stream.ended
-            ended.append(stream)
+        stream: _Stream | None = None
+        for message in (message for talk in left for message in talk):
+            if stream is None or not task.keep:
+                stream = await _open(task, message)
+            else:
+                stream.ask(message)
+            answers.append(await stream.ended)
+        if stream is not None:
+            stream.close()
 
-    began = time.perf_counter()
+    began, used = time.perf_counter(), time.process_time()
     await asyncio.gather(*[work() for _ in range(task.streams)])
-    return _outcome(time.perf_counter() - began, ended)
+    return _outcome(time.perf_counter() - began, time.process_time() - used, answers)
 
 
-def _outcome(seconds: float, ended: list[_Stream]) -> Outcome:
-    tokens = prompt = 0
-    for stream in ended:
-        counted = _USAGE.findall(stream.tail)
+def _outcome(seconds: float, used: float, answers: list[_Answer]) -> Outcome:
+    tokens = prompt = cached = 0
+    for answer in answers:
+        counted = _USAGE.findall(answer.tail)
         if not counted:
-            raise RuntimeError(f"an answer without usage: {stream.tail[-300:]!r}")
+            raise RuntimeError(f"an answer without usage: {answer.tail[-300:]!r}")
         tokens += int(counted[-1])
-        prompt = int(_PROMPT.findall(stream.tail)[-1])
-    firsts = [stream.first for stream in ended if stream.first is not None]
-    return Outcome(seconds, tokens, prompt, firsts)
+        prompt += int(_PROMPT.findall(answer.tail)[-1])
+        cached += int((_CACHED.findall(answer.tail) or [0])[-1])
+    firsts = [answer.first for answer in answers if answer.first is not None]
+    return Outcome(seconds, tokens, prompt, cached, used, firsts)
 
 
 async def _hold(task: Task) -> list[_Stream]:
     """Opens streams, and returns when each has its first text."""
-    message = _message(task)
+    message = _message(task.body)
     streams = [await _open(task, message) for _ in range(task.streams)]
     await asyncio.wait_for(asyncio.gather(*[stream.opened for stream in streams]), 60)
     return streams
@@ -146,7 +181,7 @@ async def _serve() -> None:
         outcome = Outcome()
         if task.hold:
             held = await _hold(task)
-        elif task.requests:
+        elif task.requests or task.talks:
             outcome = await _run(task)
         print(json.dumps(asdict(outcome)), flush=True)
 
@@ -187,4 +222,4 @@ def client() -> Iterator[Client]:
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve())
+    uvloop.run(_serve())
