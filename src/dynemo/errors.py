@@ -11,6 +11,7 @@
     |   +-- BodyTooLarge          413
     +-- Unavailable               503           no instance can take the request now; may be retried
     |   +-- InstanceGone          503           that instance does not answer; ask another
+    |   |   +-- InstanceSilent    503           it may yet: nothing says that it has gone
     |   +-- PlaneAway             503           no instance can be asked, whichever it is
     +-- EngineError               500           the engine refused or failed one request
     |   +-- EngineLost            502           the engine process ended under the request
@@ -92,6 +93,10 @@ class Unavailable(DynemoError):
 
 class InstanceGone(Unavailable):
     code = "instance_gone"
+
+
+class InstanceSilent(InstanceGone):
+    code = "instance_silent"
 
 
 class PlaneAway(Unavailable):

@@ -39,6 +39,11 @@ class Heartbeat:
         self._due = self._began
         self._timer: asyncio.TimerHandle | None = None
 
+    @property
+    def is_late(self) -> bool:
+        """Whether the peer owes an answer to a ping: no ground yet to give it up."""
+        return monotonic() - self._link.heard > self._beat.silence / 2
+
     def start(self) -> None:
         self._began = self._busy = self._due = monotonic()
         self._tick()

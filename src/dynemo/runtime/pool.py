@@ -130,7 +130,7 @@ class Pool:
         """Raises `problem` where nobody is left to ask. A stream that has lost its instance waits
         for somebody until its deadline: that one may come back, or the plane to the others."""
         unfit = self._unfit(request) if self._is_mixed else set()
-        chosen = self._router.choose(request.token_ids, failed | unfit)
+        chosen = self._pick(request, failed | unfit)
         if chosen is not None:
             return chosen
         if deadline is None or asyncio.get_running_loop().time() > deadline:
@@ -139,13 +139,21 @@ class Pool:
         try:
             async with asyncio.timeout_at(deadline):
                 await asyncio.sleep(_PAUSE)  # they have all just failed
-                while (chosen := self._router.choose(request.token_ids, unfit)) is None:
+                while (chosen := self._pick(request, unfit)) is None:
                     self._changed.clear()
                     await self._changed.wait()
                     unfit = self._unfit(request) if self._is_mixed else set()
         except TimeoutError:
             raise problem from None
         return chosen
+
+    def _pick(self, request: Request, left_out: set[str]) -> str | None:
+        """A silent one only where there is no other. All are looked at when one is met."""
+        chosen = self._router.choose(request.token_ids, left_out)
+        if chosen is None or not self._remotes[chosen].is_silent:
+            return chosen
+        silent = {name for name, remote in self._remotes.items() if remote.is_silent}
+        return self._router.choose(request.token_ids, left_out | silent) or chosen
 
     def _unfit(self, request: Request) -> set[str]:
         """The instances that cannot honour all of a request's fields."""

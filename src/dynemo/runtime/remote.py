@@ -1,15 +1,24 @@
 """A remote instance: asked on the request plane, answering on the response plane."""
 
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import closing
+from time import monotonic
 
 from msgspec import msgpack
 
-from dynemo.errors import BodyTooLarge
-from dynemo.messages import Delta, Instance, Load, Record, Request
+from dynemo.errors import BodyTooLarge, DynemoError, InstanceSilent
+from dynemo.messages import Delta, Envelope, Instance, Load, Record, Request
 from dynemo.runtime.requests.base import RequestPlane
 from dynemo.runtime.responses.listen import Responses
 from dynemo.wire.frames import MAX_BODY
+
+log = logging.getLogger("dynemo.pool")
+
+#: Seconds that an instance may owe the answer to a request before others are better asked, and
+#: after which one request tries it again.
+_QUIET_SECONDS = 0.25
+_SILENT_SECONDS = 10.0
 
 _encode = msgpack.Encoder().encode
 
@@ -22,6 +31,7 @@ class RemoteInstance:
         self._requests = requests
         self._responses = responses
         self._load = Load()
+        self._owes_since = 0.0  # on the clock of `time.monotonic`; 0.0: it owes no answer
 
     @property
     def instance(self) -> Instance | None:
@@ -36,6 +46,16 @@ class RemoteInstance:
     def trouble(self) -> str:
         return "draining" if self._responses.is_draining(self.record.instance.id) else ""
 
+    @property
+    def is_silent(self) -> bool:
+        """Others are better asked: it owes an answer to a request, or to a heartbeat.
+
+        Until it answers, late perhaps; a request that was not answered is forgotten in the end.
+        """
+        if self._is_owing():
+            return monotonic() - self._owes_since > _QUIET_SECONDS
+        return self._responses.is_late(self.record.instance.id)
+
     async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
         """See `Answerer.generate`. Raises InstanceGone or PlaneAway for what `Unavailable` covers.
 
@@ -47,7 +67,7 @@ class RemoteInstance:
             raise BodyTooLarge(f"The request is {len(body)} bytes long; at most {MAX_BODY} can go.")
         with closing(self._responses.promise(self.record.instance.id)) as promise:
             is_carried = len(body) <= self._requests.max_request
-            await self._requests.ask(self.record, promise.envelope(body, is_carried=is_carried))
+            await self._ask(promise.envelope(body, is_carried=is_carried))
             promise.expect(self._responses.open_seconds)
             inbox = promise.inbox
             while True:
@@ -55,3 +75,27 @@ class RemoteInstance:
                 yield delta
                 if delta.finish is not None:
                     return
+
+    async def _ask(self, envelope: Envelope) -> None:
+        """A cancelled one leaves it open whether an answer would have come."""
+        asked = monotonic()
+        if not self._is_owing():
+            self._owes_since = asked
+        try:
+            await self._requests.ask(self.record, envelope)
+        except InstanceSilent as error:
+            if self._owes_since == asked:
+                log.warning("%s Others are asked first until it answers.", error)
+            raise
+        except DynemoError:
+            self._owes_since = 0.0
+            raise
+        self._owes_since = 0.0
+
+    def _is_owing(self) -> bool:
+        since = self._owes_since
+        return (
+            since != 0.0
+            and since > self._responses.opened_at(self.record.instance.id)
+            and monotonic() - since < _SILENT_SECONDS
+        )

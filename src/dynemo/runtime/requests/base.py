@@ -29,8 +29,8 @@ class RequestPlane(Protocol):
         """Returns once the instance has accepted. May be called for many at once.
 
         Raises what the worker refused with (Unavailable: busy, draining), InstanceGone (nobody
-        listens for that instance, or it did not reply), or PlaneAway (at once, while the plane
-        itself is away: no other instance can be asked either).
+        listens for that instance), InstanceSilent (it did not reply in `timeout` seconds), or
+        PlaneAway (at once, while the plane itself is away: no other can be asked either).
         """
         ...
 

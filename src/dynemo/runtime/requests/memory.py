@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from msgspec import msgpack
 
-from dynemo.errors import InstanceGone, PlaneAway
+from dynemo.errors import InstanceGone, InstanceSilent, PlaneAway
 from dynemo.messages import Envelope, Load, Record
 from dynemo.runtime.addresses import Dialable
 from dynemo.runtime.requests.base import ASK_SECONDS, Handler
@@ -31,7 +31,7 @@ class MemoryRequests:
                 await self._handlers[record.instance.id](msgpack.encode(envelope))
         except TimeoutError:
             name = record.instance.id[:8]
-            raise InstanceGone(f"Worker {name} did not reply in {timeout:g} s.") from None
+            raise InstanceSilent(f"Worker {name} did not reply in {timeout:g} s.") from None
 
     async def load(self, record: Record, timeout: float = ASK_SECONDS) -> Load:  # noqa: ARG002
         self._check(record)

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import DecodeError, msgpack
 
 from dynemo.answers import failure
-from dynemo.errors import InstanceGone, PlaneAway, UsageError
+from dynemo.errors import InstanceGone, InstanceSilent, PlaneAway, UsageError
 from dynemo.messages import Envelope, Load, Record
 from dynemo.runtime.addresses import Dialable
 from dynemo.runtime.requests.base import ASK_SECONDS, Handler
@@ -118,7 +118,7 @@ class NatsRequests:
                 await client.publish(subject(record), body, reply=inbox)
                 message = await reply
         except TimeoutError:
-            raise InstanceGone(f"Worker {name} did not reply in {timeout:g} s.") from None
+            raise InstanceSilent(f"Worker {name} did not reply in {timeout:g} s.") from None
         except Error as error:
             raise PlaneAway(f"{self._away()} ({error})") from error
         finally:

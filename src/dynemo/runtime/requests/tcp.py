@@ -18,7 +18,7 @@ from typing import Any
 from msgspec import DecodeError, msgpack
 
 from dynemo.answers import failure
-from dynemo.errors import InstanceGone, Unavailable, WireError
+from dynemo.errors import InstanceGone, InstanceSilent, Unavailable, WireError
 from dynemo.link import PROTOCOL
 from dynemo.messages import Envelope, Greeting, Load, Record
 from dynemo.runtime.addresses import Dialable, dial_link, dialable, first_of, serve_links
@@ -129,7 +129,7 @@ class TcpRequests:
                     # It was closed, idle perhaps, while we wrote to it: the next one is fresh.
                     await (await self._reach(record)).ask(envelope.stream, body)
         except TimeoutError:
-            raise InstanceGone(f"Worker {name} did not reply in {timeout:g} s.") from None
+            raise InstanceSilent(f"Worker {name} did not reply in {timeout:g} s.") from None
         except ConnectionError as error:
             raise InstanceGone(f"Worker {name} cannot be reached: {error}.") from error
 
@@ -139,7 +139,7 @@ class TcpRequests:
             async with asyncio.timeout(timeout):
                 return await (await self._reach(record)).ask_load()
         except TimeoutError:
-            raise InstanceGone(f"Worker {name} did not reply in {timeout:g} s.") from None
+            raise InstanceSilent(f"Worker {name} did not reply in {timeout:g} s.") from None
         except ConnectionError as error:
             raise InstanceGone(f"Worker {name} cannot be reached: {error}.") from error
 

@@ -59,6 +59,7 @@ class Incoming(Streams):
     ) -> None:
         super().__init__("The worker")
         self.instance_id = ""
+        self.opened_at = 0.0  #: when a stream was last opened on it, in time or too late
         self._promises = promises
         self._expected = expected  # whose HELLO is awaited, where it is known
         self._has_complained = False
@@ -104,6 +105,7 @@ class Incoming(Streams):
         state.stream_after(self.state, frame)
         if frame.stream in self._inboxes:  # an ERROR would end the stream that runs
             raise WireError(f"stream {frame.stream} was opened a second time")
+        self.opened_at = self.link.heard
         opened = self._promises.opened(frame.stream, frame.body, self)
         if opened is None:
             self._refuse(frame)

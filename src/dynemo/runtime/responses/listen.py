@@ -112,6 +112,17 @@ class Responses:
         connection = self._latest(instance_id)
         return connection is not None and connection.is_draining
 
+    def is_late(self, instance_id: str) -> bool:
+        """Whether it owes a sign of life; False while no connection to it is open."""
+        connection = self._latest(instance_id)
+        return connection is not None and connection.heartbeat.is_late
+
+    def opened_at(self, instance_id: str) -> float:
+        """When it last opened a stream, in time or too late, on the clock of `time.monotonic`;
+        0.0: never on the connection that it has now."""
+        connection = self._latest(instance_id)
+        return connection.opened_at if connection is not None else 0.0
+
     def accept(self) -> Incoming:
         """For a connection that comes in."""
         incoming = Incoming(self, self.beat)

@@ -1,0 +1,122 @@
+"""An instance that leaves a request unanswered: others are asked first until it answers."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+from world import FakeEngine, World, collect, make_record, make_request, until
+
+from dynemo.answers import EngineSource
+from dynemo.errors import InstanceSilent
+from dynemo.messages import Record
+from dynemo.router.router import make_router
+from dynemo.runtime.heartbeat import Beat
+from dynemo.runtime.pool import Pool
+from dynemo.runtime.responses.answering import Answering, answering
+
+
+@dataclass
+class Doored:
+    """A worker whose requests have to come through a door."""
+
+    record: Record
+    engine: FakeEngine
+    answering: Answering
+    door: asyncio.Event  #: open at first
+    waiting: int = 0
+
+    async def accept(self, envelope: bytes) -> None:
+        self.waiting += 1
+        # As in another process: who asked may give up, and this goes on.
+        await asyncio.shield(self.answering.tasks.create_task(self._accept(envelope)))
+
+    async def _accept(self, envelope: bytes) -> None:
+        await self.door.wait()
+        await self.answering.accept(envelope)
+
+
+@asynccontextmanager
+async def _worker(world: World, name: str) -> AsyncIterator[Doored]:
+    engine, record = FakeEngine(), make_record(name)
+    source = EngineSource(engine)
+    async with answering(name, source, beat=world.beat, dial=world.network.dial) as answers:
+        it = Doored(record, engine, answers, asyncio.Event())
+        it.door.set()
+        async with world.memory.serve(record, it.accept):
+            yield it
+
+
+@asynccontextmanager
+async def _two(beat: Beat | None = None) -> AsyncIterator[tuple[Pool, Doored, Doored]]:
+    world = World("memory", beat=beat or Beat())
+    async with (
+        world.ingress() as ingress,
+        _worker(world, "a" * 32) as one,
+        _worker(world, "b" * 32) as other,
+    ):
+        pool = Pool(make_router("round-robin"), lambda _: [], 3)
+        for worker in (one, other):
+            pool.add(ingress.remote(worker.record))
+        yield pool, one, other
+
+
+async def _ask(pool: Pool, times: int) -> None:
+    for _ in range(times):
+        assert len(await collect(pool.generate(make_request()))) == 5
+
+
+def test_only_the_first_requests_wait_for_it(caplog: pytest.LogCaptureFixture) -> None:
+    async def body() -> None:
+        async with _two() as (pool, silent, other):
+            silent.door.clear()
+            first = asyncio.create_task(_ask(pool, 1))
+            await until(lambda: silent.waiting == 1)
+            await asyncio.sleep(0.4)
+            await _ask(pool, 5)  # while the first still waits
+            assert not first.done()
+            await first
+            await _ask(pool, 5)
+            assert (silent.waiting, len(other.engine.seen)) == (1, 11)
+            silent.door.set()  # it answers the first, too late
+            await until(lambda: not pool.remotes[0].is_silent)
+            await _ask(pool, 4)
+            assert (silent.waiting, len(other.engine.seen)) == (3, 13)
+
+    asyncio.run(body())
+    assert [r.levelno for r in caplog.records if "asked first" in r.message] == [logging.WARNING]
+
+
+def test_where_there_is_no_other_it_is_asked() -> None:
+    async def body() -> None:
+        async with _two() as (pool, silent, other):
+            pool.remove(other.record.instance.id)
+            silent.door.clear()
+            for _ in range(2):
+                with pytest.raises(InstanceSilent):
+                    await _ask(pool, 1)
+            silent.door.set()
+            await _ask(pool, 1)
+
+    asyncio.run(body())
+
+
+def test_one_that_is_late_with_its_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing was asked of it since it fell silent, and no request waits for it."""
+
+    async def body() -> None:
+        async with _two(Beat(ping=0.1, silence=1.2)) as (pool, silent, other):
+            await _ask(pool, 2)
+            (outgoing,) = silent.answering._all
+            with monkeypatch.context() as patch:
+                patch.setattr(outgoing.link, "send", lambda *_: None)
+                await until(lambda: pool.remotes[0].is_silent)
+                await _ask(pool, 2)
+                assert (silent.waiting, len(other.engine.seen)) == (1, 3)
+            await until(lambda: not pool.remotes[0].is_silent)
+            await _ask(pool, 2)
+            assert silent.waiting == 2
+
+    asyncio.run(body())
