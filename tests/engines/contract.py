@@ -5,6 +5,7 @@ model's own vocabulary, so that real engines answer sensibly.
 """
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -22,8 +23,8 @@ GREEDY = Sampling(temperature=0.0)
 
 
 @asynccontextmanager
-async def running(spec: EngineSpec) -> AsyncIterator[LocalInstance]:
-    async with local_instance(spawn(spec), lambda: spawn(spec)) as (local, ready):
+async def running(spec: EngineSpec, python: str) -> AsyncIterator[LocalInstance]:
+    async with local_instance(spawn(spec, python), None) as (local, ready):
         await asyncio.wait_for(ready, 15)
         yield local
 
@@ -59,6 +60,11 @@ async def _exhaust(stream: AsyncIterator[Delta]) -> None:
 
 class EngineContract:
     @pytest.fixture
+    def python(self) -> str:
+        """The interpreter that has the engine."""
+        return sys.executable
+
+    @pytest.fixture
     def prompt(self) -> list[int]:
         raise NotImplementedError
 
@@ -66,9 +72,9 @@ class EngineContract:
         base = Request(id="r", token_ids=prompt, prompt="", max_tokens=max_tokens, sampling=GREEDY)
         return structs.replace(base, **fields)
 
-    def test_says_who_it_is(self, spec: EngineSpec) -> None:
+    def test_says_who_it_is(self, spec: EngineSpec, python: str) -> None:
         async def body() -> None:
-            async with running(spec) as local:
+            async with running(spec, python) as local:
                 instance = local.instance
                 assert instance is not None
                 assert instance.engine in (spec.engine, Path(spec.argument).name)
@@ -79,10 +85,10 @@ class EngineContract:
         asyncio.run(body())
 
     def test_stops_at_max_tokens_and_reports_usage(
-        self, spec: EngineSpec, prompt: list[int]
+        self, spec: EngineSpec, python: str, prompt: list[int]
     ) -> None:
         async def body() -> None:
-            async with running(spec) as local:
+            async with running(spec, python) as local:
                 for budget in (1, 2, 3):
                     ids, finish = await collect(local, self.request(prompt, budget))
                     assert len(ids) == budget
@@ -92,10 +98,10 @@ class EngineContract:
         asyncio.run(body())
 
     def test_answers_many_at_once_without_mixing_them(
-        self, spec: EngineSpec, prompt: list[int]
+        self, spec: EngineSpec, python: str, prompt: list[int]
     ) -> None:
         async def body() -> None:
-            async with running(spec) as local:
+            async with running(spec, python) as local:
                 prompts = [prompt[: len(prompt) - k] for k in range(8)]
                 alone = [await collect(local, self.request(p, 12)) for p in prompts]
                 together = await asyncio.gather(
@@ -105,9 +111,11 @@ class EngineContract:
 
         asyncio.run(body())
 
-    def test_closing_a_stream_frees_its_sequence(self, spec: EngineSpec, prompt: list[int]) -> None:
+    def test_closing_a_stream_frees_its_sequence(
+        self, spec: EngineSpec, python: str, prompt: list[int]
+    ) -> None:
         async def body() -> None:
-            async with running(spec) as local:
+            async with running(spec, python) as local:
                 endless = self.request(prompt * 20, 2000, ignore_eos=True)
                 streams = [local.generate(endless) for _ in range(10)]
                 for stream in streams:
@@ -122,10 +130,12 @@ class EngineContract:
 
         asyncio.run(body())
 
-    def test_ends_in_time_and_leaves_no_process(self, spec: EngineSpec, prompt: list[int]) -> None:
+    def test_ends_in_time_and_leaves_no_process(
+        self, spec: EngineSpec, python: str, prompt: list[int]
+    ) -> None:
         async def body() -> None:
-            child = spawn(spec)
-            async with local_instance(child, lambda: spawn(spec)) as (local, ready):
+            child = spawn(spec, python)
+            async with local_instance(child, None) as (local, ready):
                 await ready
                 stream = local.generate(self.request(prompt * 20, 2000, ignore_eos=True))
                 await anext(stream)
@@ -151,10 +161,10 @@ class ModelContract(EngineContract):
         raise NotImplementedError
 
     def test_stops_at_eos_and_counts_it(
-        self, spec: EngineSpec, prompt: list[int], eos: int
+        self, spec: EngineSpec, python: str, prompt: list[int], eos: int
     ) -> None:
         async def body() -> None:
-            async with running(spec) as local:
+            async with running(spec, python) as local:
                 tokens, finish = await collect(local, self.request(prompt, 200, stop_ids=[eos]))
                 assert finish.reason == "stop"
                 assert finish.completion_tokens == len(tokens)
@@ -164,19 +174,21 @@ class ModelContract(EngineContract):
         asyncio.run(body())
 
     def test_stops_at_an_id_of_the_request_s_own(
-        self, spec: EngineSpec, prompt: list[int], own: int
+        self, spec: EngineSpec, python: str, prompt: list[int], own: int
     ) -> None:
         async def body() -> None:
-            async with running(spec) as local:
+            async with running(spec, python) as local:
                 tokens, finish = await collect(local, self.request(prompt, 9, stop_ids=[own]))
                 assert (len(tokens), finish.reason, finish.completion_tokens) == (3, "stop", 3)
                 assert tokens[-1] in (own, "")
 
         asyncio.run(body())
 
-    def test_says_what_it_had_cached(self, spec: EngineSpec, prompt: list[int], eos: int) -> None:
+    def test_says_what_it_had_cached(
+        self, spec: EngineSpec, python: str, prompt: list[int], eos: int
+    ) -> None:
         async def body() -> None:
-            async with running(spec) as local:
+            async with running(spec, python) as local:
                 request = self.request(prompt, 200, stop_ids=[eos])
                 await collect(local, request)
                 _, finish = await collect(local, request)
