@@ -28,7 +28,7 @@ class Seen:
                 self.state[key] = value
         self._news.set()
 
-    async def until(self, is_so: Callable[[], object], seconds: float = 5.0) -> float:
+    async def until(self, is_so: Callable[[], object], seconds: float = 10.0) -> float:
         """Waits; returns how long that took."""
         now = asyncio.get_running_loop().time
         start = now()

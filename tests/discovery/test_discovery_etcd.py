@@ -82,7 +82,7 @@ class TestEtcd(DiscoveryContract, ProcessContract):
             await _compact(etcd)
             await proxy.heal()
             wanted = {f"{prefix}a": b"2", f"{prefix}c": b"1", f"{prefix}d": b"1"}
-            await seen.until(lambda: seen.state == wanted, TTL + 3)
+            await seen.until(lambda: seen.state == wanted)
 
     @in_loop
     async def test_a_listing_that_is_compacted_before_its_watch(
@@ -146,7 +146,7 @@ class TestEtcd(DiscoveryContract, ProcessContract):
             with pytest.raises(UsageError, match=r"services up.*--discovery file") as caught:
                 async with open_etcd(EtcdSettings((address,))):
                     pass
-            assert time.monotonic() - start < 3
+            assert time.monotonic() - start < 5  # 3, and a machine that is busy
             assert address in str(caught.value)
 
     @in_loop
@@ -162,7 +162,7 @@ class TestEtcd(DiscoveryContract, ProcessContract):
         with pytest.raises(UsageError):
             async with open_etcd(EtcdSettings((server.address,)), wait=1):
                 pass
-        assert 0.9 < time.monotonic() - start < 3
+        assert 0.9 < time.monotonic() - start < 5
 
     @in_loop
     async def test_a_user_over_tls(self, prefix: str, tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ class TestEtcd(DiscoveryContract, ProcessContract):
             endpoint = (f"https://{server.address}",)
             await _require_user(EtcdSettings(endpoint, ca=ca))
             settings = EtcdSettings(endpoint, ca=ca, user="root", password="secret")
-            async with open_etcd(settings, lease_ttl=TTL) as found, watching(found, prefix) as seen:
+            async with open_etcd(settings, lease_ttl=20) as found, watching(found, prefix) as seen:
                 await found.put(f"{prefix}a", b"1")
                 await seen.until(lambda: seen.state)
                 server.kill()
@@ -277,6 +277,6 @@ async def _require_user(settings: EtcdSettings) -> None:
             ("UserGrantRole", rpc.AuthUserGrantRoleRequest(user="root", role="root")),
             ("AuthEnable", rpc.AuthEnableRequest()),
         ):
-            await connection.call("AuthStub", method, request)
+            await connection.call("AuthStub", method, request, seconds=10)
     finally:
         await connection.close()

@@ -58,7 +58,7 @@ class TestFile(DiscoveryContract, ProcessContract):
             with member("file", where, f"{prefix}a") as process:
                 await seen.until(lambda: seen.state)
                 process.kill()
-                assert await seen.until(lambda: not seen.state) < TTL / 2
+                assert await seen.until(lambda: not seen.state) < TTL
 
     @in_loop
     async def test_only_the_owner_may_look(self, tmp_path: Path) -> None:
