@@ -63,6 +63,7 @@ class Request(Struct, frozen=True, kw_only=True):
     ignore_eos: bool = False  #: `stop_ids` is empty and the engine's own EOS is off as well
     messages: list[dict[str, Any]] = []  #: as they were sent; for an engine that takes them
     continued: int = 0  #: of `token_ids`, at their end: answered by another instance before
+    traceparent: str = ""  #: see `trace.py`; empty where the input knows of no trace
 
 
 class Finish(Struct, frozen=True, array_like=True):

@@ -66,11 +66,11 @@ class Pipeline:
         troubles = [model.answerer.trouble for model in self._models.values()]
         return "" if not all(troubles) else next(iter(troubles), "no instances")
 
-    def prepare(self, ask: Ask) -> Job:
+    def prepare(self, ask: Ask, traceparent: str = "") -> Job:
         """Raises RequestError (UnknownModel, ContextLengthExceeded, UnsupportedField, ...), and
         Unavailable while no instance could answer.
 
-        `ask.model` None means the only model, or the first.
+        `ask.model` None means the only model, or the first. `traceparent` goes to the engine.
         """
         ask = merged(ask, self._defaults)
         model = self._find(ask.model)
@@ -79,7 +79,7 @@ class Pipeline:
             reason = model.answerer.trouble
             raise Unavailable(f"{model.name} takes no requests now: {reason}.")
         job_id = uuid4().hex
-        return Job(job_id, model, prepare(ask, model.card, instance, job_id))
+        return Job(job_id, model, prepare(ask, model.card, instance, job_id, traceparent))
 
     def _find(self, name: str | None) -> ServedModel:
         if not self._models:

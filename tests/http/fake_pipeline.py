@@ -83,7 +83,7 @@ class FakePipeline(Pipeline):
     def trouble(self) -> str:
         return self.now
 
-    def prepare(self, ask: Ask) -> Job:
+    def prepare(self, ask: Ask, traceparent: str = "") -> Job:
         if self.refusal is not None:
             raise self.refusal
         self.asks.append(ask)
@@ -99,6 +99,7 @@ class FakePipeline(Pipeline):
             prompt="",
             max_tokens=ask.max_tokens or 16,
             sampling=Sampling(),
+            traceparent=traceparent,
         )
         return Job(f"{len(self.asks):032x}", model, Prepared([request] * (ask.n or 1), ()))
 

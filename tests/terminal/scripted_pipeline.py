@@ -82,7 +82,7 @@ class ScriptedPipeline(Pipeline):
     def trouble(self) -> str:
         return self.troubles.pop(0) if self.troubles else ""
 
-    def prepare(self, ask: Ask) -> Job:
+    def prepare(self, ask: Ask, traceparent: str = "") -> Job:
         tokens = sum(len(str(each["content"]).split()) for each in ask.messages)
         if tokens >= self.context_length:
             raise ContextLengthExceeded(

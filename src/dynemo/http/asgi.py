@@ -24,6 +24,11 @@ def find_header(scope: Scope, name: bytes) -> str:
     return ""
 
 
+def find_headers(scope: Scope, name: bytes) -> list[str]:
+    """All values of a header that may be there more than once."""
+    return [bytes(value).decode("latin-1") for key, value in scope["headers"] if key == name]
+
+
 def start_event(status: int, headers: Iterable[Header]) -> Event:
     return {"type": "http.response.start", "status": status, "headers": list(headers)}
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import aclosing, contextmanager
 
 from dynemo.errors import DynemoError
+from dynemo.http.asgi import find_headers
 from dynemo.http.errors import CLIENT_GONE, ClientGone
 from dynemo.http.exchange import Exchange
 from dynemo.http.record import Record
@@ -15,6 +16,7 @@ from dynemo.openai.convert import to_ask, wants_usage
 from dynemo.openai.decode import decode_chat
 from dynemo.openai.types import ChatRequest
 from dynemo.pipeline import Job, Pipeline
+from dynemo.trace import continued
 
 #: Bytes of a body from which on its rendering and tokenizing (some 0.3 us a byte) would hold up the
 #: streams of others for longer than a thread costs.
@@ -27,7 +29,8 @@ class Chat:
         self._metrics = metrics
 
     async def __call__(self, exchange: Exchange) -> None:
-        record = Record(self._metrics, exchange.id)
+        traceparent = continued(find_headers(exchange.scope, b"traceparent"))
+        record = Record(self._metrics, exchange.id, traceparent)
         with _recording(record):
             async with exchange.working():
                 await self._answer(exchange, record)
@@ -35,9 +38,9 @@ class Chat:
     async def _answer(self, exchange: Exchange, record: Record) -> None:
         body = await exchange.read_body()
         if len(body) > _LONG_BODY:
-            asked, job = await asyncio.to_thread(self._accept, body)
+            asked, job = await asyncio.to_thread(self._accept, body, record.traceparent)
         else:
-            asked, job = self._accept(body)
+            asked, job = self._accept(body, record.traceparent)
         is_stream, include_usage = asked.stream, wants_usage(asked)
         del body, asked  # a long prompt's, and the answer may take long
         record.accept(job)
@@ -47,9 +50,9 @@ class Chat:
             else:
                 await self._complete(exchange, job, record)
 
-    def _accept(self, body: bytes) -> tuple[ChatRequest, Job]:
+    def _accept(self, body: bytes, traceparent: str) -> tuple[ChatRequest, Job]:
         asked = decode_chat(body)
-        return asked, self._pipeline.prepare(to_ask(asked))
+        return asked, self._pipeline.prepare(to_ask(asked), traceparent)
 
     async def _stream(
         self, exchange: Exchange, job: Job, record: Record, *, include_usage: bool

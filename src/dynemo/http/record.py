@@ -7,6 +7,7 @@ from dynemo.messages import Piece
 from dynemo.metrics import NO_MODEL, Metrics, ModelMetrics
 from dynemo.openai.chunks import Tally
 from dynemo.pipeline import Job
+from dynemo.trace import trace_id
 
 _log = logging.getLogger("dynemo.http")
 
@@ -14,7 +15,8 @@ _log = logging.getLogger("dynemo.http")
 class Record:
     """Begins when a request arrives. `accept`, then a `piece` each, then `end` once."""
 
-    def __init__(self, metrics: Metrics, request_id: str) -> None:
+    def __init__(self, metrics: Metrics, request_id: str, traceparent: str) -> None:
+        self.traceparent = traceparent
         self._metrics = metrics
         self._request_id = request_id
         self._began = perf_counter()
@@ -65,6 +67,7 @@ class Record:
             extra={
                 "id": None if job is None else f"chatcmpl-{job.id}",
                 "request_id": self._request_id,
+                "trace_id": trace_id(self.traceparent),
                 "model": None if job is None else job.model.name,
                 "status": status,
                 "prompt_tokens": self.tally.prompt_tokens,

@@ -32,7 +32,9 @@ def merged(ask: Ask, defaults: Ask) -> Ask:
     return structs.replace(ask, **unsaid)
 
 
-def prepare(ask: Ask, card: Card, instance: Instance, request_id: str) -> Prepared:
+def prepare(
+    ask: Ask, card: Card, instance: Instance, request_id: str, traceparent: str = ""
+) -> Prepared:
     """Raises RequestError: a field the engine cannot honour, a prompt that does not fit, or what
     the chat template says."""
     if not ask.messages:
@@ -55,6 +57,7 @@ def prepare(ask: Ask, card: Card, instance: Instance, request_id: str) -> Prepar
         sampling=sampling,
         stop_ids=[] if ignore_eos else list(card.eos_ids),
         ignore_eos=ignore_eos,
+        traceparent=traceparent,
         messages=ask.messages if instance.capabilities.takes == "messages" else [],
     )
     choices = [_choice(request, index) for index in range(ask.n or 1)]
