@@ -15,6 +15,7 @@
     |   +-- PlaneAway             503           no instance can be asked, whichever it is
     +-- EngineError               500           the engine refused or failed one request
     |   +-- EngineLost            502           the engine process ended under the request
+    |       +-- EngineNotLoaded   502, exit 2   it ended before it could take one
     +-- SlowReader                408           a stream's reader fell behind its bound
     +-- WireError                 500           a frame that breaks the protocol
 
@@ -110,6 +111,10 @@ class EngineError(DynemoError):
 class EngineLost(EngineError):
     status = 502
     code = "engine_lost"
+
+
+class EngineNotLoaded(EngineLost):
+    exit_code = 2
 
 
 class SlowReader(DynemoError):

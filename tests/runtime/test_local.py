@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dynemo.errors import EngineLost, Unavailable, UsageError
+from dynemo.errors import EngineLost, EngineNotLoaded, Unavailable, UsageError
 from dynemo.messages import EngineSpec, Request, Sampling
 from dynemo.runtime import local as module
 from dynemo.runtime.child import Child, spawn
@@ -123,18 +123,42 @@ def test_a_host_that_cannot_start_says_why() -> None:
         asyncio.run(body())
 
 
+def _program(path: Path, script: str) -> str:
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+async def _load(python: str) -> None:
+    async with local_instance(spawn(ECHO, python), lambda: spawn(ECHO, python)) as (_, ready):
+        await ready
+
+
 def test_an_interpreter_without_the_engine_says_its_last_words(tmp_path: Path) -> None:
-    python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
-    python.chmod(0o755)
+    python = _program(tmp_path / "python", f'exec {sys.executable} -S "$@"')
+    with pytest.raises(EngineNotLoaded, match="No module named 'msgspec'"):
+        asyncio.run(_load(python))
 
-    async def body() -> None:
-        make = spawn(ECHO, str(python))
-        async with local_instance(make, lambda: spawn(ECHO, str(python))) as (_, ready):
-            await ready
 
-    with pytest.raises(EngineLost, match="No module named 'msgspec'"):
-        asyncio.run(body())
+def test_of_a_process_of_the_engine_that_dies_the_exception_is_said(tmp_path: Path) -> None:
+    long = "x" * 1000
+    python = _program(
+        tmp_path / "python",
+        f"""cat <<'END'
+[2026-11-24 12:00:00 TP0] Scheduler hit an exception: Traceback (most recent call last):
+  File "scheduler.py", line 6362, in run_scheduler_process
+torch.OutOfMemoryError: tried to allocate 3 GiB {long}
+
+[2026-11-24 12:00:00] Received sigquit from a child process.
+END
+kill -KILL $$""",
+    )
+    with pytest.raises(EngineNotLoaded) as caught:
+        asyncio.run(_load(python))
+    said = str(caught.value)
+    assert "SIGKILL: torch.OutOfMemoryError: tried to allocate 3 GiB xxx" in said
+    assert len(said) < 400
+    assert "\n" not in said
 
 
 def test_leaving_in_the_turn_in_which_the_host_dies_does_not_hang() -> None:

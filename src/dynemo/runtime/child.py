@@ -72,10 +72,15 @@ def discard(child: Child) -> None:
     kill(child)
 
 
-def kill(child: Child) -> int:
-    """Ends what is left of the child's process group, and its folder. The child's exit code."""
+def signal_group(child: Child) -> None:
+    """Ends what is left of the child's process group, without waiting for it."""
     with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS refuses for a zombie
         os.killpg(child.process.pid, signal.SIGKILL)
+
+
+def kill(child: Child) -> int:
+    """Ends what is left of the child's process group, and its folder. The child's exit code."""
+    signal_group(child)
     for pipe in (child.process.stdin, child.process.stdout):
         assert pipe is not None
         pipe.close()

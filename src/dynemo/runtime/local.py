@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import re
 import signal
 import time
 from collections import deque
@@ -10,9 +11,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 from msgspec import msgpack
 
-from dynemo.errors import DynemoError, EngineLost, ModelError, Unavailable
+from dynemo.errors import DynemoError, EngineLost, EngineNotLoaded, ModelError, Unavailable
 from dynemo.messages import Delta, Instance, Load, Request
-from dynemo.runtime.child import Child, kill
+from dynemo.runtime.child import Child, kill, signal_group
 from dynemo.runtime.streams import Asker, Inbox
 
 log = logging.getLogger("dynemo.engine")
@@ -23,6 +24,9 @@ _PING_SECONDS = 2.0
 _MOST_UNANSWERED = 5
 _GRACE = 5.0  # seconds for an engine to end in order
 _BACKOFF = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
+_LAST_WORDS_SECONDS = 0.5  # for the rest of a dead engine's output to be read
+_EXCEPTION = re.compile(r"(?:^|[\])] )((?:\w+\.)*[A-Z]\w*(?:Error|Exception): \S.*)")
+_LONGEST = 300  # characters of an exception that are worth a terminal's lines
 _STEADY_SECONDS = 60.0  # an engine that ran this long starts anew at the first step of the backoff
 
 
@@ -107,14 +111,14 @@ class LocalInstance:
     async def _live(self, child: Child, ready: "Ready") -> DynemoError:
         """One child's life, to its end. Why it ended, as a sentence."""
         lost = asyncio.Event()
-        tail: deque[str] = deque(maxlen=20)
+        lines = _Lines()
         asker = Asker(lost.set)
         problem: DynemoError | None = None
         pipe: asyncio.BaseTransport | None = None
         try:
             loop = asyncio.get_running_loop()
             await loop.create_unix_connection(lambda: asker.link, sock=child.sock)
-            pipe, _ = await loop.connect_read_pipe(lambda: _Lines(tail), child.process.stdout)
+            pipe, _ = await loop.connect_read_pipe(lambda: lines, child.process.stdout)
             instance = await asyncio.shield(asker.greeted)
             self._is_up(asker)
             if not ready.done():
@@ -128,13 +132,14 @@ class LocalInstance:
             self._is_up(None)
             asker.link.close()
             is_orderly = asker.is_greeted and not isinstance(problem, _EngineHangs)
-            code = await _end(child, _GRACE if is_orderly else 0.0)
+            code = await _end(child, _GRACE if is_orderly else 0.0, lines.ended)
             if pipe is not None:
                 pipe.close()
-        if isinstance(problem, ModelError) and tail:
-            return ModelError(f"{problem}{_complaint(tail)}")
+        if isinstance(problem, ModelError):
+            return ModelError(f"{problem}{_complaint(lines.tail)}")
         if problem is None or type(problem) is EngineLost:
-            return EngineLost(f"The engine ended with {_exit(code)}{_last_words(tail)}.")
+            kind = EngineLost if asker.is_greeted else EngineNotLoaded
+            return kind(f"The engine ended with {_exit(code)}{_last_words(lines.tail)}.")
         return problem
 
 
@@ -191,8 +196,9 @@ async def local_instance(
 class _Lines(asyncio.Protocol):
     """What the engine writes, as lines of our log. The last ones tell why it died."""
 
-    def __init__(self, tail: "deque[str]") -> None:
-        self._tail = tail
+    def __init__(self) -> None:
+        self.tail: deque[str] = deque(maxlen=100)
+        self.ended = asyncio.Event()  #: all has come: no process of the engine is left
         self._partial = b""
 
     def data_received(self, data: bytes) -> None:
@@ -200,12 +206,18 @@ class _Lines(asyncio.Protocol):
         self._partial = self._partial[-65536:]
         for line in lines:
             if text := line.decode(errors="replace").rstrip():
-                self._tail.append(text)
+                self.tail.append(text)
                 log.info("%s", text)
 
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self.ended.set()
 
-async def _end(child: Child, grace: float) -> int:
-    """Waits for a child whose socket is closed, kills its group if it stays. Its exit code."""
+
+async def _end(child: Child, grace: float, said: asyncio.Event) -> int:
+    """Waits for a child whose socket is closed, kills its group if it stays. Its exit code.
+
+    `said` is set once all that it wrote has been read, which is waited for: its last words matter.
+    """
     process = child.process
     assert process.stdin is not None
     process.stdin.close()
@@ -213,6 +225,10 @@ async def _end(child: Child, grace: float) -> int:
     try:
         while process.poll() is None and time.monotonic() < deadline:  # noqa: ASYNC110 (no event)
             await asyncio.sleep(0.005)
+        signal_group(child)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORDS_SECONDS):
+                await said.wait()
     finally:
         code = kill(child)
     return code
@@ -223,10 +239,21 @@ def _exit(code: int) -> str:
 
 
 def _complaint(tail: "deque[str]") -> str:
-    """What the engine's log says of its failure: the first error line, which names the cause."""
+    """What the engine's log says of its failure: an exception, or the first error line."""
     errors = [line for line in tail if " E " in line or "error" in line.lower()]
-    return f" It says: {errors[0].partition(' E ')[2] or errors[0]}." if errors else ""
+    said = _exception(tail) or (errors and (errors[0].partition(" E ")[2] or errors[0]))
+    return f" It says: {said}." if said else ""
 
 
 def _last_words(tail: "deque[str]") -> str:
-    return f": {' | '.join(list(tail)[-3:])}" if tail else ""
+    said = _exception(tail) or " | ".join(list(tail)[-3:])
+    return f": {said}" if said else ""
+
+
+def _exception(tail: "deque[str]") -> str:
+    """The last exception that a Python among the engine's processes died of, on one line."""
+    for line in reversed(tail):
+        if found := _EXCEPTION.search(line):
+            said = found[1].rstrip(". ")
+            return said if len(said) <= _LONGEST else f"{said[:_LONGEST].rstrip()} ..."
+    return ""
