@@ -14,7 +14,16 @@ from bench.rows import FAMILIES
 from bench.table import Row, as_json, render
 
 _QUICK = Plan(
-    rounds=2, tokens=16, firsts=4, starts=2, open_streams=100, cpu_requests=64, random_sizes=TINY
+    rounds=2,
+    tokens=16,
+    firsts=4,
+    starts=2,
+    open_streams=100,
+    cpu_requests=64,
+    connections=64,
+    saturations=1,
+    saturation_requests=128,
+    random_sizes=TINY,
 )
 _LEGEND = """\
 ours: dynemo-run in=http. peer: the same xllamacpp server with the same parameters, addressed

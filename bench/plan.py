@@ -18,6 +18,9 @@ class Plan:
     starts: int = 11  #: pairs of a start from the shell
     open_streams: int = 400
     cpu_requests: int = 384  #: a multiple of the streams, so that all end together
+    connections: int = 512  #: at saturation
+    saturations: int = 5  #: rounds
+    saturation_requests: int = 4096  #: a round
     random_sizes: Sizes = ABOUT_100_M
     threads: int | None = None  #: of llama.cpp, in ours and the peer's; None: its default
 

@@ -4,8 +4,10 @@ from collections.abc import Callable
 
 from bench.plan import Plan
 from bench.rows.cost import cpu_rows
+from bench.rows.dyn import dyn_rows
 from bench.rows.first import start_rows, ttft_rows
 from bench.rows.memory import memory_rows
+from bench.rows.saturation import saturation_rows
 from bench.rows.speed import speed_rows
 from bench.table import Row
 
@@ -15,4 +17,6 @@ FAMILIES: dict[str, Callable[[Plan], list[Row]]] = {
     "start": start_rows,
     "memory": memory_rows,
     "cpu": cpu_rows,
+    "dyn": dyn_rows,
+    "saturation": saturation_rows,
 }

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import dynemo
 from bench.plan import QUESTION, Plan, Subject, chat
-from bench.rows.turns import in_turns, pair, subjects
+from bench.rows.turns import Pair, in_turns, pair, subjects
 from bench.servers import Served, command, engine_environment, spec_of
 from bench.table import Row, difference
 
@@ -17,21 +17,24 @@ _SCRIPT = Path(__file__).parent.parent / "bare_script.py"
 
 
 def ttft_rows(plan: Plan) -> list[Row]:
-    return [_ttft(plan, subject) for subject in subjects(plan)]
+    rows = []
+    for subject in subjects(plan):
+        with pair(plan, subject) as both:
+            rows.append(ttft_row(plan, both, subject, goal=2.0))
+    return rows
 
 
-def _ttft(plan: Plan, subject: Subject) -> Row:
+def ttft_row(plan: Plan, both: Pair, subject: Subject, *, goal: float, how: str = "") -> Row:
     """A short prompt that both have in their caches: what is left is our way there and back."""
     body = chat(QUESTION, max_tokens=2, ignore_eos=True)
-    with pair(plan, subject) as both:
 
-        def measure(server: Served) -> float:
-            time.sleep(0.01)
-            (seconds,) = both.ask(server, body).first
-            return seconds * 1000
+    def measure(server: Served) -> float:
+        time.sleep(0.01)
+        (seconds,) = both.ask(server, body).first
+        return seconds * 1000
 
-        one, other = in_turns(plan.firsts, both, measure)
-    return difference(f"TTFT, warm, {subject.name}", "ms", one, other, goal=2.0)
+    one, other = in_turns(plan.firsts, both, measure)
+    return difference(f"TTFT, warm, {subject.name}{how}", "ms", one, other, goal=goal)
 
 
 def start_rows(plan: Plan) -> list[Row]:

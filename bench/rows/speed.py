@@ -14,11 +14,12 @@ def speed_rows(plan: Plan) -> list[Row]:
     for subject in subjects(plan):
         with pair(plan, subject) as both:
             _check_same_prompt(both)
-            rows += [_speed(plan, both, subject, streams) for streams in (1, 8)]
+            rows += [speed_row(plan, both, subject, streams) for streams in (1, 8)]
     return rows
 
 
-def _speed(plan: Plan, both: Pair, subject: Subject, streams: int) -> Row:
+def speed_row(plan: Plan, both: Pair, subject: Subject, streams: int, how: str = "") -> Row:
+    """Both answer at that many streams; `how` says in the table how ours was reached."""
     body = chat(_PROMPT.format(streams), max_tokens=plan.tokens, ignore_eos=True)
 
     def measure(server: Served) -> float:
@@ -28,7 +29,7 @@ def _speed(plan: Plan, both: Pair, subject: Subject, streams: int) -> Row:
         return outcome.rate
 
     one, other = in_turns(plan.rounds, both, measure)
-    what = f"tokens/s, {streams} stream{'s' * (streams > 1)}, {subject.name}"
+    what = f"tokens/s, {streams} stream{'s' * (streams > 1)}, {subject.name}{how}"
     goal = _GOAL if subject.has_goal else None
     return ratio(what, "tok/s", one, other, goal=goal, is_floor=True)
 

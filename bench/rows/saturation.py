@@ -1,0 +1,114 @@
+"""One ingress before one echo worker that computes nothing: tokens/s, and what a token costs.
+
+Everything runs on the same cores: the client, the ingress, the worker, its engine host, and NATS.
+The peer is the same without the network: `in=http out=echo`, one process and its engine host.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import median
+
+from bench.client import Client, Task, client
+from bench.plan import Plan, chat
+from bench.pool import ingress, planes, worker
+from bench.processes import cpu_seconds
+from bench.servers import ours
+from bench.table import Row, ratio
+
+_TOKENS = 128
+_WARM_STREAMS = 32
+_DELAY = "DYNEMO_TOKEN_ECHO_DELAY_MS"
+_BODY = chat("word " * 130, max_tokens=_TOKENS)  # each word is a token, and echo says them back
+_CLIENT = "the client"
+
+
+@dataclass(frozen=True)
+class _Side:
+    port: int
+    pids: Mapping[str, int]  #: the first is who speaks HTTP
+
+
+@dataclass(frozen=True)
+class _Run:
+    rate: float  #: tokens/s
+    cost: Mapping[str, float]  #: microseconds of CPU time a token, of each process
+
+
+def saturation_rows(plan: Plan) -> list[Row]:
+    return [*_flat_out(plan), *_paced(plan)]
+
+
+def _flat_out(plan: Plan) -> list[Row]:
+    """Rounds in turns, both sides running all the time."""
+    streams = plan.connections
+    with _dyn("0") as one, _local("0") as other, client() as load:
+        runs = [
+            (
+                _measure(load, one, plan.saturation_requests, streams),
+                _measure(load, other, plan.saturation_requests, streams),
+            )
+            for _ in range(plan.saturations)
+        ]
+    pairs = list(zip(*runs, strict=True))
+    how = f"{streams} connections, echo flat out"
+    rates = [[run.rate for run in side] for side in pairs]
+    costs = [[next(iter(run.cost.values())) for run in side] for side in pairs]
+    return [
+        ratio(f"tokens/s, {how}, dyn:// (peer: local)", "tok/s", *rates),
+        Row(f"tokens/s, {how}, dyn://", median(rates[0]), "tok/s", goal=200_000, is_floor=True),
+        Row(f"ingress's CPU per token, {how}", median(costs[0]), "us", median(costs[1]), goal=10),
+        *_beside(pairs[0]),
+    ]
+
+
+def _paced(plan: Plan) -> list[Row]:
+    """Each token is an event of its own: what a stream costs that is as slow as a reader."""
+    streams, delay = plan.connections, 100
+    with _dyn(str(delay)) as one, client() as load:
+        run = _measure(load, one, streams, streams)
+    how = f"{streams} streams at {1000 // delay} tok/s each"
+    name, cost = next(iter(run.cost.items()))
+    return [Row(f"{name}'s CPU per token, {how}", cost, "us"), *_beside([run])]
+
+
+def _beside(runs: "list[_Run] | tuple[_Run, ...]") -> list[Row]:
+    first, *others = runs[0].cost
+    del first
+    return [
+        Row(f"  beside it {name}", median([run.cost[name] for run in runs]), "us")
+        for name in others
+    ]
+
+
+def _measure(load: Client, side: _Side, requests: int, streams: int) -> _Run:
+    load.run(Task(side.port, _BODY, _WARM_STREAMS, _WARM_STREAMS))
+    before = {name: cpu_seconds(pid) for name, pid in side.pids.items()}
+    outcome = load.run(Task(side.port, _BODY, streams, requests, keep=True))
+    used = {name: cpu_seconds(pid) - before[name] for name, pid in side.pids.items()}
+    used[_CLIENT] = outcome.cpu_seconds
+    if outcome.tokens != requests * _TOKENS:
+        raise RuntimeError(f"{outcome.tokens} tokens from {requests} requests")
+    cost = {name: seconds / outcome.tokens * 1e6 for name, seconds in used.items()}
+    return _Run(outcome.rate, cost)
+
+
+@contextmanager
+def _dyn(delay: str) -> Iterator[_Side]:
+    with (
+        planes() as servers,
+        worker(servers, None, "out=echo", environment={_DELAY: delay}) as answering,
+        ingress(servers) as asking,
+    ):
+        pids = {
+            "ingress": asking.pid,
+            "the worker": answering.pid,
+            "its engine host (echo)": answering.host_pid,
+        }
+        yield _Side(asking.port, pids)
+
+
+@contextmanager
+def _local(delay: str) -> Iterator[_Side]:
+    with ours(None, "out=echo", **{_DELAY: delay}) as served:
+        yield _Side(served.port, {"runner": served.pid, "its engine host": served.host_pid})
