@@ -1,32 +1,103 @@
 """What every engine adapter must hold, run through a real engine host.
 
-Subclass `EngineContract` once an engine, with a `spec` fixture. The prompts are ids of the demo
-model's own vocabulary, so that real engines answer sensibly.
+Subclass `EngineContract` (an engine that computes: `ModelContract`) once an engine, with fixtures
+`spec` and `prompt`. The prompts are ids of the demo model's own vocabulary, so that real engines
+answer sensibly. An engine that takes text overrides `text`. One that loads for long keeps one host
+for the class:
+
+    @pytest.fixture(scope="class")
+    def served(self, spec: EngineSpec, python: str) -> Iterator[Served]:
+        with serving(spec, python, seconds=120) as served:
+            yield served
+
+and gives the fixtures that this needs the same scope.
 """
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from msgspec import structs
 
-from dynemo.errors import DynemoError
-from dynemo.messages import Delta, EngineSpec, Finish, Request, Sampling
+from dynemo.errors import DynemoError, UnsupportedField
+from dynemo.messages import Ask, Delta, EngineSpec, Finish, Request, Sampling
+from dynemo.models.find import find_model
+from dynemo.models.load import read_model
 from dynemo.runtime.child import spawn
 from dynemo.runtime.local import LocalInstance, local_instance
+from dynemo.text.card import Card
+from dynemo.text.prepare import prepare
 
 GREEDY = Sampling(temperature=0.0)
+HOT = Sampling(temperature=50.0)  # any token is about as likely as any other
+
+#: A value of each field that the neutral one of `prepare` is not.
+SAID: dict[str, Any] = {
+    "temperature": 0.5,
+    "top_p": 0.5,
+    "top_k": 5,
+    "min_p": 0.5,
+    "seed": 7,
+    "presence_penalty": 0.5,
+    "frequency_penalty": 0.5,
+    "repetition_penalty": 1.5,
+    "logit_bias": {5: 1.0},
+    "ignore_eos": True,
+}
+
+T = TypeVar("T")
 
 
 @asynccontextmanager
-async def running(spec: EngineSpec, python: str) -> AsyncIterator[LocalInstance]:
+async def running(
+    spec: EngineSpec, python: str = sys.executable, seconds: float = 15
+) -> AsyncIterator[LocalInstance]:
     async with local_instance(spawn(spec, python), None) as (local, ready):
-        await asyncio.wait_for(ready, 15)
+        async with asyncio.timeout(seconds):
+            await ready
         yield local
+
+
+@dataclass(frozen=True)
+class Served:
+    """A loaded engine, and the loop that it is asked from."""
+
+    local: LocalInstance
+    run: Callable[[Awaitable[Any]], Any]
+
+    def collect(self, request: Request) -> tuple[list[Any], Finish]:
+        answer: tuple[list[Any], Finish] = self.run(collect(self.local, request))
+        return answer
+
+    @property
+    def declared(self) -> set[str]:
+        """Names of the sampling fields that it says to honour."""
+        assert self.local.instance is not None
+        return set(self.local.instance.capabilities.sampling)
+
+
+@contextmanager
+def serving(
+    spec: EngineSpec, python: str = sys.executable, seconds: float = 15
+) -> Iterator[Served]:
+    """An engine that many tests can ask, one after the other; `seconds` is what it may load."""
+    with asyncio.Runner() as runner:
+        stack = AsyncExitStack()
+
+        async def call(work: Awaitable[T]) -> T:
+            return await work
+
+        local = runner.run(stack.enter_async_context(running(spec, python, seconds)))
+        try:
+            yield Served(local, lambda work: runner.run(call(work)))
+        finally:
+            runner.run(stack.aclose())
 
 
 async def collect(local: LocalInstance, request: Request) -> tuple[list[Any], Finish]:
@@ -59,6 +130,8 @@ async def _exhaust(stream: AsyncIterator[Delta]) -> None:
 
 
 class EngineContract:
+    ready_seconds = 15.0  #: that it may load
+
     @pytest.fixture
     def python(self) -> str:
         """The interpreter that has the engine."""
@@ -68,67 +141,95 @@ class EngineContract:
     def prompt(self) -> list[int]:
         raise NotImplementedError
 
+    @pytest.fixture
+    def served(self, spec: EngineSpec, python: str) -> Iterator[Served]:
+        with serving(spec, python, self.ready_seconds) as served:
+            yield served
+
+    def text(self, ids: list[int]) -> str:
+        """The text of these ids, special tokens written out, for an engine that takes text."""
+        return ""
+
     def request(self, prompt: list[int], max_tokens: int = 32, **fields: object) -> Request:
-        base = Request(id="r", token_ids=prompt, prompt="", max_tokens=max_tokens, sampling=GREEDY)
+        base = Request(
+            id="r",
+            token_ids=prompt,
+            prompt=self.text(prompt),
+            max_tokens=max_tokens,
+            sampling=GREEDY,
+        )
         return structs.replace(base, **fields)
 
-    def test_says_who_it_is(self, spec: EngineSpec, python: str) -> None:
-        async def body() -> None:
-            async with running(spec, python) as local:
-                instance = local.instance
-                assert instance is not None
-                assert instance.engine in (spec.engine, Path(spec.argument).name)
-                assert instance.version
-                assert instance.context_length >= 128
-                assert instance.slots >= 1
+    def test_says_who_it_is(self, served: Served, spec: EngineSpec) -> None:
+        instance = served.local.instance
+        assert instance is not None
+        assert instance.engine in (spec.engine, Path(spec.argument).name)
+        assert instance.version
+        assert instance.context_length >= 128
+        assert instance.slots >= 1
 
-        asyncio.run(body())
+    def test_stops_at_max_tokens_and_reports_usage(self, served: Served, prompt: list[int]) -> None:
+        for budget in (1, 2, 3):
+            ids, finish = served.collect(self.request(prompt, budget))
+            assert len(ids) == budget
+            assert (finish.reason, finish.completion_tokens) == ("length", budget)
+            assert finish.prompt_tokens == len(prompt)
 
-    def test_stops_at_max_tokens_and_reports_usage(
-        self, spec: EngineSpec, python: str, prompt: list[int]
-    ) -> None:
-        async def body() -> None:
-            async with running(spec, python) as local:
-                for budget in (1, 2, 3):
-                    ids, finish = await collect(local, self.request(prompt, budget))
-                    assert len(ids) == budget
-                    assert (finish.reason, finish.completion_tokens) == ("length", budget)
-                    assert finish.prompt_tokens == len(prompt)
+    def test_streams(self, served: Served, prompt: list[int]) -> None:
+        async def body() -> int:
+            count = 0
+            async with aclosing(served.local.generate(self.request(prompt, 25))) as deltas:
+                async for _ in deltas:
+                    count += 1
+            return count
 
-        asyncio.run(body())
+        assert served.run(body()) > 1
+
+    @pytest.fixture
+    def prompts(self, prompt: list[int]) -> list[list[int]]:
+        """Eight that are asked at once."""
+        return [prompt[: len(prompt) - k] for k in range(8)]
 
     def test_answers_many_at_once_without_mixing_them(
-        self, spec: EngineSpec, python: str, prompt: list[int]
+        self, served: Served, prompts: list[list[int]]
     ) -> None:
+        async def together() -> list[tuple[list[Any], Finish]]:
+            asked = (collect(served.local, self.request(p, 12)) for p in prompts)
+            return await asyncio.gather(*asked)
+
+        alone = [served.collect(self.request(p, 12)) for p in prompts]
+        assert [ids for ids, _ in served.run(together())] == [ids for ids, _ in alone]
+
+    def test_closing_a_stream_frees_its_sequence(self, served: Served, prompt: list[int]) -> None:
         async def body() -> None:
-            async with running(spec, python) as local:
-                prompts = [prompt[: len(prompt) - k] for k in range(8)]
-                alone = [await collect(local, self.request(p, 12)) for p in prompts]
-                together = await asyncio.gather(
-                    *(collect(local, self.request(p, 12)) for p in prompts)
-                )
-                assert [ids for ids, _ in together] == [ids for ids, _ in alone]
+            endless = self.request(prompt * 20, 2000, ignore_eos=True)
+            streams = [served.local.generate(endless) for _ in range(10)]
+            for stream in streams:
+                pending = asyncio.ensure_future(anext(stream))
+                await asyncio.wait([pending], timeout=0.2)
+                if not pending.done():
+                    pending.cancel()
+            await asyncio.gather(*(stream.aclose() for stream in streams))
+            await idle(served.local)
 
-        asyncio.run(body())
+        served.run(body())
+        ids, _ = served.collect(self.request(prompt, 3))
+        assert len(ids) == 3
 
-    def test_closing_a_stream_frees_its_sequence(
-        self, spec: EngineSpec, python: str, prompt: list[int]
-    ) -> None:
-        async def body() -> None:
-            async with running(spec, python) as local:
-                endless = self.request(prompt * 20, 2000, ignore_eos=True)
-                streams = [local.generate(endless) for _ in range(10)]
-                for stream in streams:
-                    pending = asyncio.ensure_future(anext(stream))
-                    await asyncio.wait([pending], timeout=0.2)
-                    if not pending.done():
-                        pending.cancel()
-                await asyncio.gather(*(stream.aclose() for stream in streams))
-                await idle(local)
-                ids, _ = await collect(local, self.request(prompt, 3))
-                assert len(ids) == 3
-
-        asyncio.run(body())
+    def test_refuses_by_name_what_it_does_not_honour(self, served: Served) -> None:
+        instance = served.local.instance
+        assert instance is not None
+        assert served.declared <= SAID.keys()
+        card = _demo_card()
+        asked = [{"role": "user", "content": "Hello"}]
+        for name, value in SAID.items():
+            ask = structs.replace(Ask(messages=asked), **{name: value})
+            if name in served.declared:
+                assert prepare(ask, card, instance, "r").requests
+            else:
+                with pytest.raises(UnsupportedField, match=name) as caught:
+                    prepare(ask, card, instance, "r")
+                assert caught.value.param == name
 
     def test_ends_in_time_and_leaves_no_process(
         self, spec: EngineSpec, python: str, prompt: list[int]
@@ -136,15 +237,18 @@ class EngineContract:
         async def body() -> None:
             child = spawn(spec, python)
             async with local_instance(child, None) as (local, ready):
-                await ready
+                async with asyncio.timeout(self.ready_seconds):
+                    await ready
                 stream = local.generate(self.request(prompt * 20, 2000, ignore_eos=True))
                 await anext(stream)
-            assert child.process.returncode == 0
+                told = time.monotonic()
+            assert time.monotonic() - told < 10
+            assert child.process.returncode == 0  # it was not killed, as it is after 5 s
             assert not child.workdir.exists()
             with pytest.raises(DynemoError):
                 await _exhaust(stream)
 
-        asyncio.run(asyncio.wait_for(body(), 10))
+        asyncio.run(body())
 
 
 class ModelContract(EngineContract):
@@ -160,38 +264,111 @@ class ModelContract(EngineContract):
         """The id of the third token of the answer to `prompt`."""
         raise NotImplementedError
 
-    def test_stops_at_eos_and_counts_it(
-        self, spec: EngineSpec, python: str, prompt: list[int], eos: int
-    ) -> None:
-        async def body() -> None:
-            async with running(spec, python) as local:
-                tokens, finish = await collect(local, self.request(prompt, 200, stop_ids=[eos]))
-                assert finish.reason == "stop"
-                assert finish.completion_tokens == len(tokens)
-                assert tokens[-1] in (eos, "")
-                assert eos not in tokens[:-1]
-
-        asyncio.run(body())
+    def test_stops_at_eos_and_counts_it(self, served: Served, prompt: list[int], eos: int) -> None:
+        tokens, finish = served.collect(self.request(prompt, 200, stop_ids=[eos]))
+        assert finish.reason == "stop"
+        assert finish.completion_tokens == len(tokens)
+        assert tokens[-1] in (eos, "")
+        assert eos not in tokens[:-1]
 
     def test_stops_at_an_id_of_the_request_s_own(
-        self, spec: EngineSpec, python: str, prompt: list[int], own: int
+        self, served: Served, prompt: list[int], own: int
     ) -> None:
-        async def body() -> None:
-            async with running(spec, python) as local:
-                tokens, finish = await collect(local, self.request(prompt, 9, stop_ids=[own]))
-                assert (len(tokens), finish.reason, finish.completion_tokens) == (3, "stop", 3)
-                assert tokens[-1] in (own, "")
+        tokens, finish = served.collect(self.request(prompt, 9, stop_ids=[own]))
+        assert (len(tokens), finish.reason, finish.completion_tokens) == (3, "stop", 3)
+        assert tokens[-1] in (own, "")
 
-        asyncio.run(body())
+    def test_says_what_it_had_cached(self, served: Served, prompt: list[int], eos: int) -> None:
+        request = self.request(prompt, 200, stop_ids=[eos])
+        served.collect(request)
+        _, finish = served.collect(request)
+        assert 0 < finish.cached_tokens <= len(prompt)
 
-    def test_says_what_it_had_cached(
-        self, spec: EngineSpec, python: str, prompt: list[int], eos: int
+    def test_honours_each_sampling_field_that_it_declares(
+        self, served: Served, prompt: list[int], own: int, eos: int
     ) -> None:
-        async def body() -> None:
-            async with running(spec, python) as local:
-                request = self.request(prompt, 200, stop_ids=[eos])
-                await collect(local, request)
-                _, finish = await collect(local, request)
-                assert 0 < finish.cached_tokens <= len(prompt)
+        def ask(base: Sampling, max_tokens: int = 12, **said: Any) -> list[Any]:
+            stop_ids = [] if said.pop("ignore_eos", False) else [eos]
+            request = self.request(
+                prompt,
+                max_tokens,
+                sampling=structs.replace(base, **said),
+                stop_ids=stop_ids,
+                ignore_eos=not stop_ids,
+            )
+            tokens, _ = served.collect(request)
+            return tokens
 
-        asyncio.run(body())
+        sure = ask(GREEDY)
+        endless = ask(GREEDY, 100, ignore_eos=True) if "ignore_eos" in served.declared else []
+
+        def penalised(**said: float) -> bool:
+            """An answer that goes on beyond its end repeats itself, unless that costs something."""
+            return ask(GREEDY, 100, ignore_eos=True, **said) != endless
+
+        checks: dict[str, Callable[[], bool]] = {
+            "temperature": lambda: ask(HOT) != sure,
+            "top_p": lambda: ask(HOT, top_p=1e-6) == sure,
+            "top_k": lambda: ask(HOT, top_k=1) == sure,
+            "min_p": lambda: ask(HOT, min_p=1.0) == sure,
+            "seed": lambda: ask(HOT, seed=3) == ask(HOT, seed=3) != ask(HOT, seed=4),
+            "presence_penalty": lambda: penalised(presence_penalty=2.0),
+            "frequency_penalty": lambda: penalised(frequency_penalty=2.0),
+            "repetition_penalty": lambda: penalised(repetition_penalty=2.0),
+            "logit_bias": lambda: len(set(ask(GREEDY, 4, logit_bias={own: 100.0}))) == 1,
+            "ignore_eos": lambda: len(endless) == 100,
+        }
+        assert [name for name in sorted(served.declared) if not checks[name]()] == []
+
+    def test_a_stream_that_is_closed_is_computed_no_further(
+        self, served: Served, prompt: list[int]
+    ) -> None:
+        """It would go on for 20 times as long as its beginning took."""
+
+        async def body() -> tuple[float, float]:
+            began = time.monotonic()
+            request = self.request(prompt, 2100, ignore_eos=True)
+            async with aclosing(served.local.generate(request)) as deltas:
+                count = 0
+                async for delta in deltas:
+                    count += len(delta.token_ids or delta.texts)
+                    if count >= 100:
+                        break
+            closed = time.monotonic()
+            await idle(served.local)
+            return closed - began, time.monotonic() - closed
+
+        beginning, after = served.run(body())
+        assert after < max(beginning * 5, 0.5)
+
+    def test_a_bad_request_beside_a_good_one(
+        self, served: Served, prompt: list[int], eos: int
+    ) -> None:
+        good = self.request(prompt, 40, stop_ids=[eos])
+
+        async def both(bad: Request) -> list[Any]:
+            asked = (collect(served.local, each) for each in (good, bad, good))
+            return list(await asyncio.gather(*asked, return_exceptions=True))
+
+        alone = served.collect(good)[0]
+        for bad in self.bad_requests(served, prompt):
+            first, error, last = served.run(both(bad))
+            assert isinstance(error, DynemoError)
+            assert str(error)
+            assert first[0] == last[0] == alone
+        assert served.collect(good)[0] == alone
+
+    def bad_requests(self, served: Served, prompt: list[int]) -> list[Request]:
+        """What `prepare` would not let through: a prompt that does not fit, an unknown id."""
+        instance = served.local.instance
+        assert instance is not None
+        long = prompt * (instance.context_length // len(prompt) + 2)
+        bad = [self.request(long, 4)]
+        if instance.capabilities.takes == "tokens":
+            bad.append(self.request([*prompt, 1_000_000], 4))
+        return bad
+
+
+def _demo_card() -> Card:
+    found = find_model(None, needs="gguf", engine="")
+    return read_model(found, None, None).card()
