@@ -122,9 +122,16 @@ def _choose(
         wanted, argument = _split_argument(wanted)
         find_python(_entry(wanted), config.engine_python)
         reads = _entry(wanted).reads
-        if reads in ({"gguf"}, {"checkout"}):
+        if not {"gguf", "checkout"} <= reads:
             needs = "gguf" if "gguf" in reads else "checkout"
-    found = find_model(config.model, needs=needs, engine=wanted or "dynemo-run")
+    found = find_model(
+        config.model,
+        needs=needs,
+        engine=wanted or "dynemo-run",
+        takes_engines=wanted == "trtllm",
+    )
+    if wanted and found.kind not in _entry(wanted).reads:
+        raise UsageError(f"{config.model} is a TensorRT-LLM engine, and {wanted} cannot read it.")
     name = config.model_name
     if wanted == OWN.name and config.model is None:
         name = name or Path(argument).stem

@@ -44,7 +44,7 @@ ENGINES = {
         ),
         Entry(
             "trtllm", "tensorrt_llm", ("tensorrt-llm",), _CHECKOUT | {"engine"},
-            has_tensor_parallel=True, has_nodes=True, is_here=False,
+            has_tensor_parallel=True, has_nodes=True,
         ),
         Entry("echo", reads=_GGUF | _CHECKOUT),
     )

@@ -54,12 +54,14 @@ def find_model(
     *,
     needs: ModelKind | None = None,
     engine: str = "the engine",
+    takes_engines: bool = False,
     tell: Callable[[str], None] = say,
 ) -> Found:
     """What `argument` means; downloads a Hub name, which blocks (call it on the main thread).
 
-    `needs` is the one kind that `engine` can take, where it can take only one. `tell` gets a line
-    when a choice was made that nobody asked for. Raises `ModelError` with a sentence for the user.
+    `needs` is the one kind that `engine` can take, where it can take only one; `takes_engines` says
+    that it also takes a folder that TensorRT-LLM built. `tell` gets a line when a choice was made
+    that nobody asked for. Raises `ModelError` with a sentence for the user.
     """
     if argument is None or (argument == "demo" and not _exists(Path(argument))):
         if needs == "checkout":
@@ -69,7 +71,10 @@ def find_model(
         raise ModelError(f"the model's name is empty: give {_FORMS}")
     path = Path(argument).expanduser()
     if _exists(path):
-        return _fitting(_local(path, argument), argument, needs, engine)
+        found = _local(path, argument)
+        if found.kind == "engine" and takes_engines:
+            return found
+        return _fitting(found, argument, needs, engine)
     name = None if _is_like_path(argument) else parse_hub_name(argument)
     if name is None:
         _missing(path, argument)
@@ -182,11 +187,9 @@ def _fitting(found: Found, argument: str, needs: ModelKind | None, engine: str) 
             f"{argument} is a checkout and {engine} needs a GGUF file: give one, or another engine"
         )
     if needs is not None and found.kind == "engine":
+        needed = "GGUF file" if needs == "gguf" else needs
         raise ModelError(
-            f"{argument} is a TensorRT-LLM engine and {engine} needs a {_NEEDED[needs]}: "
-            "give one, or another engine"
+            f"{argument} is a TensorRT-LLM engine and {engine} needs a {needed}: "
+            "give one, or out=trtllm"
         )
     return found
-
-
-_NEEDED: dict[ModelKind, str] = {"gguf": "GGUF file", "checkout": "checkout"}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from msgspec import ValidationError, convert
+from msgspec import DecodeError, Struct, ValidationError, convert, json
 
 from dynemo.errors import ModelError
 from dynemo.messages import Ask
@@ -31,6 +31,22 @@ _NO_TEMPLATE = (
 )
 
 
+class _Pretrained(Struct, frozen=True):
+    architecture: str = ""
+    vocab_size: int = 0
+
+
+class _Build(Struct, frozen=True):
+    max_seq_len: int = 0
+
+
+class _EngineConfig(Struct, frozen=True):
+    """The part that we read of a TensorRT-LLM engine's `config.json`."""
+
+    pretrained_config: _Pretrained = _Pretrained()
+    build_config: _Build = _Build()
+
+
 @dataclass(frozen=True)
 class ModelFiles:
     """What the files of one model say before its tokenizer is loaded."""
@@ -53,6 +69,8 @@ def read_model(found: Found, name: str | None, config: str | None) -> ModelFiles
     other = read_checkout(Path(config).expanduser(), needs_config=False) if config else None
     if found.kind == "gguf":
         return _of_gguf(read_gguf(found.path), name, other)
+    if found.kind == "engine":
+        return _of_engine(found.path, name, other)
     return _of_checkout(read_checkout(found.path), name, other)
 
 
@@ -122,6 +140,37 @@ def _of_checkout(checkout: Checkout, name: str, other: Checkout | None) -> Model
         checkout.kv_bytes_per_token,
         checkout.vocab_size or 0,
         card,
+    )
+
+
+def _of_engine(folder: Path, name: str, other: Checkout | None) -> ModelFiles:
+    """Of a folder that TensorRT-LLM built: weights and sizes, and no word of text."""
+    if other is None:
+        raise ModelError(
+            f"{folder} is a TensorRT-LLM engine and has no tokenizer: name the checkout that it "
+            "was built from with --model-config."
+        )
+    try:
+        config = json.decode((folder / "config.json").read_bytes(), type=_EngineConfig)
+    except (OSError, DecodeError) as error:
+        raise ModelError(f"{folder / 'config.json'} cannot be read: {error}.") from None
+    pretrained, context_length = config.pretrained_config, config.build_config.max_seq_len
+    size = sum(file.stat().st_size for file in folder.glob("rank*.engine"))
+
+    def card() -> Card:
+        return Card(
+            name,
+            pretrained.architecture,
+            other.tokenizer,
+            other.template,
+            other.eos_ids,
+            context_length,
+            0,
+            _defaults(other.defaults),
+        )
+
+    return ModelFiles(
+        name, pretrained.architecture, size, context_length, 0, pretrained.vocab_size, card
     )
 
 
