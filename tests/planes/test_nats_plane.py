@@ -41,7 +41,7 @@ def test_streams_outlive_the_server_and_requests_come_back_with_it(nats: NatsPro
                 began = time.monotonic()
                 with pytest.raises(PlaneAway, match="is not reachable now"):
                     await anext(remote.generate(make_request()))
-                assert time.monotonic() - began < 0.2  # at once
+                assert time.monotonic() - began < 1  # at once
                 await asyncio.to_thread(nats.start)
                 began = time.monotonic()
                 while True:
@@ -78,7 +78,7 @@ def test_a_request_under_way_fails_when_the_server_goes(nats: NatsProcess) -> No
                 began = time.monotonic()
                 with pytest.raises(PlaneAway):
                     await asking
-                assert time.monotonic() - began < 1
+                assert time.monotonic() - began < 1.5  # it would wait 2
                 for task in asyncio.all_tasks():
                     if task.get_coro().__qualname__ == "_reply":  # type: ignore[union-attr]
                         task.cancel()

@@ -66,12 +66,12 @@ def test_many_streams_share_the_connection_and_none_is_mixed_up(run: Run) -> Non
             remotes = [ingress.remote(one.record), ingress.remote(other.record)]
             answers = await asyncio.gather(
                 *(
-                    collect(remotes[number % 2].generate(make_request(number * 1000, 128)))
-                    for number in range(200)
+                    collect(remotes[number % 2].generate(make_request(number * 1000, 64)))
+                    for number in range(100)
                 )
             )
             for number, answer in enumerate(answers):
-                assert answer == list(range(number * 1000, number * 1000 + 128))
+                assert answer == list(range(number * 1000, number * 1000 + 64))
             assert len(one.answering._all) == len(other.answering._all) == 1
 
     run(body, debug=False)
@@ -125,11 +125,10 @@ def test_an_instance_that_nobody_serves_is_gone_at_once(run: Run) -> None:
             async with world.worker() as worker:
                 remote = ingress.remote(worker.record)
                 await collect(remote.generate(make_request()))
-            async with asyncio.timeout(1):
-                with pytest.raises(InstanceGone):
-                    await anext(remote.generate(make_request()))
-                with pytest.raises(InstanceGone):
-                    await anext(ingress.remote(make_record("nobody")).generate(make_request()))
+            for gone in (remote, ingress.remote(make_record("nobody"))):
+                with pytest.raises(InstanceGone) as caught:
+                    await anext(gone.generate(make_request()))
+                assert "did not reply" not in str(caught.value)  # nobody was waited for
 
     run(body)
 

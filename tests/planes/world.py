@@ -163,7 +163,7 @@ async def collect(deltas: AsyncGenerator[Delta, None]) -> list[int]:
     return [token_id async for delta in deltas for token_id in delta.token_ids]
 
 
-async def until(condition: "object", seconds: float = 5.0) -> None:
+async def until(condition: "object", seconds: float = 10.0) -> None:
     """Waits for `condition()` to be true."""
     assert callable(condition)
     async with asyncio.timeout(seconds):
