@@ -23,6 +23,9 @@ _QUICK = Plan(
     connections=64,
     saturations=1,
     saturation_requests=128,
+    instances=100,
+    readies=1,
+    choices=3,
     random_sizes=TINY,
 )
 _LEGEND = """\

@@ -21,6 +21,9 @@ class Plan:
     connections: int = 512  #: at saturation
     saturations: int = 5  #: rounds
     saturation_requests: int = 4096  #: a round
+    instances: int = 1000  #: that are registered
+    readies: int = 5  #: starts of an ingress before them, and before few
+    choices: int = 30  #: rounds of choices among them
     random_sizes: Sizes = ABOUT_100_M
     threads: int | None = None  #: of llama.cpp, in ours and the peer's; None: its default
 

@@ -7,6 +7,7 @@ from bench.rows.cost import cpu_rows
 from bench.rows.dyn import dyn_rows
 from bench.rows.first import start_rows, ttft_rows
 from bench.rows.memory import memory_rows
+from bench.rows.registry import registry_rows
 from bench.rows.saturation import saturation_rows
 from bench.rows.speed import speed_rows
 from bench.table import Row
@@ -19,4 +20,5 @@ FAMILIES: dict[str, Callable[[Plan], list[Row]]] = {
     "cpu": cpu_rows,
     "dyn": dyn_rows,
     "saturation": saturation_rows,
+    "registry": registry_rows,
 }

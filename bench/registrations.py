@@ -1,0 +1,68 @@
+"""Instances that are only registered: `python -m bench.registrations ETCD COUNT`.
+
+Claims the model's name, stores its card, and puts as many records as said under one lease, with
+what a worker puts there. Prints a line once all are there, and leaves when its input closes.
+"""
+
+import asyncio
+import os
+import sys
+import time
+from uuid import uuid4
+
+from msgspec import msgpack
+
+from bench.pool import POOL
+from dynemo.messages import Capabilities, Instance, Record, Sampling
+from dynemo.models.find import find_model
+from dynemo.models.load import read_model
+from dynemo.runtime.addresses import host_id
+from dynemo.runtime.discovery.base import instance_key
+from dynemo.runtime.discovery.etcd import EtcdSettings, open_etcd, split_endpoints
+from dynemo.runtime.names import parse_name
+from dynemo.text.card_wire import pack_card
+from dynemo.worker import claim_name
+
+_ADDRESS = parse_name(POOL)
+
+
+def record(model: str, identity: str, card: str) -> Record:
+    """One of a worker that nobody can reach."""
+    instance = Instance(
+        id=uuid4().hex,
+        engine="echo",
+        version="0",
+        device="cpu",
+        context_length=8192,
+        slots=8,
+        capabilities=Capabilities(sampling=[*Sampling.__struct_fields__, "ignore_eos"]),
+    )
+    return Record(
+        instance=instance,
+        namespace=_ADDRESS.namespace,
+        component=_ADDRESS.component,
+        endpoint=_ADDRESS.endpoint,
+        model=model,
+        identity=identity,
+        card=card,
+        host=host_id(),
+        started=time.time(),
+        pid=os.getpid(),
+    )
+
+
+async def _register(etcd: str, count: int) -> None:
+    found = find_model(None, needs="gguf", engine="llama_cpp")
+    card = read_model(found, None, None).card()
+    async with open_etcd(EtcdSettings(endpoints=split_endpoints(etcd))) as discovery:
+        identity = await claim_name(discovery, _ADDRESS, card)
+        digest = await discovery.put_blob(pack_card(card))
+        for _ in range(count):
+            one = record(card.name, identity.whole, digest)
+            await discovery.put(instance_key(_ADDRESS, one.instance.id), msgpack.encode(one))
+        print("all are there", flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+
+
+if __name__ == "__main__":
+    asyncio.run(_register(sys.argv[1], int(sys.argv[2])))
