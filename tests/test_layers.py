@@ -15,7 +15,7 @@ LAYERS = (
     {"models", "link"},
     {"answers"},
     {"engines", "runtime"},
-    {"pipeline"},
+    {"pipeline", "accounts"},
     {"http", "terminal"},
     {"worker", "ingress"},
     {"networking"},

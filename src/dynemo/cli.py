@@ -66,7 +66,7 @@ def _run(config: Config) -> int:
     from dynemo.runtime.child import discard, spawn
 
     place = parse_input(config.input)
-    set_up(config.log_format, config.verbosity, is_server=place.kind == "http")
+    set_up(config.log_format, config.verbosity, is_server=place.kind in ("http", "dyn"))
     _check_ends(place)
     defaults = _request_template(config.request_template)
     out = parse_output(config.out)

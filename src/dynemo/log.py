@@ -17,7 +17,8 @@ def set_up(log_format: str, verbosity: int, *, is_server: bool) -> None:
     root.handlers[:] = [handler]
     root.setLevel(_LEVELS[min(verbosity, 2)])
     if is_server and verbosity == 0:
-        logging.getLogger("dynemo.http").setLevel(logging.INFO)
+        for name in ("dynemo.http", "dynemo.worker"):
+            logging.getLogger(name).setLevel(logging.INFO)
 
 
 def _extra(record: logging.LogRecord) -> dict[str, object]:

@@ -6,8 +6,9 @@ Frozen, typed, and encoded with msgpack where they travel. `Ask` is what somebod
 """
 
 from typing import Any, Literal
+from uuid import uuid4
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 #: Why a sequence ended. `stop`: an EOS id or a stop string; `length`: the budget or context.
 FinishReason = Literal["stop", "length"]
@@ -181,6 +182,7 @@ class EngineSpec(Struct, frozen=True, kw_only=True):
     """What an engine host is told at its start."""
 
     engine: str
+    instance: str = field(default_factory=lambda: uuid4().hex)  #: its id, started again or not
     argument: str = ""  #: `text` of echo:text; the path of out=FILE.py
     model: str  #: a GGUF's or a checkout's path; empty where the engine needs none
     workdir: str  #: a private folder for sockets and the like; removed with the host

@@ -2,8 +2,13 @@
 
 Every label is bounded: `model` is the name of a served model, or `-` where a request named none of
 them; `instance` is an id, or `all` where there are more than `MAX_INSTANCES`; `status` is an HTTP
-status. 499 is a client that went away. An error after the headers counts
-under the status that it would have had before them.
+status, and 499 is a client that went away. An error after the headers counts under the status that
+it would have had before them. `outcome` is a worker's word for the end of an answer: `finished`,
+`cancelled` (or handed back: the ingress goes on elsewhere), `lost` (the engine ended under it),
+`failed`, or `refused`.
+
+What a worker counts has names of its own: the sum over an ingress and its workers would count each
+request twice.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -12,7 +17,7 @@ from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 NO_MODEL = "-"
@@ -46,12 +51,29 @@ class ModelMetrics:
     output_tokens: Counter
 
 
-class Metrics:
-    """All metrics of one process, in a registry of their own."""
+class Exposition:
+    """What every process has: a registry of its own, the process's figures, its engines' load."""
 
     def __init__(self) -> None:
-        self.registry = registry = CollectorRegistry()
-        model = ["model"]
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+
+    def watch_load(self, read: Callable[[], Iterable[LoadSample]]) -> None:
+        """Adds gauges of the engines' load, read at each scrape. Once a process."""
+        self.registry.register(_LoadCollector(read))
+
+    def expose(self, accept: str) -> tuple[bytes, str]:
+        """All metrics as text, and its content type, in the format that the header asks for."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self.registry), content_type
+
+
+class Metrics(Exposition):
+    """What a process counts that takes requests over HTTP."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        registry, model = self.registry, ["model"]
         self.requests = Counter(
             "dynemo_requests", "Chat requests ended.", ["model", "status"], registry=registry
         )
@@ -92,7 +114,6 @@ class Metrics:
         self._output = Counter(
             "dynemo_output_tokens", "Tokens generated.", model, registry=registry
         )
-        ProcessCollector(registry=registry)
         self._models: dict[str, ModelMetrics] = {}
 
     def of(self, model: str) -> ModelMetrics:
@@ -114,14 +135,60 @@ class Metrics:
         self.requests.labels(model, str(status)).inc()
         self.duration.labels(model, str(status)).observe(seconds)
 
-    def watch_load(self, read: Callable[[], Iterable[LoadSample]]) -> None:
-        """Adds gauges of the engines' load, read at each scrape. Once a process."""
-        self.registry.register(_LoadCollector(read))
 
-    def expose(self, accept: str) -> tuple[bytes, str]:
-        """All metrics as text, and its content type, in the format that the header asks for."""
-        encode, content_type = choose_encoder(accept)
-        return encode(self.registry), content_type
+class WorkerMetrics(Exposition):
+    """What a worker counts, of its one model. `read_restarts` is asked at each scrape."""
+
+    def __init__(self, model: str, read_restarts: Callable[[], int]) -> None:
+        super().__init__()
+        registry = self.registry
+
+        def counter(name: str, text: str) -> Counter:
+            return Counter(f"dynemo_worker_{name}", text, ["model"], registry=registry)
+
+        self._model = model
+        self._requests = Counter(
+            "dynemo_worker_requests",
+            "Answers ended, and requests refused.",
+            ["model", "outcome"],
+            registry=registry,
+        )
+        self._duration = Histogram(
+            "dynemo_worker_request_duration_seconds",
+            "From a request's start to the end of its answer.",
+            ["model", "outcome"],
+            buckets=_DURATION,
+            registry=registry,
+        )
+        self.in_flight = Gauge(
+            "dynemo_worker_requests_in_flight",
+            "Requests being answered.",
+            ["model"],
+            registry=registry,
+        ).labels(model)
+        self._input = counter("input_tokens", "Prompt tokens of finished answers.").labels(model)
+        self._cached = counter(
+            "cached_tokens", "Of these, tokens that were in the engine's cache."
+        ).labels(model)
+        self._output = counter(
+            "output_tokens",
+            "Tokens generated; of answers that did not finish, the engine's steps that came.",
+        ).labels(model)
+        registry.register(_RestartCollector(model, read_restarts))
+
+    def ended(self, outcome: str, seconds: float) -> None:
+        """Counts one answer."""
+        self._requests.labels(self._model, outcome).inc()
+        self._duration.labels(self._model, outcome).observe(seconds)
+
+    def refused(self) -> None:
+        """Counts a request that was not answered at all."""
+        self._requests.labels(self._model, "refused").inc()
+
+    def tokens(self, prompt: int, cached: int, completion: int) -> None:
+        self._input.inc(prompt)
+        self._cached.inc(cached)
+        self._output.inc(completion)
 
 
 class _LoadCollector(Collector):
@@ -137,6 +204,26 @@ class _LoadCollector(Collector):
             for family, value in zip(families, sample[2:], strict=True):
                 family.add_metric([sample.model, sample.instance], value)
         yield from families
+
+
+class _RestartCollector(Collector):
+    def __init__(self, model: str, read: Callable[[], int]) -> None:
+        self._model = model
+        self._read = read
+
+    def describe(self) -> Iterable[Metric]:
+        return [_restart_family()]
+
+    def collect(self) -> Iterator[Metric]:
+        family = _restart_family()
+        family.add_metric([self._model], self._read())
+        yield family
+
+
+def _restart_family() -> CounterMetricFamily:
+    return CounterMetricFamily(
+        "dynemo_engine_restarts", "Times that an engine was started again.", labels=["model"]
+    )
 
 
 def _load_families() -> list[GaugeMetricFamily]:

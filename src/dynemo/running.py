@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dynemo.arguments import Place
 from dynemo.config import Config
@@ -20,6 +21,9 @@ from dynemo.runtime.child import Child, spawn
 from dynemo.runtime.local import Ended, LocalInstance, Ready, local_instance
 from dynemo.runtime.names import parse_name
 from dynemo.text.card import Card
+
+if TYPE_CHECKING:
+    from dynemo.metrics import WorkerMetrics
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,8 @@ async def _follow(spec: EngineSpec, child: Child) -> int:
 
 async def _work(run: Run, local: LocalInstance, ready: Ready) -> int:
     """A worker, until a signal."""
+    from dynemo.accounts import Accounts
+    from dynemo.metrics import WorkerMetrics
     from dynemo.networking import open_discovery, open_intake
     from dynemo.worker import Pool, serve_worker
 
@@ -125,11 +131,12 @@ async def _work(run: Run, local: LocalInstance, ready: Ready) -> int:
         if greeting and local.instance is not None:
             print(_greeting(run.card.name, local.instance, greeting.pop()), file=sys.stderr)
 
-    async with _status(run, local, stop), open_discovery(run.config) as discovery:
+    metrics = WorkerMetrics(run.card.name, lambda: local.restarts)
+    async with _status(run, local, metrics, stop), open_discovery(run.config) as discovery:
         await serve_worker(
-            local,
+            Accounts(local, metrics),
             run.card,
-            Pool(address, discovery, partial(open_intake, run.config)),
+            Pool(run.spec.instance, address, discovery, partial(open_intake, run.config)),
             grace=run.config.grace,
             has_loaded=lambda: _first(ready, stop),
             stop=stop,
@@ -141,7 +148,7 @@ async def _work(run: Run, local: LocalInstance, ready: Ready) -> int:
 
 
 def _status(
-    run: Run, local: LocalInstance, stop: asyncio.Event
+    run: Run, local: LocalInstance, metrics: "WorkerMetrics", stop: asyncio.Event
 ) -> AbstractAsyncContextManager[None]:
     """The status port of a worker, from before its engine has loaded until all has ended."""
     if run.listener is None:
@@ -149,7 +156,8 @@ def _status(
     from dynemo.http.status import status_port
 
     model = ServedModel(run.card.name, int(time.time()), run.card, local)
-    return status_port(Pipeline({model.name: model}, defaults=run.defaults), run.listener, stop)
+    pipeline = Pipeline({model.name: model}, defaults=run.defaults)
+    return status_port(pipeline, metrics, run.listener, stop)
 
 
 async def _first(ready: Ready, stop: asyncio.Event) -> bool:

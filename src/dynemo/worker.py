@@ -5,22 +5,20 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from uuid import uuid4
 
-from msgspec import msgpack, structs
+from msgspec import msgpack
 
-from dynemo.answers import Outlet
+from dynemo.accounts import Accounts
 from dynemo.errors import DynemoError, Unavailable, UsageError
-from dynemo.messages import Delta, Load, Record
+from dynemo.messages import Record
 from dynemo.runtime.addresses import host_id
 from dynemo.runtime.discovery.base import identity_key, instance_key
 from dynemo.runtime.discovery.discovery import Discovery
 from dynemo.runtime.local import LocalInstance
 from dynemo.runtime.names import Address
-from dynemo.runtime.relay import Relay
 from dynemo.runtime.requests.base import Intake
 from dynemo.runtime.responses.answering import Answering, answering
 from dynemo.text.card import Card
@@ -30,19 +28,6 @@ from dynemo.text.card_wire import pack_card
 log = logging.getLogger("dynemo.worker")
 
 OpenIntake = Callable[[Answering], AbstractAsyncContextManager[Intake]]
-
-
-class _Source:
-    """The local instance, as the answering side wants it."""
-
-    def __init__(self, local: LocalInstance) -> None:
-        self._local = local
-
-    def answer(self, request: bytes, outlet: Outlet) -> AsyncGenerator[Delta, None]:
-        return self._local.ask(request, Relay(outlet))
-
-    async def load(self) -> Load:
-        return self._local.load
 
 
 async def claim_name(discovery: Discovery, address: Address, card: Card) -> CardIdentity:
@@ -61,7 +46,7 @@ async def claim_name(discovery: Discovery, address: Address, card: Card) -> Card
 
 @asynccontextmanager
 async def registered(
-    discovery: Discovery, address: Address, card: Card, intake: Intake, worker_id: str
+    discovery: Discovery, address: Address, card: Card, intake: Intake
 ) -> AsyncIterator[Callable[[LocalInstance], Record]]:
     """Claims the name and stores the card; gives what makes the record once the engine is up."""
     identity = await claim_name(discovery, address, card)
@@ -71,7 +56,7 @@ async def registered(
         instance = local.instance
         assert instance is not None
         return Record(
-            instance=structs.replace(instance, id=worker_id),
+            instance=instance,
             namespace=address.namespace,
             component=address.component,
             endpoint=address.endpoint,
@@ -91,15 +76,16 @@ async def registered(
 
 @dataclass(frozen=True)
 class Pool:
-    """Where a worker works."""
+    """Where a worker works, and under which id: its engine's."""
 
+    worker_id: str
     address: Address
     discovery: Discovery
     open_intake: OpenIntake
 
 
 async def serve_worker(
-    local: LocalInstance,
+    accounts: Accounts,
     card: Card,
     pool: Pool,
     *,
@@ -114,18 +100,18 @@ async def serve_worker(
     Whatever could refuse this worker is asked while the engine still loads. `has_loaded` waits for
     that: False where it is to stop before.
     """
-    worker_id, discovery = uuid4().hex, pool.discovery
+    local, discovery = accounts.local, pool.discovery
     async with (
-        answering(worker_id, _Source(local), load_at_end=lambda: local.load) as answers,
+        answering(pool.worker_id, accounts, load_at_end=lambda: local.load) as answers,
         pool.open_intake(answers) as intake,
-        registered(discovery, pool.address, card, intake, worker_id) as record,
+        registered(discovery, pool.address, card, intake) as record,
     ):
         answers.admit = lambda: _admit(local)
         if not await has_loaded():
             return
         await local.up.wait()
-        async with intake.serve(record(local), answers.accept, lambda: local.load):
-            key = instance_key(pool.address, worker_id)
+        async with intake.serve(record(local), accounts.of(answers.accept), lambda: local.load):
+            key = instance_key(pool.address, pool.worker_id)
             keeping = asyncio.create_task(_keep_registered(local, discovery, key, record, on_ready))
             try:
                 await stop.wait()

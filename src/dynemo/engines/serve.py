@@ -8,7 +8,6 @@ from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from importlib import import_module
 from typing import cast
-from uuid import uuid4
 
 from msgspec import msgpack
 
@@ -85,7 +84,7 @@ def _take(answers: Answers, frame: Frame) -> None:
 
 def _describe(spec: EngineSpec, engine: Engine) -> Instance:
     return Instance(
-        id=uuid4().hex,
+        id=spec.instance,
         engine=os.path.basename(spec.argument) if spec.engine == "own" else spec.engine,
         version=engine.version,
         device=engine.device,

@@ -18,7 +18,7 @@ from dynemo.http.health import Health
 from dynemo.http.models import PREFIX, Models
 from dynemo.http.openapi import OpenApi
 from dynemo.http.page import Page
-from dynemo.metrics import Metrics
+from dynemo.metrics import Metrics, WorkerMetrics
 from dynemo.pipeline import Pipeline
 
 Endpoint = Callable[[Exchange], Awaitable[None]]
@@ -30,16 +30,15 @@ _log = logging.getLogger("dynemo.http")
 class App:
     """Serves one pipeline. `drain`, then `idle`, then perhaps `cut` end it in order.
 
-    `is_status`: what one who runs the process asks, and no requests.
+    With a worker's metrics: what one who runs the process asks, and no requests.
     """
 
     def __init__(
         self,
         pipeline: Pipeline,
-        metrics: Metrics,
+        metrics: Metrics | WorkerMetrics,
         *,
         limits: Limits | None = None,
-        is_status: bool = False,
     ) -> None:
         self._limits = limits or Limits()
         self._active: set[Exchange] = set()
@@ -53,7 +52,7 @@ class App:
             "/live": _reads(health.live),
             "/metrics": _reads(health.metrics),
         }
-        if not is_status:
+        if isinstance(metrics, Metrics):
             models = Models(pipeline)
             self._model_route = _reads(models.show)
             self._routes |= {
@@ -127,9 +126,9 @@ def build_app(pipeline: Pipeline) -> App:
     return App(pipeline, Metrics())
 
 
-def build_status_app(pipeline: Pipeline) -> App:
+def build_status_app(pipeline: Pipeline, metrics: WorkerMetrics) -> App:
     """`/health`, `/live` and `/metrics` alone, for who takes requests from elsewhere."""
-    return App(pipeline, Metrics(), is_status=True)
+    return App(pipeline, metrics)
 
 
 def _reads(endpoint: Endpoint) -> Route:

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from dynemo.http.exchange import Exchange
 from dynemo.messages import Instance, Load
-from dynemo.metrics import ALL_INSTANCES, MAX_INSTANCES, LoadSample, Metrics
+from dynemo.metrics import ALL_INSTANCES, MAX_INSTANCES, Exposition, LoadSample
 from dynemo.pipeline import Pipeline, ServedModel
 
 
@@ -43,7 +43,7 @@ class Health:
     """`is_draining` says whether this server has been asked to stop."""
 
     def __init__(
-        self, pipeline: Pipeline, metrics: Metrics, is_draining: Callable[[], bool]
+        self, pipeline: Pipeline, metrics: Exposition, is_draining: Callable[[], bool]
     ) -> None:
         self._pipeline = pipeline
         self._metrics = metrics

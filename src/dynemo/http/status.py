@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 from dynemo.http.app import build_status_app
 from dynemo.http.server import serve
+from dynemo.metrics import WorkerMetrics
 from dynemo.pipeline import Pipeline
 
 log = logging.getLogger("dynemo.http")
@@ -17,10 +18,10 @@ _GRACE = 0.5
 
 @asynccontextmanager
 async def status_port(
-    pipeline: Pipeline, listener: socket.socket, stop: asyncio.Event
+    pipeline: Pipeline, metrics: WorkerMetrics, listener: socket.socket, stop: asyncio.Event
 ) -> AsyncIterator[None]:
     """Open while entered; `/health` says `draining` once `stop` is set. Closes `listener`."""
-    app = build_status_app(pipeline)
+    app = build_status_app(pipeline, metrics)
     over = asyncio.Event()
 
     async def drain() -> None:

@@ -39,6 +39,7 @@ class LocalInstance:
         self.up = asyncio.Event()  #: it can take requests
         self.down = asyncio.Event()  #: it cannot
         self.down.set()
+        self.restarts = 0
         #: Raises why the engine has ended for good; never done where it is started again.
         self.ended: Ended = asyncio.get_running_loop().create_future()
 
@@ -107,6 +108,7 @@ class LocalInstance:
                 except OSError as error:
                     problem = EngineLost(f"The engine cannot be started: {error.strerror}.")
             child = next_child
+            self.restarts += 1
 
     async def _live(self, child: Child, ready: "Ready") -> DynemoError:
         """One child's life, to its end. Why it ended, as a sentence."""

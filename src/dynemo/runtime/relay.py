@@ -11,14 +11,16 @@ class Relay(Inbox):
     follows on that until it is taken, and the end.
     """
 
-    __slots__ = ("_outlet",)
+    __slots__ = ("_outlet", "sent")
 
     def __init__(self, outlet: Outlet) -> None:
         super().__init__()
+        self.sent = 0  #: frames that were sent on
         self._outlet = outlet
 
     def data(self, body: bytes) -> bool:
         if self.is_empty and self._outlet.is_writable:
             self._outlet.send(body)
+            self.sent += 1
             return True
         return super().data(body)
