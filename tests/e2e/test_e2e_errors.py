@@ -24,7 +24,7 @@ def _refused(*args: str | Path, stdin: str = "hi", **environment: str) -> str:
         (["in=htpp"], "did you mean in=http?"),
         (["in=batch:"], "in=batch:prompts.jsonl"),
         (["out=lama_cpp"], "did you mean out=llama_cpp?"),
-        (["out=vllm"], "not in this version yet"),
+        (["out=trtllm"], "not in this version yet"),
         (["out=dyn://pool", "--etcd", "127.0.0.1:1"], "dynemo-run services up"),
         (["out=dyn://a/b"], "dyn://NAMESPACE/COMPONENT/ENDPOINT"),
         (["in=dyn://pool", "out=dyn://pool"], "give a worker an engine"),

