@@ -1,0 +1,16 @@
+"""Which arguments there are; pydantic models there, names here."""
+
+_BOTH = (
+    "model", "tokenizer", "tokenizer_mode", "skip_tokenizer_init", "trust_remote_code",
+    "tensor_parallel_size", "dtype", "revision", "tokenizer_revision", "max_batch_size",
+    "max_seq_len", "max_num_tokens", "kv_cache_config", "enable_chunked_prefill", "gpus_per_node",
+    "pipeline_parallel_size", "stream_interval",
+)  # fmt: skip
+
+
+class TorchLlmArgs:
+    model_fields = dict.fromkeys((*_BOTH, "enable_iter_perf_stats", "attn_backend"))
+
+
+class TrtLlmArgs:
+    model_fields = dict.fromkeys((*_BOTH, "build_config", "workspace", "batching_type"))

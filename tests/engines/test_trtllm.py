@@ -1,0 +1,242 @@
+"""out=trtllm against a stand-in of TensorRT-LLM's API: `standins/README.md` says what is real."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import COMMAND, run
+from contract import ModelContract, Served, serving
+
+from dynemo.engines.environments import site_packages
+from dynemo.engines.trtllm import llm_arguments
+from dynemo.errors import UsageError
+from dynemo.messages import EngineSpec, Parallel
+from dynemo.models.find import Found
+from dynemo.models.load import speech_of
+from dynemo.text.prompt import Conversation, build_prompt
+
+STANDINS = Path(__file__).parent / "standins"
+NODES = ["--num-nodes", "2", "--tensor-parallel-size", "2", "--dist-init-addr", "127.0.0.1:9876"]
+
+
+@pytest.fixture(scope="module")
+def with_standin(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Of an environment that has the stand-in, and what this one has."""
+    folder = tmp_path_factory.mktemp("trtllm")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    site, ours = site_packages(folder), site_packages(Path(sys.prefix))
+    assert site is not None
+    (site / "standins.pth").write_text(f"{STANDINS}\n{ours}\n")
+    return str(folder / "bin" / "python")
+
+
+@pytest.fixture(scope="module")
+def engine_folder(tmp_path_factory: pytest.TempPathFactory, demo_folder: Path) -> Path:
+    """What `LLM(checkout).save(folder)` leaves, as far as anybody here reads it."""
+    folder = tmp_path_factory.mktemp("engine")
+    config = json.loads((demo_folder / "config.json").read_text())
+    pretrained = {
+        "architecture": "LlamaForCausalLM",
+        "vocab_size": config["vocab_size"],
+        "eos_token_id": config["eos_token_id"],
+    }
+    build = {"max_seq_len": 3072, "max_batch_size": 4}
+    (folder / "config.json").write_text(
+        json.dumps({"version": "1.2.0", "pretrained_config": pretrained, "build_config": build})
+    )
+    (folder / "rank0.engine").touch()
+    return folder
+
+
+class _StandIn(ModelContract):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def python(cls, with_standin: str) -> str:
+        return with_standin
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def served(cls, spec: EngineSpec, python: str) -> Iterator[Served]:
+        with serving(spec, python) as served:
+            yield served
+
+    @pytest.fixture
+    def prompt(self, demo_folder: Path) -> list[int]:
+        template, tokenizer = speech_of(Found("checkout", demo_folder, "demo"))
+        chat = Conversation([{"role": "user", "content": "What is the capital of Peru?"}])
+        return build_prompt(template, tokenizer, chat).token_ids
+
+    @pytest.fixture
+    def eos(self, demo_folder: Path) -> int:
+        said = json.loads((demo_folder / "config.json").read_text())["eos_token_id"]
+        token_id: int = said[0] if isinstance(said, list) else said
+        return token_id
+
+    @pytest.fixture
+    def own(self, prompt: list[int]) -> int:
+        return (sum(prompt) + 7 * 2) % 900 + 20  # the stand-in's rule
+
+
+class TestCheckout(_StandIn):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def spec(cls, demo_folder: Path) -> EngineSpec:
+        return EngineSpec(
+            engine="trtllm", model=str(demo_folder), workdir="", context_length=4096, slots=6
+        )
+
+
+class TestEngineFolder(_StandIn):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def spec(cls, engine_folder: Path) -> EngineSpec:
+        return EngineSpec(engine="trtllm", model=str(engine_folder), workdir="")
+
+    def test_its_limits_are_those_that_it_was_built_with(self, served: Served) -> None:
+        instance = served.local.instance
+        assert instance is not None
+        assert (instance.context_length, instance.slots) == (3072, 4)
+
+
+def _spec(**said: Any) -> EngineSpec:
+    return EngineSpec(engine="trtllm", model="m", workdir="", **said)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_arguments_that_reach_it(rank: int) -> None:
+    """TensorRT-LLM learns of its nodes from MPI: only the count of devices is an argument."""
+    parallel = Parallel(tensor=8, nodes=2, rank=rank, leader="10.0.0.1:9876")
+    spec = _spec(
+        parallel=parallel,
+        context_length=4096,
+        options=["--max-batch-size", "4"],
+        extra={"kv_cache_config": {"free_gpu_memory_fraction": 0.5}},
+    )
+    assert llm_arguments(spec, ["max_batch_size", "kv_cache_config"]) == {
+        "model": "m",
+        "skip_tokenizer_init": True,
+        "tensor_parallel_size": 8,
+        "max_seq_len": 4096,
+        "max_batch_size": 4,
+        "kv_cache_config": {"free_gpu_memory_fraction": 0.5},
+    }
+
+
+def test_an_extra_argument_that_it_does_not_have() -> None:
+    with pytest.raises(UsageError, match="'max_bach_size'"):
+        llm_arguments(_spec(extra={"max_bach_size": 4}), ["max_batch_size"])
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--tensor-parallel-size", "8"], "Only 1 GPUs are available, but 8 are required."),
+        (["--", "--max-bach-size", "4"], "did you mean --max-batch-size?"),
+        (["--num-nodes", "2", "--dist-init-addr", "127.0.0.1:1"], "trtllm-llmapi-launch"),
+    ],
+)
+def test_what_it_refuses(
+    with_standin: str, demo_folder: Path, words: list[str], sentence: str
+) -> None:
+    done = run("out=trtllm", demo_folder, "--engine-python", with_standin, *words, stdin="hi")
+    assert done.returncode == 2
+    assert sentence in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_an_architecture_that_it_does_not_know(
+    with_standin: str, demo_folder: Path, tmp_path: Path
+) -> None:
+    for file in demo_folder.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    config = json.loads((demo_folder / "config.json").read_text())
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": ["NewLM"]}))
+    done = run("out=trtllm", tmp_path, "--engine-python", with_standin, stdin="hi")
+    assert done.returncode == 2
+    assert "Unknown architecture for AutoModelForCausalLM: NewLM" in done.stderr.splitlines()[-1]
+
+
+def test_an_engine_folder_needs_a_tokenizer(with_standin: str, engine_folder: Path) -> None:
+    done = run("out=trtllm", engine_folder, "--engine-python", with_standin, stdin="hi")
+    assert done.returncode == 2
+    assert "--model-config" in done.stderr
+
+
+def test_an_engine_folder_goes_to_no_other_engine(engine_folder: Path) -> None:
+    done = run("out=llama_cpp", engine_folder, stdin="hi")
+    assert done.returncode == 2
+    assert "is a TensorRT-LLM engine and llama_cpp needs a GGUF file" in done.stderr
+
+
+def test_an_engine_folder_was_built_for_so_many_devices(
+    with_standin: str, engine_folder: Path, demo_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_bytes((engine_folder / "config.json").read_bytes())
+    for rank in range(2):
+        (tmp_path / f"rank{rank}.engine").touch()
+    words: list[str | Path] = ["--model-config", demo_folder, "--engine-python", with_standin]
+    done = run("out=trtllm", tmp_path, *words, stdin="hi")
+    assert done.returncode == 2
+    assert "give --tensor-parallel-size 2" in done.stderr
+
+
+def test_a_follower_waits_for_its_leader_and_ends_when_told(
+    with_standin: str, demo_folder: Path
+) -> None:
+    words = ["in=none", "out=trtllm", str(demo_folder), *NODES, "--node-rank", "1", "-v"]
+    process = subprocess.Popen(
+        [*COMMAND, *words, "--engine-python", with_standin],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMPI_COMM_WORLD_RANK": "1"},
+    )
+    assert process.stderr is not None
+    with process, process.stderr as lines:
+        try:
+            said = [next(lines) for _ in range(2)]
+            process.terminate()
+            process.wait(10)
+        finally:
+            process.kill()
+    assert "rank 1 of 2 · engine trtllm · leader 127.0.0.1:9876" in "".join(said)
+    assert "worker rank waits" in "".join(said)
+    deadline = time.monotonic() + 5
+    while "mgmn_worker_node" in (listing := _processes()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert "mgmn_worker_node" not in listing
+
+
+def test_a_follower_without_mpi_says_how_to_start_it(with_standin: str, demo_folder: Path) -> None:
+    words: list[str | Path] = ["in=none", "out=trtllm", demo_folder, *NODES, "--node-rank", "1"]
+    done = run(*words, "--engine-python", with_standin)
+    assert done.returncode == 2
+    assert "trtllm-llmapi-launch" in done.stderr.splitlines()[-1]
+
+
+def test_rank_0_under_the_launcher_is_given_all_devices(
+    with_standin: str, demo_folder: Path
+) -> None:
+    done = run(
+        "out=trtllm",
+        demo_folder,
+        *NODES,
+        "-v",
+        "--engine-python",
+        with_standin,
+        stdin="hi",
+        TRTLLM_STANDIN_DEVICES="2",
+        TLLM_SPAWN_PROXY_PROCESS="1",  # as trtllm-llmapi-launch sets it on rank 0
+    )
+    assert done.returncode == 0
+    assert '"tensor_parallel_size": 2' in done.stderr
+
+
+def _processes() -> str:
+    return subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
