@@ -16,6 +16,7 @@ from dynemo.errors import EngineLost, PlaneAway, Unavailable
 from dynemo.messages import Capabilities, Delta, Finish, Instance, Load, Request, Sampling
 from dynemo.router.router import Router
 from dynemo.runtime.remote import RemoteInstance
+from dynemo.trace import trace_id
 
 log = logging.getLogger("dynemo.pool")
 
@@ -112,7 +113,11 @@ class Pool:
                     raise
                 progress.lost()
                 log.warning(
-                    "request %s moves after %d tokens: %s", request.id, progress.count, error
+                    "request %s moves after %d tokens: %s",
+                    request.id,
+                    progress.count,
+                    error,
+                    extra={"trace_id": trace_id(request.traceparent) or None},
                 )
             finally:
                 self._router.ended(chosen)
