@@ -21,6 +21,7 @@ COMMANDS = {
     "tokenize": "text to token ids",
     "detokenize": "token ids to text, as a stream would give it",
     "ps": "the instances that are registered: models, engines, slots, age",
+    "engine": "installs engines into environments of their own, lists and checks them",
     "services": "starts etcd and nats-server on this machine, and ends them",
     "completion": "a script that completes this command in your shell",
 }

@@ -14,6 +14,8 @@ _dynemo_run() {{
         in/*) words="{inputs}" ;;
         out/*) words="{outputs}" ;;
         */completion/*) words="bash zsh fish" ;;
+        */engine/-*) words="--device --python --json --help" ;;
+        */engine/*) words="install remove list doctor {engines}" ;;
         */render/-*) words="--messages --tools --kwargs --ids --as-given --help" ;;
         *//-*|*/*/-*) words="{flags}" ;;
         *) words="{words}" ;;
@@ -43,6 +45,7 @@ def script(
     *,
     inputs: Sequence[str],
     outputs: Sequence[str],
+    engines: Sequence[str],
     flags: Sequence[str],
     commands: Sequence[str],
 ) -> str:
@@ -53,6 +56,7 @@ def script(
     return template.format(
         inputs=" ".join(inputs),
         outputs=" ".join(outputs),
+        engines=" ".join(engines),
         sides=" ".join(sides),
         words=" ".join(plain),
         flags=" ".join(flags),

@@ -27,6 +27,7 @@ def run_command(argv: Sequence[str], names: Iterable[str]) -> int:
         "detokenize": _detokenize,
         "ps": _ps,
         "services": _services,
+        "engine": _engine,
         "completion": lambda rest: _completion(rest, names),
     }
     try:
@@ -166,6 +167,12 @@ def _services(words: Sequence[str]) -> int:
     return acts[given.act](services.servers(given.etcd_port, given.nats_port))
 
 
+def _engine(words: Sequence[str]) -> int:
+    from dynemo.commands.engine import run_engine
+
+    return run_engine(words)
+
+
 def _port(text: str) -> int:
     port = int(text)
     if not 1 <= port <= 65535:
@@ -188,7 +195,15 @@ def _completion(words: Sequence[str], names: Iterable[str]) -> int:
     here = [*(name for name, entry in ENGINES.items() if entry.is_here), "dyn://"]
     flags = [option.flag for option in OPTIONS] + ["--help", "--version"]
     inputs = ["text", "stdin", "http", "batch:", "dyn://"]
-    print(script(given.shell, inputs=inputs, outputs=here, flags=flags, commands=list(names)))
+    text = script(
+        given.shell,
+        inputs=inputs,
+        outputs=here,
+        engines=[name for name, entry in ENGINES.items() if entry.package],
+        flags=flags,
+        commands=list(names),
+    )
+    print(text)
     return 0
 
 

@@ -1,0 +1,59 @@
+"""What has to be changed in an engine's environment before it runs where it was not made for.
+
+Each is named when it is installed, in `engine list --json` and by `engine doctor`, so that no
+result of such an environment is taken for the engine's own build.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Workaround:
+    text: str  #: one sentence
+    apply: Callable[[Path], None]  #: to the site-packages
+
+
+_STAND_IN = '''\
+"""A stand-in: no build of sgl-kernel for the CPU is published. Names import; calling one raises."""
+
+__version__ = "0.0.0+stand.in"
+
+
+def __getattr__(name):
+    if name.startswith("__"):
+        raise AttributeError(name)
+
+    def missing(*args, **kwargs):
+        raise NotImplementedError(f"sgl_kernel.{name} has no build for the CPU")
+
+    return missing
+'''
+
+
+def _add_stand_in(site: Path) -> None:
+    package = site / "sgl_kernel"
+    package.mkdir()
+    (package / "__init__.py").write_text(_STAND_IN)
+
+
+def _quiet_torchvision(site: Path) -> None:
+    """Two of its modules register kernels of its own library, which the CPU build of torch does
+    not load."""
+    module = site / "torchvision" / "__init__.py"
+    lines = module.read_text().splitlines(keepends=True)
+    gone = {"_autograd_registrations,", "_meta_registrations,"}
+    module.write_text("".join(line for line in lines if line.strip() not in gone))
+
+
+SGL_KERNEL = Workaround(
+    "sgl_kernel is a stand-in: no build of it for the CPU is published, and its kernels, which "
+    "need AMX, are not reached.",
+    _add_stand_in,
+)
+TORCHVISION = Workaround(
+    "torchvision is its CUDA build with two imports removed: a text model does not use it, and it "
+    "would not load beside the CPU build of torch.",
+    _quiet_torchvision,
+)
