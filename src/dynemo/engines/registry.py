@@ -40,7 +40,7 @@ ENGINES = {
         ),
         Entry(
             "sglang", "sglang", ("sglang",), _CHECKOUT,
-            has_tensor_parallel=True, has_nodes=True, is_here=False,
+            has_tensor_parallel=True, has_nodes=True,
         ),
         Entry(
             "trtllm", "tensorrt_llm", ("tensorrt-llm",), _CHECKOUT | {"engine"},
