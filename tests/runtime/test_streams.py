@@ -9,10 +9,11 @@ import pytest
 from msgspec import msgpack
 
 from dynemo.answers import failure
-from dynemo.errors import EngineLost, RequestError, SlowReader, Unavailable
+from dynemo.errors import DynemoError, EngineLost, RequestError, SlowReader, Unavailable
 from dynemo.link import PROTOCOL, Link
 from dynemo.messages import Capabilities, Delta, Finish, Hello, Instance, Load, Request, Sampling
-from dynemo.runtime.streams import MAX_UNREAD, Asker
+from dynemo.runtime import streams as streams_module
+from dynemo.runtime.streams import MAX_UNREAD, Asker, Inbox, interrupt
 from dynemo.wire.frames import Frame, Kind
 
 REQUEST = Request(id="r", token_ids=[1, 2], prompt="ab", max_tokens=9, sampling=Sampling())
@@ -187,6 +188,62 @@ def test_a_reader_that_falls_behind_is_cancelled_alone() -> None:
             with pytest.raises(SlowReader):
                 await _exhaust(slow)
             await quick.aclose()
+
+    asyncio.run(body())
+
+
+def test_what_waits_is_counted_as_it_is_kept() -> None:
+    """Ids take more here than in a frame."""
+
+    async def body() -> None:
+        inbox = Inbox()
+        count = 0
+        while inbox.data(msgpack.encode(Delta([count]))):
+            count += 1
+        assert MAX_UNREAD / 64 < count < MAX_UNREAD / 40
+        assert (await inbox.take()).token_ids == list(range(count + 1))
+        with pytest.raises(SlowReader):
+            await inbox.take()
+
+    asyncio.run(body())
+
+
+def test_a_reader_that_stands_still_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams_module, "MAX_STALL", 0.1)
+
+    async def body() -> None:
+        inbox = Inbox()
+        for _ in range(3):
+            assert inbox.put(Delta([1]), 8)
+        assert (await inbox.take()).token_ids == [1] * 3
+        await asyncio.sleep(0.15)  # nothing has waited all the while
+        assert inbox.put(Delta([2]), 8)
+        await asyncio.sleep(0.15)
+        assert not inbox.put(Delta([3]), 8)
+
+    asyncio.run(body())
+
+
+def test_a_reader_that_waits_for_somebody_else_is_interrupted() -> None:
+    async def body() -> None:
+        async with _joined() as (asker, peer):
+            await asker.greeted
+            interrupted: asyncio.Future[DynemoError] = asyncio.get_running_loop().create_future()
+
+            async def read() -> None:
+                interrupt.set(interrupted.set_result)
+                async with aclosing(asker.generate(REQUEST)) as deltas:
+                    async for _ in deltas:
+                        assert isinstance(await interrupted, SlowReader)
+
+            reading = asyncio.create_task(read())
+            stream = (await peer.next(Kind.REQUEST)).stream
+            peer.say(Kind.DATA, stream, Delta([1]))
+            await asyncio.sleep(0.05)
+            peer.say(Kind.DATA, stream, Delta(texts=["x" * MAX_UNREAD]))
+            with pytest.raises(SlowReader):
+                await reading
+            assert (await peer.next(Kind.CANCEL)).stream == stream
 
     asyncio.run(body())
 

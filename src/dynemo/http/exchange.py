@@ -28,6 +28,7 @@ from dynemo.http.asgi import (
 )
 from dynemo.http.cuttable import Cuttable
 from dynemo.http.errors import BodyTooSlow, ClientGone, describe, headers_of
+from dynemo.runtime.streams import interrupt
 
 _STREAM_HEADERS: list[Header] = [
     (b"cache-control", b"no-cache"),
@@ -67,7 +68,8 @@ class Exchange:
         self._cuttable.cut(error)
 
     def working(self) -> "Working":
-        """Within, the work can be cut, and is cut where a write does not progress."""
+        """Within, the work can be cut, and is cut where a write does not progress, or where more
+        waits to be written than may."""
         return Working(self, self._loop, self._cuttable)
 
     def listening(self) -> "Listening":
@@ -224,6 +226,7 @@ class Working:
 
     async def __aenter__(self) -> None:
         self._watch = StallWatch(self._exchange, self._loop)
+        interrupt.set(self._exchange.cut)  # this task is of this request alone
         await self._cuttable.__aenter__()
 
     async def __aexit__(

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import socket
+import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +16,9 @@ from dynemo.http.app import App
 from dynemo.http.asgi import ABORT
 
 BACKLOG = 2048
+#: Bytes of an answer that the kernel takes before its client does. Of itself it takes 4 MB, for
+#: each client that reads slowly, where nobody counts them.
+_UNSENT_BYTES = 128 * 1024
 #: Bytes and seconds that the head of a request may take; uvicorn bounds neither.
 _HEAD_BYTES = 64 * 1024
 _HEAD_SECONDS = 30.0
@@ -40,6 +44,8 @@ def bind(host: str, port: int, flag: str = "--http-port") -> socket.socket:
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # The connections inherit it.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
         listener.bind(address)
         listener.listen(BACKLOG)
         listener.setblocking(False)
@@ -176,8 +182,15 @@ class _Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         scope: dict[str, Any] = self.scope  # type: ignore[assignment]
-        scope["extensions"] = {ABORT: {"abort": self.transport.abort}}
+        scope["extensions"] = {ABORT: {"abort": self._reset}}
         self._await_head()
+
+    def _reset(self) -> None:
+        """Closing alone would leave the kernel to send what it holds, for as long as that takes."""
+        sock = self.transport.get_extra_info("socket")
+        with contextlib.suppress(OSError):  # it has gone
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._is_in_head:  # what follows a chunked body is nobody's, and has no end
