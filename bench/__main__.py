@@ -26,6 +26,8 @@ _QUICK = Plan(
     instances=100,
     readies=1,
     choices=3,
+    conversations=8,
+    prefixes=1,
     random_sizes=TINY,
 )
 _LEGEND = """\

@@ -38,7 +38,7 @@ class Task:
     body: Body = field(default_factory=dict)
     streams: int = 1
     requests: int = 1
-    talks: list[list[Body]] = field(default_factory=list)  #: instead; each list is asked in order
+    bodies: list[Body] = field(default_factory=list)  #: instead of one `body`, `requests` times
     keep: bool = False  #: one connection a stream, not one a request
     hold: bool = False  #: return once all streams are open; the next task closes them
 
@@ -128,14 +128,12 @@ async def _open(task: Task, message: bytes) -> _Stream:
 
 
 async def _run(task: Task) -> Outcome:
-    talks = [[_message(body) for body in talk] for talk in task.talks]
-    talks = talks or [[_message(task.body)]] * task.requests
-    left = iter(talks)
+    left = iter([_message(body) for body in task.bodies] or [_message(task.body)] * task.requests)
     answers: list[_Answer] = []
 
     async def work() -> None:
         stream: _Stream | None = None
-        for message in (message for talk in left for message in talk):
+        for message in left:
             if stream is None or not task.keep:
                 stream = await _open(task, message)
             else:
@@ -181,7 +179,7 @@ async def _serve() -> None:
         outcome = Outcome()
         if task.hold:
             held = await _hold(task)
-        elif task.requests or task.talks:
+        elif task.requests:
             outcome = await _run(task)
         print(json.dumps(asdict(outcome)), flush=True)
 

@@ -24,6 +24,8 @@ class Plan:
     instances: int = 1000  #: that are registered
     readies: int = 5  #: starts of an ingress before them, and before few
     choices: int = 30  #: rounds of choices among them
+    conversations: int = 40  #: of which each begins with a thousand tokens of its own
+    prefixes: int = 2  #: rounds of them all with each router
     random_sizes: Sizes = ABOUT_100_M
     threads: int | None = None  #: of llama.cpp, in ours and the peer's; None: its default
 

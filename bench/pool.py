@@ -1,5 +1,6 @@
 """etcd and nats-server for one measurement, and what stands on them: all on free local ports."""
 
+import json
 import re
 import socket
 import time
@@ -57,27 +58,30 @@ def worker(
 
 
 @contextmanager
-def ingress(planes: Planes, *words: str) -> Iterator[Served]:
-    """An ingress that has found a worker."""
+def ingress(planes: Planes, *words: str, instances: int = 1) -> Iterator[Served]:
+    """An ingress that knows so many instances."""
     line = ["in=http", f"out={POOL}", "--http-port", "0", *words, *planes.flags]
     with runner(line, URL, {}) as (found, pid):
         served = Served(int(found[1]), pid)
-        await_health(served.port)
+        _await_instances(served.port, instances)
         yield served
 
 
-def await_health(port: int) -> None:
-    """Returns once a request would be served."""
+def _await_instances(port: int, instances: int) -> None:
     deadline = time.monotonic() + _READY_SECONDS
-    while time.monotonic() < deadline:
-        connection = HTTPConnection(HOST, port, timeout=5)
-        connection.request("GET", "/health")
-        status = connection.getresponse().status
-        connection.close()
-        if status == 200:
-            return
+    while (known := _known(port)) < instances:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"the ingress knows {known} of {instances} instances")
         time.sleep(0.005)
-    raise RuntimeError(f"the ingress found no worker in {_READY_SECONDS:g} s")
+
+
+def _known(port: int) -> int:
+    """How many instances the health report names."""
+    connection = HTTPConnection(HOST, port, timeout=10)
+    connection.request("GET", "/health")
+    report = json.loads(connection.getresponse().read())
+    connection.close()
+    return sum(len(model["instances"]) for model in report["models"])
 
 
 def _free_port() -> int:

@@ -3,21 +3,18 @@
 The instances are simulated: records in a real etcd, and nobody behind them.
 """
 
-import json
 import random
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from http.client import HTTPConnection
 from itertools import count
 from statistics import median
 
 from bench.plan import Plan
 from bench.pool import Planes, ingress, planes
 from bench.table import Row
-from dynemo.commands.server import HOST
 from dynemo.messages import Load
 from dynemo.router.router import MODES, Router, make_router
 
@@ -46,18 +43,8 @@ def _ready_row(plan: Plan) -> Row:
 
 def _ready(servers: Planes, instances: int) -> float:
     began = time.perf_counter()
-    with ingress(servers) as served:
-        while _known(served.port) < instances:
-            time.sleep(0.005)
+    with ingress(servers, instances=instances):
         return time.perf_counter() - began
-
-
-def _known(port: int) -> int:
-    connection = HTTPConnection(HOST, port, timeout=10)
-    connection.request("GET", "/health")
-    report = json.loads(connection.getresponse().read())
-    connection.close()
-    return sum(len(model["instances"]) for model in report["models"])
 
 
 @contextmanager
