@@ -1,5 +1,6 @@
 # make run [ARGS="in=http"]   installs into .venv what is missing, then starts dynemo-run
 # make test                   installs what the tests need, then runs them
+# make engines                installs vLLM and SGLang for the tests (5 GB); without, those are skipped
 # make lint | types | bench | demo-model
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -9,13 +10,15 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 ARGS ?=
 
-.PHONY: run test lint types bench demo-model clean
+.PHONY: run test engines lint types bench demo-model clean
 
 run: .venv/ready-run
 	@$(BIN)/dynemo-run $(ARGS)
 
 test: .venv/ready-test
 	@$(BIN)/python -m pytest $(ARGS)
+
+engines: .venv/ready-engines
 
 lint: .venv/ready-test
 	@$(BIN)/ruff check .
@@ -51,6 +54,13 @@ clean:
 	@echo "Installing what the tests need ..." >&2
 	@tools/system-packages chromium=chromium chromedriver=chromium-driver etcd=etcd-server </dev/null >&2
 	@$(PIP) $$($(BIN)/python tools/group.py dev) </dev/null >&2
+	@touch $@
+
+# Into a folder of this checkout's, where tests/conftest.py looks for them.
+.venv/ready-engines: $(wildcard src/dynemo/engines/requirements/*-cpu.txt) | .venv/ready-test
+	@for name in vllm sglang; do \
+		XDG_DATA_HOME="$(CURDIR)/.venv/data" $(BIN)/dynemo-run engine install $$name --device cpu \
+			</dev/null >&2 || exit 1; done
 	@touch $@
 
 .venv/ready-bench: .venv/ready-run

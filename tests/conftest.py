@@ -30,8 +30,9 @@ def demo_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def engine_python() -> Callable[[str], str]:
-    """`engine_python("vllm")`: the Python of that engine's environment. Skips where `make engines`
-    has made none; `DYNEMO_TEST_VLLM_PYTHON` may name another one."""
+    """`engine_python("vllm")`: the Python of that engine's environment, which a started command
+    finds by itself. Skips where `make engines` has made none; `DYNEMO_TEST_VLLM_PYTHON` may name
+    another one, for `spawn` and `--engine-python`."""
 
     def find(engine: str) -> str:
         given = os.environ.get(f"DYNEMO_TEST_{engine.upper()}_PYTHON")
