@@ -9,6 +9,8 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 ARGS ?=
+# Network namespaces are Linux's, and root's.
+NETNS := $(shell [ "$$(uname)$$(id -u)" = Linux0 ] && echo ip=iproute2)
 
 .PHONY: run test engines lint types bench demo-model clean
 
@@ -52,7 +54,7 @@ clean:
 
 .venv/ready-test: pyproject.toml .venv/ready-run
 	@echo "Installing what the tests need ..." >&2
-	@tools/system-packages chromium=chromium chromedriver=chromium-driver etcd=etcd-server </dev/null >&2
+	@tools/system-packages chromium=chromium chromedriver=chromium-driver etcd=etcd-server $(NETNS) </dev/null >&2
 	@$(PIP) $$($(BIN)/python tools/group.py dev) </dev/null >&2
 	@touch $@
 

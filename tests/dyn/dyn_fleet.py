@@ -60,13 +60,13 @@ class Fleet:
         self._stack = stack
         self._flags = flags
 
-    def start(self, *args: str | Path, delay_ms: float = 20) -> Worker:
-        """Starts a worker of the echo engine, or of what `args` say."""
+    def start(self, *args: str | Path, delay_ms: float = 20, inside: Sequence[str] = ()) -> Worker:
+        """Starts a worker of the echo engine, or of what `args` say; `inside` goes before."""
         words: list[str | Path] = list(args)
         if not any(f"{word}".startswith("out=") for word in words):
             words.insert(0, "out=echo")
         process = subprocess.Popen(
-            [*COMMAND, f"in={self.address}", *self._flags, *map(str, words)],
+            [*inside, *COMMAND, f"in={self.address}", *self._flags, *map(str, words)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

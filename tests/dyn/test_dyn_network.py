@@ -1,0 +1,29 @@
+"""The network between a worker and its ingress is lost, and nobody says so."""
+
+import pytest
+from command import wait_until
+from dyn_fleet import come, fleet, gone
+from dyn_network import network
+from dyn_streams import check, streams
+
+MANY = 60
+
+
+@pytest.mark.timeout(90)
+def test_a_worker_is_lost_without_a_word() -> None:
+    with network() as net, fleet(net.flags) as pool:
+        hosts = [net.host() for _ in range(3)]
+        lost, *_ = workers = [pool.start(inside=host.inside) for host in hosts]
+        for worker in workers:
+            wait_until(lambda worker=worker: worker.is_ready, 15)
+        ingress = pool.ingress(workers=3)
+        got = streams([ingress], MANY, (0.8, hosts[0].cut))
+        check(got, MANY)
+        assert max(answer.longest_gap for answer in got) < 10
+        assert any("silent for" in line for line in ingress.lines), ingress.lines
+        assert sum(" moves after" in line for line in ingress.lines) >= MANY / 6
+        assert gone(ingress) == 1
+        assert lost.process.poll() is None
+        hosts[0].heal()
+        wait_until(lambda: come(ingress) == 4, 30)
+        check(streams([ingress], MANY), MANY)
