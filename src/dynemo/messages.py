@@ -28,6 +28,13 @@ class Sampling(Struct, frozen=True, omit_defaults=True):
     logit_bias: dict[int, float] = {}
 
 
+class Guide(Struct, frozen=True, array_like=True):
+    """What an answer's text must be: an instance of a JSON schema, or a sentence of a grammar."""
+
+    kind: Literal["json_schema", "grammar"]
+    text: str  #: the schema as JSON, or the grammar in GBNF
+
+
 class Ask(Struct, frozen=True, kw_only=True):
     """One chat request, before a model has seen it. None means: not said, the default decides."""
 
@@ -50,6 +57,7 @@ class Ask(Struct, frozen=True, kw_only=True):
     frequency_penalty: float | None = None
     repetition_penalty: float | None = None
     logit_bias: dict[int, float] | None = None
+    guide: Guide | None = None
 
 
 class Request(Struct, frozen=True, kw_only=True):
@@ -62,6 +70,7 @@ class Request(Struct, frozen=True, kw_only=True):
     sampling: Sampling
     stop_ids: list[int] = []  #: EOS ids; the sequence ends after the first of them
     ignore_eos: bool = False  #: `stop_ids` is empty and the engine's own EOS is off as well
+    guide: Guide | None = None
     messages: list[dict[str, Any]] = []  #: as they were sent; for an engine that takes them
     continued: int = 0  #: of `token_ids`, at their end: answered by another instance before
     traceparent: str = ""  #: see `trace.py`; empty where the input knows of no trace
@@ -109,6 +118,7 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     gives: Literal["tokens", "text"] = "tokens"
     #: Names of `Sampling` fields (and `ignore_eos`) that it honours.
     sampling: list[str] = []
+    guides: list[str] = []  #: kinds of `Guide` that it can follow
 
 
 class Instance(Struct, frozen=True, kw_only=True):

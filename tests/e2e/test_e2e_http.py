@@ -48,6 +48,56 @@ def _busy(server: Server) -> float:
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(names))
 
 
+SCHEMA: Any = {
+    "type": "object",
+    "properties": {"capital": {"type": "string"}, "letters": {"enum": [4, 8]}},
+    "required": ["capital", "letters"],
+    "additionalProperties": False,
+}
+
+
+def _schema(schema: Any) -> Any:
+    return {"type": "json_schema", "json_schema": {"name": "city", "schema": schema}}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_that_fits_a_schema(client: OpenAI, stream: bool) -> None:
+    asked: Any = {"model": "demo", "messages": QUESTION, "response_format": _schema(SCHEMA)}
+    if stream:
+        with client.chat.completions.create(**asked, stream=True) as chunks:
+            text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    else:
+        text = client.chat.completions.create(**asked).choices[0].message.content or ""
+    said = json.loads(text)
+    assert said.keys() == {"capital", "letters"}
+    assert said["letters"] in (4, 8)
+
+
+def test_json_mode(client: OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model="demo", messages=QUESTION, response_format={"type": "json_object"}
+    )
+    assert isinstance(json.loads(answer.choices[0].message.content or ""), dict)
+
+
+@pytest.mark.parametrize(
+    ("schema", "reason"),
+    [
+        ({"type": "objekt"}, "Invalid type: objekt"),
+        ({"type": "string", "format": "poem"}, "Unknown format: poem"),
+        ({"allOf": [{"type": "string"}, {"type": "null"}]}, "incompatible types"),
+    ],
+)
+def test_a_schema_that_cannot_be_followed_is_refused(
+    client: OpenAI, schema: Any, reason: str
+) -> None:
+    with pytest.raises(openai.BadRequestError, match=reason) as caught:
+        client.chat.completions.create(
+            model="demo", messages=QUESTION, response_format=_schema(schema), stream=True
+        )
+    assert caught.value.param == "response_format"
+
+
 def test_the_readme_s_curl(server: Server) -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     [line] = [line.strip() for line in readme.splitlines() if line.strip().startswith("$ curl -d")]

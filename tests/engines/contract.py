@@ -25,8 +25,8 @@ from typing import Any, TypeVar
 import pytest
 from msgspec import structs
 
-from dynemo.errors import DynemoError, UnsupportedField
-from dynemo.messages import Ask, Delta, EngineSpec, Finish, Request, Sampling
+from dynemo.errors import DynemoError, RequestError, UnsupportedField
+from dynemo.messages import Ask, Delta, EngineSpec, Finish, Guide, Request, Sampling
 from dynemo.models.find import find_model
 from dynemo.models.load import read_model
 from dynemo.runtime.child import spawn
@@ -176,14 +176,14 @@ class EngineContract:
             assert finish.prompt_tokens == len(prompt)
 
     def test_streams(self, served: Served, prompt: list[int]) -> None:
-        async def body() -> int:
-            count = 0
-            async with aclosing(served.local.generate(self.request(prompt, 25))) as deltas:
-                async for _ in deltas:
-                    count += 1
-            return count
+        async def body() -> None:
+            request = self.request(prompt * 20, 2000, ignore_eos=True)
+            async with aclosing(served.local.generate(request)) as deltas:
+                first, second = await anext(deltas), await anext(deltas)
+            assert len([*first.token_ids, *first.texts, *second.token_ids, *second.texts]) < 1000
+            assert first.finish is None
 
-        assert served.run(body()) > 1
+        served.run(body())
 
     @pytest.fixture
     def prompts(self, prompt: list[int]) -> list[list[int]]:
@@ -319,6 +319,29 @@ class ModelContract(EngineContract):
             "ignore_eos": lambda: len(endless) == 100,
         }
         assert [name for name in sorted(served.declared) if not checks[name]()] == []
+
+    def test_follows_each_guide_that_it_declares(self, served: Served, prompt: list[int]) -> None:
+        instance = served.local.instance
+        assert instance is not None
+        wanted = {
+            "json_schema": Guide(
+                "json_schema", '{"type":"object","properties":{"n":{"enum":[7]}}}'
+            ),
+            "grammar": Guide("grammar", 'root ::= "{" [n] "}"'),
+        }
+        wrong = {
+            "json_schema": Guide("json_schema", '{"type":"objekt"}'),
+            "grammar": Guide("grammar", "root :="),
+        }
+        for kind in instance.capabilities.guides:
+            tokens, finish = served.collect(self.request(prompt, 100, guide=wanted[kind]))
+            assert finish.reason == "stop"
+            if instance.capabilities.gives == "text":
+                assert "".join(tokens).startswith("{")
+                assert "".join(tokens).endswith("}")
+            with pytest.raises(RequestError) as caught:
+                served.collect(self.request(prompt, 100, guide=wrong[kind]))
+            assert caught.value.param == "response_format"
 
     def test_a_stream_that_is_closed_is_computed_no_further(
         self, served: Served, prompt: list[int]

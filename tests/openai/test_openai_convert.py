@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from dynemo.errors import RequestError, UnsupportedField
-from dynemo.messages import Ask
+from dynemo.messages import Ask, Guide
 from dynemo.openai.convert import to_ask, wants_usage
 from dynemo.openai.decode import decode_chat
 
@@ -60,7 +60,6 @@ def test_names_of_one_thing() -> None:
     [
         ("tools", [{"type": "function", "function": {"name": "f"}}]),
         ("tool_choice", "required"),
-        ("response_format", {"type": "json_object"}),
         ("logprobs", True),
         ("logprobs", 0),
         ("top_logprobs", 2),
@@ -222,3 +221,26 @@ def test_a_part_of_text_with_something_else_in_it_is_refused() -> None:
     with pytest.raises(UnsupportedField) as caught:
         ask(messages=[{"role": "user", "content": [part]}])
     assert caught.value.param == "messages[0].content[0].image_url"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "guide"),
+    [
+        ({"type": "json_object"}, Guide("json_schema", '{"type":"object"}')),
+        (
+            {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "integer"}}},
+            Guide("json_schema", '{"type":"integer"}'),
+        ),
+        ({"type": "json_schema", "json_schema": {"name": "n"}}, Guide("json_schema", "{}")),
+        ({"type": "grammar", "grammar": "root ::= []"}, Guide("grammar", "root ::= []")),
+    ],
+)
+def test_a_response_format_is_a_guide(wanted: dict[str, Any], guide: Guide) -> None:
+    assert ask(response_format=wanted).guide == guide
+
+
+@pytest.mark.parametrize("kind", ["json_schema", "grammar"])
+def test_a_response_format_without_its_half(kind: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        ask(response_format={"type": kind})
+    assert caught.value.param == f"response_format.{kind}"

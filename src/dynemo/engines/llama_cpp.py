@@ -11,23 +11,29 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from msgspec import Struct, json
+from msgspec import Raw, Struct, json
 
+from dynemo.engines.json_schema import GUIDE_FIELD, check_schema
 from dynemo.engines.llama_cpp_params import common_params, device_name
 from dynemo.engines.llama_cpp_wire import get, post
-from dynemo.errors import EngineError, EngineNotInstalled, ModelError
+from dynemo.errors import EngineError, EngineNotInstalled, ModelError, RequestError
 from dynemo.messages import (
     Capabilities,
     Delta,
     EngineSpec,
     Finish,
     FinishReason,
+    Guide,
     Load,
     Request,
     Sampling,
 )
 
-_CAPABILITIES = Capabilities(gives="text", sampling=[*Sampling.__struct_fields__, "ignore_eos"])
+_CAPABILITIES = Capabilities(
+    gives="text",
+    sampling=[*Sampling.__struct_fields__, "ignore_eos"],
+    guides=["json_schema", "grammar"],
+)
 
 ENVIRONMENT = {
     # A crash ends at once, not after a debugger has been looked for.
@@ -102,6 +108,10 @@ class LlamaCpp:
                         if delta.finish is not None:
                             return
             raise EngineError("llama.cpp ended the answer without a last event.")
+        except RequestError as error:
+            if request.guide is not None:  # all else was checked before
+                error.param = GUIDE_FIELD
+            raise
         finally:
             self._admitted.release()
 
@@ -183,7 +193,17 @@ def _body(request: Request, context_length: int) -> dict[str, Any]:
         "repeat_last_n": context_length,  # penalties look at the whole sequence
         "logit_bias": list(sampling.logit_bias.items()),
         "ignore_eos": request.ignore_eos,
+        **_guide(request.guide),
     }
+
+
+def _guide(guide: Guide | None) -> dict[str, Any]:
+    if guide is None:
+        return {}
+    if guide.kind == "grammar":
+        return {"grammar": guide.text}
+    check_schema(guide.text)
+    return {"json_schema": Raw(guide.text.encode())}
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from dynemo.errors import EngineError
+from dynemo.errors import EngineError, RequestError
 
 _EVENT = b"data: "
 _CLOSED = "llama.cpp's server closed the connection."
@@ -33,7 +33,7 @@ async def get(path: str, target: str) -> bytes:
 async def post(path: str, target: str, body: bytes) -> AsyncIterator["Events"]:
     """The server-sent events that answer a POST. Leaving closes the connection, which aborts.
 
-    Raises EngineError unless the status is 200.
+    Raises RequestError where the server refuses what was asked, and EngineError where it fails.
     """
     reader, writer = await _connect(path)
     try:
@@ -44,7 +44,8 @@ async def post(path: str, target: str, body: bytes) -> AsyncIterator["Events"]:
         )
         status, headers = await _head(reader)
         if status != 200:
-            raise EngineError(f"llama.cpp: {_readable(await _body(reader, headers))}")
+            said = f"llama.cpp: {_readable(await _body(reader, headers))}"
+            raise RequestError(said) if status == 400 else EngineError(said)
         yield Events(reader)
     finally:
         writer.transport.abort()

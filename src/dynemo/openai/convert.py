@@ -3,9 +3,11 @@ refused here by name, unless its value changes nothing."""
 
 from typing import Any
 
+from msgspec import json
+
 from dynemo.errors import RequestError, UnsupportedField
-from dynemo.messages import Ask
-from dynemo.openai.types import ChatRequest, ContentPart, Message
+from dynemo.messages import Ask, Guide
+from dynemo.openai.types import ChatRequest, ContentPart, Message, ResponseFormat
 
 #: Values of unhonoured fields that change nothing, beside null. Compared by value and type.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -19,7 +21,6 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "prediction": (),
     "prompt_cache_options": (),
     "reasoning_effort": (),
-    "response_format": ({"type": "text"},),
     "service_tier": ("auto", "default"),
     "store": (False,),
     "tool_choice": ("none", "auto"),
@@ -65,6 +66,7 @@ def to_ask(asked: ChatRequest) -> Ask:
         frequency_penalty=asked.frequency_penalty,
         repetition_penalty=asked.repetition_penalty,
         logit_bias=asked.logit_bias,
+        guide=_guide(asked.response_format),
     )
 
 
@@ -105,6 +107,26 @@ def _check_combinations(asked: ChatRequest) -> None:
                 "'continue_final_message' needs a last message with role 'assistant'.",
                 param="continue_final_message",
             )
+
+
+def _guide(wanted: ResponseFormat | None) -> Guide | None:
+    if wanted is None or wanted.type == "text":
+        return None
+    if wanted.type == "json_object":
+        return Guide("json_schema", '{"type":"object"}')
+    if wanted.type == "grammar":
+        if not wanted.grammar:
+            raise _missing("response_format.grammar")
+        return Guide("grammar", wanted.grammar)
+    if wanted.json_schema is None:
+        raise _missing("response_format.json_schema")
+    return Guide("json_schema", json.encode(wanted.json_schema.schema or {}).decode())
+
+
+def _missing(field: str) -> RequestError:
+    return RequestError(
+        f"Missing required parameter: '{field}'.", param=field, code="missing_required_parameter"
+    )
 
 
 def _max_tokens(asked: ChatRequest) -> int | None:
@@ -175,11 +197,7 @@ def _part(part: ContentPart, place: str) -> dict[str, str]:
             param=place,
         )
     if part.text is None:
-        raise RequestError(
-            f"Missing required parameter: '{place}.text'.",
-            param=f"{place}.text",
-            code="missing_required_parameter",
-        )
+        raise _missing(f"{place}.text")
     for name in part.__struct_fields__:
         if name not in ("type", "text") and getattr(part, name) is not None:
             raise UnsupportedField(

@@ -71,6 +71,23 @@ class StreamOptions(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     include_obfuscation: Unhonoured = None
 
 
+class JsonSchema(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`strict` false is honoured as true: the answer always fits the schema."""
+
+    name: str | None = None
+    description: str | None = None
+    schema: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class ResponseFormat(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`grammar` is not OpenAI's: a grammar in GBNF, for engines that have them."""
+
+    type: Literal["text", "json_object", "json_schema", "grammar"]
+    json_schema: JsonSchema | None = None
+    grammar: str | None = None
+
+
 class ChatRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The body of `POST /v1/chat/completions`. null means the same as a field that is absent."""
 
@@ -91,6 +108,7 @@ class ChatRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: Annotated[int, Meta(ge=1, le=128)] | None = None
+    response_format: ResponseFormat | None = None
     ignore_eos: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     add_generation_prompt: bool | None = None
@@ -113,7 +131,6 @@ class ChatRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     prediction: Unhonoured = None
     prompt_cache_options: Unhonoured = None
     reasoning_effort: Unhonoured = None
-    response_format: Unhonoured = None
     store: Unhonoured = None
     tool_choice: Unhonoured = None
     tools: Unhonoured = None

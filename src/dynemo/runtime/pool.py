@@ -109,7 +109,8 @@ class Pool:
                     yield Delta(finish=finish)
                     return
                 moves += 1
-                if moves > self._migration_limit:
+                # Whoever takes a guided answer on would begin its schema anew in the middle.
+                if moves > self._migration_limit or (request.guide and progress.count):
                     raise
                 progress.lost()
                 log.warning(
@@ -169,11 +170,13 @@ class Pool:
         }
         if request.ignore_eos:
             needs.add("ignore_eos")
+        guides = set() if request.guide is None else {request.guide.kind}
         room = len(request.token_ids) + request.max_tokens
         return {
             name
             for name, remote in self._remotes.items()
             if not needs.issubset(remote.record.instance.capabilities.sampling)
+            or not guides.issubset(remote.record.instance.capabilities.guides)
             or remote.record.instance.context_length < room
         }
 
@@ -192,10 +195,15 @@ class Pool:
             context_length=max(instance.context_length for instance in instances),
             slots=sum(instance.slots for instance in instances),
             capabilities=Capabilities(
-                takes="messages" if "messages" in takes else "tokens", sampling=sampling
+                takes="messages" if "messages" in takes else "tokens",
+                sampling=sampling,
+                guides=sorted({n for i in instances for n in i.capabilities.guides}),
             ),
         )
-        kinds = {(i.context_length, tuple(i.capabilities.sampling)) for i in instances}
+        kinds = {
+            (i.context_length, tuple(i.capabilities.sampling), tuple(i.capabilities.guides))
+            for i in instances
+        }
         self._is_mixed = len(kinds) > 1
 
 

@@ -45,6 +45,7 @@ def prepare(
     sampling = _sampling(ask)
     ignore_eos = bool(ask.ignore_eos)
     _check_capabilities(sampling, ignore_eos, instance)
+    _check_guide(ask, instance)
     _check_logit_bias(sampling, card)
     prompt = build_prompt(
         card.template, card.tokenizer, _conversation(ask), limit=instance.context_length
@@ -57,6 +58,7 @@ def prepare(
         sampling=sampling,
         stop_ids=[] if ignore_eos else list(card.eos_ids),
         ignore_eos=ignore_eos,
+        guide=ask.guide,
         traceparent=traceparent,
         messages=ask.messages if instance.capabilities.takes == "messages" else [],
     )
@@ -102,6 +104,14 @@ def _check_capabilities(sampling: Sampling, ignore_eos: bool, instance: Instance
     for name in wanted:
         if name not in can:
             raise UnsupportedField(f"The engine {instance.engine} has no {name!r}.", param=name)
+
+
+def _check_guide(ask: Ask, instance: Instance) -> None:
+    if ask.guide is not None and ask.guide.kind not in instance.capabilities.guides:
+        raise UnsupportedField(
+            f"The engine {instance.engine} cannot hold its answer to a {ask.guide.kind}.",
+            param="response_format",
+        )
 
 
 def _check_logit_bias(sampling: Sampling, card: Card) -> None:
