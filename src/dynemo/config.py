@@ -155,6 +155,10 @@ OPTIONS = (
     Option(
         "advertise", "HOST[:PORT]", "the address to be dialled at (all of this host's)", NETWORK
     ),
+    Option(
+        "tls", "DIR", "a folder with tls.crt, tls.key, ca.crt: TLS among workers and ingresses",
+        NETWORK, Path,
+    ),
     Option("wait", "SECONDS", "wait for servers that are not there yet (0)", NETWORK, _seconds),
     Option("lease_ttl", "SECONDS", "how long a silent worker is believed (10)", NETWORK, _seconds),
     Option(
@@ -198,6 +202,7 @@ class Config:
     router_mode: str = "random"
     migration_limit: int = 3
     advertise: str | None = None
+    tls: Path | None = None
     wait: float = 0.0
     lease_ttl: float = 10.0
     status_port: tuple[str, int] | None = None

@@ -98,7 +98,8 @@ class Link(asyncio.Protocol):
         self.heard = monotonic()
         name = transport.get_extra_info("peername")
         if isinstance(name, tuple):
-            self.peer = f"{name[0]}:{name[1]}"
+            host = str(name[0]).removeprefix("::ffff:")  # IPv4 on a socket for both
+            self.peer = f"[{host}]:{name[1]}" if ":" in host else f"{host}:{name[1]}"
         if self.on_connected is not None:
             self.on_connected()
 

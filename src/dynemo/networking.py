@@ -10,11 +10,13 @@ from pathlib import Path
 from dynemo.config import Config
 from dynemo.errors import UsageError
 from dynemo.ingress import Planes
+from dynemo.runtime.addresses import ANY
 from dynemo.runtime.discovery.discovery import Discovery
 from dynemo.runtime.requests.base import Intake, RequestPlane
 from dynemo.runtime.requests.nats import NatsRequests, NatsSettings
 from dynemo.runtime.responses.answering import Answering
 from dynemo.runtime.responses.listen import Responses, listen
+from dynemo.runtime.tls import client_context, connecting_context, files_of, server_context
 
 
 def open_discovery(config: Config) -> AbstractAsyncContextManager[Discovery]:
@@ -26,13 +28,14 @@ def open_discovery(config: Config) -> AbstractAsyncContextManager[Discovery]:
     from dynemo.runtime.discovery.etcd import open_etcd
     from dynemo.runtime.discovery.etcd_connection import EtcdSettings, split_endpoints
 
+    ca, cert, key = _files(config, "ETCD", is_tls="https://" in config.etcd)
     settings = EtcdSettings(
         endpoints=split_endpoints(config.etcd),
         user=os.environ.get("ETCD_AUTH_USERNAME", ""),
         password=os.environ.get("ETCD_AUTH_PASSWORD", ""),
-        ca=_path("ETCD_AUTH_CA"),
-        cert=_path("ETCD_AUTH_CLIENT_CERT"),
-        key=_path("ETCD_AUTH_CLIENT_KEY"),
+        ca=ca,
+        cert=cert,
+        key=key,
     )
     return open_etcd(settings, lease_ttl=config.lease_ttl, wait=config.wait)
 
@@ -40,9 +43,13 @@ def open_discovery(config: Config) -> AbstractAsyncContextManager[Discovery]:
 @asynccontextmanager
 async def ingress_planes(config: Config) -> AsyncIterator[Planes]:
     """All that an ingress stands on. Raises UsageError."""
+    # Where it dials itself, nobody dials it.
+    is_dialled = _plane(config) != "tcp"
+    where = _host(config) if is_dialled else "127.0.0.1"
+    tls = _server_tls(config) if is_dialled else None
     async with (
         open_discovery(config) as discovery,
-        listen(_host(config), advertise=config.advertise) as responses,
+        listen(where, advertise=config.advertise if is_dialled else None, tls=tls) as responses,
         _requests(config, responses) as requests,
     ):
         yield Planes(discovery, requests, responses)
@@ -54,7 +61,8 @@ async def open_intake(config: Config, answers: Answering) -> AsyncIterator[Intak
     if _plane(config) == "tcp":
         from dynemo.runtime.requests.tcp import tcp_intake
 
-        async with tcp_intake(answers, _host(config), advertise=config.advertise) as intake:
+        where, tls = _host(config), _server_tls(config)
+        async with tcp_intake(answers, where, advertise=config.advertise, tls=tls) as intake:
             yield intake
         return
     async with open_nats(config) as requests:
@@ -66,7 +74,7 @@ async def _requests(config: Config, responses: Responses) -> AsyncIterator[Reque
     if _plane(config) == "tcp":
         from dynemo.runtime.requests.tcp import TcpRequests
 
-        yield TcpRequests(responses)
+        yield TcpRequests(responses, dialling_tls(config))
         return
     async with open_nats(config) as requests:
         yield requests
@@ -86,18 +94,42 @@ def _plane(config: Config) -> str:
 
 def _host(config: Config) -> str:
     """A folder is on one host, and so is who reads it."""
-    return "127.0.0.1" if config.discovery.startswith("file") else "0.0.0.0"
+    return "127.0.0.1" if config.discovery.startswith("file") else ANY
+
+
+def dialling_tls(config: Config) -> ssl.SSLContext | None:
+    """For what a worker or an ingress dials of the other. Raises UsageError."""
+    return client_context(config.tls.expanduser()) if config.tls is not None else None
+
+
+def _server_tls(config: Config) -> ssl.SSLContext | None:
+    return server_context(config.tls.expanduser()) if config.tls is not None else None
+
+
+def _files(
+    config: Config, server: str, *, is_tls: bool
+) -> tuple[Path | None, Path | None, Path | None]:
+    """The authority's certificate, ours and its key, for `ETCD` or `NATS`: those of its variables,
+    or, where its address says TLS and no variable anything else, those of --tls."""
+    names = ("CA", "CLIENT_CERT", "CLIENT_KEY")
+    ca, cert, key = (_path(f"{server}_AUTH_{name}") for name in names)
+    if (cert is None) != (key is None):
+        raise UsageError(f"{server}_AUTH_CLIENT_CERT and {server}_AUTH_CLIENT_KEY go together.")
+    if is_tls and config.tls is not None and ca is None and cert is None:
+        return files_of(config.tls.expanduser())
+    return ca, cert, key
 
 
 def _nats(config: Config) -> NatsSettings:
-    ca = _path("NATS_AUTH_CA")
+    is_tls = "tls://" in config.nats
+    ca, cert, key = _files(config, "NATS", is_tls=is_tls)
     return NatsSettings(
         servers=tuple(part.strip() for part in config.nats.split(",") if part.strip()),
         credentials=os.environ.get("NATS_AUTH_CREDENTIALS_FILE"),
         user=os.environ.get("NATS_AUTH_USERNAME"),
         password=os.environ.get("NATS_AUTH_PASSWORD"),
         token=os.environ.get("NATS_AUTH_TOKEN"),
-        tls=ssl.create_default_context(cafile=ca) if ca else None,
+        tls=connecting_context(ca, cert, key) if is_tls or ca or cert else None,
         wait=config.wait,
     )
 

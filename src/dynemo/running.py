@@ -118,7 +118,7 @@ async def _work(run: Run, local: LocalInstance, ready: Ready) -> int:
     """A worker, until a signal."""
     from dynemo.accounts import Accounts
     from dynemo.metrics import WorkerMetrics
-    from dynemo.networking import open_discovery, open_intake
+    from dynemo.networking import dialling_tls, open_discovery, open_intake
     from dynemo.worker import Pool, serve_worker
 
     address = parse_name(run.place.value)
@@ -131,12 +131,13 @@ async def _work(run: Run, local: LocalInstance, ready: Ready) -> int:
         if greeting and local.instance is not None:
             print(_greeting(run.card.name, local.instance, greeting.pop()), file=sys.stderr)
 
+    tls = dialling_tls(run.config)
     metrics = WorkerMetrics(run.card.name, lambda: local.restarts)
     async with _status(run, local, metrics, stop), open_discovery(run.config) as discovery:
         await serve_worker(
             Accounts(local, metrics),
             run.card,
-            Pool(run.spec.instance, address, discovery, partial(open_intake, run.config)),
+            Pool(run.spec.instance, address, discovery, partial(open_intake, run.config), tls),
             grace=run.config.grace,
             has_loaded=lambda: _first(ready, stop),
             stop=stop,

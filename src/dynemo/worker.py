@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -82,6 +83,7 @@ class Pool:
     address: Address
     discovery: Discovery
     open_intake: OpenIntake
+    tls: ssl.SSLContext | None = None  #: for the ingresses that it dials
 
 
 async def serve_worker(
@@ -102,7 +104,9 @@ async def serve_worker(
     """
     local, discovery = accounts.local, pool.discovery
     async with (
-        answering(pool.worker_id, accounts, load_at_end=lambda: local.load) as answers,
+        answering(
+            pool.worker_id, accounts, load_at_end=lambda: local.load, tls=pool.tls
+        ) as answers,
         pool.open_intake(answers) as intake,
         registered(discovery, pool.address, card, intake) as record,
     ):

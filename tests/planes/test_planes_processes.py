@@ -1,10 +1,7 @@
 """Peers in processes of their own: stopped, and killed. And connections under TLS."""
 
 import asyncio
-import shutil
 import signal
-import ssl
-import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -20,7 +17,6 @@ from dynemo.answers import EngineSource
 from dynemo.errors import EngineLost, InstanceGone
 from dynemo.messages import Record
 from dynemo.runtime.remote import RemoteInstance
-from dynemo.runtime.requests.memory import MemoryRequests
 from dynemo.runtime.requests.tcp import TcpRequests, tcp_intake
 from dynemo.runtime.responses.answering import answering
 from dynemo.runtime.responses.listen import listen
@@ -89,48 +85,5 @@ def test_an_ingress_that_is_stopped_or_killed(end: str) -> None:
                 assert engine.running == 1
                 process.send_signal(signal.SIGSTOP if end == "stopped" else signal.SIGKILL)
                 await until(lambda: engine.running == 0)
-
-    asyncio.run(body())
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("openssl is not installed")
-    folder = tmp_path_factory.mktemp("tls")
-    command = [
-        openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
-        "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1",
-        "-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem"),
-    ]  # fmt: skip
-    subprocess.run(command, check=True, capture_output=True)
-    return folder
-
-
-@pytest.mark.parametrize("plane", ["tcp", "memory"])
-def test_connections_run_under_tls(certificate: Path, plane: str) -> None:
-    """Requests in memory: the worker dials. Requests over TCP: the ingress does."""
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
-    client = ssl.create_default_context(cafile=str(certificate / "cert.pem"))
-
-    async def body() -> None:
-        memory = MemoryRequests()
-        async with (
-            listen("127.0.0.1", tls=server) as responses,
-            answering("w" * 32, EngineSource(FakeEngine()), tls=client) as answers,
-            tcp_intake(answers, tls=server) as tcp,
-        ):
-            intake = tcp if plane == "tcp" else memory
-            requests = TcpRequests(responses, client) if plane == "tcp" else memory
-            record = make_record("w" * 32, tcp)
-            async with intake.serve(record, answers.accept):
-                remote = RemoteInstance(record, requests, responses)
-                assert await collect(remote.generate(make_request(1, 50))) == list(range(1, 51))
-                if plane == "tcp":
-                    plain = RemoteInstance(record, TcpRequests(responses), responses)
-                    with pytest.raises(InstanceGone):
-                        await anext(plain.generate(make_request()))
 
     asyncio.run(body())

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dynemo.config import Config
 from dynemo.errors import DynemoError, PlaneAway, UsageError
 from dynemo.messages import Load, Record
-from dynemo.networking import open_nats
+from dynemo.networking import dialling_tls, open_nats
 from dynemo.runtime.addresses import Dialable
 from dynemo.runtime.heartbeat import Beat
 from dynemo.runtime.requests.base import RequestPlane
@@ -26,7 +26,7 @@ class Loads:
         self.troubles: list[str] = []  #: why instances that are asked over NATS were not
         self._config = config
         self._stack = stack
-        self._tcp = TcpRequests(responses)
+        self._tcp = TcpRequests(responses, dialling_tls(config))
         self._nats: RequestPlane | None = None
 
     async def ask(self, records: Iterable[Record]) -> dict[str, Load]:

@@ -4,6 +4,8 @@ An interface's address goes first and the loopback address last, which is said a
 a host id: a peer dials it only when its own host id is the same. The id is one of a *network
 namespace* where the system tells it (two containers of one image have one machine-id, and loopback
 does not lead from one to the other).
+
+The address of a socket under TLS starts with `tls://`, so that both sides know before they dial.
 """
 
 import asyncio
@@ -12,21 +14,22 @@ import hashlib
 import os
 import socket
 import ssl
-import struct
-import sys
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from dynemo.errors import UsageError
 from dynemo.link import Link
+from dynemo.runtime.interfaces import interface_addresses
+from dynemo.runtime.tls import explain
 
+ANY = ""  #: listens at every address of this machine, IPv4 and IPv6
+TLS = "tls://"
 _LOOPBACK = "127.0.0.1"
-_ANY = ("0.0.0.0", "::", "")
-_GET_ADDRESS = {"linux": 0x8915, "darwin": 0xC0206921}  # SIOCGIFADDR
+_HANDSHAKE_SECONDS = 3.0
 _STAGGER = 0.25  # seconds before the next address is tried beside the one under way
 _CLOSE_SECONDS = 1.0
 MAX_ADDRESSES = 16
@@ -60,49 +63,34 @@ class Dialable:
         return [*self.addresses[:MAX_ADDRESSES], *same]
 
 
-def dialable(host: str, port: int, advertise: str | None) -> Dialable:
+def dialable(host: str, port: int, advertise: str | None, *, is_tls: bool = False) -> Dialable:
     """Of a socket that listens at `host` and `port`. Raises UsageError for a bad `advertise`."""
+
+    def address(name: str, port: int) -> str:
+        return (TLS if is_tls else "") + join_address(name, port)
+
     if advertise is not None:
-        name, told_port = split_address(advertise, port)
-        return Dialable([join_address(name, told_port)], "")
-    if host in _ANY:
-        addresses = [join_address(address, port) for address in interface_addresses()]
-        return Dialable(addresses[:MAX_ADDRESSES], join_address(_LOOPBACK, port))
+        return Dialable([address(*split_address(advertise, port))], "")
+    if host == ANY:
+        addresses = [address(own, port) for own in interface_addresses()]
+        return Dialable(addresses[:MAX_ADDRESSES], address(_LOOPBACK, port))
     if host == "localhost" or host.startswith("127.") or host == "::1":
-        return Dialable([], join_address(host, port))
-    return Dialable([join_address(host, port)], "")
+        return Dialable([], address(host, port))
+    return Dialable([address(host, port)], "")
 
 
-def interface_addresses() -> list[str]:
-    """This machine's IPv4 addresses but loopback; the one of the default route first."""
-    found: list[str] = []
-    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(("192.0.2.1", 9))  # sends nothing: asks the routing table only
-        found.append(probe.getsockname()[0])
-    if sys.platform in _GET_ADDRESS:
-        found += _by_interface(_GET_ADDRESS[sys.platform])
-    unique = list(dict.fromkeys(found))
-    return [address for address in unique if not address.startswith(("127.", "0."))]
-
-
-def _by_interface(request: int) -> list[str]:
-    from fcntl import ioctl
-
-    found: list[str] = []
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        for _, name in socket.if_nameindex():
-            with contextlib.suppress(OSError):  # an interface without an address
-                reply = ioctl(probe, request, struct.pack("256s", name[:15].encode()))
-                found.append(socket.inet_ntoa(reply[20:24]))
-    return found
+def port_of(advertise: str | None) -> int:
+    """To listen at, for what is advertised: its own where it names one. Raises UsageError."""
+    return split_address(advertise, 0)[1] if advertise is not None else 0
 
 
 def split_address(text: str, default_port: int | None = None) -> tuple[str, int]:
     """HOST:PORT, [V6]:PORT, or HOST where there is a default port. Raises UsageError."""
     host, colon, port = text.rpartition(":")
-    if default_port is not None and (not colon or text.endswith("]")):
+    is_bare = not colon or text.endswith("]") or (":" in host and not host.endswith("]"))
+    if default_port is not None and is_bare and text.strip("[]"):
         return text.strip("[]"), default_port
-    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+    if is_bare or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
         raise UsageError(f"{text!r} is no address: give HOST:PORT.")
     return host.strip("[]"), int(port)
 
@@ -117,18 +105,51 @@ async def serve_links(
     """Listens for framed connections. Raises UsageError that names the address."""
     loop = asyncio.get_running_loop()
     try:
-        return await loop.create_server(make, host, port, ssl=tls, backlog=1024)
+        return await loop.create_server(
+            make, sock=_listener(host, port), backlog=1024, **_under(tls)
+        )
     except OSError as error:
         raise UsageError(
             f"Cannot listen at {join_address(host, port)}: {error.strerror or error}."
         ) from error
 
 
+def _listener(host: str, port: int) -> socket.socket:
+    """One socket, whatever it listens at: two would have two ports."""
+    if host == ANY and socket.has_dualstack_ipv6():
+        return socket.create_server((host, port), family=socket.AF_INET6, dualstack_ipv6=True)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family)
+
+
+def _under(tls: ssl.SSLContext | None) -> dict[str, Any]:
+    """An event loop's words for it. Both are allowed for connections under TLS alone."""
+    if tls is None:
+        return {}
+    times = {"ssl_handshake_timeout": _HANDSHAKE_SECONDS, "ssl_shutdown_timeout": _CLOSE_SECONDS}
+    return {"ssl": tls, **times}
+
+
 async def dial_link(link: Link, address: str, tls: ssl.SSLContext | None) -> None:
-    """Connects a link. Raises OSError (ssl.SSLError is one)."""
-    host, port = split_address(address)
+    """Connects a link. Raises OSError, which says in words what two sides differ in about TLS."""
+    if address.startswith(TLS) and tls is None:
+        raise ConnectionError("it is under TLS, and this side has no --tls")
+    if tls is not None and not address.startswith(TLS):
+        raise ConnectionError("it is not under TLS, and this side is, with --tls")
+    host, port = split_address(address.removeprefix(TLS))
     loop = asyncio.get_running_loop()
-    await loop.create_connection(lambda: link, host, port, ssl=tls)
+    try:
+        await loop.create_connection(lambda: link, host, port, **_under(tls))
+    except ssl.SSLError as error:
+        raise ConnectionError(explain(error)) from error
+
+
+def turned_away(address: str) -> ConnectionError:
+    """For a connection that its peer closed before it said HELLO. An event loop does not send on
+    what OpenSSL would tell the other side."""
+    is_tls = address.startswith(TLS)
+    why = ", perhaps for this side's certificate: its log says why" if is_tls else ""
+    return ConnectionError(f"it closed the connection{why}")
 
 
 async def close_links(links: Sequence[Link]) -> None:
@@ -155,7 +176,7 @@ async def first_of(
     """
     waiting = list(addresses)
     running: dict[asyncio.Future[T], str] = {}
-    reasons: list[str] = []
+    reasons: dict[str, list[str]] = {}
     try:
         while waiting or running:
             if waiting:
@@ -168,8 +189,9 @@ async def first_of(
                 error = task.exception()
                 if error is None:
                     return address, task.result()
-                reasons.append(f"{address}: {str(error) or type(error).__name__}")
-        raise ConnectionError("; ".join(reasons) or "no address was given")
+                reasons.setdefault(str(error) or type(error).__name__, []).append(address)
+        said = [f"{', '.join(those)}: {reason}" for reason, those in reasons.items()]
+        raise ConnectionError("; ".join(said) or "no address was given")
     finally:
         await _give_up(list(running), discard)
 

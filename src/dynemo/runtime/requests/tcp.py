@@ -8,6 +8,7 @@ with the envelope; the worker accepts with its own OPEN, or refuses with ERROR. 
 
 import asyncio
 import hmac
+import logging
 import secrets
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -21,7 +22,15 @@ from dynemo.answers import failure
 from dynemo.errors import InstanceGone, InstanceSilent, Unavailable, WireError
 from dynemo.link import PROTOCOL
 from dynemo.messages import Envelope, Greeting, Load, Record
-from dynemo.runtime.addresses import Dialable, dial_link, dialable, first_of, serve_links
+from dynemo.runtime.addresses import (
+    Dialable,
+    dial_link,
+    dialable,
+    first_of,
+    port_of,
+    serve_links,
+    turned_away,
+)
 from dynemo.runtime.requests.base import ASK_SECONDS, Handler
 from dynemo.runtime.responses.answering import Answering
 from dynemo.runtime.responses.incoming import MAX_UNGREETED, Incoming, decode_greeting
@@ -30,6 +39,8 @@ from dynemo.runtime.responses.outgoing import Outgoing
 from dynemo.runtime.strangers import Strangers
 from dynemo.runtime.streams import raised
 from dynemo.wire.frames import MAX_BODY, Frame, Kind
+
+log = logging.getLogger("dynemo.requests")
 
 _encode = msgpack.Encoder().encode
 _ROOM = 4096  # for what an envelope holds besides the request
@@ -113,6 +124,7 @@ class TcpRequests:
         self._tls = tls
         self._calls: dict[str, Calling] = {}
         self._locks: dict[str, asyncio.Lock] = {}
+        self._unreached: set[str] = set()  # that was said once in the log
 
     async def ask(self, record: Record, envelope: Envelope, timeout: float = ASK_SECONDS) -> None:
         name = record.instance.id[:8]
@@ -156,12 +168,20 @@ class TcpRequests:
         if len(self._locks) > _MANY:
             self._calls = {name: call for name, call in self._calls.items() if call.link.is_open}
             self._locks = {name: lock for name, lock in self._locks.items() if lock.locked()}
+            self._unreached.clear()
 
     async def _dial(self, record: Record) -> Calling:
         reach = Dialable(record.addresses, record.loopback)
         dial = partial(self._dial_one, record)
         addresses = reach.reached_from(record.host)
-        _, calling = await first_of(addresses, dial, lambda found: found.link.abort())
+        try:
+            _, calling = await first_of(addresses, dial, lambda found: found.link.abort())
+        except ConnectionError as error:
+            if record.instance.id not in self._unreached:
+                self._unreached.add(record.instance.id)
+                log.warning("cannot reach worker %s: %s", record.instance.id[:8], error)
+            raise
+        self._unreached.discard(record.instance.id)
         return calling
 
     async def _dial_one(self, record: Record, address: str) -> Calling:
@@ -170,7 +190,7 @@ class TcpRequests:
             await dial_link(calling.link, address, self._tls)
             calling.call(record, self._responses.key)
             if not await calling.confirmed:
-                raise ConnectionError("it closed the connection")
+                raise turned_away(address)
         except BaseException:
             calling.link.abort()
             raise
@@ -260,15 +280,16 @@ class TcpIntake:
 async def tcp_intake(
     answering: Answering,
     host: str = "127.0.0.1",
-    port: int = 0,
     *,
     advertise: str | None = None,
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[TcpIntake]:
     """Listens for ingresses. Raises UsageError. To be left before `answering` is."""
     intake = TcpIntake()
+    port = port_of(advertise)
     server = await serve_links(lambda: Called(intake, answering).link, host, port, tls)
-    intake.reach = dialable(host, server.sockets[0].getsockname()[1], advertise)
+    port = server.sockets[0].getsockname()[1]
+    intake.reach = dialable(host, port, advertise, is_tls=tls is not None)
     try:
         yield intake
     finally:

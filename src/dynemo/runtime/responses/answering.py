@@ -18,7 +18,7 @@ from dynemo.answers import Answers, Source
 from dynemo.errors import Unavailable, WireError
 from dynemo.link import Link
 from dynemo.messages import Envelope, Load
-from dynemo.runtime.addresses import Dialable, close_links, dial_link, first_of
+from dynemo.runtime.addresses import Dialable, close_links, dial_link, first_of, turned_away
 from dynemo.runtime.heartbeat import Beat
 from dynemo.runtime.responses.outgoing import Outgoing
 from dynemo.wire.frames import Kind
@@ -156,7 +156,7 @@ class Answering:
             log.warning("cannot reach the ingress: %s", reasons)
             return Unavailable(
                 f"Worker {self.instance_id[:8]} cannot reach this ingress ({reasons}); "
-                "tell it where with --advertise."
+                "--advertise says where it is dialled, and --tls how."
             )
         self._worked[key] = address
         if len(self._worked) > _MAX_REMEMBERED:
@@ -170,7 +170,7 @@ class Answering:
             await self._dial_link(outgoing.link, address)
             outgoing.greet(self.instance_id, key)
             if not await outgoing.confirmed:
-                raise ConnectionError("it closed the connection")
+                raise turned_away(address)
         except BaseException:
             outgoing.link.abort()
             raise

@@ -15,7 +15,15 @@ from itertools import count
 
 from dynemo.errors import EngineLost
 from dynemo.messages import Envelope, Load
-from dynemo.runtime.addresses import Dialable, close_links, dialable, host_id, serve_links
+from dynemo.runtime.addresses import (
+    ANY,
+    Dialable,
+    close_links,
+    dialable,
+    host_id,
+    port_of,
+    serve_links,
+)
 from dynemo.runtime.heartbeat import Beat
 from dynemo.runtime.responses.incoming import Incoming
 from dynemo.runtime.strangers import Strangers
@@ -177,8 +185,7 @@ class Responses:
 
 @asynccontextmanager
 async def listen(
-    host: str = "0.0.0.0",
-    port: int = 0,
+    host: str = ANY,
     *,
     advertise: str | None = None,
     tls: ssl.SSLContext | None = None,
@@ -187,11 +194,14 @@ async def listen(
     """Listens for workers. Leaving closes every connection; streams still open are lost.
 
     `advertise` (HOST or HOST:PORT) is what workers are told to dial, instead of every address of
-    this machine. Raises UsageError for a bad one, and where the address cannot be listened at.
+    this machine; its port is listened at. Raises UsageError for a bad one, and where the address
+    cannot be listened at.
     """
     responses = Responses(Dialable([], ""), beat or Beat())
+    port = port_of(advertise)
     server = await serve_links(lambda: responses.accept().link, host, port, tls)
-    responses.reach = dialable(host, server.sockets[0].getsockname()[1], advertise)
+    port = server.sockets[0].getsockname()[1]
+    responses.reach = dialable(host, port, advertise, is_tls=tls is not None)
     try:
         yield responses
     finally:

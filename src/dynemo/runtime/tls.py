@@ -1,0 +1,99 @@
+"""TLS between workers and ingresses, from a folder of PEM files that are named as Kubernetes does.
+
+    tls.crt, tls.key   this process's certificate and its key; needed where it listens
+    ca.crt             who has signed the certificates of its peers. With it both sides are checked
+                       (mutual TLS). Without it the side that dials asks the system's authorities,
+                       and the side that listens asks nobody.
+
+The side that dials also checks that the certificate is for the address it has dialled.
+"""
+
+import logging
+import ssl
+from pathlib import Path
+
+from dynemo.errors import UsageError
+
+log = logging.getLogger("dynemo.tls")
+
+_NAMES = CA, CERT, KEY = "ca.crt", "tls.crt", "tls.key"
+
+
+def server_context(folder: Path) -> ssl.SSLContext:
+    """For a socket that listens. Raises UsageError."""
+    ca, cert, key = files_of(folder)
+    if cert is None:
+        raise UsageError(f"--tls names {folder}, and who listens needs {CERT} and {KEY} there.")
+    context = _context(ssl.Purpose.CLIENT_AUTH, ca, cert, key)
+    context.sslobject_class = _Listening
+    return context
+
+
+def client_context(folder: Path) -> ssl.SSLContext:
+    """For connections that are dialled. Raises UsageError."""
+    return connecting_context(*files_of(folder))
+
+
+def connecting_context(ca: Path | None, cert: Path | None, key: Path | None) -> ssl.SSLContext:
+    """For connections to a server. None: the system's authorities; no certificate of our own.
+    Raises UsageError."""
+    return _context(ssl.Purpose.SERVER_AUTH, ca, cert, key)
+
+
+def files_of(folder: Path) -> tuple[Path | None, Path | None, Path | None]:
+    """The authority's certificate, our own and its key; None for what is not there. Raises
+    UsageError."""
+    ca, cert, key = (path if path.is_file() else None for path in map(folder.joinpath, _NAMES))
+    if (cert is None) != (key is None):
+        raise UsageError(f"--tls names {folder}, which has only one of {CERT} and {KEY}.")
+    if ca is None and cert is None:
+        raise UsageError(f"--tls names {folder}, which has neither {CA} nor {CERT} and {KEY}.")
+    return ca, cert, key
+
+
+def _context(
+    purpose: ssl.Purpose, ca: Path | None, cert: Path | None, key: Path | None
+) -> ssl.SSLContext:
+    at = ca
+    try:
+        context = ssl.create_default_context(purpose, cafile=ca)
+        if ca is not None:
+            context.verify_mode = ssl.CERT_REQUIRED
+        if cert is not None:
+            at = cert
+            context.load_cert_chain(cert, key, password=_no_password)
+    except (OSError, ValueError) as error:  # an SSLError is an OSError
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+        raise UsageError(f"{at} cannot be used for TLS: {_said(reason)}.") from None
+    return context
+
+
+class _Listening(ssl.SSLObject):
+    """Says whom it turns away, which event loops keep to themselves."""
+
+    def do_handshake(self) -> None:
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError as error:
+            log.warning("a peer was turned away: %s", explain(error))
+            raise
+
+
+def _no_password() -> str:
+    """Else OpenSSL would ask on the terminal."""
+    raise ValueError("its key has a password, and nobody could be asked for it")
+
+
+def explain(error: ssl.SSLError) -> str:
+    """What went wrong between two peers, in words."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate does not hold: {error.verify_message.rstrip('.')}"
+    return f"TLS fails: {_said(error.reason or error)}"
+
+
+def _said(reason: object) -> str:
+    """OpenSSL's words: KEY_VALUES_MISMATCH."""
+    text = str(reason)
+    return text.replace("_", " ").lower() if text.isupper() else text

@@ -1,0 +1,214 @@
+"""TLS between workers and ingresses: who trusts whom, and what is said where they do not."""
+
+import asyncio
+import logging
+import shutil
+import ssl
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+from authority import Authority
+from world import FakeEngine, Ingress, Worker, collect, make_record, make_request
+
+from dynemo.answers import EngineSource
+from dynemo.errors import InstanceGone, Unavailable, UsageError
+from dynemo.runtime.requests.memory import MemoryRequests
+from dynemo.runtime.requests.tcp import TcpRequests, tcp_intake
+from dynemo.runtime.responses.answering import answering
+from dynemo.runtime.responses.listen import listen
+from dynemo.runtime.tls import client_context, server_context
+
+Folders = dict[str, Path]
+Log = pytest.LogCaptureFixture
+Run = Callable[[Coroutine[Any, Any, Any]], Any]
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("tls") / "authority")
+
+
+@pytest.fixture(scope="module")
+def ours(authority: Authority) -> Path:
+    return authority.issue("ours")
+
+
+@dataclass
+class Pair:
+    """`dials` and `listens` are the folders of `--tls`, or None. `memory`: the worker dials, as
+    with NATS. `tcp`: the ingress does."""
+
+    plane: str
+    listens: Path | None
+    dials: Path | None
+    advertise: str | None = None
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[tuple[Ingress, Worker]]:
+        server = server_context(self.listens) if self.listens else None
+        client = client_context(self.dials) if self.dials else None
+        memory, engine, is_tcp = MemoryRequests(), FakeEngine(), self.plane == "tcp"
+        async with (
+            listen(
+                "127.0.0.1",
+                advertise=None if is_tcp else self.advertise,
+                tls=None if is_tcp else server,
+            ) as responses,
+            answering("w" * 32, EngineSource(engine), tls=client) as answers,
+            tcp_intake(answers, advertise=self.advertise if is_tcp else None, tls=server) as tcp,
+        ):
+            requests = TcpRequests(responses, client) if is_tcp else memory
+            record = make_record("w" * 32, tcp)
+            async with (tcp if is_tcp else memory).serve(record, answers.accept):
+                yield Ingress(responses, requests), Worker(record, answers, engine)
+
+    async def answer(self) -> None:
+        async with self.running() as (ingress, worker):
+            answer = await collect(ingress.remote(worker.record).generate(make_request(1, 50)))
+            assert answer == list(range(1, 51))
+
+    async def refuse(self) -> str:
+        async with self.running() as (ingress, worker), asyncio.timeout(10):
+            kind = InstanceGone if self.plane == "tcp" else Unavailable
+            with pytest.raises(kind) as caught:
+                await anext(ingress.remote(worker.record).generate(make_request()))
+            return str(caught.value)
+
+
+@pytest.fixture(params=["memory", "tcp"])
+def plane(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_both_sides_are_checked(run: Run, plane: str, authority: Authority) -> None:
+    one, other = (
+        authority.issue(f"one-{plane}-{run.__module__}"),
+        authority.issue(f"other-{plane}-{run.__module__}"),
+    )
+    run(Pair(plane, one, other).answer())
+
+
+def test_one_side_alone_is_checked_where_only_one_has_a_certificate(
+    plane: str, ours: Path, tmp_path: Path
+) -> None:
+    server, client = tmp_path / "server", tmp_path / "client"
+    for folder, names in ((server, ("tls.crt", "tls.key")), (client, ("ca.crt",))):
+        folder.mkdir()
+        for name in names:
+            shutil.copy(ours / name, folder)
+    asyncio.run(Pair(plane, server, client).answer())
+    with pytest.raises(UsageError, match=r"who listens needs tls\.crt and tls.key"):
+        server_context(client)
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+@pytest.mark.parametrize(
+    ("listens", "dials", "said"),
+    [
+        ("ours", "", "is under TLS, and this side has no --tls"),
+        ("", "ours", "is not under TLS, and this side is, with --tls"),
+        ("ours", "other", "its certificate does not hold: "),
+        ("expired", "ours", "its certificate does not hold: certificate has expired"),
+        ("elsewhere", "ours", "not valid for '127.0.0.1'"),
+    ],
+)
+def test_who_dials_says_what_does_not_fit(
+    run: Run, plane: str, listens: str, dials: str, said: str, folders: Folders, caplog: Log
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        refusal = run(Pair(plane, folders.get(listens), folders.get(dials)).refuse())
+    assert said in refusal
+    (warning,) = _warnings(caplog)
+    assert said in warning
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+@pytest.mark.parametrize(
+    ("dials", "said"),
+    [
+        ("half", "its certificate does not hold: "),
+        ("bare", "peer did not return a certificate"),
+        ("expired", "its certificate does not hold: certificate has expired"),
+    ],
+)
+def test_who_listens_says_whom_it_turns_away(
+    run: Run, plane: str, dials: str, said: str, folders: Folders, caplog: Log
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        refusal = run(Pair(plane, folders["ours"], folders[dials]).refuse())
+    assert "perhaps for this side's certificate: its log says why" in refusal
+    here, there = _warnings(caplog)
+    assert here.startswith("a peer was turned away: ")
+    assert said in here
+    assert "its log says why" in there
+
+
+def _warnings(caplog: Log) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name.startswith("dynemo")]
+
+
+@pytest.fixture(scope="module")
+def folders(authority: Authority, ours: Path, tmp_path_factory: pytest.TempPathFactory) -> Folders:
+    """`other`: of another authority; `half`: signed by it, and trusts ours; `bare`: has no
+    certificate; `expired` ran out; `elsewhere` is of another host."""
+    stranger = Authority(tmp_path_factory.mktemp("stranger") / "authority")
+    other, half = stranger.issue("other"), stranger.issue("half")
+    shutil.copy(ours / "ca.crt", half)
+    bare = tmp_path_factory.mktemp("bare")
+    shutil.copy(ours / "ca.crt", bare)
+    return {
+        "ours": ours,
+        "other": other,
+        "half": half,
+        "bare": bare,
+        "expired": authority.issue("expired", days=0),
+        "elsewhere": authority.issue("elsewhere", "DNS:node7.example"),
+    }
+
+
+def test_a_name_of_the_certificate_may_be_advertised(plane: str, authority: Authority) -> None:
+    named = authority.issue(f"named-{plane}", "DNS:localhost")
+    asyncio.run(Pair(plane, named, named, advertise="localhost").answer())
+
+
+def test_a_plain_stranger_disturbs_nobody(ours: Path) -> None:
+    async def body() -> None:
+        async with Pair("memory", ours, ours).running() as (ingress, worker):
+            address = ingress.responses.reach.loopback
+            host, port = address.removeprefix("tls://").rsplit(":", 1)
+            reader, writer = await asyncio.open_connection(host, int(port))
+            try:
+                writer.write(b"GET / HTTP/1.1\r\n\r\n")
+                async with asyncio.timeout(10):
+                    await reader.read()
+            finally:
+                writer.transport.abort()
+            answer = await collect(ingress.remote(worker.record).generate(make_request(1, 3)))
+            assert answer == [1, 2, 3]
+
+    asyncio.run(body())
+
+
+def test_folders_that_cannot_be_used(ours: Path, folders: Folders, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"neither ca\.crt nor tls.crt"):
+        client_context(tmp_path)
+    shutil.copy(ours / "tls.crt", tmp_path)
+    with pytest.raises(UsageError, match=r"only one of tls\.crt and tls.key"):
+        client_context(tmp_path)
+    shutil.copy(folders["other"] / "tls.key", tmp_path)
+    with pytest.raises(UsageError, match=r"tls.crt cannot be used for TLS: key values mismatch"):
+        server_context(tmp_path)
+    (tmp_path / "ca.crt").write_text("nothing")
+    with pytest.raises(UsageError, match=r"ca.crt cannot be used for TLS: no certificate"):
+        server_context(tmp_path)
+
+
+def test_versions_from_before_1_2_are_not_spoken(ours: Path) -> None:
+    assert server_context(ours).minimum_version >= ssl.TLSVersion.TLSv1_2
+    assert client_context(ours).minimum_version >= ssl.TLSVersion.TLSv1_2
