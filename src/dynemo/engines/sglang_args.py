@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from dynemo.engines.meeting import meeting_place
+from dynemo.engines.ranks import ranks_here, shared_cores
 from dynemo.errors import UsageError
-from dynemo.messages import EngineSpec, Parallel
+from dynemo.messages import EngineSpec
 
 #: SGLang keeps so many tokens of its context for itself.
 _MARGIN = 6
@@ -53,40 +54,22 @@ def prepare(spec: EngineSpec) -> bool:
     is_cpu = os.environ.get("SGLANG_USE_CPU_ENGINE") == "1"
     cores = sorted(os.sched_getaffinity(0)) if is_cpu else []
     devices = len(cores) if is_cpu else torch.accelerator.device_count()
-    here = _ranks_here(spec.parallel, devices, "CPU core" if is_cpu else "GPU")
+    here = ranks_here(spec.parallel, devices, "CPU core" if is_cpu else "GPU")
     if is_cpu and spec.parallel.tensor > 1:
-        os.environ.setdefault("SGLANG_CPU_OMP_THREADS_BIND", _shared(cores, here))
+        os.environ.setdefault("SGLANG_CPU_OMP_THREADS_BIND", shared_cores(cores, here))
     # A context is what the user said and the margin, which no sequence gets into.
     os.environ.setdefault("SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN", "1")
     return is_cpu
 
 
-def _ranks_here(parallel: Parallel, devices: int, what: str) -> int:
-    """How many ranks of tensor parallelism this node has. Raises UsageError."""
-    if parallel.tensor > 1 and parallel.tensor % parallel.nodes:
-        raise UsageError(
-            f"--tensor-parallel-size {parallel.tensor} cannot be shared by --num-nodes "
-            f"{parallel.nodes}; give a multiple of it."
-        )
-    here = max(1, parallel.tensor // parallel.nodes)
-    if here > devices:
-        raise UsageError(
-            f"--tensor-parallel-size {parallel.tensor} needs {here} {what}s on this machine, "
-            f"and it has {devices}."
-        )
-    return here
-
-
-def _shared(cores: list[int], ranks: int) -> str:
-    """The cores of each rank, as SGLang reads them: `0,1|2,3`."""
-    each = len(cores) // ranks
-    groups = (cores[rank * each : (rank + 1) * each] for rank in range(ranks))
-    return "|".join(",".join(map(str, group)) for group in groups)
-
-
 def server_args(spec: EngineSpec, *, is_cpu: bool) -> dict[str, Any]:
     """The arguments of SGLang's `Engine`. Raises UsageError for what it has no argument for, and
     for what is ours to say."""
+    return {**defaults(spec, is_cpu=is_cpu), **_own(spec)}
+
+
+def defaults(spec: EngineSpec, *, is_cpu: bool) -> dict[str, Any]:
+    """What it gets from us."""
     context = spec.context_length
     if is_cpu and context is None:
         context = min(_CONTEXT, spec.model_context or _CONTEXT)
@@ -105,9 +88,7 @@ def server_args(spec: EngineSpec, *, is_cpu: bool) -> dict[str, Any]:
         made["context_length"] = context + _MARGIN
     if spec.slots is not None:
         made["max_running_requests"] = spec.slots
-    if is_cpu and context is not None:
-        made = {**_cpu_defaults(spec, context), **made}
-    return {**made, **_own(spec)}
+    return {**_cpu_defaults(spec, context), **made} if is_cpu and context else made
 
 
 def _cpu_defaults(spec: EngineSpec, context: int) -> dict[str, Any]:

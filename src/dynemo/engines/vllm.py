@@ -16,6 +16,7 @@ from typing import Any
 
 from dynemo.engines.vllm_args import engine_args, is_gguf
 from dynemo.engines.vllm_log import Log, words_of
+from dynemo.engines.vllm_nodes import follower_lost, leader_lost
 from dynemo.errors import DynemoError, EngineError, EngineLost, RequestError, UsageError
 from dynemo.messages import (
     Capabilities,
@@ -151,7 +152,7 @@ async def open_engine(spec: EngineSpec) -> AsyncIterator[Vllm]:
     with _translated(spec, log):
         engine = _load(spec, log, stats)
     log.forget()
-    watch = asyncio.create_task(_end_with_core(engine, log))
+    watch = asyncio.create_task(_watch(engine, log))
     try:
         yield Vllm(engine, stats)
     finally:
@@ -210,10 +211,57 @@ def _translated(spec: EngineSpec, log: Log) -> Iterator[None]:
         raise UsageError(f"vLLM cannot load {spec.model}: {words}.") from error
 
 
-async def _end_with_core(engine: Any, log: Log) -> None:
-    """Ends this process when the core has ended: the runner then starts both again."""
-    await asyncio.wait([engine.output_handler])
+async def _watch(engine: Any, log: Log) -> None:
+    """Ends this process when the core has ended, or another node: the runner does what follows."""
+    nodes = engine.vllm_config.parallel_config
+    core = asyncio.ensure_future(asyncio.wait([engine.output_handler]))
+    ending: list[asyncio.Future[Any]] = [core]
+    if nodes.nnodes > 1:
+        ending.append(asyncio.ensure_future(follower_lost(_address(nodes), nodes.nnodes)))
+    try:
+        await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in ending:
+            task.cancel()
+    ended = "vLLM's engine core has ended"
+    if not core.done() and (rank := ending[1].result()):
+        ended = f"Rank {rank} of vLLM has gone"
     words = log.failure()
-    print(f"vLLM's engine core has ended{f': {words}' if words else ''}.", flush=True)
+    print(f"{ended}: {words}." if words else f"{ended}.", flush=True)
     await asyncio.sleep(0.1)  # for the streams to be told, and for this line to be read
     os._exit(1)
+
+
+async def follow(spec: EngineSpec) -> None:
+    """The workers of a rank above 0, as `vllm serve --headless` runs them: rank 0's core schedules
+    for all. They end with their leader."""
+    log = _prepare(spec)
+    with _translated(spec, log):
+        executor = await asyncio.to_thread(_join, spec, log)
+    log.forget()
+    address = _address(executor.parallel_config)
+    workers = asyncio.ensure_future(asyncio.to_thread(executor.start_worker_monitor, inline=True))
+    leader = asyncio.ensure_future(leader_lost(address, spec.parallel.rank))
+    try:
+        await asyncio.wait({workers, leader}, return_when=asyncio.FIRST_COMPLETED)
+        if workers.done():
+            raise EngineLost(f"vLLM's workers have ended: {log.failure() or 'nothing is told'}.")
+    finally:
+        leader.cancel()
+        await asyncio.to_thread(executor.shutdown)
+
+
+def _address(parallel: Any) -> tuple[str, int]:
+    """Where the ranks have met."""
+    return parallel.master_addr, parallel.master_port
+
+
+def _join(spec: EngineSpec, log: Log) -> Any:
+    """Starts this rank's workers; blocks until all ranks have met and loaded."""
+    from vllm.usage.usage_lib import UsageContext
+    from vllm.v1.executor.multiproc_executor import MultiprocExecutor
+
+    args = engine_args(spec, log.config)
+    context = UsageContext.OPENAI_API_SERVER
+    config = args.create_engine_config(usage_context=context, headless=True)
+    return MultiprocExecutor(config, monitor_workers=False)

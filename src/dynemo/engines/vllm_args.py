@@ -9,8 +9,10 @@ from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any, NoReturn
 
+from dynemo.engines.meeting import meeting_place
+from dynemo.engines.ranks import ranks_here, shared_cores
 from dynemo.errors import UsageError
-from dynemo.messages import EngineSpec
+from dynemo.messages import EngineSpec, Parallel
 
 #: On a CPU the KV cache takes what so many sequences of full length need, at most this share of the
 #: free memory: vLLM writes to all of it at its start. On a GPU vLLM measures.
@@ -41,7 +43,7 @@ def defaults(spec: EngineSpec, *, cpu_memory: int | None) -> dict[str, Any]:
     if spec.words and is_gguf(spec):
         made["hf_config_path"] = spec.words
     if spec.parallel.nodes > 1:
-        host, port = _meeting(spec.parallel.leader)
+        host, port = meeting_place(spec.parallel)
         made |= {
             "nnodes": spec.parallel.nodes,
             "node_rank": spec.parallel.rank,
@@ -74,7 +76,9 @@ def engine_args(spec: EngineSpec, log_config: str) -> Any:
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-    ours = {**defaults(spec, cpu_memory=_cpu_memory()), "log_config_file": log_config}
+    cpu_memory = _cpu_memory()
+    _check_devices(spec.parallel, is_cpu=cpu_memory is not None)
+    ours = {**defaults(spec, cpu_memory=cpu_memory), "log_config_file": log_config}
     known = [field.name for field in fields(AsyncEngineArgs)]
     extra = {name.replace("-", "_"): value for name, value in spec.extra.items()}
     for name in extra:
@@ -83,13 +87,12 @@ def engine_args(spec: EngineSpec, log_config: str) -> Any:
     parser = AsyncEngineArgs.add_cli_args(FlexibleArgumentParser(prog="vllm", add_help=False))
     parser.error = _refuse
     _check_names(spec.options, parser._option_string_actions)
+    decided = {name: ours.get(name, parser.get_default(name)) for name in _OURS}
     parser.set_defaults(**{**ours, **extra})
     given = parser.parse_args(spec.options)
-    for name, flag in _OURS.items():
-        if name in ours and getattr(given, name) != ours[name]:
-            raise UsageError(f"vLLM's {name} follows from {flag}; say it there.")
-        if name not in ours and getattr(given, name) != parser.get_default(name):
-            raise UsageError(f"vLLM's {name} follows from {flag}; say it there.")
+    for name, value in decided.items():
+        if getattr(given, name) != value:
+            raise UsageError(f"vLLM's {name} follows from {_OURS[name]}; say it there.")
     return AsyncEngineArgs.from_cli_args(given)
 
 
@@ -104,11 +107,16 @@ def _cpu_memory() -> int | None:
     return int(get_memory_node_info(nodes[0]).available_memory)
 
 
-def _meeting(leader: str) -> tuple[str, int]:
-    host, _, port = leader.rpartition(":")
-    if not host or not port.isdecimal():
-        raise UsageError(f"--dist-init-addr takes HOST:PORT, not {leader!r}.")
-    return host.strip("[]"), int(port)
+def _check_devices(parallel: Parallel, *, is_cpu: bool) -> None:
+    """Raises UsageError where this machine has too few. On a CPU each rank gets cores of its own:
+    vLLM would give each a NUMA node, which most machines have one of."""
+    import torch
+
+    cores = sorted(os.sched_getaffinity(0)) if is_cpu else []
+    devices = len(cores) if is_cpu else torch.accelerator.device_count()
+    here = ranks_here(parallel, devices, "CPU core" if is_cpu else "GPU")
+    if is_cpu and here > 1:
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", shared_cores(cores, here))
 
 
 def _check_names(options: Iterable[str], known: Iterable[str]) -> None:

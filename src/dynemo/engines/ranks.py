@@ -1,0 +1,27 @@
+"""How the ranks of tensor parallelism are shared out over one machine."""
+
+from dynemo.errors import UsageError
+from dynemo.messages import Parallel
+
+
+def ranks_here(parallel: Parallel, devices: int, what: str) -> int:
+    """How many ranks of tensor parallelism this node has. Raises UsageError."""
+    if parallel.tensor > 1 and parallel.tensor % parallel.nodes:
+        raise UsageError(
+            f"--tensor-parallel-size {parallel.tensor} cannot be shared by --num-nodes "
+            f"{parallel.nodes}; give a multiple of it."
+        )
+    here = max(1, parallel.tensor // parallel.nodes)
+    if here > devices:
+        raise UsageError(
+            f"--tensor-parallel-size {parallel.tensor} needs {here} {what}s on this machine, "
+            f"and it has {devices}."
+        )
+    return here
+
+
+def shared_cores(cores: list[int], ranks: int) -> str:
+    """The cores of each rank, as engines read them: `0,1|2,3`."""
+    each = len(cores) // ranks
+    groups = (cores[rank * each : (rank + 1) * each] for rank in range(ranks))
+    return "|".join(",".join(map(str, group)) for group in groups)
