@@ -1,17 +1,22 @@
 import asyncio
+import socket
 
 import pytest
 
 from dynemo.errors import UsageError
+from dynemo.link import Link
 from dynemo.runtime.addresses import (
     ANY,
     MAX_ADDRESSES,
     Dialable,
+    close_links,
+    dial_link,
     dialable,
     first_of,
     host_id,
     join_address,
     port_of,
+    serve_links,
     split_address,
 )
 
@@ -50,6 +55,30 @@ def test_loopback_is_apart_and_only_for_the_same_host() -> None:
     assert dialable("10.1.2.3", 5000, None) == Dialable(["10.1.2.3:5000"], "")
     many = Dialable([f"10.0.0.{n}:1" for n in range(200)], "")
     assert len(many.reached_from("")) == MAX_ADDRESSES
+
+
+@pytest.mark.parametrize("host", [ANY, "127.0.0.1"])
+def test_no_frame_waits_for_another(host: str) -> None:
+    async def body() -> None:
+        taken: list[Link] = []
+
+        def make() -> Link:
+            taken.append(Link(lambda _: None, lambda _: None))
+            return taken[-1]
+
+        server = await serve_links(make, host, 0, None)
+        link = Link(lambda _: None, lambda _: None)
+        await dial_link(link, f"127.0.0.1:{server.sockets[0].getsockname()[1]}", None)
+        await asyncio.sleep(0.05)
+        for one in (link, *taken):
+            assert one._transport is not None
+            sock = one._transport.get_extra_info("socket")
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert taken[0].peer.startswith("127.0.0.1:")  # no ::ffff: before it
+        server.close()
+        await close_links([link, *taken])
+
+    asyncio.run(body())
 
 
 def test_the_first_address_that_answers_wins_and_the_rest_is_given_up() -> None:

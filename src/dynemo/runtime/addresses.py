@@ -116,10 +116,19 @@ async def serve_links(
 
 def _listener(host: str, port: int) -> socket.socket:
     """One socket, whatever it listens at: two would have two ports."""
-    if host == ANY and socket.has_dualstack_ipv6():
-        return socket.create_server((host, port), family=socket.AF_INET6, dualstack_ipv6=True)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family)
+    is_both = host == ANY and socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if is_both or ":" in host else socket.AF_INET
+    # The protocol is named, for asyncio sets TCP_NODELAY on nothing else.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if is_both:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.bind((host, port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def _under(tls: ssl.SSLContext | None) -> dict[str, Any]:
