@@ -131,7 +131,8 @@ def _run(command: Sequence[str], line: StatusLine, what: str, text: str = "") ->
         deadline = monotonic() + _SECONDS
         try:
             while process.poll() is None and monotonic() < deadline:
-                line.show(f"{what} · {line.seconds} s")
+                if line.is_due():
+                    line.show(f"{what} · {line.seconds} s")
                 sleep(_TICK)
         finally:
             if process.poll() is None:

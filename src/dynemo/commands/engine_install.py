@@ -118,6 +118,8 @@ class _Steps:
         self._step = step
 
     def tell(self) -> None:
+        if not self._line.is_due():
+            return
         written = max(0, shutil.disk_usage(self._folder).used - self._used)
         self._line.show(
             f"installing {self._what} · {self._step} · {gigabytes(written)}{self._about} written · "

@@ -8,33 +8,39 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
 
-#: Seconds before a terminal is told at all, and between two plain lines.
+#: Seconds before a terminal is told at all, between two changes of its line, and between two
+#: plain ones.
 PATIENCE = 1.0
+TICK = 0.2
 LINE_SECONDS = 10.0
 
 
 class StatusLine:
     def __init__(self) -> None:
-        self.started = monotonic()
+        self._started = self._told = monotonic()
         self._is_terminal = sys.stderr.isatty()
         self._is_drawn = False
-        self._said = self.started
 
     @property
     def seconds(self) -> int:
-        return int(monotonic() - self.started)
+        """Since the beginning."""
+        return int(monotonic() - self._started)
+
+    def is_due(self) -> bool:
+        """Whether it is time to show something."""
+        now = monotonic()
+        if self._is_terminal:
+            return now - self._started >= PATIENCE and now - self._told >= TICK
+        return now - self._told >= LINE_SECONDS
 
     def show(self, text: str) -> None:
-        """As often as one likes."""
-        now = monotonic()
+        self._told = monotonic()
         if not self._is_terminal:
-            if now - self._said >= LINE_SECONDS:
-                self._said = now
-                print(text, file=sys.stderr, flush=True)
-        elif now - self.started >= PATIENCE:
-            width = shutil.get_terminal_size().columns - 1
-            print(f"\r\x1b[K{text[:width]}", end="", file=sys.stderr, flush=True)
-            self._is_drawn = True
+            print(text, file=sys.stderr, flush=True)
+            return
+        width = shutil.get_terminal_size().columns - 1
+        print(f"\r\x1b[K{text[:width]}", end="", file=sys.stderr, flush=True)
+        self._is_drawn = True
 
     def clear(self) -> None:
         if self._is_drawn:
@@ -60,6 +66,15 @@ def status_line() -> Iterator[StatusLine]:
         line.clear()
         for handler in handlers:
             handler.removeFilter(clear_first)
+
+
+def amount(count: float, total: float) -> str:
+    """`3.2 of 8.1 GB`; empty where nothing is known."""
+    if not count or not total:
+        return ""
+    last = gigabytes(total)
+    unit = 1e9 if last.endswith("GB") else 1e6
+    return f"{count / unit:.{1 if unit == 1e9 else 0}f} of {last}"
 
 
 def gigabytes(count: float) -> str:
