@@ -20,6 +20,8 @@ from dynemo.pipeline import Pipeline, ServedModel
 from dynemo.runtime.child import Child, spawn
 from dynemo.runtime.local import Ended, LocalInstance, Ready, local_instance
 from dynemo.runtime.names import parse_name
+from dynemo.runtime.weights import Weights
+from dynemo.terminal.loading import loading_shown
 from dynemo.text.card import Card
 
 if TYPE_CHECKING:
@@ -80,7 +82,10 @@ async def _serve(run: Run) -> int:
 
     # A new rank 0 would find the other ranks gone: what is spread over nodes ends as a whole.
     respawns = respawn if run.spec.parallel.nodes == 1 else None
-    async with local_instance(run.child, respawns) as (local, ready):
+    async with (
+        local_instance(run.child, respawns) as (local, ready),
+        _loading_shown(run, ready),
+    ):
         name = run.card.name
         if run.place.kind == "dyn":
             return await _work(run, local, ready)
@@ -93,6 +98,11 @@ async def _serve(run: Run) -> int:
             import dynemo.terminal.chat  # noqa: F401  (slow to import, and the engine is loading)
         print(_greeting(name, await _until_stopped(ready)), file=sys.stderr)
         return await _terminal(run.config, run.place, run.text, run.defaults, pipeline)
+
+
+def _loading_shown(run: Run, ready: Ready) -> AbstractAsyncContextManager[None]:
+    weights = Weights(run.child.process.pid, Path(run.spec.model))
+    return loading_shown(run.card.name, ready, weights.read, run.spec.model_bytes)
 
 
 async def _follow(spec: EngineSpec, child: Child) -> int:
