@@ -104,7 +104,16 @@ def _kind(value: object) -> tuple[int, bytes]:
 
 _FIDELITY = Path(__file__).parent / "fidelity" / "gguf"
 #: The vocabularies in `fidelity/gguf`.
-VOCABULARIES = ("llama-spm", "phi-3", "gpt-2", "falcon", "deepseek-llm", "starcoder", "mpt")
+VOCABULARIES = (
+    "llama-spm",
+    "phi-3",
+    "gpt-2",
+    "falcon",
+    "deepseek-llm",
+    "starcoder",
+    "mpt",
+    "bert-bge",
+)
 
 
 def unpack_vocabulary(name: str, folder: Path) -> Path:

@@ -54,6 +54,7 @@ class Rules:
     adds_bos: bool = False
     always_adds_bos: bool = False
     adds_eos: bool = False
+    adds_sep: bool = False
     escapes_spaces: bool = False
     prefixes_space: bool = False
 
@@ -74,6 +75,7 @@ class LlamaTokenizer:
         self.special: SpecialIds = vocabulary.special
         self.adds_bos = rules.always_adds_bos or flag(metadata, "add_bos_token", rules.adds_bos)
         self.adds_eos = flag(metadata, "add_eos_token", rules.adds_eos)
+        self._adds_sep = flag(metadata, "add_sep_token", rules.adds_sep)
         self._vocabulary = vocabulary
         self._encoder = encoder
         self._escapes_spaces = rules.escapes_spaces
@@ -113,6 +115,8 @@ class LlamaTokenizer:
             starts_word = False
         if add_special and self.adds_eos and self.special.eos is not None:
             ids.append(self.special.eos)
+        if add_special and self._adds_sep and self.special.sep is not None:
+            ids.append(self.special.sep)
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -152,7 +156,10 @@ class _Pieces(dict[int, bytes]):
         tokens = self._vocabulary.tokens
         if not 0 <= token_id < len(tokens):
             raise RequestError(f"the token id {token_id} is not in range({len(tokens)})")
-        piece = self._piece(tokens[token_id], self._vocabulary.attributes[token_id])
+        if token_id == self._vocabulary.special.unk and self._vocabulary.kind == "bert":
+            piece = _plain_bytes(tokens[token_id])  # whatever type the file gives it
+        else:
+            piece = self._piece(tokens[token_id], self._vocabulary.attributes[token_id])
         self[token_id] = piece
         return piece
 
@@ -199,6 +206,7 @@ SUPPORTED = {
     "llama": "SPM",
     "gpt2": "BPE",
     "gemma4": "BPE",
+    "bert": "WordPiece",
     "t5": "Unigram",
     "rwkv": "RWKV",
     "plamo2": "PLaMo-2",
@@ -207,7 +215,6 @@ SUPPORTED = {
     "whitespace": "words",
 }
 _REFUSED = {
-    "bert": " (WordPiece, of embedding models)",
     "no_vocab": " (a model without a vocabulary)",
     "none": " (a model without a vocabulary)",
 }
@@ -242,6 +249,10 @@ def _load(vocabulary: Vocabulary, metadata: Mapping[str, object]) -> tuple[Encod
         from dynemo.text.llama_unigram import Unigram
 
         return Unigram(vocabulary, metadata), Rules(_spaced_bytes, adds_eos=True)
+    if vocabulary.kind == "bert":
+        from dynemo.text.llama_wordpiece import WordPiece
+
+        return WordPiece(vocabulary), Rules(_spaced_bytes, adds_bos=True, adds_sep=True)
     if vocabulary.kind == "rwkv":
         from dynemo.text.llama_kinds import Rwkv, unescape
 
