@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
         if argv and argv[0] in COMMANDS:
             from dynemo.commands.dispatch import run_command
 
-            return run_command(argv, COMMANDS)
+            return run_command(argv)
         return _run(parse(argv))
     except KeyboardInterrupt:
         return 128 + signal.SIGINT

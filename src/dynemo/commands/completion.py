@@ -1,64 +1,210 @@
-"""`dynemo-run completion SHELL`: a script that completes the command, made from its own tables."""
+"""`dynemo-run completion SHELL`: a script that completes the command, made from its own parsers.
 
-from collections.abc import Sequence
+Each shell gets the same few lines in its own language. They find where the command line is (after
+which subcommand, after which flag), and offer what may stand there; where that may be anything, the
+shell's own completion of file names.
+"""
 
-SHELLS = ("bash", "zsh", "fish")
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from shlex import quote
 
-# `=` ends a word in bash, so that `in=ht` arrives as `in`, `=` and `ht`.
+from dynemo.commands.parsers import PARSERS
+from dynemo.config import OPTIONS
+from dynemo.engines.registry import ENGINES
+
+_INPUTS = ("text", "stdin", "http", "batch:", "dyn://", "none")
+
+
+@dataclass(frozen=True)
+class Place:
+    """What may stand after a subcommand. `flags` has the values of each: none, where it takes
+    none, and an empty tuple, where it takes any."""
+
+    words: tuple[str, ...]
+    flags: Mapping[str, tuple[str, ...] | None]
+    takes_files: bool
+
+
+Grammar = Mapping[str, Place]  #: by the words before; the empty text is a run's
+
+
+def grammar() -> Grammar:
+    here = [*(name for name, entry in ENGINES.items() if entry.is_here), "dyn://"]
+    sides = [*(f"in={name}" for name in _INPUTS), *(f"out={name}" for name in here)]
+    flags: dict[str, tuple[str, ...] | None] = {
+        flag: option.choices for option in OPTIONS for flag in (option.flag, *option.flags)
+    }
+    places = {"": Place(tuple(sides), flags | {"--help": None, "--version": None}, True)}
+    for name, make in PARSERS.items():
+        places |= _places(name, make())
+    return places
+
+
+def _places(name: str, parser: argparse.ArgumentParser) -> Grammar:
+    """A parser's own place, and those of the parsers below it."""
+    words: list[str] = [*getattr(parser, "offers", ())]
+    flags: dict[str, tuple[str, ...] | None] = {}
+    below: dict[str, Place] = {}
+    for action in parser._actions:
+        choices = tuple(action.choices or ())
+        for flag in action.option_strings:
+            if flag.startswith("--"):
+                flags[flag] = None if action.nargs == 0 else choices
+        if not action.option_strings:
+            words += choices
+        if isinstance(action, argparse._SubParsersAction):
+            for word, parser_below in action.choices.items():
+                below |= _places(f"{name} {word}", parser_below)
+    takes_files = any(not (action.option_strings or action.choices) for action in parser._actions)
+    return {name: Place(tuple(words), flags, takes_files and not words), **below}
+
+
+def script(shell: str, places: Grammar) -> str:
+    """The script for one of `SHELLS`; the user's start-up file evaluates it."""
+    # The longest first: `engine install` before `engine`.
+    ordered = sorted(places.items(), key=lambda each: (-len(each[0].split()), each[0]))
+    if shell == "fish":
+        template, case = _FISH, _fish_case
+    else:
+        template, case = (_BASH if shell == "bash" else _ZSH), _case
+    cases = "\n".join(case(*each) for each in ordered)
+    return template % {"cases": cases, "commands": " ".join(PARSERS)}
+
+
+def _case(name: str, place: Place) -> str:
+    """For bash and for zsh: sets what is offered, and after how many words no more is."""
+    lines = [f"        {quote(name + ' ') if name else ''}*)"]
+    lines.append(f"            offers={_join(place.words)} flags={_join(place.flags)}")
+    lines.append(f"            at={_at(name)} is_file={int(place.takes_files)}")
+    valued = {flag: values for flag, values in place.flags.items() if values is not None}
+    if valued:
+        lines.append('            case "$last" in')
+        for values, flags in _by_values(valued).items():
+            lines.append(f"                {'|'.join(flags)}) values={_join(values)} ;;")
+        lines.append("            esac")
+    return "\n".join([*lines, "            ;;"])
+
+
+def _fish_case(name: str, place: Place) -> str:
+    lines = [f"        case {quote(f'{name} *' if name else '*')}"]
+    lines.append(f"            set offers {' '.join(place.words)}")
+    lines.append(f"            set flags {' '.join(place.flags)}")
+    lines.append(f"            set at {_at(name)}; set is_file {int(place.takes_files)}")
+    valued = {flag: values for flag, values in place.flags.items() if values is not None}
+    if valued:
+        lines.append('            switch "$last"')
+        for values, flags in _by_values(valued).items():
+            lines.append(f"                case {' '.join(flags)}")
+            lines.append(f"                    set is_value 1; set values {' '.join(values)}")
+        lines.append("            end")
+    return "\n".join(lines)
+
+
+def _at(name: str) -> int:
+    """How many words there are before those that the place offers; a run's may come anywhere."""
+    return len(name.split()) + 1 if name else 1000
+
+
+def _by_values(valued: Mapping[str, tuple[str, ...]]) -> dict[tuple[str, ...], list[str]]:
+    flags: dict[tuple[str, ...], list[str]] = {}
+    for flag, values in valued.items():
+        flags.setdefault(values, []).append(flag)
+    return flags
+
+
+def _join(words: Sequence[str] | Mapping[str, object]) -> str:
+    return f'"{" ".join(words)}"'
+
+
+# bash takes `=` and `:` as ends of words, and replaces what follows the last of them alone.
 _BASH = """\
-_dynemo_run() {{
-    local cur=${{COMP_WORDS[COMP_CWORD]}} prev=${{COMP_WORDS[COMP_CWORD-1]}} side="" words=""
-    if [[ $cur == "=" ]]; then side=$prev; cur=""
-    elif [[ $prev == "=" ]]; then side=${{COMP_WORDS[COMP_CWORD-2]}}; fi
-    case $side/${{COMP_WORDS[1]}}/$cur in
-        in/*) words="{inputs}" ;;
-        out/*) words="{outputs}" ;;
-        */completion/*) words="bash zsh fish" ;;
-        */engine/-*) words="--device --python --json --help" ;;
-        */engine/*) words="install remove list doctor {engines}" ;;
-        */render/-*) words="--messages --tools --kwargs --ids --as-given --help" ;;
-        *//-*|*/*/-*) words="{flags}" ;;
-        *) words="{words}" ;;
+_dynemo_run() {
+    local line=${COMP_LINE:0:COMP_POINT} offers flags at is_file values=-
+    local word=${line##*[[:space:]]}
+    local -a given
+    read -ra given <<<"${line%%"$word"}"
+    local count=${#given[@]}
+    local last=${given[count-1]}
+    [[ $word == --*=* ]] && last=${word%%%%=*} word=${word#*=}
+    case "${given[1]} ${given[2]} " in
+%(cases)s
     esac
-    COMPREPLY=($(compgen -W "$words" -- "$cur"))
-    # Where no word fits, bash completes file names.
-    [[ ${{COMPREPLY[0]}} == *[=:] ]] && compopt -o nospace 2>/dev/null
-}}
+    if [[ $values != - ]]; then offers=$values is_file=$(( ! ${#values} ))
+    elif [[ $word == -* ]]; then offers=$flags is_file=0
+    elif (( count == 1 )); then offers+=" %(commands)s"
+    elif (( count > at )); then offers=""
+    fi
+    COMPREPLY=($(compgen -W "$offers" -- "$word"))
+    local i piece=${COMP_WORDS[COMP_CWORD]##*[=:]}
+    local before=${word%%"$piece"}
+    for i in "${!COMPREPLY[@]}"; do COMPREPLY[i]=${COMPREPLY[i]#"$before"}; done
+    [[ ${COMPREPLY[0]} == *[=:/] ]] && compopt -o nospace 2>/dev/null
+    (( is_file )) || compopt +o bashdefault +o default 2>/dev/null
+    return 0
+}
 complete -o bashdefault -o default -F _dynemo_run dynemo-run
 """
 _ZSH = """\
-#compdef dynemo-run
-_dynemo_run() {{
-    compadd -- {sides} {words} {flags}
-    _files
-}}
+_dynemo_run() {
+    local offers flags at is_file values=- word=$words[CURRENT] last=$words[CURRENT-1]
+    local -a given=("${(@)words[1,CURRENT-1]}")
+    [[ $word == --*=* ]] && last=${word%%%%=*} word=${word#*=} && compset -P '--*='
+    case "$given[2] $given[3] " in
+%(cases)s
+    esac
+    if [[ $values != - ]]; then offers=$values is_file=$(( ! $#values ))
+    elif [[ $word == -* ]]; then offers=$flags is_file=0
+    elif (( $#given == 1 )); then offers+=" %(commands)s"
+    elif (( $#given > at )); then offers=""
+    fi
+    local -a every=(${=offers})
+    compadd -- ${every:#*[=:/]}
+    compadd -S '' -- ${(M)every:#*[=:/]}
+    if (( is_file )); then
+        compset -P 'in=batch:'
+        _files
+    fi
+}
 compdef _dynemo_run dynemo-run
 """
 _FISH = """\
-complete -c dynemo-run -a "{sides} {words}"
-{fish_flags}
+function __dynemo_run_offers
+    set -l given (commandline -opc)
+    set -l word (commandline -ct)
+    set -l last $given[-1]
+    set -l before ""
+    if string match -q -- '--*=*' "$word"
+        set last (string split -m 1 = -- "$word")[1]
+        set before "$last="
+    end
+    set -l offers
+    set -l flags
+    set -l at
+    set -l is_file
+    set -l is_value 0
+    set -l values
+    switch "$given[2] $given[3] "
+%(cases)s
+    end
+    if test $is_value = 1
+        set offers "$before"$values
+        test -z "$values"; and set is_file 1; or set is_file 0
+    else if string match -q -- '-*' "$word"
+        set offers $flags
+        set is_file 0
+    else if test (count $given) -eq 1
+        set offers $offers %(commands)s
+    else if test (count $given) -gt $at
+        set offers
+    end
+    string join \\n -- $offers
+    if string match -q -- 'in=batch:*' "$word"
+        string replace -r -- '^' 'in=batch:' (__fish_complete_path (string sub -s 10 -- "$word"))
+    else if test $is_file = 1
+        __fish_complete_path "$word"
+    end
+end
+complete -c dynemo-run -f -a '(__dynemo_run_offers)'
 """
-
-
-def script(
-    shell: str,
-    *,
-    inputs: Sequence[str],
-    outputs: Sequence[str],
-    engines: Sequence[str],
-    flags: Sequence[str],
-    commands: Sequence[str],
-) -> str:
-    """The script for one of `SHELLS`; the user's start-up file evaluates it."""
-    sides = [f"in={name}" for name in inputs] + [f"out={name}" for name in outputs]
-    template = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}[shell]
-    plain = [*commands] if shell != "bash" else ["in=", "out=", *commands]
-    return template.format(
-        inputs=" ".join(inputs),
-        outputs=" ".join(outputs),
-        engines=" ".join(engines),
-        sides=" ".join(sides),
-        words=" ".join(plain),
-        flags=" ".join(flags),
-        fish_flags="\n".join(f"complete -c dynemo-run -l {flag[2:]} -r" for flag in flags),
-    )

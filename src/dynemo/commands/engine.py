@@ -22,7 +22,7 @@ ACTS = ("install", "remove", "list", "doctor")
 
 def run_engine(words: Sequence[str]) -> int:
     """Returns the exit code. Raises DynemoError."""
-    given = _parser().parse_args(words)
+    given = engine_parser().parse_args(words)
     if given.act == "install":
         from dynemo.commands.engine_install import install
         from dynemo.engines.variants import find_variant
@@ -42,7 +42,7 @@ def run_engine(words: Sequence[str]) -> int:
     return doctor(given.name)
 
 
-def _parser() -> Parser:
+def engine_parser() -> Parser:
     parser = Parser(
         prog="dynemo-run engine",
         description=_DESCRIPTION,
@@ -60,6 +60,8 @@ def _parser() -> Parser:
     )
     named["list"].add_argument("--json", action="store_true", help="one JSON document")
     named["doctor"].add_argument("name", metavar="NAME", type=_engine, nargs="?")
+    for name in ("install", "remove", "doctor"):
+        named[name].offers = tuple(each for each, entry in ENGINES.items() if entry.package)
     return parser
 
 
