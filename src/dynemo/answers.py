@@ -25,19 +25,11 @@ _decode_request = msgpack.Decoder(Request).decode
 class Outlet:
     """Where one answer goes: a stream on a link."""
 
-    __slots__ = ("_link", "_stream")
+    __slots__ = ("link", "stream")
 
     def __init__(self, link: Link, stream: int) -> None:
-        self._link = link
-        self._stream = stream
-
-    @property
-    def is_writable(self) -> bool:
-        return self._link.is_writable
-
-    def send(self, delta: bytes) -> None:
-        """An encoded Delta that is not the last one."""
-        self._link.send(Kind.DATA, self._stream, delta)
+        self.link = link
+        self.stream = stream
 
 
 class Source(Protocol):

@@ -9,7 +9,7 @@ from time import monotonic
 from typing import cast
 
 from dynemo.errors import WireError
-from dynemo.wire.frames import Frame, FrameReader, Kind, encode
+from dynemo.wire.frames import Frame, FrameReader, Kind, header
 
 #: Bumped when a frame's meaning changes. Both sides of a connection must agree.
 PROTOCOL = 1
@@ -38,6 +38,8 @@ class Link(asyncio.Protocol):
         self._reader = FrameReader()
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
+        #: False while the peer reads slower than we send; `drain` waits for it.
+        self.is_writable = True
         self._writable = asyncio.Event()
         self._writable.set()
         self._broken: WireError | None = None
@@ -49,16 +51,12 @@ class Link(asyncio.Protocol):
     def is_open(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
 
-    @property
-    def is_writable(self) -> bool:
-        """False while the peer reads slower than we send; `drain` waits for it."""
-        return self._writable.is_set()
-
     def send(self, kind: Kind, stream: int, body: bytes = b"") -> None:
         """Queues one frame for this turn's write. A closed link drops it."""
         if not self._out:
             asyncio.get_running_loop().call_soon(self._flush)
-        self._out.append(encode(kind, stream, body))
+        self._out.append(header(kind, stream, body))
+        self._out.append(body)
 
     async def drain(self) -> None:
         """Returns when the peer has read enough of what was sent, or the link has closed."""
@@ -114,12 +112,14 @@ class Link(asyncio.Protocol):
             self.close()  # in order: what was sent before, an ERROR that says why, still goes out
 
     def pause_writing(self) -> None:
+        self.is_writable = False
         self._writable.clear()
 
     def resume_writing(self) -> None:
+        self.is_writable = True
         self._writable.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._writable.set()
+        self.resume_writing()
         self._closed.set()
         self._on_closed(self._broken or exc)

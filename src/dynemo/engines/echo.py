@@ -22,6 +22,9 @@ from dynemo.messages import (
 )
 
 _DEFAULT_CONTEXT = 1 << 20
+#: Without a delay, so many tokens before another sequence has its turn: a turn of the event loop
+#: takes longer than a token.
+_BURST = 8
 _DELAY = "DYNEMO_TOKEN_ECHO_DELAY_MS"
 
 
@@ -45,9 +48,10 @@ class Echo:
         ids = prompt[done : done + request.max_tokens]
         self._running += 1
         try:
-            for token_id in ids[:-1]:
+            for number, token_id in enumerate(ids[:-1], 1):
                 yield Delta([token_id])
-                await asyncio.sleep(self._delay)
+                if self._delay or number % _BURST == 0:
+                    await asyncio.sleep(self._delay)
             reason: FinishReason = "length" if done + len(ids) < len(prompt) else "stop"
             finish = Finish(reason, len(every), len(ids))
             yield Delta(ids[-1:], finish=finish)
@@ -71,9 +75,10 @@ class EchoText(Echo):
         words = rest[: request.max_tokens]
         self._running += 1
         try:
-            for word in words[:-1]:
+            for number, word in enumerate(words[:-1], 1):
                 yield Delta(texts=[word])
-                await asyncio.sleep(self._delay)
+                if self._delay or number % _BURST == 0:
+                    await asyncio.sleep(self._delay)
             reason: FinishReason = "length" if len(words) < len(rest) else "stop"
             finish = Finish(reason, len(request.token_ids), len(words))
             yield Delta(texts=words[-1:], finish=finish)

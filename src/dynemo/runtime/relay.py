@@ -2,6 +2,7 @@
 
 from dynemo.answers import Outlet
 from dynemo.runtime.streams import Inbox
+from dynemo.wire.frames import Kind
 
 
 class Relay(Inbox):
@@ -11,16 +12,17 @@ class Relay(Inbox):
     follows on that until it is taken, and the end.
     """
 
-    __slots__ = ("_outlet", "sent")
+    __slots__ = ("_link", "_stream", "sent")
 
     def __init__(self, outlet: Outlet) -> None:
         super().__init__()
         self.sent = 0  #: frames that were sent on
-        self._outlet = outlet
+        self._link = outlet.link
+        self._stream = outlet.stream
 
     def data(self, body: bytes) -> bool:
-        if self.is_empty and self._outlet.is_writable:
-            self._outlet.send(body)
+        if self._held is None and self._link.is_writable:
+            self._link.send(Kind.DATA, self._stream, body)
             self.sent += 1
             return True
         return super().data(body)

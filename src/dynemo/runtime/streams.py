@@ -52,10 +52,6 @@ class Inbox:
         self._waiter: asyncio.Future[None] | None = None
         self._interrupt = interrupt.get()
 
-    @property
-    def is_empty(self) -> bool:
-        return self._held is None
-
     def data(self, body: bytes) -> bool:
         """An encoded Delta has come. See `put`; raises DecodeError."""
         return self.put(_decode_delta(body), len(body))
