@@ -27,6 +27,9 @@ from dynemo.text.card import Card
 if TYPE_CHECKING:
     from dynemo.metrics import WorkerMetrics
 
+#: A stop that takes longer is told how to be quicker.
+_HINT_SECONDS = 1.0
+
 
 @dataclass(frozen=True)
 class Run:
@@ -64,8 +67,9 @@ def _in_loop(place: Place, work: Coroutine[None, None, int]) -> int:
     with _runner(place) as runner:
         try:
             return runner.run(work)
-        except asyncio.CancelledError:
-            return 128 + signal.SIGTERM
+        except asyncio.CancelledError as error:
+            number: int = next(iter(error.args), signal.SIGTERM)
+            return 128 + number
 
 
 def _runner(place: Place) -> asyncio.Runner:
@@ -257,11 +261,26 @@ async def _terminal(
 
 
 def _stop_on_signals() -> asyncio.Event:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
+    """Set by a first SIGINT or SIGTERM; a second one cancels this task, and so ends the grace."""
+    stop, asked = asyncio.Event(), asyncio.Event()
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+
+    def on_signal(number: int) -> None:
+        if asked.is_set():
+            task.cancel(number)
+            return
+        asked.set()
+        stop.set()
+        loop.call_later(_HINT_SECONDS, _say_how_to_end_now)
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, on_signal, number)
     return stop
+
+
+def _say_how_to_end_now() -> None:
+    print("dynemo-run: finishing what runs; a second Ctrl-C ends it now", file=sys.stderr)
 
 
 async def _http(

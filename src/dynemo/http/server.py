@@ -110,6 +110,7 @@ async def serve(
 async def _wind_down(
     app: App, server: "_Server", serving: asyncio.Task[None], grace: float
 ) -> None:
+    """Cancelling it ends the grace: what is left is cut and told so, as when its time is up."""
     app.drain()
     server.close()
     try:
@@ -117,11 +118,13 @@ async def _wind_down(
             await app.idle()
             await asyncio.wait([serving])
     except TimeoutError:
+        pass
+    finally:
         app.cut(Unavailable("The server is shutting down."))
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_FAREWELL_SECONDS):
-            await app.idle()
-            await asyncio.wait([serving])
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FAREWELL_SECONDS):
+                await app.idle()
+                await asyncio.wait([serving])
     server.abort()
     await asyncio.wait([serving], timeout=_FAREWELL_SECONDS)
     serving.cancel()

@@ -104,12 +104,19 @@ class Answering:
             outgoing.link.send(Kind.GOAWAY, 0)
 
     async def finish(self, grace: float) -> int:
-        """Drains; hands back the streams that have not ended in `grace` seconds. How many."""
+        """Drains; hands back the streams that have not ended in `grace` seconds. How many.
+
+        Cancelling it ends the grace.
+        """
         self.drain()
         running = [task for outgoing in self._all for task in outgoing.answers.tasks]
-        if running:
-            await asyncio.wait(running, timeout=grace)
-        return sum(outgoing.answers.hand_back() for outgoing in self._all)
+        left = 0
+        try:
+            if running:
+                await asyncio.wait(running, timeout=grace)
+        finally:
+            left = sum(outgoing.answers.hand_back() for outgoing in self._all)
+        return left
 
     async def close(self) -> None:
         """Cancels what runs and closes every connection, after what was sent has left."""
