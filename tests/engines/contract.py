@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 import pytest
 from msgspec import structs
 
+from dynemo.engines.registry import ENGINES
 from dynemo.errors import DynemoError, RequestError, UnsupportedField
 from dynemo.messages import Ask, Delta, EngineSpec, Finish, Guide, Request, Sampling
 from dynemo.models.find import find_model
@@ -167,6 +168,14 @@ class EngineContract:
         assert instance.version
         assert instance.context_length >= 128
         assert instance.slots >= 1
+
+    def test_is_what_the_registry_says(self, served: Served, spec: EngineSpec) -> None:
+        entry, instance = ENGINES.get(spec.engine), served.local.instance
+        assert instance is not None
+        if entry is not None and not spec.argument:
+            said = instance.capabilities
+            assert (said.takes, said.gives) == (entry.takes, entry.gives)
+            assert said.guides == list(entry.guides)
 
     def test_stops_at_max_tokens_and_reports_usage(self, served: Served, prompt: list[int]) -> None:
         for budget in (1, 2, 3):

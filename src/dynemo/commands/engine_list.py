@@ -26,9 +26,9 @@ class Row(Struct, frozen=True, kw_only=True):
     gives: str
     #: Of one request, n sequences are asked for: every engine has it.
     n: bool = True
+    guided: list[str]  #: what an answer can be held to
     #: What this version refuses by name, whatever the engine could do.
     logprobs: bool = False
-    guided_decoding: bool = False
     embeddings: bool = False
     tensor_parallel: bool
     multi_node: bool
@@ -40,14 +40,20 @@ ABILITIES = (
     ("in", "takes"),
     ("out", "gives"),
     ("n", "n"),
+    ("guided", "guided"),
     ("logprobs", "logprobs"),
-    ("guided", "guided_decoding"),
     ("embeddings", "embeddings"),
     ("tensor parallel", "tensor_parallel"),
     ("multi-node", "multi_node"),
 )
 _INSTALLED = (("installed", "version"), ("device", "device"), ("found as", "origin"))
-_MODELS = {"gguf": "GGUF", "checkout": "checkout", "engine": "engine folder"}
+_WORDS = {
+    "gguf": "GGUF",
+    "checkout": "checkout",
+    "engine": "engine folder",
+    "json_schema": "JSON",
+    "grammar": "grammar",
+}
 
 
 def list_engines(*, as_json: bool) -> int:
@@ -91,6 +97,7 @@ def describe(entry: Entry) -> Row:
         models=sorted(entry.reads, reverse=True),
         takes=entry.takes,
         gives=entry.gives,
+        guided=list(entry.guides),
         tensor_parallel=entry.has_tensor_parallel,
         multi_node=entry.has_nodes,
     )
@@ -102,7 +109,7 @@ def cell(row: Row, name: str) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
-        return ", ".join(_MODELS[kind] for kind in value)
+        return ", ".join(_WORDS[kind] for kind in value) or "no"
     if name == "version":
         return value or ("yes" if row.is_installed else "no")
     return value or "-"

