@@ -62,6 +62,12 @@ class Exposition:
         """Adds gauges of the engines' load, read at each scrape. Once a process."""
         self.registry.register(_LoadCollector(read))
 
+    def watch_count(
+        self, name: str, text: str, read: Callable[[], Iterable[tuple[str, int]]]
+    ) -> None:
+        """Adds a counter that others keep: for each model its value, read at each scrape."""
+        self.registry.register(_CountCollector(name, text, read))
+
     def expose(self, accept: str) -> tuple[bytes, str]:
         """All metrics as text, and its content type, in the format that the header asks for."""
         encode, content_type = choose_encoder(accept)
@@ -75,7 +81,7 @@ class Metrics(Exposition):
         super().__init__()
         registry, model = self.registry, ["model"]
         self.requests = Counter(
-            "dynemo_requests", "Chat requests ended.", ["model", "status"], registry=registry
+            "dynemo_requests", "Requests ended.", ["model", "status"], registry=registry
         )
         self.duration = Histogram(
             "dynemo_request_duration_seconds",
@@ -137,9 +143,9 @@ class Metrics(Exposition):
 
 
 class WorkerMetrics(Exposition):
-    """What a worker counts, of its one model. `read_restarts` is asked at each scrape."""
+    """What a worker counts, of its one model."""
 
-    def __init__(self, model: str, read_restarts: Callable[[], int]) -> None:
+    def __init__(self, model: str) -> None:
         super().__init__()
         registry = self.registry
 
@@ -174,7 +180,6 @@ class WorkerMetrics(Exposition):
             "output_tokens",
             "Tokens generated; of answers that did not finish, the engine's steps that came.",
         ).labels(model)
-        registry.register(_RestartCollector(model, read_restarts))
 
     def ended(self, outcome: str, seconds: float) -> None:
         """Counts one answer."""
@@ -206,24 +211,18 @@ class _LoadCollector(Collector):
         yield from families
 
 
-class _RestartCollector(Collector):
-    def __init__(self, model: str, read: Callable[[], int]) -> None:
-        self._model = model
-        self._read = read
+class _CountCollector(Collector):
+    def __init__(self, name: str, text: str, read: Callable[[], Iterable[tuple[str, int]]]) -> None:
+        self._name, self._text, self._read = name, text, read
 
     def describe(self) -> Iterable[Metric]:
-        return [_restart_family()]
+        return [CounterMetricFamily(self._name, self._text, labels=["model"])]
 
     def collect(self) -> Iterator[Metric]:
-        family = _restart_family()
-        family.add_metric([self._model], self._read())
+        family = CounterMetricFamily(self._name, self._text, labels=["model"])
+        for model, count in self._read():
+            family.add_metric([model], count)
         yield family
-
-
-def _restart_family() -> CounterMetricFamily:
-    return CounterMetricFamily(
-        "dynemo_engine_restarts", "Times that an engine was started again.", labels=["model"]
-    )
 
 
 def _load_families() -> list[GaugeMetricFamily]:

@@ -146,7 +146,7 @@ async def _work(run: Run, local: LocalInstance, ready: Ready) -> int:
             print(_greeting(run.card.name, local.instance, greeting.pop()), file=sys.stderr)
 
     tls = dialling_tls(run.config)
-    metrics = WorkerMetrics(run.card.name, lambda: local.restarts)
+    metrics = WorkerMetrics(run.card.name)
     async with _status(run, local, metrics, stop), open_discovery(run.config) as discovery:
         await serve_worker(
             Accounts(local, metrics),

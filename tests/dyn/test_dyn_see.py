@@ -121,7 +121,9 @@ def test_a_trace_goes_on_with_a_stream_that_moves(pool: Fleet) -> None:
     for thread in threads:
         thread.join(15)
     wait_until(lambda: len(traced(second.lines)) == 2)
-    assert any(" moves after " in line for line in traced(ingress.lines))
+    moved = [line for line in traced(ingress.lines) if " moves after " in line]
+    assert moved
+    assert metric(ingress, "dynemo_requests_moved_total", model="demo") == len(moved)
 
 
 @pytest.mark.parametrize("is_remote", [False, True])
@@ -188,7 +190,9 @@ def test_what_a_worker_counts(servers: Servers) -> None:
         assert metric(url, "dynemo_worker_request_duration_seconds_count", outcome="finished") == 3
         # Of this worker alone: what an ingress counts has other names.
         assert metric(url, "dynemo_requests_total") == 0
+        assert metric(url, "dynemo_requests_moved_total") == 0
         assert metric(ingress, "dynemo_requests_total", status="200") == 3
+        assert metric(ingress, "dynemo_engine_restarts_total") == 0
 
 
 def test_an_answer_that_nobody_wants_any_more(servers: Servers) -> None:

@@ -48,6 +48,7 @@ class FakeAnswerer:
         )
         self.load = Load(running=1, waiting=2, kv_use=0.5)
         self.trouble = ""
+        self.restarts = self.moves = 0
         self.others: list[tuple[Instance, Load]] = []
 
     @property

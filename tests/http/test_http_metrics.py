@@ -35,6 +35,8 @@ def test_what_a_request_leaves() -> None:
     assert got[f"dynemo_engine_running{engine}"] == 1
     assert got[f"dynemo_engine_waiting{engine}"] == 2
     assert got[f"dynemo_engine_kv_use{engine}"] == 0.5
+    assert got[f"dynemo_engine_restarts_total{demo}"] == 0
+    assert got[f"dynemo_requests_moved_total{demo}"] == 0
     assert any(name.startswith("process_") for name in got)
 
 

@@ -39,6 +39,7 @@ class StubAnswerer:
             capabilities=Capabilities(),
         )
         self.load = Load()
+        self.restarts = self.moves = 0
         self.trouble = ""
 
     @property

@@ -53,6 +53,11 @@ class App:
             "/metrics": _reads(health.metrics),
         }
         if isinstance(metrics, Metrics):
+            metrics.watch_count(
+                "dynemo_requests_moved",
+                "Times that an answer has gone on with another instance.",
+                lambda: [(m.name, m.answerer.moves) for m in pipeline.models.values()],
+            )
             models = Models(pipeline)
             self._model_route = _reads(models.show)
             self._routes |= {

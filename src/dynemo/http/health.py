@@ -49,6 +49,11 @@ class Health:
         self._metrics = metrics
         self._is_draining = is_draining
         metrics.watch_load(self._loads)
+        metrics.watch_count(
+            "dynemo_engine_restarts",
+            "Times that this process has started its engine again.",
+            lambda: [(m.name, m.answerer.restarts) for m in pipeline.models.values()],
+        )
 
     def report(self) -> HealthReport:
         trouble = "draining" if self._is_draining() else self._pipeline.trouble

@@ -26,6 +26,16 @@ class Answerer(Protocol):
         ...
 
     @property
+    def restarts(self) -> int:
+        """How often the engine of this process was started again."""
+        ...
+
+    @property
+    def moves(self) -> int:
+        """How often an answer has gone on with another instance."""
+        ...
+
+    @property
     def trouble(self) -> str:
         """Why `instance` is None (`loading`, `engine ended: ...`), else empty."""
         ...

@@ -33,6 +33,8 @@ _STEADY_SECONDS = 60.0  # an engine that ran this long starts anew at the first 
 class LocalInstance:
     """An `Answerer` whose engine runs in a child process. Made by `local_instance`."""
 
+    moves = 0  # there is no other one
+
     def __init__(self) -> None:
         self._asker: Asker | None = None
         self._trouble = "loading"

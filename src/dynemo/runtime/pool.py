@@ -33,6 +33,8 @@ class Pool:
     `encode` gives the ids of generated text, for engines that give text.
     """
 
+    restarts = 0  # others start their engines
+
     def __init__(
         self, router: Router, encode: Callable[[str], list[int]], migration_limit: int
     ) -> None:
@@ -43,6 +45,7 @@ class Pool:
         self._most: Instance | None = None
         self._is_mixed = False
         self._changed = asyncio.Event()
+        self.moves = 0
 
     def __len__(self) -> int:
         return len(self._remotes)
@@ -113,6 +116,7 @@ class Pool:
                 if moves > self._migration_limit or (request.guide and progress.count):
                     raise
                 progress.lost()
+                self.moves += 1
                 log.warning(
                     "request %s moves after %d tokens: %s",
                     request.id,
