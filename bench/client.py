@@ -62,6 +62,10 @@ class _Answer:
     first: float | None  #: seconds from the request to the first text
     tail: bytes
 
+    @property
+    def is_whole(self) -> bool:
+        return self.tail.endswith(_END) and _USAGE.search(self.tail) is not None
+
 
 class _Stream(asyncio.Protocol):
     """A connection, and one request on it at a time."""
@@ -139,6 +143,8 @@ async def _run(task: Task) -> Outcome:
             else:
                 stream.ask(message)
             answers.append(await stream.ended)
+            if not answers[-1].is_whole:
+                raise RuntimeError(f"an answer without its end: {answers[-1].tail[-300:]!r}")
         if stream is not None:
             stream.close()
 
@@ -150,10 +156,7 @@ async def _run(task: Task) -> Outcome:
 def _outcome(seconds: float, used: float, answers: list[_Answer]) -> Outcome:
     tokens = prompt = cached = 0
     for answer in answers:
-        counted = _USAGE.findall(answer.tail)
-        if not counted:
-            raise RuntimeError(f"an answer without usage: {answer.tail[-300:]!r}")
-        tokens += int(counted[-1])
+        tokens += int(_USAGE.findall(answer.tail)[-1])
         prompt += int(_PROMPT.findall(answer.tail)[-1])
         cached += int((_CACHED.findall(answer.tail) or [0])[-1])
     firsts = [answer.first for answer in answers if answer.first is not None]

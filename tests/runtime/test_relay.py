@@ -1,0 +1,181 @@
+"""A worker's relay between two links: what an engine host says is what the ingress gets."""
+
+import asyncio
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from msgspec import msgpack
+
+from dynemo.answers import Answers, Outlet
+from dynemo.link import PROTOCOL, Link
+from dynemo.messages import (
+    Capabilities,
+    Delta,
+    Failure,
+    Finish,
+    Hello,
+    Instance,
+    Load,
+    Request,
+    Sampling,
+)
+from dynemo.runtime.relay import Relay
+from dynemo.runtime.streams import MAX_UNREAD, Asker
+from dynemo.wire.frames import Frame, Kind
+
+REQUEST = msgpack.encode(
+    Request(id="r", token_ids=[1, 2], prompt="ab", max_tokens=9, sampling=Sampling())
+)
+INSTANCE = Instance(
+    id="i",
+    engine="peer",
+    version="1",
+    device="none",
+    context_length=10,
+    slots=1,
+    capabilities=Capabilities(),
+)
+STREAM = 77
+
+
+class End:
+    """One end of a socket pair: what it got, and frames of its own."""
+
+    def __init__(self) -> None:
+        self.got: list[Frame] = []
+        self.came = asyncio.Event()
+        self.link = Link(self._take, lambda _: None)
+
+    def _take(self, frames: list[Frame]) -> None:
+        self.got += frames
+        self.came.set()
+
+    async def first(self, *kinds: Kind) -> Frame:
+        while not (found := [frame for frame in self.got if frame.kind in kinds]):
+            self.came.clear()
+            await self.came.wait()
+        return found[0]
+
+    def text(self) -> str:
+        """Of all deltas, in the order in which they came."""
+        bodies = [f.body for f in self.got if f.kind in (Kind.DATA, Kind.END)]
+        return "".join(t for body in bodies for t in msgpack.decode(body, type=Delta).texts)
+
+
+@dataclass
+class Joint:
+    """An engine host, a worker between, and an ingress that has asked."""
+
+    host: End
+    asked: int  #: the host's number of the stream
+    ingress: End
+    reading: asyncio.Transport = field(repr=False)
+
+    def say(self, *texts: str) -> None:
+        for text in texts:
+            self.host.link.send(Kind.DATA, self.asked, msgpack.encode(Delta(texts=[text])))
+
+    def finish(self, text: str) -> None:
+        last = Delta(texts=[text], finish=Finish("stop", 2, 9))
+        self.host.link.send(Kind.END, self.asked, msgpack.encode(last))
+
+
+class _Source:
+    def __init__(self, asker: Asker) -> None:
+        self._asker = asker
+
+    def answer(self, request: bytes, outlet: Outlet) -> AsyncGenerator[Delta, None]:
+        return self._asker.ask(request, Relay(outlet))
+
+    async def load(self) -> Load:
+        return Load()
+
+
+async def _connect(one: Link, other: Link) -> asyncio.Transport:
+    """Joins two links; gives the other's transport."""
+    loop = asyncio.get_running_loop()
+    ours, theirs = socket.socketpair()
+    await loop.create_unix_connection(lambda: one, sock=ours)
+    transport, _ = await loop.create_unix_connection(lambda: other, sock=theirs)
+    return transport
+
+
+@asynccontextmanager
+async def joined() -> AsyncIterator[Joint]:
+    asker, host, ingress = Asker(lambda: None), End(), End()
+    outgoing = Link(lambda _: None, lambda _: None)
+    await _connect(asker.link, host.link)
+    reading = await _connect(outgoing, ingress.link)
+    host.link.send(Kind.HELLO, 0, msgpack.encode(Hello(PROTOCOL, INSTANCE)))
+    await asker.greeted
+    async with asyncio.TaskGroup() as tasks:
+        answers = Answers(outgoing, _Source(asker), tasks)
+        answers.start(STREAM, REQUEST)
+        asked = (await host.first(Kind.REQUEST)).stream
+        try:
+            yield Joint(host, asked, ingress, reading)
+        finally:
+            answers.cancel_all()
+            for link in (asker.link, host.link, outgoing, ingress.link):
+                link.close()
+            await asyncio.sleep(0.01)
+
+
+def test_frames_go_on_as_they_are() -> None:
+    async def body() -> None:
+        async with joined() as joint:
+            said = b"\x94\x91\xcc\x05\x90\xc0\x00"  # a five in two bytes, as no encoder writes it
+            joint.host.link.send(Kind.DATA, joint.asked, said)
+            assert await joint.ingress.first(Kind.DATA) == Frame(Kind.DATA, STREAM, said)
+            joint.finish("end")
+            end = await joint.ingress.first(Kind.END)
+            assert end.stream == STREAM
+            assert msgpack.decode(end.body, type=Delta).finish == Finish("stop", 2, 9)
+
+    asyncio.run(body())
+
+
+def test_a_full_outlet_loses_nothing_and_keeps_the_order() -> None:
+    async def body() -> None:
+        async with joined() as joint:
+            texts = [f"{number:04d}" + "x" * 1020 for number in range(900)]
+            joint.reading.pause_reading()
+            for start in range(0, len(texts), 30):
+                joint.say(*texts[start : start + 30])
+                await asyncio.sleep(0.001)
+            joint.reading.resume_reading()
+            for number in range(50):  # some while it empties, some after
+                texts.append(f"late {number}")
+                joint.say(texts[-1])
+                await asyncio.sleep(0)
+            joint.finish("end")
+            await joint.ingress.first(Kind.END)
+            assert joint.ingress.text() == "".join([*texts, "end"])
+
+    asyncio.run(body())
+
+
+def test_an_outlet_that_stays_full_ends_the_stream_on_both_sides() -> None:
+    async def body() -> None:
+        async with joined() as joint:
+            joint.reading.pause_reading()
+            for _ in range(3 * MAX_UNREAD // 65536):
+                joint.say("x" * 65536)
+                await asyncio.sleep(0.001)
+            assert (await joint.host.first(Kind.CANCEL)).stream == joint.asked
+            joint.reading.resume_reading()
+            error = await joint.ingress.first(Kind.ERROR)
+            assert msgpack.decode(error.body, type=Failure).error == "SlowReader"
+
+    asyncio.run(body())
+
+
+def test_a_body_that_is_no_delta_is_for_the_ingress_to_judge() -> None:
+    async def body() -> None:
+        async with joined() as joint:
+            joint.host.link.send(Kind.DATA, joint.asked, b"\xc1")
+            assert (await joint.ingress.first(Kind.DATA)).body == b"\xc1"
+
+    asyncio.run(body())
