@@ -32,9 +32,10 @@ Serve a large language model: a chat in this terminal, an OpenAI-compatible API,
   in=    where requests come from: text (a chat; default on a terminal), stdin (one prompt; default
          otherwise), http (an OpenAI-compatible server), batch:FILE.jsonl (a file of prompts),
          dyn://NAME (a worker: from the ingresses of that pool)
-  out=   what answers them: llama_cpp, echo (the prompt's own tokens, for tests; echo:text: the last
-         message), FILE.py (an engine of your own), or dyn://NAME (an ingress: the workers of that
-         pool; `dyn` alone: every model there is)
+  out=   what answers them: llama_cpp (the default for a GGUF), mistralrs (for a checkout), vllm,
+         sglang, trtllm, echo (the prompt's own tokens, for tests; echo:text: the last message),
+         FILE.py (an engine of your own), or dyn://NAME (an ingress: the workers of that pool;
+         `dyn` alone: every model there is)
   MODEL  a GGUF file, a Hugging Face checkout's folder, or a Hub name (org/repo, org/repo:Q4_K_M);
          none: the small demo model that comes with the package
 """
@@ -146,15 +147,8 @@ def parse_output(word: str) -> str:
         parse_name(name)
         return name
     if not name or name in ("echo:text", *ENGINES) or name.endswith(".py"):
-        if name in ENGINES and not ENGINES[name].is_here:
-            raise UsageError(_later(f"out={word}"))
         return name
     raise UsageError(_unknown("out", word, tuple(ENGINES), (*ENGINES, "echo:text", "FILE.py")))
-
-
-def _later(what: str) -> str:
-    here = ", ".join(name for name, entry in ENGINES.items() if entry.is_here)
-    return f"{what} is not in this version yet; it has out={here}."
 
 
 def _unknown(side: str, word: str, names: Sequence[str], all_forms: Sequence[str]) -> str:

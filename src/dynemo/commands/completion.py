@@ -31,7 +31,7 @@ Grammar = Mapping[str, Place]  #: by the words before; the empty text is a run's
 
 
 def grammar() -> Grammar:
-    here = [*(name for name, entry in ENGINES.items() if entry.is_here), "dyn://"]
+    here = [*ENGINES, "dyn://"]
     sides = [*(f"in={name}" for name in _INPUTS), *(f"out={name}" for name in here)]
     flags: dict[str, tuple[str, ...] | None] = {
         flag: option.choices for option in OPTIONS for flag in (option.flag, *option.flags)

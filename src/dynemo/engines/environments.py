@@ -62,17 +62,15 @@ def default_engine(kind: str, given: Path | None) -> Entry:
     """
     problem = None
     for entry in ENGINES.values():
-        if kind in entry.reads and entry.is_here and entry.package:
+        if kind in entry.reads and entry.package:
             try:
                 find_python(entry, given)
             except EngineNotInstalled as error:
                 problem = problem or error
             else:
                 return entry
-    raise problem or UsageError(
-        "This version has no engine for a checkout yet; give a GGUF file of the model, "
-        "or out=echo for a dry run."
-    )
+    assert problem is not None  # each kind has an engine that reads it
+    raise problem
 
 
 def site_packages(prefix: Path) -> Path | None:

