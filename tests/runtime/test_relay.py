@@ -140,16 +140,20 @@ def test_frames_go_on_as_they_are() -> None:
 def test_a_full_outlet_loses_nothing_and_keeps_the_order() -> None:
     async def body() -> None:
         async with joined() as joint:
-            texts = [f"{number:04d}" + "x" * 1020 for number in range(900)]
-            joint.reading.pause_reading()
-            for start in range(0, len(texts), 30):
-                joint.say(*texts[start : start + 30])
-                await asyncio.sleep(0.001)
-            joint.reading.resume_reading()
-            for number in range(50):  # some while it empties, some after
-                texts.append(f"late {number}")
-                joint.say(texts[-1])
+            texts: list[str] = []
+
+            async def say(count: int) -> None:
+                some = [f"{len(texts) + number:04d}" + "x" * 1020 for number in range(count)]
+                texts.extend(some)
+                joint.say(*some)
                 await asyncio.sleep(0)
+
+            joint.reading.pause_reading()
+            for _ in range(30):
+                await say(30)
+            joint.reading.resume_reading()
+            while len(joint.ingress.text()) < 800 * 1024:  # while it empties, and falls full again
+                await say(4)
             joint.finish("end")
             await joint.ingress.first(Kind.END)
             assert joint.ingress.text() == "".join([*texts, "end"])
@@ -177,5 +181,19 @@ def test_a_body_that_is_no_delta_is_for_the_ingress_to_judge() -> None:
         async with joined() as joint:
             joint.host.link.send(Kind.DATA, joint.asked, b"\xc1")
             assert (await joint.ingress.first(Kind.DATA)).body == b"\xc1"
+
+    asyncio.run(body())
+
+
+def test_nothing_overtakes_what_is_held() -> None:
+    async def body() -> None:
+        link = End().link
+        relay = Relay(Outlet(link, STREAM))
+        link.pause_writing()
+        relay.data(msgpack.encode(Delta([1])))
+        link.resume_writing()
+        relay.data(msgpack.encode(Delta([2])))
+        assert await relay.take() == Delta([1, 2])
+        assert relay.sent == 0
 
     asyncio.run(body())
