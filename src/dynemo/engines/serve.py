@@ -50,6 +50,7 @@ async def serve(spec: EngineSpec, sock: socket.socket) -> int:
             if not isinstance(error, DynemoError):
                 raise
             return 1
+        loop.add_signal_handler(signal.SIGTERM, ended.set)  # again: an engine may have taken it
         async with asyncio.TaskGroup() as tasks:
             answers = Answers(link, EngineSource(engine), tasks)
             link.send(Kind.HELLO, 0, _encode(Hello(PROTOCOL, _describe(spec, engine))))

@@ -9,9 +9,9 @@ import contextlib
 import os
 import signal
 import tempfile
-import traceback
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 from uuid import uuid4
 
@@ -49,6 +49,7 @@ _CAPABILITIES = Capabilities(
 )
 _REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 _BAD_REQUEST = 400
+_LONGEST = 300  # characters of an error
 
 
 class SgLang:
@@ -142,7 +143,11 @@ def _finish(told: dict[str, Any]) -> Finish:
 async def open_engine(spec: EngineSpec) -> AsyncIterator[SgLang]:
     engine = _launch(spec)
     try:
-        yield SgLang(engine, await _limits(engine))
+        limits = await _limits(engine)
+        # A scheduler has failed, and what it logged says why. SGLang's own handler, which it has
+        # set by now, would look for more words for minutes.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGQUIT, os._exit, 1)
+        yield SgLang(engine, limits)
     finally:
         engine.shutdown()
 
@@ -154,11 +159,17 @@ async def _limits(engine: Any) -> tuple[int, int]:
     states = await manager.get_internal_state()
     slots = sum(state["effective_max_running_requests_per_dp"] for state in states)
     await manager.get_loads()
-    # All who write and read these figures have the file open now; nothing of it is to stay, however
-    # we end.
     with contextlib.suppress(OSError, AttributeError):
-        os.unlink(manager.load_snapshot_reader.path)
+        os.unlink(manager.load_snapshot_reader.path)  # as `_unlink_queues` does
     return info["max_req_input_len"], slots
+
+
+def _unlink_queues(engine: Any) -> None:
+    """Takes away the names of the memory that ranks share. They all have it open by now, and
+    SGLang, which ends its processes with SIGKILL, would leave it behind."""
+    for pid in engine.get_all_child_pids():
+        for path in Path("/dev/shm").glob(f"sgl_shm_mq_{pid}_*"):
+            path.unlink(missing_ok=True)
 
 
 async def follow(spec: EngineSpec) -> None:
@@ -179,6 +190,12 @@ class _SchedulerFailed(Exception):
 
 def _scheduler_failed(*_: object) -> NoReturn:
     raise _SchedulerFailed
+
+
+def _words(error: Exception) -> str:
+    """What an error says, on one line without a stop at its end."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return (text if len(text) <= _LONGEST else f"{text[:_LONGEST].rstrip()} ...").rstrip(".")
 
 
 def _launch(spec: EngineSpec) -> Any:
@@ -206,10 +223,12 @@ def _launch(spec: EngineSpec) -> Any:
 
     arguments = server_args(spec, is_cpu=is_cpu)
     try:
-        return TokensOnly(**arguments, custom_sigquit_handler=_scheduler_failed)
+        engine = TokensOnly(**arguments, custom_sigquit_handler=_scheduler_failed)
     except DynemoError:
         raise
-    except Exception as error:
-        if not isinstance(error, _SchedulerFailed):
-            traceback.print_exc()  # its last line is what the runner says
+    except _SchedulerFailed as error:
         raise ModelError(f"SGLang could not load {spec.model}.") from error
+    except Exception as error:
+        raise ModelError(f"SGLang could not load {spec.model}: {_words(error)}.") from error
+    _unlink_queues(engine)
+    return engine

@@ -244,8 +244,8 @@ def _exit(code: int) -> str:
 
 def _complaint(tail: "deque[str]") -> str:
     """What the engine's log says of its failure: an exception, or the first error line."""
-    errors = [line for line in tail if " E " in line or "error" in line.lower()]
-    said = _exception(tail) or (errors and (errors[0].partition(" E ")[2] or errors[0]))
+    errors = [line.partition(" E ")[2] for line in tail if " E " in line]  # as llama.cpp marks them
+    said = _exception(tail) or (errors[0] if errors else "")
     return f" It says: {said}." if said else ""
 
 

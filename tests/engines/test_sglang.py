@@ -1,0 +1,88 @@
+"""The engine contract with SGLang itself, on the CPU, and what else its adapter holds."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from contract import ModelContract, Served, serving
+
+from dynemo.errors import RequestError
+from dynemo.messages import EngineSpec
+from dynemo.models.find import Found
+from dynemo.models.load import speech_of
+from dynemo.text.prompt import Conversation, build_prompt
+
+#: It loads in 40 s on two idle cores, and most of that is imports.
+READY_SECONDS = 400
+
+
+@pytest.mark.timeout(READY_SECONDS + 60)
+class TestSgLang(ModelContract):
+    ready_seconds = READY_SECONDS
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def python(cls, engine_python: Callable[[str], str]) -> str:
+        return engine_python("sglang")
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def spec(cls, demo_folder: Path) -> EngineSpec:
+        return EngineSpec(
+            engine="sglang",
+            model=str(demo_folder),
+            workdir="",
+            model_context=4096,
+            kv_bytes_per_token=2048,
+            vocabulary=1536,
+        )
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def served(cls, spec: EngineSpec, python: str) -> Iterator[Served]:
+        with serving(spec, python, READY_SECONDS) as served:
+            yield served
+
+    @pytest.fixture
+    def prompt(self, demo_folder: Path) -> list[int]:
+        template, tokenizer = speech_of(Found("checkout", demo_folder, "demo"))
+        chat = Conversation([{"role": "user", "content": "What is the capital of Peru?"}])
+        return build_prompt(template, tokenizer, chat).token_ids
+
+    @pytest.fixture
+    def eos(self, demo_folder: Path) -> int:
+        _, tokenizer = speech_of(Found("checkout", demo_folder, "demo"))
+        token_id = tokenizer.token_id("<|eot_id|>")
+        assert token_id is not None
+        return token_id
+
+    @pytest.fixture
+    def own(self, demo_folder: Path) -> int:
+        _, tokenizer = speech_of(Found("checkout", demo_folder, "demo"))
+        ids = tokenizer.encode("The capital of", add_special=False, parse_special=False)
+        assert len(ids) == 3
+        return ids[2]
+
+    def test_the_whole_context_is_there(self, served: Served, prompt: list[int]) -> None:
+        instance = served.local.instance
+        assert instance is not None
+        assert instance.context_length == 4096
+        full = (prompt * 4096)[:4095]
+        assert served.collect(self.request(full, 1))[1].completion_tokens == 1
+        with pytest.raises(RequestError, match="4095"):
+            served.collect(self.request(full, 20))
+
+    def test_says_its_load(self, served: Served, prompt: list[int]) -> None:
+        async def body() -> None:
+            stream = served.local.generate(self.request(prompt, 3000, ignore_eos=True))
+            await anext(stream)
+            assert served.local._asker is not None
+            async with asyncio.timeout(30):
+                while served.local.load.running != 1:
+                    served.local._asker.ping()
+                    await asyncio.sleep(0.05)
+            assert 0 < served.local.load.kv_use < 0.5
+            await stream.aclose()
+
+        served.run(body())
