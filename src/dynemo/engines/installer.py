@@ -22,6 +22,7 @@ from dynemo.errors import DynemoError
 
 _TICK = 0.1
 _LINES = 12
+_WIDTH = 400
 
 
 @dataclass(frozen=True)
@@ -147,4 +148,5 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 def _reason(said: str) -> str:
     """The last lines, where an installer says what was wrong."""
     lines = [line.rstrip() for line in said.splitlines() if line.strip()]
-    return "\n".join(lines[-_LINES:])
+    errors = [line for line in lines if not line.startswith("WARNING:")] or lines
+    return "\n".join(line[:_WIDTH] for line in errors[-_LINES:])

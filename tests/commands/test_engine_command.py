@@ -1,0 +1,93 @@
+"""`engine list`, which the README repeats, and `engine doctor`, which finds what is broken."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command import run
+from msgspec import json
+
+from dynemo.commands.engine_list import ABILITIES, Row, cell, describe
+from dynemo.engines.registry import ENGINES
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def test_the_readme_has_the_table() -> None:
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    heading = ["engine", *(name for name, _ in ABILITIES)]
+    start = lines.index(f"| {' | '.join(heading)} |")
+    rows = [describe(entry) for entry in ENGINES.values()]
+    for line, row in zip(lines[start + 2 :], rows, strict=False):
+        cells = [row.engine, *(cell(row, field) for _, field in ABILITIES)]
+        assert line == f"| {' | '.join(cells)} |"
+    assert not lines[start + 2 + len(rows)].startswith("|")
+
+
+def test_list_shows_every_engine() -> None:
+    done = run("engine", "list")
+    assert done.returncode == 0, done.stderr
+    heading, *lines = done.stdout.splitlines()
+    assert heading.split()[:2] == ["engine", "installed"]
+    assert [line.split()[0] for line in lines[: len(ENGINES)]] == list(ENGINES)
+
+
+def test_list_as_json() -> None:
+    rows = json.decode(run("engine", "list", "--json").stdout, type=list[Row])
+    found = {row.engine: row for row in rows}
+    llama_cpp, trtllm = found["llama_cpp"], found["trtllm"]
+    assert (llama_cpp.is_installed, llama_cpp.python) == (True, sys.executable)
+    assert llama_cpp.version.count(".") == 2
+    assert (trtllm.is_installed, trtllm.version, trtllm.models) == (
+        False,
+        "",
+        ["engine", "checkout"],
+    )
+
+
+@pytest.mark.timeout(60)
+def test_doctor_finds_a_healthy_engine(tmp_path: Path) -> None:
+    done = run(
+        "engine", "doctor", "llama_cpp", timeout=50, XDG_DATA_HOME=str(tmp_path), DYNEMO_OUT="echo"
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("llama_cpp  ok · ")
+    assert "loads and answers in" in done.stdout
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("raise OSError('libcuda.so.1: no such file')", "OSError: libcuda.so.1: no such file"),
+        ("import os; os._exit(9)", "ends with 9 on importing it"),
+    ],
+)
+def test_doctor_says_what_is_broken(tmp_path: Path, text: str, said: str) -> None:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
+    (site,) = (tmp_path / "venv").glob("lib/python3.*/site-packages")
+    (site / "vllm.py").write_text(text)
+    for name in ("vllm-1.0.dist-info", "msgspec-0.22.0.dist-info"):
+        (site / name).mkdir()
+    own = {"XDG_DATA_HOME": str(tmp_path), "VIRTUAL_ENV": str(tmp_path / "venv")}
+    done = run("engine", "doctor", "vllm", timeout=50, **own)
+    assert done.returncode == 1
+    assert "vllm       BROKEN" in done.stdout
+    assert said in done.stdout
+    assert "dynemo-run engine install vllm" in done.stdout
+
+
+def test_doctor_of_what_is_not_there(tmp_path: Path) -> None:
+    done = run("engine", "doctor", "trtllm", XDG_DATA_HOME=str(tmp_path), VIRTUAL_ENV="")
+    assert done.returncode == 2
+    assert "dynemo-run engine install trtllm" in done.stderr
+    assert run("engine", "doctor", "echo").returncode == 2
+
+
+@pytest.mark.parametrize("words", [["install"], ["install", "vlm"], ["remove"], ["start"], []])
+def test_words_that_it_does_not_know(words: list[str]) -> None:
+    done = run("engine", *words)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "dynemo-run engine" in done.stderr
