@@ -123,6 +123,7 @@ def test_a_table_of_all_namespaces(tmp_path: Path) -> None:
 def test_json_is_one_document(tmp_path: Path) -> None:
     with registered(tmp_path, keys(record("i1"))):
         done = ps(tmp_path, "--json")
+    assert done.stderr == ""
     (entry,) = json.loads(done.stdout)["instances"]
     assert entry["instance"] == "i1"
     assert entry["namespace"] == "dynemo"

@@ -33,6 +33,8 @@ _CLEAR = "\x1b[H\x1b[2J"
 
 def ps(config: Config, *, as_json: bool, is_watching: bool) -> int:
     """Prints what is registered, once or until Ctrl-C. Raises UsageError without its server."""
+    # An instance that cannot be asked is told by its row, not by a line of the planes' log.
+    logging.getLogger("dynemo.requests").setLevel(logging.ERROR)
     return asyncio.run(_ps(config, as_json=as_json, is_watching=is_watching))
 
 
