@@ -20,7 +20,7 @@ COMMANDS = {
     "render": "the exact prompt that the engine would get for a conversation",
     "tokenize": "text to token ids",
     "detokenize": "token ids to text, as a stream would give it",
-    "ps": "the instances that are registered: models, engines, slots, age",
+    "ps": "the instances that are registered: models, engines, load, age",
     "engine": "installs engines into environments of their own, lists and checks them",
     "services": "starts etcd and nats-server on this machine, and ends them",
     "completion": "a script that completes this command in your shell",
