@@ -13,7 +13,9 @@ SHELLS = ("bash", "zsh", "fish")
 ACTS = ("up", "down", "status")
 #: Settings of a run that `ps` has, too.
 PS_OPTIONS = tuple(
-    option for option in OPTIONS if option.name in ("discovery", "etcd", "nats", "wait", "config")
+    option
+    for option in OPTIONS
+    if option.name in ("discovery", "etcd", "nats", "tls", "wait", "config")
 )
 
 _MODEL = "a GGUF, a folder with a tokenizer, or a Hub name; `demo` is the model that ships with us"
