@@ -13,7 +13,8 @@ from dynemo.ingress import Planes
 from dynemo.runtime.addresses import ANY
 from dynemo.runtime.discovery.discovery import Discovery
 from dynemo.runtime.requests.base import Intake, RequestPlane
-from dynemo.runtime.requests.nats import NatsRequests, NatsSettings
+from dynemo.runtime.requests.nats import NatsRequests
+from dynemo.runtime.requests.nats_client import NatsSettings
 from dynemo.runtime.responses.answering import Answering
 from dynemo.runtime.responses.listen import Responses, listen
 from dynemo.runtime.tls import client_context, connecting_context, files_of, server_context
@@ -129,6 +130,7 @@ def _nats(config: Config) -> NatsSettings:
         user=os.environ.get("NATS_AUTH_USERNAME"),
         password=os.environ.get("NATS_AUTH_PASSWORD"),
         token=os.environ.get("NATS_AUTH_TOKEN"),
+        nkey=os.environ.get("NATS_AUTH_NKEY"),
         tls=connecting_context(ca, cert, key) if is_tls or ca or cert else None,
         wait=config.wait,
     )

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import aclosing
-from pathlib import Path
 
 import pytest
 from nats_process import NatsProcess, free_port
@@ -12,7 +11,8 @@ from world import World, collect, make_record, make_request, until
 
 from dynemo.errors import PlaneAway, Unavailable, UsageError
 from dynemo.messages import Delta
-from dynemo.runtime.requests.nats import NatsRequests, NatsSettings, nats_requests, subject
+from dynemo.runtime.requests.nats import NatsRequests, nats_requests, subject
+from dynemo.runtime.requests.nats_client import NatsSettings
 
 
 @pytest.fixture
@@ -124,26 +124,6 @@ def test_one_of_several_servers_is_enough(nats: NatsProcess) -> None:
         urls = (f"nats://127.0.0.1:{free_port()}", nats.url)
         async with nats_requests(NatsSettings(urls)) as plane:
             assert plane.max_request > 0
-
-    asyncio.run(body())
-
-
-def test_a_token_or_a_password_opens_a_server_that_asks(tmp_path: Path) -> None:
-    async def body() -> None:
-        by_token = NatsProcess("--auth", "secret")
-        by_user = NatsProcess("--user", "me", "--pass", "secret")
-        try:
-            async with (
-                nats_requests(NatsSettings((by_token.url,), token="secret")),
-                nats_requests(NatsSettings((by_user.url,), user="me", password="secret")),
-            ):
-                pass
-            with pytest.raises(UsageError, match=by_token.url):
-                async with nats_requests(NatsSettings((by_token.url,), token="wrong")):
-                    pass
-        finally:
-            by_token.stop()
-            by_user.stop()
 
     asyncio.run(body())
 

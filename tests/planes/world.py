@@ -22,7 +22,8 @@ from dynemo.runtime.heartbeat import Beat
 from dynemo.runtime.remote import RemoteInstance
 from dynemo.runtime.requests.base import Intake, RequestPlane
 from dynemo.runtime.requests.memory import MemoryRequests
-from dynemo.runtime.requests.nats import NatsSettings, nats_requests
+from dynemo.runtime.requests.nats import nats_requests
+from dynemo.runtime.requests.nats_client import NatsSettings
 from dynemo.runtime.requests.tcp import TcpRequests, tcp_intake
 from dynemo.runtime.responses.answering import Answering, answering
 from dynemo.runtime.responses.listen import Responses, listen
@@ -119,6 +120,7 @@ class World:
     kind: str
     nats_url: str = ""
     beat: Beat = field(default_factory=Beat)
+    nats: NatsSettings | None = None  #: of a server that asks for more than its URL says
     network: Network = field(default_factory=Network)
     memory: MemoryRequests = field(default_factory=MemoryRequests)
 
@@ -132,7 +134,7 @@ class World:
             if self.kind == "tcp":
                 yield Ingress(responses, TcpRequests(responses))
                 return
-            async with nats_requests(NatsSettings((self.nats_url,))) as requests:
+            async with nats_requests(self._nats) as requests:
                 yield Ingress(responses, requests)
 
     @asynccontextmanager
@@ -147,6 +149,10 @@ class World:
             async with intake.serve(record, answers.accept, engine.load_now):
                 yield Worker(record, answers, engine)
 
+    @property
+    def _nats(self) -> NatsSettings:
+        return self.nats or NatsSettings((self.nats_url,))
+
     @asynccontextmanager
     async def _intake(self, answers: Answering) -> AsyncIterator[Intake]:
         if self.kind == "memory":
@@ -155,7 +161,7 @@ class World:
             async with tcp_intake(answers) as tcp:
                 yield tcp
         else:
-            async with nats_requests(NatsSettings((self.nats_url,))) as nats:
+            async with nats_requests(self._nats) as nats:
                 yield nats
 
 

@@ -17,13 +17,9 @@ What nats-py does by itself is not enough in five places:
 import asyncio
 import contextlib
 import logging
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from importlib.util import find_spec
 from itertools import count
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msgspec import DecodeError, msgpack
@@ -33,6 +29,7 @@ from dynemo.errors import InstanceGone, InstanceSilent, PlaneAway, UsageError
 from dynemo.messages import Envelope, Load, Record
 from dynemo.runtime.addresses import Dialable
 from dynemo.runtime.requests.base import ASK_SECONDS, Handler
+from dynemo.runtime.requests.nats_client import NatsSettings, identity, make_client, refusal
 from dynemo.runtime.streams import raised
 
 if TYPE_CHECKING:
@@ -44,7 +41,9 @@ log = logging.getLogger("dynemo.requests")
 
 _OPEN_SECONDS = 2.5
 _RETRY_SECONDS = 0.2
+_REOPEN_SECONDS = 0.5  # a server that has refused us is not to be asked too often
 _CLOSE_SECONDS = 1.0
+_TAKEOVER_SECONDS = 1.0  # in which another server of several takes over, or counts as away too
 _ROOM = 4096  # for what an envelope holds besides the request
 _NO_RESPONDERS = "503"
 
@@ -54,15 +53,18 @@ _decode_load = msgpack.Decoder(Load).decode
 OnMessage = Callable[["Msg"], Awaitable[None]]
 
 
-@dataclass(frozen=True)
-class NatsSettings:
-    servers: tuple[str, ...] = ("nats://127.0.0.1:4222",)
-    credentials: str | None = None  #: the path of a .creds file
-    user: str | None = None
-    password: str | None = None
-    token: str | None = None
-    tls: ssl.SSLContext | None = None
-    wait: float = 0.0  #: seconds to wait for a server that is not there yet
+class _Asked:
+    """One message that awaits its reply."""
+
+    def __init__(self, subject: str, body: bytes, inbox: str) -> None:
+        self.subject = subject
+        self.body = body
+        self.inbox = inbox
+        self.reply: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
+
+    def fail(self, error: PlaneAway) -> None:
+        if not self.reply.done():
+            self.reply.set_exception(error)
 
 
 def subject(record: Record) -> str:
@@ -81,19 +83,22 @@ class NatsRequests:
         self._client: Client | None = None
         self._inbox = ""
         self._numbers = count(1)
-        self._asked: dict[str, asyncio.Future[Msg]] = {}
+        self._asked: dict[str, _Asked] = {}
         self._served: dict[str, OnMessage] = {}
         self._subscriptions: dict[str, Subscription] = {}
         self._ended = asyncio.Event()
+        self._up = asyncio.Event()
+        self._is_opening = False
         self._last_error = ""
+        self._trouble = ""  # that was said in the log
 
     @property
     def max_request(self) -> int:
         return (self._client.max_payload if self._client is not None else 0) - _ROOM
 
     async def ask(self, record: Record, envelope: Envelope, timeout: float = ASK_SECONDS) -> None:
-        if refusal := await self._request(record, _encode(envelope), timeout):
-            raise raised(refusal)
+        if failed := await self._request(record, _encode(envelope), timeout):
+            raise raised(failed)
 
     async def load(self, record: Record, timeout: float = ASK_SECONDS) -> Load:
         answer = await self._request(record, b"", timeout)
@@ -107,22 +112,20 @@ class NatsRequests:
         from nats.errors import Error
 
         name = record.instance.id[:8]
-        client = self._client
-        if client is None or not client.is_connected:
-            raise PlaneAway(self._away())
         number = str(next(self._numbers))
-        reply = self._asked[number] = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(timeout):
-                inbox = f"{self._inbox}.{number}"
-                await client.publish(subject(record), body, reply=inbox)
-                message = await reply
+                client = await self._connected()
+                asked = _Asked(subject(record), body, f"{self._inbox}.{number}")
+                self._asked[number] = asked
+                await client.publish(asked.subject, body, reply=asked.inbox)
+                message = await asked.reply
         except TimeoutError:
             raise InstanceSilent(f"Worker {name} did not reply in {timeout:g} s.") from None
         except Error as error:
             raise PlaneAway(f"{self._away()} ({error})") from error
         finally:
-            del self._asked[number]
+            self._asked.pop(number, None)
         if (message.headers or {}).get("Status") == _NO_RESPONDERS:
             raise InstanceGone(f"Nobody takes requests for worker {name}.")
         return bytes(message.data)
@@ -150,59 +153,68 @@ class NatsRequests:
         if problem is not None:
             raise problem
 
+    async def _connected(self) -> "Client":
+        """Waits a moment where another server may take over. Raises PlaneAway."""
+        client = self._client
+        if (client is None or not client.is_connected) and self._has_others:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_TAKEOVER_SECONDS):
+                    await self._up.wait()
+            client = self._client
+        if client is None or not client.is_connected:
+            raise PlaneAway(self._away())
+        return client
+
     async def open(self, seconds: float) -> None:
-        """Raises UsageError when no server has answered by then."""
-        from nats.aio.client import Client
+        """Raises UsageError at once when a server refuses us, and when none has answered by
+        then."""
         from nats.errors import Error
 
-        client = Client()
-        self._check_credentials()
+        client = make_client(self._settings)
         try:
             async with asyncio.timeout(seconds):
+                self._is_opening = True
                 await client.connect(**self._options())
+                self._is_opening = False
                 self._client = client
                 self._inbox = client.new_inbox()
                 await client.subscribe(f"{self._inbox}.*", cb=self._on_reply)
                 for name, on_message in self._served.items():
                     await self._subscribe(name, on_message)
-        except (TimeoutError, OSError, Error) as error:
+        except (TimeoutError, OSError, Error, UsageError) as error:
             self._client = None
             self._last_error = str(error) or self._last_error
-            with contextlib.suppress(Exception):
-                await client.close()
+            await _close(client)
+            if isinstance(error, UsageError):
+                raise
             raise UsageError(
-                f"No NATS server answers at {', '.join(self._settings.servers)}"
+                f"No NATS server answers at {self._settings.where}"
                 f"{f' ({self._last_error})' if self._last_error else ''}: "
                 "start one with `dynemo-run services up`, or say where it is with --nats."
             ) from None
-
-    def _check_credentials(self) -> None:
-        path = self._settings.credentials
-        if path is None:
-            return
-        if not Path(path).is_file():
-            raise UsageError(f"There is no credentials file for NATS at {path}.")
-        if find_spec("nkeys") is None:
-            raise UsageError("A credentials file for NATS needs `nkeys`: run `pip install nkeys`.")
+        finally:
+            self._is_opening = False
+        self._up.set()
 
     async def keep(self) -> None:
         """Makes a new client whenever the last one has closed for good."""
         while True:
             await self._ended.wait()
             self._ended.clear()
-            log.warning("the connection to NATS was closed (%s); opening it anew", self._last_error)
-            while True:
-                with contextlib.suppress(UsageError):
+            why = self._client.last_error if self._client is not None else None
+            log.warning("the connection to NATS was closed (%s); opening it anew", why)
+            while not self._up.is_set():
+                await asyncio.sleep(_REOPEN_SECONDS)
+                try:
                     await self.open(_OPEN_SECONDS)
-                    break
-                await asyncio.sleep(_RETRY_SECONDS)
+                except UsageError as error:
+                    self._tell(str(error))
+            await self._on_reconnected()
 
     async def close(self) -> None:
         client, self._client = self._client, None
         if client is not None:
-            with contextlib.suppress(Exception):
-                async with asyncio.timeout(_CLOSE_SECONDS):
-                    await client.close()
+            await _close(client)
 
     async def _subscribe(self, name: str, on_message: OnMessage) -> None:
         """Returns once the server knows; while it is away, nats-py does it on its return."""
@@ -219,11 +231,7 @@ class NatsRequests:
         settings = self._settings
         return {
             "servers": list(settings.servers),
-            "user_credentials": settings.credentials,
-            "user": settings.user,
-            "password": settings.password,
-            "token": settings.token,
-            "tls": settings.tls,
+            **identity(settings),
             "name": "dynemo",
             "pending_size": 0,
             "connect_timeout": 2,
@@ -237,31 +245,74 @@ class NatsRequests:
             "closed_cb": self._on_closed,
         }
 
+    @property
+    def _has_others(self) -> bool:
+        """Whether another server may take over from this one."""
+        client = self._client
+        return len(self._settings.servers) > 1 or (client is not None and len(client.servers) > 1)
+
     def _away(self) -> str:
-        return f"NATS at {', '.join(self._settings.servers)} is not reachable now."
+        return self._trouble or f"NATS at {self._settings.where} is not reachable now."
+
+    def _tell(self, trouble: str) -> None:
+        """Once, however often it is tried."""
+        if trouble != self._trouble:
+            self._trouble = trouble
+            log.warning("%s", trouble)
 
     async def _on_reply(self, message: "Msg") -> None:
-        reply = self._asked.get(message.subject.rpartition(".")[2])
-        if reply is not None and not reply.done():
-            reply.set_result(message)
+        asked = self._asked.get(message.subject.rpartition(".")[2])
+        if asked is not None and not asked.reply.done():
+            asked.reply.set_result(message)
 
     async def _on_error(self, error: Exception) -> None:
+        """Raises UsageError out of `Client.connect`; its later attempts have to go on."""
         self._last_error = str(error) or type(error).__name__
         log.debug("NATS: %s", self._last_error)
+        if why := refusal(error, self._settings):
+            if self._is_opening:
+                raise UsageError(why)
+            self._tell(why)
 
     async def _on_disconnected(self) -> None:
+        self._up.clear()
         if self._client is not None:
             log.warning("the connection to NATS is lost")
-        for reply in self._asked.values():
-            if not reply.done():
-                reply.set_exception(PlaneAway(self._away()))
+        if self._has_others:  # asks them again, if one takes over in time
+            asyncio.get_running_loop().call_later(_TAKEOVER_SECONDS, self._give_up)
+        else:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Tells those who wait for a reply, where there is no connection that could bring it."""
+        if not self._up.is_set():
+            for asked in self._asked.values():
+                asked.fail(PlaneAway(self._away()))
 
     async def _on_reconnected(self) -> None:
+        """What was asked is asked again: the reply, or the question, went with the old connection.
+        An instance takes a request once, whichever way it has come."""
+        from nats.errors import Error
+
         log.warning("NATS is back")
+        self._trouble = ""
+        self._up.set()
+        for asked in list(self._asked.values()):
+            with contextlib.suppress(Error):
+                if self._client is not None and not asked.reply.done():
+                    await self._client.publish(asked.subject, asked.body, reply=asked.inbox)
 
     async def _on_closed(self) -> None:
         if self._client is not None:
+            self._up.clear()
             self._ended.set()
+
+
+async def _close(client: "Client") -> None:
+    """Under TLS it may wait for its server without end."""
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(_CLOSE_SECONDS):
+            await client.close()
 
 
 async def _end(subscription: "Subscription") -> None:

@@ -51,13 +51,14 @@ class Outgoing:
         self.heartbeat.is_greeted = True
 
     def open(self, envelope: Envelope) -> None:
-        """Opens the stream, and answers on it. Raises WireError for one that is open already, and
-        Unavailable where the connection has just closed."""
+        """Opens the stream, and answers on it: once, if it is asked again while it runs, as a
+        request plane does that has lost the reply. Raises Unavailable where the connection has just
+        closed."""
         stream = envelope.stream
         if not self.link.is_open:
             raise Unavailable("The connection to the ingress has just closed.")
         if stream in self.answers or stream in self._expected:
-            raise WireError(f"Stream {stream} is being answered already.")
+            return
         self.link.send(Kind.OPEN, stream, envelope.token)
         if envelope.request:
             self.answers.start(stream, envelope.request)

@@ -1,0 +1,155 @@
+"""Who this process is to NATS, and what its refusals mean.
+
+nats-py is content with a server without TLS where TLS is asked for, and reads a file without a JWT
+for ever: both are found out here.
+"""
+
+import ssl
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from dynemo.errors import UsageError
+from dynemo.runtime.tls import explain
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+
+_REFUSALS = ("authorization", "authentication", "account", "nkey", "signature")
+
+
+@dataclass(frozen=True)
+class NatsSettings:
+    servers: tuple[str, ...] = ("nats://127.0.0.1:4222",)
+    credentials: str | None = None  #: the path of a .creds file
+    nkey: str | None = field(default=None, repr=False)  #: a seed
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+    tls: ssl.SSLContext | None = None
+    wait: float = 0.0  #: seconds to wait for a server that is not there yet
+
+    @property
+    def where(self) -> str:
+        """The servers, for messages: without what a URL may say about who we are."""
+        return ", ".join(_public(server) for server in self.servers)
+
+    @property
+    def who(self) -> str:
+        if self.credentials:
+            return f"the credentials of {self.credentials}"
+        if self.nkey:
+            return "the nkey of NATS_AUTH_NKEY"
+        if self.user:
+            return f"user {self.user} and its password"
+        return "this token" if self.token else "a client that does not say who it is"
+
+
+def _public(server: str) -> str:
+    scheme, mark, rest = server.rpartition("://")
+    return f"{scheme}{mark}{rest.rpartition('@')[2]}"
+
+
+def make_client(settings: NatsSettings) -> "Client":
+    """Raises UsageError for settings that no server could take."""
+    from nats.aio.client import Client
+
+    for server in settings.servers:
+        _check_url(server)
+    _check_identity(settings)
+    client = Client()
+    if settings.tls is None:
+        return client
+    take = client._process_info
+
+    async def take_under_tls(info: dict[str, Any], initial_connection: bool = False) -> None:
+        # Before anything is said to the server that should not be said in the open.
+        if initial_connection and not info.get("tls_required"):
+            raise _PlainServer
+        await take(info, initial_connection)
+
+    client._process_info = take_under_tls  # type: ignore[method-assign]
+    return client
+
+
+def identity(settings: NatsSettings) -> dict[str, Any]:
+    """What `Client.connect` is told of who we are, and of TLS."""
+    return {
+        "user_credentials": settings.credentials,
+        "nkeys_seed_str": settings.nkey,
+        "user": settings.user,
+        "password": settings.password,
+        "token": settings.token,
+        "tls": settings.tls,
+    }
+
+
+def refusal(error: Exception, settings: NatsSettings) -> str:
+    """Why no server would take us, however long we try, in a sentence; empty: it may yet."""
+    if isinstance(error, ssl.SSLError):
+        return (
+            f"NATS at {settings.where}: {explain(error)}; NATS_AUTH_CA, NATS_AUTH_CLIENT_CERT and "
+            "NATS_AUTH_CLIENT_KEY name the files for it."
+        )
+    if isinstance(error, _PlainServer):
+        return f"NATS at {settings.where} has no TLS, and TLS is asked for."
+    said = str(error).removeprefix("nats: ").strip("'\" ")
+    if any(word in said.lower() for word in _REFUSALS):
+        return (
+            f"NATS at {settings.where} refuses {settings.who} ({said}); NATS_AUTH_USERNAME and "
+            "NATS_AUTH_PASSWORD, NATS_AUTH_TOKEN, NATS_AUTH_NKEY or NATS_AUTH_CREDENTIALS_FILE "
+            "say who this process is."
+        )
+    return ""
+
+
+class _PlainServer(ConnectionError):
+    """It has no TLS."""
+
+
+def _check_url(server: str) -> None:
+    url = urlsplit(server if "://" in server else f"nats://{server}")
+    try:
+        is_good = (
+            url.scheme in ("nats", "tls", "ws", "wss") and bool(url.hostname) and url.port != 0
+        )
+    except ValueError:
+        is_good = False
+    if not is_good:
+        raise UsageError(f"{_public(server)} is no NATS server: give nats://HOST:PORT or tls://.")
+
+
+def _check_identity(settings: NatsSettings) -> None:
+    if bool(settings.user) != bool(settings.password):
+        raise UsageError("NATS takes a user and a password together.")
+    if settings.credentials is not None:
+        _check_file(Path(settings.credentials))
+    if settings.nkey is not None:
+        _check_seed(settings.nkey, "NATS_AUTH_NKEY")
+
+
+def _check_file(path: Path) -> None:
+    try:
+        lines = path.read_text(encoding="ascii").splitlines()
+    except OSError as error:
+        raise UsageError(
+            f"The credentials file for NATS, {path}, cannot be read: {error.strerror}."
+        ) from None
+    except UnicodeDecodeError:
+        lines = []
+    after = {
+        line.strip("- "): lines[at + 1] for at, line in enumerate(lines[:-1]) if "BEGIN" in line
+    }
+    if "BEGIN NATS USER JWT" not in after or "BEGIN USER NKEY SEED" not in after:
+        raise UsageError(f"{path} is no credentials file for NATS: it has no user JWT and seed.")
+    _check_seed(after["BEGIN USER NKEY SEED"], str(path))
+
+
+def _check_seed(seed: str, source: str) -> None:
+    import nkeys  # type: ignore[import-untyped]
+
+    try:
+        nkeys.from_seed(bytearray(seed.strip().encode())).wipe()
+    except (nkeys.NkeysError, ValueError):
+        raise UsageError(f"{source} holds no nkey seed: one starts with SU.") from None

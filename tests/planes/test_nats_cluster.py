@@ -1,0 +1,82 @@
+"""Several nats-servers that are one: one of them killed, requests go on."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+from nats_process import NatsProcess, free_port
+from world import Ingress, World, collect, make_request, until
+
+from dynemo.router.router import make_router
+from dynemo.runtime.pool import Pool
+from dynemo.runtime.requests.nats import NatsRequests
+from dynemo.runtime.requests.nats_client import NatsSettings
+
+
+@pytest.fixture
+def cluster() -> Iterator[list[NatsProcess]]:
+    routes = [f"nats://127.0.0.1:{free_port()}" for _ in range(3)]
+    servers: list[NatsProcess] = []
+    try:
+        for own in routes:
+            options = ("--cluster_name", "c", "--cluster", own, "--routes", ",".join(routes))
+            servers.append(NatsProcess(*options))
+        yield servers
+    finally:
+        for server in servers:
+            server.stop()
+
+
+def _server_of(ingress: Ingress, cluster: list[NatsProcess]) -> NatsProcess:
+    assert isinstance(ingress.requests, NatsRequests)
+    client = ingress.requests._client
+    assert client is not None
+    assert client.connected_url is not None
+    return next(s for s in cluster if s.port == client.connected_url.port)
+
+
+async def _pool(ingress: Ingress, *records: object) -> Pool:
+    pool = Pool(make_router("round-robin"), lambda _: [], 3)
+    for record in records:
+        pool.add(ingress.remote(record))  # type: ignore[arg-type]
+    # The servers tell each other of a subject when somebody subscribes to it.
+    for remote in pool.remotes:
+        async with asyncio.timeout(10):
+            while True:
+                try:
+                    await collect(remote.generate(make_request(1, 2)))
+                    break
+                except Exception:
+                    await asyncio.sleep(0.05)
+    return pool
+
+
+def test_a_server_is_killed_and_no_request_fails(cluster: list[NatsProcess]) -> None:
+    """Whichever it is: each of them, one after the other, while one is left."""
+    settings = NatsSettings(tuple(server.url for server in cluster))
+
+    async def body() -> None:
+        world = World("nats", nats=settings)
+        async with world.ingress() as ingress, world.worker() as one, world.worker() as other:
+            pool = await _pool(ingress, one.record, other.record)
+            done, stop = 0, asyncio.Event()
+
+            async def ask() -> None:
+                nonlocal done
+                while not stop.is_set():
+                    assert await collect(pool.generate(make_request(1, 3))) == [1, 2, 3]
+                    done += 1
+                    await asyncio.sleep(0.01)
+
+            async with asyncio.TaskGroup() as tasks:
+                for _ in range(4):
+                    tasks.create_task(ask())
+                for _ in range(2):
+                    victim = _server_of(ingress, cluster)
+                    await asyncio.to_thread(victim.stop)
+                    cluster.remove(victim)
+                    goal = done + 50
+                    await until(lambda: done > goal)  # noqa: B023
+                stop.set()
+
+    asyncio.run(body())

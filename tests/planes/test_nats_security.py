@@ -1,0 +1,214 @@
+"""Who a nats-server takes: by password, token, nkey, credentials and certificate."""
+
+import asyncio
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from authority import Authority
+from nats_identities import Operator, user_key
+from nats_process import NatsProcess
+from world import World, collect, make_request, until
+
+from dynemo.errors import Unavailable, UsageError
+from dynemo.runtime.requests.nats import nats_requests
+from dynemo.runtime.requests.nats_client import NatsSettings
+from dynemo.runtime.tls import connecting_context, files_of
+
+Start = Callable[..., NatsProcess]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts servers that end with the test."""
+    with ExitStack() as stack:
+
+        def start(*options: object) -> NatsProcess:
+            server = NatsProcess(*[str(option) for option in options])
+            stack.callback(server.stop)
+            return server
+
+        yield start
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("tls") / "authority")
+
+
+@pytest.fixture(scope="module")
+def ours(authority: Authority) -> Path:
+    return authority.issue("ours")
+
+
+def _answer(settings: NatsSettings) -> None:
+    """A worker and an ingress, both as these settings say."""
+
+    async def body() -> None:
+        world = World("nats", nats=settings)
+        async with world.ingress() as ingress, world.worker() as worker:
+            answer = await collect(ingress.remote(worker.record).generate(make_request(1, 3)))
+            assert answer == [1, 2, 3]
+
+    asyncio.run(body())
+
+
+def _refusal(settings: NatsSettings) -> str:
+    """What is said, well before one would stop to wait for a server."""
+
+    async def body() -> str:
+        with pytest.raises(UsageError) as caught:
+            async with nats_requests(replace(settings, wait=15)):
+                pass
+        return str(caught.value)
+
+    began = time.monotonic()
+    said = asyncio.run(body())
+    assert time.monotonic() - began < 5
+    assert "\n" not in said
+    assert "secret" not in said
+    return said
+
+
+def test_a_password_and_a_token(start: Start) -> None:
+    by_user = NatsSettings((start("--user", "me", "--pass", "secret").url,))
+    by_token = NatsSettings((start("--auth", "secret").url,))
+    _answer(replace(by_user, user="me", password="secret"))
+    _answer(replace(by_token, token="secret"))
+    in_url = by_user.servers[0].replace("//", "//me:secret@")
+    _answer(NatsSettings((in_url,)))
+    for wrong, said in (
+        (by_user, "refuses a client that does not say who it is"),
+        (replace(by_user, user="me", password="wrong"), "refuses user me and its password"),
+        (replace(by_token, token="wrong"), "refuses this token"),
+        (NatsSettings((by_user.servers[0].replace("//", "//you:secret@"),)), "refuses a client"),
+    ):
+        refusal = _refusal(wrong)
+        assert said in refusal
+        assert "NATS_AUTH_" in refusal
+    with pytest.raises(UsageError, match="a user and a password together"):
+        _answer(replace(by_user, user="me"))
+
+
+def test_an_nkey(start: Start, tmp_path: Path) -> None:
+    user, stranger = user_key(), user_key()
+    config = tmp_path / "nats.conf"
+    config.write_text(f"authorization: {{ users: [ {{ nkey: {user.public} }} ] }}")
+    settings = NatsSettings((start("-c", config).url,), nkey=user.seed.decode())
+    _answer(settings)
+    said = _refusal(replace(settings, nkey=stranger.seed.decode()))
+    assert "refuses the nkey of NATS_AUTH_NKEY" in said
+    with pytest.raises(UsageError, match="NATS_AUTH_NKEY holds no nkey seed"):
+        _answer(replace(settings, nkey="nonsense"))
+
+
+def test_a_credentials_file(start: Start, tmp_path: Path) -> None:
+    operator = Operator()
+    config = tmp_path / "nats.conf"
+    config.write_text(operator.config)
+    good = operator.credentials(tmp_path / "good.creds")
+    settings = NatsSettings((start("-c", config).url,), credentials=str(good))
+    _answer(settings)
+    for name, bad in (
+        ("expired", operator.credentials(tmp_path / "expired.creds", -60)),
+        ("another's", Operator().credentials(tmp_path / "another.creds")),
+    ):
+        said = _refusal(replace(settings, credentials=str(bad)))
+        assert f"refuses the credentials of {bad}" in said, name
+
+
+def test_files_that_hold_no_credentials(tmp_path: Path) -> None:
+    good = Operator().credentials(tmp_path / "good.creds").read_text()
+    wrong = {
+        "nothing": "",
+        "noise": "no credentials\n" * 9,
+        "half": good[: good.index("-----BEGIN USER")],
+        "seed": good.replace("\nSU", "\nXX"),
+        "bytes": "\u00e9",
+    }
+    for name, text in wrong.items():
+        path = tmp_path / name
+        path.write_text(text)
+        said = _refusal(NatsSettings(credentials=str(path)))
+        assert str(path) in said
+    assert "cannot be read" in _refusal(NatsSettings(credentials=str(tmp_path / "missing")))
+
+
+def test_credentials_that_run_out_are_read_anew(
+    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server closes the connection for good; whoever renews them writes the file anew."""
+    operator = Operator()
+    config, path = tmp_path / "nats.conf", tmp_path / "user.creds"
+    config.write_text(operator.config)
+    settings = NatsSettings((start("-c", config).url,), credentials=str(path))
+
+    async def body() -> None:
+        operator.credentials(path, 3)
+        world = World("nats", nats=settings)
+        async with world.ingress() as ingress, world.worker() as worker:
+            remote = ingress.remote(worker.record)
+            assert await collect(remote.generate(make_request(1, 2))) == [1, 2]
+            await until(lambda: "refuses the credentials" in caplog.text)
+            await asyncio.sleep(1)  # many attempts
+            operator.credentials(path)
+            async with asyncio.timeout(10):
+                while True:
+                    try:
+                        assert await collect(remote.generate(make_request(1, 2))) == [1, 2]
+                        break
+                    except Unavailable:
+                        await asyncio.sleep(0.1)
+
+    with caplog.at_level(logging.WARNING):
+        asyncio.run(body())
+    said = [r.getMessage() for r in caplog.records if "refuses" in r.getMessage()]
+    assert len(said) <= 6  # not once an attempt
+
+
+def test_mutual_tls(start: Start, authority: Authority, ours: Path, tmp_path: Path) -> None:
+    server = start(
+        "--tls", "--tlscert", ours / "tls.crt", "--tlskey", ours / "tls.key",
+        "--tlsverify", "--tlscacert", ours / "ca.crt",
+    )  # fmt: skip
+    settings = NatsSettings((server.url.replace("nats://", "tls://"),))
+    _answer(replace(settings, tls=_context(authority.issue("nats-client"))))
+    _answer(NatsSettings((server.url,), tls=_context(ours)))
+    bare, other = tmp_path / "bare", Authority(tmp_path / "other").issue("stranger")
+    bare.mkdir()
+    shutil.copy(ours / "ca.crt", bare)
+    for wrong, said in (
+        (_context(bare), "certificate required"),
+        (_context(other), "its certificate does not hold"),
+        (None, "its certificate does not hold"),
+        (_context(authority.issue("nats-old", days=0)), "certificate"),
+    ):
+        refusal = _refusal(replace(settings, tls=wrong))
+        assert said in refusal
+        assert "NATS_AUTH_CA" in refusal
+
+
+def test_a_server_without_tls_is_told_nothing(start: Start, ours: Path) -> None:
+    server = start("--user", "me", "--pass", "secret")
+    settings = NatsSettings((server.url,), user="me", password="secret", tls=_context(ours))
+    assert "has no TLS, and TLS is asked for" in _refusal(settings)
+
+
+@pytest.mark.parametrize("server", ["http://h:1", "nats://h:port", "nats://:4222", "nats://h:0"])
+def test_what_is_no_address_is_said(server: str) -> None:
+    assert "is no NATS server" in _refusal(NatsSettings((server,)))
+
+
+def test_secrets_are_not_shown() -> None:
+    shown = repr(NatsSettings(password="secret", token="secret", nkey="secret"))
+    assert "secret" not in shown
+
+
+def _context(folder: Path) -> Any:
+    return connecting_context(*files_of(folder))
