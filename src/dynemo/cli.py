@@ -148,6 +148,7 @@ def _choose(
         model_context=files.context_length,
         kv_bytes_per_token=files.kv_bytes_per_token,
         slots=slots,
+        embeds=files.embeds,
         vocabulary=files.vocabulary,
         words=str(Path(config.model_config).expanduser().absolute()) if config.model_config else "",
         parallel=parallel,

@@ -71,6 +71,7 @@ class Request(Struct, frozen=True, kw_only=True):
     stop_ids: list[int] = []  #: EOS ids; the sequence ends after the first of them
     ignore_eos: bool = False  #: `stop_ids` is empty and the engine's own EOS is off as well
     guide: Guide | None = None
+    embed: bool = False  #: not an answer is wanted but the prompt's embedding
     messages: list[dict[str, Any]] = []  #: as they were sent; for an engine that takes them
     continued: int = 0  #: of `token_ids`, at their end: answered by another instance before
     traceparent: str = ""  #: see `trace.py`; empty where the input knows of no trace
@@ -95,6 +96,9 @@ class Delta(Struct, frozen=True, array_like=True):
     texts: list[str] = []  #: one for each token; empty for one that does not end a character
     finish: Finish | None = None
     cached_tokens: int = 0  #: of the prompt; said once, where the engine knows before its finish
+    embedding: bytes = (
+        b""  #: with the finish, where one was asked for: 32-bit floats, little-endian
+    )
 
 
 class Load(Struct, frozen=True, array_like=True):
@@ -114,6 +118,7 @@ class Ending(Delta, frozen=True, array_like=True):
 class Capabilities(Struct, frozen=True, kw_only=True):
     """What an engine can honour. A request that needs more is refused before the engine sees it."""
 
+    tasks: tuple[str, ...] = ("chat",)  #: `chat`, `embed`
     takes: Literal["tokens", "text", "messages"] = "tokens"
     gives: Literal["tokens", "text"] = "tokens"
     #: Names of `Sampling` fields (and `ignore_eos`) that it honours.
@@ -201,6 +206,7 @@ class EngineSpec(Struct, frozen=True, kw_only=True):
     model_context: int = 0  #: what the model was made for; 0 where its files do not say
     kv_bytes_per_token: int = 0  #: of a 16-bit cache; 0 where its files do not say
     slots: int | None = None  #: sequences at once that the input can use; None: many
+    embeds: bool = False  #: its files say that it was made for embeddings
     vocabulary: int = 0  #: rows of its embedding: ids below it are safe; 0 where nobody knows
     words: str = ""  #: the checkout of --model-config, with tokenizer and template; empty: none
     parallel: Parallel = Parallel()

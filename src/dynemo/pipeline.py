@@ -1,17 +1,17 @@
 """The one path: preprocess -> route -> instance -> postprocess."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from uuid import uuid4
 
-from dynemo.errors import Unavailable, UnknownModel
-from dynemo.messages import Ask, Piece, Request
+from dynemo.errors import EngineError, Unavailable, UnknownModel
+from dynemo.messages import Ask, Instance, Piece, Request
 from dynemo.runtime.instance import Answerer
 from dynemo.text.answer import Answer
 from dynemo.text.card import Card
-from dynemo.text.prepare import Prepared, merged, prepare
+from dynemo.text.prepare import Prepared, merged, prepare, prepare_embeddings
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,19 @@ class Job:
         return len(self.prepared.requests)
 
 
+@dataclass(frozen=True)
+class EmbeddingJob:
+    """Accepted texts to embed. Nothing runs yet."""
+
+    model: ServedModel
+    requests: list[Request]
+    at_once: int  #: as many as the model's instances compute
+
+    @property
+    def prompt_tokens(self) -> int:
+        return sum(len(request.token_ids) for request in self.requests)
+
+
 class Pipeline:
     """All models that this process serves."""
 
@@ -73,13 +86,45 @@ class Pipeline:
         `ask.model` None means the only model, or the first. `traceparent` goes to the engine.
         """
         ask = merged(ask, self._defaults)
-        model = self._find(ask.model)
+        model, instance = self._find_ready(ask.model)
+        job_id = uuid4().hex
+        return Job(job_id, model, prepare(ask, model.card, instance, job_id, traceparent))
+
+    def prepare_embeddings(
+        self, name: str | None, inputs: Sequence[str | list[int]], traceparent: str = ""
+    ) -> EmbeddingJob:
+        """Raises as `prepare` does."""
+        model, instance = self._find_ready(name)
+        requests = prepare_embeddings(inputs, model.card, instance, uuid4().hex, traceparent)
+        return EmbeddingJob(model, requests, max(instance.slots, 1))
+
+    async def embed(self, job: EmbeddingJob) -> list[bytes]:
+        """A vector for each of the job's requests, as 32-bit floats, little-endian. Raises as `run`
+        does; the first error ends all of it."""
+        free = asyncio.Semaphore(job.at_once)
+
+        async def one(request: Request) -> bytes:
+            async with free, aclosing(job.model.answerer.generate(request)) as deltas:
+                async for delta in deltas:
+                    if delta.finish is not None:
+                        return delta.embedding
+            raise EngineError("The engine gave no embedding.")
+
+        tasks = [asyncio.create_task(one(request)) for request in job.requests]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _find_ready(self, name: str | None) -> tuple[ServedModel, Instance]:
+        model = self._find(name)
         instance = model.answerer.instance
         if instance is None:
             reason = model.answerer.trouble
             raise Unavailable(f"{model.name} takes no requests now: {reason}.")
-        job_id = uuid4().hex
-        return Job(job_id, model, prepare(ask, model.card, instance, job_id, traceparent))
+        return model, instance
 
     def _find(self, name: str | None) -> ServedModel:
         if not self._models:

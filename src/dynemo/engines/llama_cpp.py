@@ -7,15 +7,17 @@ the server notices at its next token, and during a prompt at the end of the chun
 
 import asyncio
 import os
+from array import array
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
+from sys import byteorder
 from typing import Any
 
 from msgspec import Raw, Struct, json
 
 from dynemo.engines.json_schema import GUIDE_FIELD, check_schema
 from dynemo.engines.llama_cpp_params import common_params, device_name
-from dynemo.engines.llama_cpp_wire import get, post
+from dynemo.engines.llama_cpp_wire import ask, get, post
 from dynemo.errors import EngineError, EngineNotInstalled, ModelError, RequestError
 from dynemo.messages import (
     Capabilities,
@@ -71,18 +73,25 @@ class _Slot(Struct):
     n_prompt_tokens: int = 0  #: of the prompt and what was generated
 
 
+class _Embedded(Struct):
+    embedding: list[list[float]]  #: one vector, where texts are pooled
+
+
 _decode_event = json.Decoder(_Event).decode
 _decode_slots = json.Decoder(list[_Slot]).decode
 
 
-class LlamaCpp:
-    capabilities = _CAPABILITIES
+#: It does one or the other: a server that was started for embeddings generates nothing.
+_EMBEDDING = Capabilities(tasks=("embed",))
 
+
+class LlamaCpp:
     def __init__(
-        self, path: str, version: str, device: str, context_length: int, slots: int
+        self, path: str, version: str, params: Any, context_length: int, slots: int
     ) -> None:
+        self.capabilities = _EMBEDDING if params.embedding else _CAPABILITIES
         self.version = version
-        self.device = device
+        self.device = device_name(params)
         self.context_length = context_length
         self.slots = slots
         self._path = path
@@ -98,6 +107,9 @@ class LlamaCpp:
         finally:
             self._waiting -= 1
         try:
+            if request.embed:
+                yield await self._embed(request)
+                return
             body = json.encode(_body(request, self.context_length))
             sequence = _Sequence(request)
             async with post(self._path, "/completion", body) as events:
@@ -114,6 +126,16 @@ class LlamaCpp:
             raise
         finally:
             self._admitted.release()
+
+    async def _embed(self, request: Request) -> Delta:
+        body = json.encode({"content": request.token_ids, "cache_prompt": False})
+        said = await ask(self._path, "/embedding", body)
+        [vector] = json.decode(said, type=list[_Embedded])[0].embedding
+        data = array("f", vector)
+        if byteorder == "big":
+            data.byteswap()
+        finish = Finish("stop", len(request.token_ids), 0)
+        return Delta(finish=finish, embedding=data.tobytes())
 
     async def load(self) -> Load:
         slots = _decode_slots(await get(self._path, "/slots"))
@@ -227,6 +249,6 @@ async def open_engine(spec: EngineSpec) -> AsyncIterator[LlamaCpp]:
         context = params.n_ctx // len(slots)
         # `importlib.metadata` would take longer to import than a small model to load.
         version = getattr(xllamacpp, "__version__", "unknown")
-        yield LlamaCpp(path, version, device_name(params), context, len(slots))
+        yield LlamaCpp(path, version, params, context, len(slots))
     finally:
         del server

@@ -33,6 +33,8 @@ _OPTIONS: dict[str, tuple[str, str]] = {
     "--no-kv-offload": ("no_kv_offload", "flag"),
     "--rope-freq-base": ("rope_freq_base", "float"),
     "--rope-freq-scale": ("rope_freq_scale", "float"),
+    "--embeddings": ("embedding", "flag"),
+    "--pooling": ("pooling_type", "pooling"),
 }
 _SHORT = {
     "-np": "--parallel",
@@ -62,10 +64,28 @@ def common_params(spec: EngineSpec, socket_path: str) -> Any:
     params.verbosity = (1, 3, 4)[min(spec.verbosity, 2)]
     if 0 < spec.model_bytes < _SMALL:
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
+    params.embedding = spec.embeds
     apply_options(params, spec.options)
     params.n_ctx = context * params.n_parallel
+    if params.embedding:
+        _prepare_embedding(params, context, spec)
     params.n_threads_http = params.n_parallel + 6  # each open answer holds one of its threads
     return params
+
+
+def _prepare_embedding(params: Any, context: int, spec: EngineSpec) -> None:
+    """A text is embedded in one piece; a model whose files name no pooling gets the mean.
+
+    With a cache for each sequence, llama.cpp's mean and first state of a batch are wrong: those of
+    one text change with what else is embedded at once. With one cache for all they are right.
+    """
+    import xllamacpp
+
+    params.n_batch = params.n_ubatch = context
+    params.kv_unified = True
+    kinds = xllamacpp.llama_pooling_type
+    if not spec.embeds and params.pooling_type == kinds.LLAMA_POOLING_TYPE_UNSPECIFIED:
+        params.pooling_type = kinds.LLAMA_POOLING_TYPE_MEAN
 
 
 def _slots(context: int, kv_bytes_per_token: int) -> int:
@@ -138,6 +158,9 @@ def _value(name: str, kind: str, text: str) -> Any:
         if kind == "flash":
             word = {"on": "ENABLED", "off": "DISABLED", "auto": "AUTO"}[text]
             return getattr(xllamacpp.llama_flash_attn_type, f"LLAMA_FLASH_ATTN_TYPE_{word}")
+        if kind == "pooling":
+            word = {"mean": "MEAN", "cls": "CLS", "last": "LAST"}[text]
+            return getattr(xllamacpp.llama_pooling_type, f"LLAMA_POOLING_TYPE_{word}")
         return getattr(xllamacpp.ggml_type, f"GGML_TYPE_{text.upper()}")
     except (ValueError, KeyError, AttributeError):
         raise UsageError(f"llama_cpp's option {name} does not take {text!r}.") from None

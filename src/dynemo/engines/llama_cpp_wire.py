@@ -29,6 +29,12 @@ async def get(path: str, target: str) -> bytes:
     return body
 
 
+async def ask(path: str, target: str, body: bytes) -> bytes:
+    """The whole body that answers a POST. Raises as `post` does."""
+    async with post(path, target, body) as events:
+        return await events.rest()
+
+
 @asynccontextmanager
 async def post(path: str, target: str, body: bytes) -> AsyncIterator["Events"]:
     """The server-sent events that answer a POST. Leaving closes the connection, which aborts.
@@ -46,16 +52,17 @@ async def post(path: str, target: str, body: bytes) -> AsyncIterator["Events"]:
         if status != 200:
             said = f"llama.cpp: {_readable(await _body(reader, headers))}"
             raise RequestError(said) if status == 400 else EngineError(said)
-        yield Events(reader)
+        yield Events(reader, headers)
     finally:
         writer.transport.abort()
 
 
 class Events:
-    """Server-sent events out of a chunked body."""
+    """Server-sent events out of a chunked body, or a body that is none of it."""
 
-    def __init__(self, reader: asyncio.StreamReader) -> None:
+    def __init__(self, reader: asyncio.StreamReader, headers: dict[bytes, bytes]) -> None:
         self._reader = reader
+        self._headers = headers
         self._whole: deque[bytes] = deque()
         self._partial = b""
 
@@ -68,6 +75,10 @@ class Events:
             *events, self._partial = (self._partial + chunk).split(b"\n\n")
             self._whole.extend(filter(None, map(_data, events)))
         return self._whole.popleft()
+
+    async def rest(self) -> bytes:
+        """The body, where it is no stream."""
+        return await _body(self._reader, self._headers)
 
 
 def _data(event: bytes) -> bytes:

@@ -12,6 +12,7 @@ from typing import NoReturn
 from dynemo.errors import DynemoError, Unavailable
 from dynemo.http.asgi import Receive, Scope, Send
 from dynemo.http.chat import Chat
+from dynemo.http.embeddings import Embeddings
 from dynemo.http.errors import ClientGone, NoSuchPath, OtherSite, WrongMethod, internal_error
 from dynemo.http.exchange import Exchange, Limits
 from dynemo.http.health import Health
@@ -62,6 +63,7 @@ class App:
             self._model_route = _reads(models.show)
             self._routes |= {
                 "/v1/chat/completions": {"POST": Chat(pipeline, metrics)},
+                "/v1/embeddings": {"POST": Embeddings(pipeline, metrics)},
                 "/v1/models": _reads(models.list),
                 "/openapi.json": _reads(OpenApi()),
                 "/": _reads(Page(health)),

@@ -38,6 +38,8 @@ def build() -> dict[str, Any]:
             types.ChatRequest,
             types.ChatCompletion,
             types.ChatCompletionChunk,
+            types.EmbeddingRequest,
+            types.EmbeddingList,
             types.Model,
             types.ModelList,
             types.ErrorBody,
@@ -60,6 +62,12 @@ def build() -> dict[str, Any]:
 def _paths() -> dict[str, Any]:
     return {
         "/v1/chat/completions": {"post": _chat()},
+        "/v1/embeddings": {
+            "post": {
+                **_get("createEmbedding", "Embed texts.", "EmbeddingList", _STATUSES),
+                "requestBody": {"required": True, "content": _json("EmbeddingRequest")},
+            }
+        },
         "/v1/models": {"get": _get("listModels", "The models served.", "ModelList")},
         "/v1/models/{id}": {
             "get": {

@@ -57,6 +57,7 @@ class ModelFiles:
     context_length: int  #: 0 where they do not say
     kv_bytes_per_token: int  #: of a 16-bit cache; 0 where they do not say
     vocabulary: int  #: rows of the embedding; 0 where they do not say
+    embeds: bool  #: it was made for embeddings
     card: Callable[[], Card]  #: loads tokenizer and template; raises ModelError
 
 
@@ -94,7 +95,7 @@ def _of_gguf(gguf: Gguf, name: str, other: Checkout | None) -> ModelFiles:
     if not gguf.has_weights:
         raise ModelError(f"{gguf.path} holds a vocabulary and no weights; give a whole model.")
     context_length, kv_bytes = gguf.context_length or 0, _gguf_kv_bytes(gguf)
-    vocabulary = _gguf_vocabulary(gguf)
+    vocabulary, embeds = _gguf_vocabulary(gguf), _gguf_embeds(gguf)
     if other is not None:
         _check_vocabulary(gguf, other)
 
@@ -112,7 +113,7 @@ def _of_gguf(gguf: Gguf, name: str, other: Checkout | None) -> ModelFiles:
         )
 
     return ModelFiles(
-        name, gguf.architecture, gguf.size, context_length, kv_bytes, vocabulary, card
+        name, gguf.architecture, gguf.size, context_length, kv_bytes, vocabulary, embeds, card
     )
 
 
@@ -139,6 +140,7 @@ def _of_checkout(checkout: Checkout, name: str, other: Checkout | None) -> Model
         checkout.context_length,
         checkout.kv_bytes_per_token,
         checkout.vocab_size or 0,
+        False,
         card,
     )
 
@@ -170,7 +172,7 @@ def _of_engine(folder: Path, name: str, other: Checkout | None) -> ModelFiles:
         )
 
     return ModelFiles(
-        name, pretrained.architecture, size, context_length, 0, pretrained.vocab_size, card
+        name, pretrained.architecture, size, context_length, 0, pretrained.vocab_size, False, card
     )
 
 
@@ -185,6 +187,11 @@ def _check_vocabulary(gguf: Gguf, other: Checkout) -> None:
         )
 
 
+def _gguf_embeds(gguf: Gguf) -> bool:
+    """How llama.cpp pools its states: 1 to 3 make one vector of a text (`LLM_KV_POOLING_TYPE`)."""
+    return gguf.metadata.get(f"{gguf.architecture}.pooling_type") in (1, 2, 3)
+
+
 def _gguf_vocabulary(gguf: Gguf) -> int:
     tokens: Any = gguf.metadata.get("tokenizer.ggml.tokens", [])
     return len(tokens)
@@ -197,6 +204,8 @@ def _gguf_tokenizer(gguf: Gguf) -> Tokenizer:
 
 
 def _gguf_template(gguf: Gguf) -> ChatTemplate:
+    if not gguf.chat_templates and _gguf_embeds(gguf):
+        return ChatTemplate("", special_tokens={})  # nobody chats with it
     if not gguf.chat_templates:
         raise ModelError(_NO_TEMPLATE.format(path=gguf.path))
     tokens: Any = gguf.metadata["tokenizer.ggml.tokens"]

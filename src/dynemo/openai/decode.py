@@ -1,11 +1,12 @@
 """Bytes of a request body to a typed request, with what is wrong said as OpenAI says it."""
 
 import re
+from typing import TypeVar
 
 import msgspec
 
 from dynemo.errors import RequestError
-from dynemo.openai.types import ChatRequest
+from dynemo.openai.types import ChatRequest, EmbeddingRequest
 
 # msgspec says where an error is only in its text: `... - at `$.messages[0].role``. This is the one
 # place that reads it, and tests/openai/test_decode.py holds the format.
@@ -14,13 +15,24 @@ _UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>.*)`", re.DOTAL
 _MISSING = re.compile(r"Object missing required field `(?P<field>.*)`", re.DOTALL)
 _SHOWN = 200
 
-_decoder = msgspec.json.Decoder(ChatRequest)
+_chat = msgspec.json.Decoder(ChatRequest)
+_embeddings = msgspec.json.Decoder(EmbeddingRequest)
+T = TypeVar("T")
 
 
 def decode_chat(body: bytes) -> ChatRequest:
     """Raises RequestError that names the field in `param`, in the form `messages[0].content`."""
+    return _decode(_chat, body)
+
+
+def decode_embeddings(body: bytes) -> EmbeddingRequest:
+    """Raises as `decode_chat` does."""
+    return _decode(_embeddings, body)
+
+
+def _decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     try:
-        return _decoder.decode(body)
+        return decoder.decode(body)
     except msgspec.ValidationError as error:
         raise _say_invalid(str(error)) from None
     except msgspec.DecodeError as error:
@@ -48,7 +60,7 @@ def _say_invalid(text: str) -> RequestError:
         return RequestError(message, param=field, code="missing_required_parameter")
     what = _cut(what)
     if not path:
-        return RequestError(f"The request body is not a chat request: {what}.")
+        return RequestError(f"The request body is not what is expected here: {what}.")
     path = _cut(path)
     return RequestError(f"Invalid '{path}': {what}.", param=path, code="invalid_value")
 

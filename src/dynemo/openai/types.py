@@ -196,6 +196,36 @@ class ChatCompletionChunk(Struct, frozen=True, kw_only=True):
     usage: CompletionUsage | None = None
 
 
+class EmbeddingRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The body of `POST /v1/embeddings`. `input`: a text, texts, token ids, or lists of these."""
+
+    input: str | list[Any]
+    model: str | None = None
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Unhonoured = None
+    user: Remark | None = None
+
+
+class Embedding(Struct, frozen=True, kw_only=True):
+    """`embedding` in base64 is 32-bit floats, little-endian."""
+
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: list[float] | str
+
+
+class EmbeddingUsage(Struct, frozen=True, kw_only=True):
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingList(Struct, frozen=True, kw_only=True):
+    object: Literal["list"] = "list"
+    data: list[Embedding]
+    model: str
+    usage: EmbeddingUsage
+
+
 class Model(Struct, frozen=True, kw_only=True):
     id: str
     object: Literal["model"] = "model"

@@ -175,12 +175,14 @@ class Pool:
         if request.ignore_eos:
             needs.add("ignore_eos")
         guides = set() if request.guide is None else {request.guide.kind}
+        task = "embed" if request.embed else "chat"
         room = len(request.token_ids) + request.max_tokens
         return {
             name
             for name, remote in self._remotes.items()
             if not needs.issubset(remote.record.instance.capabilities.sampling)
             or not guides.issubset(remote.record.instance.capabilities.guides)
+            or task not in remote.record.instance.capabilities.tasks
             or remote.record.instance.context_length < room
         }
 
@@ -200,12 +202,18 @@ class Pool:
             slots=sum(instance.slots for instance in instances),
             capabilities=Capabilities(
                 takes="messages" if "messages" in takes else "tokens",
+                tasks=tuple(sorted({n for i in instances for n in i.capabilities.tasks})),
                 sampling=sampling,
                 guides=sorted({n for i in instances for n in i.capabilities.guides}),
             ),
         )
         kinds = {
-            (i.context_length, tuple(i.capabilities.sampling), tuple(i.capabilities.guides))
+            (
+                i.context_length,
+                i.capabilities.tasks,
+                tuple(i.capabilities.sampling),
+                tuple(i.capabilities.guides),
+            )
             for i in instances
         }
         self._is_mixed = len(kinds) > 1

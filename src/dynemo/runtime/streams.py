@@ -110,7 +110,7 @@ def _joined(held: Delta, delta: Delta) -> Delta:
     if delta.finish is None and not delta.cached_tokens:
         return held
     cached = max(held.cached_tokens, delta.cached_tokens)
-    return Delta(held.token_ids, held.texts, delta.finish, cached)
+    return Delta(held.token_ids, held.texts, delta.finish, cached, delta.embedding)
 
 
 class Streams:

@@ -1,5 +1,6 @@
 """From an ask to what an engine gets: defaults, prompt, token ids, limits. Pure."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +42,11 @@ def prepare(
         raise RequestError(
             "'messages' must not be empty: at least one is needed.", param="messages"
         )
+    if "chat" not in instance.capabilities.tasks:
+        raise RequestError(
+            f"{card.name} was loaded for embeddings: POST /v1/embeddings asks for them.",
+            param="model",
+        )
     ask = merged(ask, _honoured(card.defaults, instance))
     sampling = _sampling(ask)
     ignore_eos = bool(ask.ignore_eos)
@@ -64,6 +70,50 @@ def prepare(
     )
     choices = [_choice(request, index) for index in range(ask.n or 1)]
     return Prepared(choices, tuple(ask.stop or ()))
+
+
+def prepare_embeddings(
+    inputs: Sequence[str | list[int]],
+    card: Card,
+    instance: Instance,
+    request_id: str,
+    traceparent: str = "",
+) -> list[Request]:
+    """One `Request` a text or prompt of token ids. Raises RequestError."""
+    if "embed" not in instance.capabilities.tasks:
+        raise RequestError(
+            f"{card.name} was loaded to answer, and gives no embeddings; a model for embeddings "
+            "does, or out=llama_cpp with `-- --embeddings`.",
+            param="model",
+        )
+    requests = []
+    for index, each in enumerate(inputs):
+        if isinstance(each, str):
+            ids, text = card.tokenizer.encode(each, add_special=True, parse_special=False), each
+        else:
+            ids, text = each, ""
+            if any(not 0 <= token_id < card.tokenizer.vocab_size for token_id in ids):
+                raise RequestError(
+                    f"'input[{index}]' holds an id that {card.name} does not have.", param="input"
+                )
+        if len(ids) > instance.context_length:
+            raise ContextLengthExceeded(
+                f"'input[{index}]' has {len(ids)} tokens, and {card.name} takes "
+                f"{instance.context_length}.",
+                param="input",
+            )
+        requests.append(
+            Request(
+                id=f"{request_id}-{index}",
+                token_ids=ids,
+                prompt=text,
+                max_tokens=1,
+                sampling=_NEUTRAL,
+                embed=True,
+                traceparent=traceparent,
+            )
+        )
+    return requests
 
 
 def _honoured(defaults: Ask, instance: Instance) -> Ask:
