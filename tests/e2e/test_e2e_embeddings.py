@@ -44,7 +44,7 @@ def _embed(client: OpenAI, given: Any, **said: Any) -> list[list[float]]:
 
 
 def _near(ours: list[float], theirs: list[float]) -> bool:
-    """The cosine of two vectors of length 1: what is computed beside a text moves its last digits."""
+    """By their cosine: what else is computed beside a text moves its last digits."""
     return sum(a * b for a, b in zip(ours, theirs, strict=True)) > 0.999
 
 
