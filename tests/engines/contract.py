@@ -263,7 +263,7 @@ class EngineContract:
 class ModelContract(EngineContract):
     """Also for engines that compute: they end where the model or the request says so."""
 
-    hot = HOT  #: as far as the engine lets it be
+    hot = HOT  #: sampling that gives another answer each time, as far as the engine lets it be
 
     @pytest.fixture
     def eos(self) -> int:
@@ -310,7 +310,7 @@ class ModelContract(EngineContract):
             tokens, _ = served.collect(request)
             return tokens
 
-        sure = ask(GREEDY)
+        sure = ask(structs.replace(self.hot, temperature=0.0))
         endless = ask(GREEDY, 100, ignore_eos=True) if "ignore_eos" in served.declared else []
 
         def penalised(**said: float) -> bool:

@@ -5,8 +5,8 @@ token ids and gives token ids. Its HTTP server, its tokenizer and its templates 
 """
 
 import asyncio
+import atexit
 import os
-import subprocess
 import sys
 import traceback
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
@@ -14,6 +14,7 @@ from contextlib import aclosing, asynccontextmanager, contextmanager
 from importlib.util import find_spec
 from typing import Any
 
+from dynemo.engines.guard import start_guard, start_tracker
 from dynemo.engines.vllm_args import engine_args, is_gguf
 from dynemo.engines.vllm_log import Log, words_of
 from dynemo.engines.vllm_nodes import follower_lost, leader_lost
@@ -30,10 +31,7 @@ from dynemo.messages import (
 )
 
 _CAPABILITIES = Capabilities(sampling=[*Sampling.__struct_fields__, "ignore_eos"])
-_SHUTDOWN_SECONDS = 2.0
-#: Ends the group of the host once the runner has gone, even if the host has gone before it: vLLM's
-#: core does not notice that. It waits a little longer than the host, which ends things in order.
-_GUARD = 'cat > /dev/null; sleep 5; rm -rf "$1"; kill -9 0'
+_SHUTDOWN_SECONDS = 1.0  # for the core; after that it is killed
 _REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 
 
@@ -176,12 +174,17 @@ def _prepare(spec: EngineSpec) -> Log:
         VLLM_WORKER_MULTIPROC_METHOD="spawn",
     )
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # nothing is reported to anybody unasked
-    subprocess.Popen(
-        ["sh", "-c", _GUARD, "sh", spec.workdir],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    start_guard(spec.workdir)
+    start_tracker()
+    atexit.register(_end_at_once)  # first, and so called last
     return Log(spec.workdir, spec.verbosity)
+
+
+def _end_at_once() -> None:
+    """Leaves out the seconds that it takes to take all of torch apart, object by object."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _load(spec: EngineSpec, log: Log, stats: _Stats) -> Any:
@@ -227,7 +230,7 @@ async def _watch(engine: Any, log: Log) -> None:
     if not core.done() and (rank := ending[1].result()):
         ended = f"Rank {rank} of vLLM has gone"
     words = log.failure()
-    print(f"{ended}: {words}." if words else f"{ended}.", flush=True)
+    print(f"{ended}: {words}" if words else ended, flush=True)
     await asyncio.sleep(0.1)  # for the streams to be told, and for this line to be read
     os._exit(1)
 
