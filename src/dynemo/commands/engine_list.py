@@ -27,9 +27,8 @@ class Row(Struct, frozen=True, kw_only=True):
     #: Of one request, n sequences are asked for: every engine has it.
     n: bool = True
     guided: list[str]  #: what an answer can be held to
-    #: What this version refuses by name, whatever the engine could do.
-    logprobs: bool = False
-    embeddings: bool = False
+    logprobs: bool = False  #: refused by name in this version, whatever the engine could do
+    embeddings: bool
     tensor_parallel: bool
     multi_node: bool
 
@@ -98,6 +97,7 @@ def describe(entry: Entry) -> Row:
         takes=entry.takes,
         gives=entry.gives,
         guided=list(entry.guides),
+        embeddings="embed" in entry.tasks,
         tensor_parallel=entry.has_tensor_parallel,
         multi_node=entry.has_nodes,
     )

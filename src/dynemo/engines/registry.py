@@ -14,6 +14,7 @@ class Entry:
     takes: Literal["tokens", "text", "messages"] = "tokens"
     gives: Literal["tokens", "text"] = "tokens"
     guides: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ("chat",)
     has_tensor_parallel: bool = False
     has_nodes: bool = False  #: several machines may run one model
 
@@ -31,7 +32,7 @@ ENGINES = {
     for entry in (
         Entry(
             "llama_cpp", "xllamacpp", ("xllamacpp",), _GGUF,
-            gives="text", guides=("json_schema", "grammar"),
+            gives="text", guides=("json_schema", "grammar"), tasks=("chat", "embed"),
         ),
         Entry(
             "mistralrs", "mistralrs", ("mistralrs", "mistralrs-cuda"), _GGUF | _CHECKOUT,
