@@ -110,6 +110,15 @@ def gone(server: Server) -> int:
     return sum(" is gone" in line for line in server.lines)
 
 
+def listening(pid: int) -> set[int]:
+    """The TCP ports that a process listens at."""
+    links = (os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir())
+    inodes = {name[8:-1] for name in links if name.startswith("socket:[")}
+    tables = [Path(f"/proc/{pid}/net/{name}").read_text() for name in ("tcp", "tcp6")]
+    rows = [row.split() for table in tables for row in table.splitlines()[1:]]
+    return {int(row[1].split(":")[1], 16) for row in rows if row[3] == "0A" and row[9] in inodes}
+
+
 def get(url: str) -> tuple[int, dict[str, str], Any]:
     """Status, headers and body of a GET."""
     try:

@@ -31,7 +31,7 @@ def pool(servers: Servers) -> Iterator[Fleet]:
 def test_several_ingresses_before_the_same_workers(pool: Fleet, mode: str) -> None:
     pool.workers(2, delay_ms=1)
     ingresses = [pool.ingress("--router-mode", mode, workers=2) for _ in range(2)]
-    check(streams(ingresses, 60), 60)
+    check(streams(ingresses, 60))
 
 
 @pytest.mark.timeout(60)
@@ -40,7 +40,7 @@ def test_without_servers(tmp_path: Path) -> None:
     with fleet(flags) as pool:
         first, _ = pool.workers(2)
         ingress = pool.ingress(workers=2)
-        check(streams([ingress], 24, (0.8, first.kill)), 24)
+        check(streams([ingress], 24, (0.8, first.kill)))
 
 
 @pytest.mark.timeout(60)

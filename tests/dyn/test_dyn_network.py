@@ -4,9 +4,7 @@ import pytest
 from command import wait_until
 from dyn_fleet import come, fleet, gone
 from dyn_network import network
-from dyn_streams import check, streams
-
-MANY = 60
+from dyn_streams import MANY, check, streams
 
 
 @pytest.mark.timeout(90)
@@ -18,7 +16,7 @@ def test_a_worker_is_lost_without_a_word() -> None:
             wait_until(lambda worker=worker: worker.is_ready, 15)
         ingress = pool.ingress(workers=3)
         got = streams([ingress], MANY, (0.8, hosts[0].cut))
-        check(got, MANY)
+        check(got)
         assert max(answer.longest_gap for answer in got) < 10
         assert any("silent for" in line for line in ingress.lines), ingress.lines
         assert sum(" moves after" in line for line in ingress.lines) >= MANY / 6
@@ -26,4 +24,4 @@ def test_a_worker_is_lost_without_a_word() -> None:
         assert lost.process.poll() is None
         hosts[0].heal()
         wait_until(lambda: come(ingress) == 4, 30)
-        check(streams([ingress], MANY), MANY)
+        check(streams([ingress], MANY))

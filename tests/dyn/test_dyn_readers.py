@@ -30,13 +30,13 @@ def test_a_slow_reader_is_cancelled_alone(servers: Servers) -> None:
     with fleet(servers.flags) as pool, ThreadPoolExecutor() as threads:
         pool.workers(1, delay_ms=0)
         ingress = pool.ingress(workers=1)
-        check(streams([ingress], MANY), MANY)
+        check(streams([ingress], MANY))
         before = _resident(ingress)
         slow = threads.submit(_read_slowly, ingress.url)
         began = time.monotonic()
         while not slow.done():
             assert time.monotonic() - began < 25, "not at its bound, but as one that stands still"
-            check(got := streams([ingress], MANY), MANY)
+            check(got := streams([ingress], MANY))
             assert max(answer.longest_gap for answer in got) < 2
             assert _resident(ingress) - before < 32 * 2**20
         assert slow.result() < 16 * 2**10

@@ -8,9 +8,7 @@ import pytest
 from command import Server, wait_until
 from dyn_fleet import Fleet, come, fleet, gone
 from dyn_servers import LEASE_TTL, Servers, servers_running
-from dyn_streams import check, one, streams
-
-MANY = 32
+from dyn_streams import MANY, check, one, streams
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +38,7 @@ def test_etcd_is_started_again(servers: Servers, pool: Fleet, forgets: bool) -> 
         servers.etcd.wait()
 
     got = streams([ingress], MANY, (0.5, servers.etcd.kill), (0.8, ask), (1.5, start), (1.7, ask))
-    check(got, MANY)
+    check(got)
     began = time.monotonic()
     late = pool.ingress(workers=3)
     assert time.monotonic() - began < 2 * LEASE_TTL
@@ -75,8 +73,8 @@ def test_nats_is_started_again(servers: Servers, pool: Fleet) -> None:
         (1.6, servers.nats.start),
         (1.7, lambda: _until_served(ingress)),
     )
-    check(got, MANY)
-    check(streams([ingress], MANY), MANY)
+    check(got)
+    check(streams([ingress], MANY))
 
 
 @pytest.mark.timeout(60)
@@ -90,7 +88,7 @@ def test_a_stream_that_is_to_move_waits_for_nats(servers: Servers, pool: Fleet) 
         (0.8, first.kill),
         (2.0, servers.nats.start),
     )
-    check(got, MANY)
+    check(got)
 
 
 def _until_served(ingress: Server) -> None:
@@ -110,7 +108,7 @@ def test_a_worker_is_stopped_while_etcd_is_away(servers: Servers, pool: Fleet) -
         (0.5, servers.etcd.kill),
         (0.8, lambda: first.send(signal.SIGTERM)),
     )
-    check(got, MANY)
+    check(got)
     assert first.process.wait(10) == 0
     assert not any("Error" in line for line in first.lines), first.lines
     servers.etcd.start()

@@ -2,15 +2,21 @@
 
 import os
 import signal
+import socket
 from collections.abc import Iterator
+from contextlib import suppress
+from urllib.parse import urlsplit
 
 import pytest
 from command import wait_until
-from dyn_fleet import Fleet, come, engine_load, fleet, gone
+from dyn_fleet import Fleet, come, engine_load, fleet, gone, listening
 from dyn_servers import Servers, servers_running
-from dyn_streams import check, one, streams
+from dyn_streams import MANY, check, one, streams
+from msgspec import msgpack
 
-MANY = 48
+from dynemo.link import PROTOCOL
+from dynemo.messages import Greeting
+from dynemo.wire.frames import HEADER, MAX_BODY, Kind, encode
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +35,10 @@ def test_one_worker_is_killed_and_then_a_second(pool: Fleet) -> None:
     first, second, _ = pool.workers(3)
     ingress = pool.ingress(workers=3)
     got = streams([ingress], MANY, (0.8, first.kill), (1.6, second.kill))
-    check(got, MANY)
-    assert max(answer.longest_gap for answer in got) < 3
-    assert sum(" moves after" in line for line in ingress.lines) >= MANY / 3
-    wait_until(lambda: gone(ingress) == 2, 6)
+    check(got)
+    assert not any("silent" in line for line in ingress.lines)  # the connections have told
+    assert sum(" moves after" in line for line in ingress.lines) >= MANY / 6
+    wait_until(lambda: gone(ingress) == 2)
     assert one(ingress.url).error == ""
 
 
@@ -41,8 +47,8 @@ def test_a_worker_is_stopped_under_load(pool: Fleet) -> None:
     first, *_ = pool.workers(3)
     ingress = pool.ingress(workers=3)
     got = streams([ingress], MANY, (0.8, lambda: first.send(signal.SIGTERM)))
-    check(got, MANY)
-    assert first.process.wait(5) == 0
+    check(got)
+    assert first.process.wait(20) == 0
     assert gone(ingress) == 1
 
 
@@ -52,13 +58,13 @@ def test_an_engine_host_is_killed(pool: Fleet) -> None:
     ingress = pool.ingress(workers=3)
     [host] = workers[0].host_pids()
     got = streams([ingress], MANY, (0.8, lambda: os.kill(host, signal.SIGKILL)))
-    check(got, MANY)
+    check(got)
     assert any("SIGKILL" in line for line in workers[0].lines)
-    wait_until(lambda: come(ingress) == 4, 6)
+    wait_until(lambda: come(ingress) == 4)
     assert workers[0].process.poll() is None
     for worker in workers[1:]:
         worker.kill()
-    wait_until(lambda: gone(ingress) == 3, 6)
+    wait_until(lambda: gone(ingress) == 3)
     assert one(ingress.url).error == ""
 
 
@@ -67,12 +73,61 @@ def test_a_worker_freezes_and_thaws(pool: Fleet) -> None:
     frozen, *_ = pool.workers(3)
     ingress = pool.ingress(workers=3)
     got = streams([ingress], MANY, (0.8, lambda: frozen.send(signal.SIGSTOP)))
-    check(got, MANY)
+    check(got)
     assert max(answer.longest_gap for answer in got) < 10
     assert gone(ingress) == 1
     frozen.send(signal.SIGCONT)
-    wait_until(lambda: come(ingress) == 4, 6)
-    check(streams([ingress], MANY), MANY)
+    wait_until(lambda: come(ingress) == 4)
+    check(streams([ingress], MANY))
+
+
+@pytest.mark.timeout(60)
+def test_a_frozen_worker_holds_up_the_first_request_alone(pool: Fleet) -> None:
+    frozen, *_ = pool.workers(3, "--lease-ttl", "20")
+    ingress = pool.ingress("--router-mode", "round-robin", workers=3)
+
+    def seconds() -> float:
+        answer = one(ingress.url, max_tokens=2)
+        assert answer.error == ""
+        return answer.seconds
+
+    def answered() -> int:
+        return sum("answer: finished" in line for line in frozen.lines)
+
+    for _ in range(3):
+        seconds()
+    frozen.send(signal.SIGSTOP)
+    assert sum(seconds() > 1.5 for _ in range(12)) == 1
+    assert sum("did not reply" in line for line in ingress.lines) == 1
+    assert gone(ingress) == 0
+    before = answered()
+    frozen.send(signal.SIGCONT)
+    wait_until(lambda: seconds() and answered() > before)
+
+
+@pytest.mark.timeout(60)
+def test_strangers_at_the_response_port(pool: Fleet) -> None:
+    pool.workers(2)
+    ingress = pool.ingress(workers=2)
+    [port] = listening(ingress.process.pid) - {urlsplit(ingress.url).port}
+    ours = msgpack.encode(Greeting(PROTOCOL, "a" * 32, bytes(32)))
+    said = [
+        os.urandom(64 * 1024),
+        b"GET / HTTP/1.1\r\nhost: x\r\n\r\n",
+        HEADER.pack(MAX_BODY + 1, Kind.DATA, 1),
+        encode(Kind.HELLO, 0, ours) + encode(Kind.OPEN, 1, bytes(16)),
+    ]
+
+    def disturb() -> None:
+        for data in said:
+            sock = socket.create_connection(("127.0.0.1", port), 5)
+            with sock, suppress(ConnectionError):
+                sock.sendall(data)
+                assert sock.recv(1) == b""
+
+    check(streams([ingress], MANY, (0.5, disturb), (1.0, disturb)))
+    lines = [line for line in ingress.lines if "the connection is closed" in line]
+    assert len(lines) == 2 * len(said)
 
 
 @pytest.mark.timeout(60)
@@ -84,4 +139,4 @@ def test_an_ingress_is_killed(pool: Fleet) -> None:
     assert all(answer.text and answer.error for answer in got)
     wait_until(lambda: engine_load(stays) == 0, 5)
     worker.send(signal.SIGTERM)
-    assert worker.process.wait(2) == 0  # with streams left it would wait for them
+    assert worker.process.wait(6) == 0  # with streams left it would wait for them
