@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 #: New objects before garbage is looked for. One read of a busy connection makes thousands, all of
 #: them gone a moment later: at Python's own 700, that took a fifth of an ingress's time.
-_COLLECT_AFTER = 50_000
+_COLLECT_AFTER = 20_000
 #: A stop that takes longer is told how to be quicker.
 _HINT_SECONDS = 1.0
 
