@@ -14,6 +14,7 @@ from typing import Any
 
 from msgspec import DecodeError, Raw, json
 
+from dynemo.engines.mistralrs_tokenizer import tokenizer_json
 from dynemo.engines.options import read_options
 from dynemo.errors import ModelError, UsageError
 from dynemo.messages import EngineSpec
@@ -125,6 +126,10 @@ def _gguf(spec: EngineSpec, which: dict[str, Any]) -> Any:
         files = [f"{stem}-{n:05}-of-{count}.gguf" for n in range(1, int(count) + 1)]
     if spec.words:
         which["tokenizer_json"] = str(_tokenizer(Path(spec.words), Path(spec.workdir)))
+    elif (converted := tokenizer_json(Path(spec.model))) is not None:
+        path = Path(spec.workdir) / "tokenizer.json"
+        path.write_bytes(converted)
+        which["tokenizer_json"] = str(path)
     return mistralrs.Which.GGUF(quantized_model_id=folder, quantized_filename=files, **which)
 
 
