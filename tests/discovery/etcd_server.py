@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from dynemo.runtime.discovery.etcd_connection import Connection, EtcdSettings
+
 _MEMORY = Path("/dev/shm")
 _ROOM = 1 << 30  # etcd takes 128 MB ahead; a container may have 64 in all
 
@@ -42,10 +44,19 @@ class EtcdServer:
         self.data = Path(tempfile.mkdtemp(prefix="dynemo-etcd-", dir=_folder()))
         self._port, self._peer_port, self._health_port = _free_ports(3)
         self.address = f"127.0.0.1:{self._port}"
+        self._peer = f"http://127.0.0.1:{self._peer_port}"
         self.process: subprocess.Popen[bytes] | None = None
 
+    def join(self, members: "list[EtcdServer]") -> None:
+        """Is to be one of these, before it starts. More patient than one alone: an election in the
+        middle of a test is to come of its doing only."""
+        named = [f"m{number}={member._peer}" for number, member in enumerate(members)]
+        self._options["name"] = f"m{members.index(self)}"
+        self._options["initial-cluster"] = ",".join(named)
+        self._options |= {"heartbeat-interval": "100", "election-timeout": "1000"}
+
     def start(self) -> None:
-        client, peer = f"{self._scheme}://{self.address}", f"http://127.0.0.1:{self._peer_port}"
+        client, peer = f"{self._scheme}://{self.address}", self._peer
         options = {
             "data-dir": self.data,
             "listen-client-urls": client,
@@ -109,14 +120,29 @@ def _free_ports(count: int) -> list[int]:
     return ports
 
 
-def etcd_running() -> Iterator[EtcdServer]:
-    """The body of a fixture."""
+def etcd_running(**options: str) -> Iterator[EtcdServer]:
+    """The body of a fixture. `options` as `EtcdServer` takes them."""
     if shutil.which("etcd") is None:
         pytest.skip("etcd is not installed")
-    server = EtcdServer()
+    server = EtcdServer(**options)
     try:
         server.start()
         server.wait()
         yield server
     finally:
         server.close()
+
+
+async def require_root(settings: EtcdSettings, password: str) -> None:
+    """Makes etcd's root user, and has it ask who comes from now on."""
+    connection = Connection(settings)
+    rpc = connection.rpc
+    try:
+        for method, request in (
+            ("UserAdd", rpc.AuthUserAddRequest(name="root", password=password)),
+            ("UserGrantRole", rpc.AuthUserGrantRoleRequest(user="root", role="root")),
+            ("AuthEnable", rpc.AuthEnableRequest()),
+        ):
+            await connection.call("AuthStub", method, request, seconds=10)
+    finally:
+        await connection.close()

@@ -1,9 +1,7 @@
 """The store in a real etcd."""
 
 import asyncio
-import shutil
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, aclosing
@@ -164,36 +162,6 @@ class TestEtcd(DiscoveryContract, ProcessContract):
                 pass
         assert 0.9 < time.monotonic() - start < 5
 
-    @in_loop
-    async def test_a_user_over_tls(self, prefix: str, tmp_path: Path) -> None:
-        ca, key = _certificate(tmp_path)
-        server = EtcdServer(scheme="https", cert_file=str(ca), key_file=str(key))
-        try:
-            server.start()
-            server.wait()
-            endpoint = (f"https://{server.address}",)
-            await _require_user(EtcdSettings(endpoint, ca=ca))
-            settings = EtcdSettings(endpoint, ca=ca, user="root", password="secret")
-            async with open_etcd(settings, lease_ttl=20) as found, watching(found, prefix) as seen:
-                await found.put(f"{prefix}a", b"1")
-                await seen.until(lambda: seen.state)
-                server.kill()
-                server.start()  # which forgets the tokens that it gave
-                await found.put(f"{prefix}b", b"1")
-                await seen.until(lambda: len(seen.state) == 2)
-            for wrong in (
-                EtcdSettings(endpoint, ca=ca),
-                EtcdSettings(endpoint, ca=ca, user="root", password="wrong"),
-            ):
-                with pytest.raises(UsageError, match="refuses"):
-                    async with open_etcd(wrong, wait=5):
-                        pass
-            with pytest.raises(UsageError, match="certificate"):
-                async with open_etcd(EtcdSettings(endpoint)):  # which the system does not know
-                    pass
-        finally:
-            server.close()
-
     def test_on_uvloop(self, etcd: EtcdServer, prefix: str) -> None:
         async def main() -> None:
             async with two(EtcdRealm(etcd)) as (one, other), watching(other, prefix) as seen:
@@ -250,33 +218,5 @@ async def _compact(etcd: EtcdServer) -> None:
         answer = await connection.call("KVStub", "Range", rpc.RangeRequest(key=b"a"))
         request = rpc.CompactionRequest(revision=answer.header.revision, physical=True)
         await connection.call("KVStub", "Compact", request)
-    finally:
-        await connection.close()
-
-
-def _certificate(folder: Path) -> tuple[Path, Path]:
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed")
-    cert, key = folder / "cert.pem", folder / "key.pem"
-    words = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=etcd -addext"
-    subprocess.run(
-        [*words.split(), "subjectAltName=IP:127.0.0.1", "-out", str(cert), "-keyout", str(key)],
-        check=True,
-        capture_output=True,
-    )
-    return cert, key
-
-
-async def _require_user(settings: EtcdSettings) -> None:
-    """Makes etcd's root user, and has it ask who comes from now on."""
-    connection = Connection(settings)
-    rpc = connection.rpc
-    try:
-        for method, request in (
-            ("UserAdd", rpc.AuthUserAddRequest(name="root", password="secret")),
-            ("UserGrantRole", rpc.AuthUserGrantRoleRequest(user="root", role="root")),
-            ("AuthEnable", rpc.AuthEnableRequest()),
-        ):
-            await connection.call("AuthStub", method, request, seconds=10)
     finally:
         await connection.close()

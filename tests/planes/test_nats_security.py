@@ -184,7 +184,7 @@ def test_mutual_tls(start: Start, authority: Authority, ours: Path, tmp_path: Pa
     bare.mkdir()
     shutil.copy(ours / "ca.crt", bare)
     for wrong, said in (
-        (_context(bare), "certificate required"),
+        (_context(bare), "refuses this side's certificate: certificate required"),
         (_context(other), "its certificate does not hold"),
         (None, "its certificate does not hold"),
         (_context(authority.issue("nats-old", days=0)), "certificate"),

@@ -90,7 +90,11 @@ def explain(error: ssl.SSLError) -> str:
     """What went wrong between two peers, in words."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate does not hold: {error.verify_message.rstrip('.')}"
-    return f"TLS fails: {_said(error.reason or error)}"
+    said = _said(error.reason or error)
+    _, _, alert = said.partition("alert ")
+    if "certificate" in alert or "unknown ca" in alert:
+        return f"it refuses this side's certificate: {alert}"
+    return f"TLS fails: {said}"
 
 
 def _said(reason: object) -> str:

@@ -176,15 +176,14 @@ async def open_etcd(
     connection = Connection(settings)
     try:
         store = EtcdStore(connection)
-        await _reach(store, wait, _REACH_SECONDS / len(settings.endpoints), connection.is_secure)
+        await _reach(store, connection, wait, _REACH_SECONDS / len(settings.endpoints))
         async with discovering(store, lease_ttl) as found:
             yield found
     finally:
         await connection.close()
 
 
-async def _reach(store: EtcdStore, wait: float, seconds: float, is_secure: bool) -> None:
-    problem = Unavailable(f"{store.name} does not answer.")
+async def _reach(store: EtcdStore, connection: Connection, wait: float, seconds: float) -> None:
     try:
         async with asyncio.timeout(max(wait, _REACH_SECONDS)):
             while True:
@@ -193,16 +192,15 @@ async def _reach(store: EtcdStore, wait: float, seconds: float, is_secure: bool)
                     return
                 except Refused as error:
                     raise UsageError(str(error)) from None
-                except Unavailable as error:
-                    problem = error
+                except Unavailable:
+                    if said := await connection.tls_trouble():
+                        raise UsageError(said) from None
                     if not wait:
                         break
                 await asyncio.sleep(_RETRY_SECONDS)
     except TimeoutError:
         pass
-    # gRPC's words are needed for what can be wrong with TLS, and for nothing else.
-    reason = str(problem) if is_secure else f"{store.name} does not answer."
     raise UsageError(
-        f"{reason} Start one with `dynemo-run services up`, name another with "
+        f"{store.name} does not answer. Start one with `dynemo-run services up`, name another with "
         "--etcd, or use --discovery file on one host."
     )

@@ -7,6 +7,7 @@ no TLS, no second endpoint and no paging, and its watcher can end without tellin
 import asyncio
 import contextlib
 import os
+import ssl
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,8 @@ from urllib.parse import urlsplit
 
 from dynemo.errors import Unavailable, UsageError
 from dynemo.runtime.discovery.base import LeaseLost, Refused
+from dynemo.runtime.discovery.etcd_tls import tls_trouble
+from dynemo.runtime.tls import connecting_context
 
 CALL_SECONDS = 2.0
 _PORT = 2379
@@ -71,15 +74,12 @@ class Connection:
         self.rpc: Any = rpc
         self._settings = settings
         self._targets = [_target(endpoint) for endpoint in settings.endpoints]
-        self._credentials = _credentials(settings)
+        self._tls = _tls(settings)
+        self._credentials = _credentials(settings) if self._tls is not None else None
         self._at = 0
         self._channels: dict[int, Any] = {}
         self._streams: set[Any] = set()
         self._token = ""
-
-    @property
-    def is_secure(self) -> bool:
-        return self._credentials is not None
 
     @property
     def name(self) -> str:
@@ -138,6 +138,11 @@ class Connection:
             self._streams.discard(stream)
             stream.cancel()
 
+    async def tls_trouble(self) -> str:
+        """Why no endpoint will do, however long we try, where that is for TLS; or empty."""
+        said = [await tls_trouble(target, self._tls) for target in self._targets]
+        return said[0] if all(said) else ""
+
     async def close(self) -> None:
         for channel in self._channels.values():
             await channel.close()
@@ -148,7 +153,7 @@ class Connection:
             target = self._targets[self._at]
             channel = (
                 self.rpc.secure_channel(target, self._credentials, options=_OPTIONS)
-                if self.is_secure
+                if self._credentials is not None
                 else self.rpc.insecure_channel(target, options=_OPTIONS)
             )
             self._channels[self._at] = channel
@@ -218,19 +223,19 @@ def _target(endpoint: str) -> str:
     raise UsageError(f"{endpoint} is no etcd endpoint; give HOST:PORT, or http:// or https://.")
 
 
-def _credentials(settings: EtcdSettings) -> Any:
-    """gRPC's for TLS, or None."""
+def _tls(settings: EtcdSettings) -> ssl.SSLContext | None:
+    """None: no TLS. gRPC takes none of it, but would find fault with the files much later."""
     is_https = {endpoint.startswith("https://") for endpoint in settings.endpoints}
     if len(is_https) == 2:
         raise UsageError("All etcd endpoints must be https://, or none.")
     if is_https == {False} and settings.ca is None and settings.cert is None:
         return None
+    return connecting_context(settings.ca, settings.cert, settings.key)
+
+
+def _credentials(settings: EtcdSettings) -> Any:
+    """gRPC's for TLS."""
     import grpc  # type: ignore[import-untyped]
 
-    files = []
-    for path in (settings.ca, settings.key, settings.cert):
-        try:
-            files.append(path.read_bytes() if path is not None else None)
-        except OSError as error:
-            raise UsageError(f"Cannot read {path}: {error.strerror}.") from None
-    return grpc.ssl_channel_credentials(*files)
+    files = (settings.ca, settings.key, settings.cert)
+    return grpc.ssl_channel_credentials(*[path.read_bytes() if path else None for path in files])

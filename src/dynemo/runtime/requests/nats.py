@@ -56,10 +56,9 @@ OnMessage = Callable[["Msg"], Awaitable[None]]
 class _Asked:
     """One message that awaits its reply."""
 
-    def __init__(self, subject: str, body: bytes, inbox: str) -> None:
+    def __init__(self, subject: str, body: bytes) -> None:
         self.subject = subject
         self.body = body
-        self.inbox = inbox
         self.reply: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
 
     def fail(self, error: PlaneAway) -> None:
@@ -116,9 +115,8 @@ class NatsRequests:
         try:
             async with asyncio.timeout(timeout):
                 client = await self._connected()
-                asked = _Asked(subject(record), body, f"{self._inbox}.{number}")
-                self._asked[number] = asked
-                await client.publish(asked.subject, body, reply=asked.inbox)
+                asked = self._asked[number] = _Asked(subject(record), body)
+                await client.publish(asked.subject, body, reply=f"{self._inbox}.{number}")
                 message = await asked.reply
         except TimeoutError:
             raise InstanceSilent(f"Worker {name} did not reply in {timeout:g} s.") from None
@@ -297,10 +295,11 @@ class NatsRequests:
         log.warning("NATS is back")
         self._trouble = ""
         self._up.set()
-        for asked in list(self._asked.values()):
+        for number, asked in list(self._asked.items()):
             with contextlib.suppress(Error):
                 if self._client is not None and not asked.reply.done():
-                    await self._client.publish(asked.subject, asked.body, reply=asked.inbox)
+                    inbox = f"{self._inbox}.{number}"
+                    await self._client.publish(asked.subject, asked.body, reply=inbox)
 
     async def _on_closed(self) -> None:
         if self._client is not None:
