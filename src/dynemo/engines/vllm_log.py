@@ -89,5 +89,5 @@ def words_of(error: BaseException) -> str:
         return words_of(first["ctx"]["error"]) if "error" in first.get("ctx", {}) else first["msg"]
     text = " ".join(str(error).split()) or type(error).__name__
     if len(text) > _MOST_WORDS:
-        text = text[:_MOST_WORDS].rpartition(" ")[0] + " ..."
+        return text[:_MOST_WORDS].rpartition(" ")[0] + " ..."
     return text.rstrip(".")

@@ -1,0 +1,221 @@
+"""What reaches vLLM of what we are told, and what failed in it. The first half needs no vLLM."""
+
+import asyncio
+import json
+import logging
+import logging.config
+import os
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from contract import running
+from msgspec import json as wire
+
+from dynemo.engines.vllm_args import defaults
+from dynemo.engines.vllm_log import Log, words_of
+from dynemo.errors import UsageError
+from dynemo.messages import EngineSpec, Parallel
+
+SRC = Path(__file__).parent.parent.parent / "src"
+GIB = 1 << 30
+
+
+def _spec(**fields: Any) -> EngineSpec:
+    base = {"model": "/models/m", "model_context": 4096, "kv_bytes_per_token": 1000}
+    return EngineSpec(engine="vllm", workdir="", **(base | fields))
+
+
+def test_gpu_defaults_are_vllm_s_own() -> None:
+    assert defaults(_spec(), cpu_memory=None) == {
+        "model": "/models/m",
+        "skip_tokenizer_init": True,
+        "generation_config": "vllm",
+        "max_model_len": -1,
+        "tensor_parallel_size": 1,
+    }
+
+
+def test_what_the_user_said_and_what_the_input_can_use() -> None:
+    made = defaults(_spec(context_length=1000, slots=1), cpu_memory=None)
+    assert (made["max_model_len"], made["max_num_seqs"]) == (1000, 1)
+
+
+def test_the_kv_cache_on_a_cpu_is_what_sequences_need_and_memory_has() -> None:
+    def kv(memory: int, **fields: Any) -> int:
+        made: int = defaults(_spec(**fields), cpu_memory=memory)["kv_cache_memory_bytes"]
+        return made
+
+    assert kv(100 * GIB) == 16 * 4096 * 2 * 1000
+    assert kv(100 * GIB, context_length=100) == 16 * 100 * 2 * 1000
+    assert kv(400_000) == 100_000
+    assert kv(4 * GIB, kv_bytes_per_token=0) == GIB  # its files do not say
+
+
+def test_the_folder_of_model_config_is_a_gguf_s_configuration(demo: Path) -> None:
+    made = defaults(_spec(model=str(demo), words="/models/words"), cpu_memory=None)
+    assert made["hf_config_path"] == "/models/words"
+    assert "hf_config_path" not in defaults(_spec(words="/models/words"), cpu_memory=None)
+
+
+async def _refusal(spec: EngineSpec) -> str:
+    with pytest.raises(UsageError) as caught:
+        async with running(spec):
+            pass
+    return str(caught.value)
+
+
+def test_a_gguf_is_refused_before_anything_is_loaded(demo: Path) -> None:
+    said = asyncio.run(_refusal(_spec(model=str(demo))))  # in a Python that has no vLLM
+    assert "pip install vllm-gguf-plugin" in said
+    assert "out=llama_cpp" in said
+
+
+@pytest.fixture
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Log]:
+    monkeypatch.setenv("VLLM_LOGGING_LEVEL", "WARNING")
+    log = Log(str(tmp_path), 0)
+    logging.config.dictConfig(json.loads(Path(log.config).read_text()))
+    yield log
+    for handler in logging.getLogger("vllm").handlers[:]:
+        logging.getLogger("vllm").removeHandler(handler)
+
+
+def test_the_first_error_is_the_cause_of_the_others(log: Log) -> None:
+    logger = logging.getLogger("vllm.engine")
+    assert log.failure() is None
+    logger.error("a worker died")
+    assert log.failure() == "a worker died"
+    for error in (ValueError("no\n memory."), RuntimeError("the worker failed")):
+        try:
+            raise error
+        except Exception:
+            logger.exception("it failed")
+    assert log.failure() == "no memory"
+    log.forget()
+    assert log.failure() is None
+
+
+def test_words_of_errors() -> None:
+    assert words_of(KeyError()) == "KeyError"
+    assert words_of(ValueError("a " * 1000)).endswith("a ...")
+    assert len(words_of(ValueError("a " * 1000))) < 410
+
+
+#: Reads specs, and writes for each what vLLM's own parser makes of it.
+_READ = """
+import sys
+from msgspec import json
+from dynemo.engines.vllm_args import engine_args
+from dynemo.errors import UsageError
+from dynemo.messages import EngineSpec
+names, specs = json.decode(sys.stdin.buffer.read(), type=tuple[list[str], list[EngineSpec]])
+said = []
+for spec in specs:
+    try:
+        made = engine_args(spec, "/log.json")
+        said.append({name: getattr(made, name) for name in names})
+    except UsageError as error:
+        said.append(str(error))
+print()
+print(json.encode(said).decode())
+"""
+_NAMES = [
+    "model", "tensor_parallel_size", "nnodes", "node_rank", "master_addr", "master_port",
+    "distributed_executor_backend", "max_model_len", "gpu_memory_utilization", "enforce_eager",
+    "seed", "dtype",
+]  # fmt: skip
+
+
+def _read(python: str, *specs: EngineSpec) -> list[Any]:
+    done = subprocess.run(
+        [python, "-c", _READ],
+        input=wire.encode((_NAMES, specs)),
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(SRC)},
+        check=True,
+    )
+    read: list[Any] = json.loads(done.stdout.splitlines()[-1])
+    return read
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.mark.timeout(200)
+def test_what_vllm_s_own_parser_makes_of_it(engine_python: Callable[[str], str]) -> None:
+    """One process for all: the import of vLLM is what takes long."""
+    port = _free_port()
+    nodes = [Parallel(tensor=2, nodes=2, rank=rank, leader=f"127.0.0.1:{port}") for rank in (0, 1)]
+    specs = {
+        "leader": _spec(parallel=nodes[0]),
+        "follower": _spec(parallel=nodes[1]),
+        "options": _spec(options=["--gpu-memory-utilization", "0.8", "--max_model_len=2k"]),
+        "extra": _spec(extra={"gpu-memory-utilization": 0.7, "seed": 3}, options=["--seed", "4"]),
+        "off": _spec(options=["--no-enforce-eager"]),
+        "unknown": _spec(options=["--gpu-memory-utilisation", "0.8"]),
+        "unknown extra": _spec(extra={"max_modellen": 8}),
+        "value": _spec(options=["--max-num-seqs", "many"]),
+        "ours": _spec(options=["--nnodes", "2"]),
+        "our model": _spec(extra={"model": "another"}),
+        "ranks": _spec(parallel=Parallel(tensor=1000)),
+    }
+    read = dict(zip(specs, _read(engine_python("vllm"), *specs.values()), strict=True))
+    for rank, node in enumerate((read["leader"], read["follower"])):
+        assert {name: node[name] for name in _NAMES[:8]} == {
+            "model": "/models/m",
+            "tensor_parallel_size": 2,
+            "nnodes": 2,
+            "node_rank": rank,
+            "master_addr": "127.0.0.1",
+            "master_port": port,
+            "distributed_executor_backend": "mp",
+            "max_model_len": -1,
+        }
+    assert read["options"]["gpu_memory_utilization"] == 0.8
+    assert read["options"]["max_model_len"] == 2000
+    assert (read["extra"]["gpu_memory_utilization"], read["extra"]["seed"]) == (0.7, 4)
+    assert read["off"]["enforce_eager"] is False
+    assert "did you mean --gpu-memory-utilization?" in read["unknown"]
+    assert "did you mean max_model_len?" in read["unknown extra"]
+    assert "--max-num-seqs" in read["value"]
+    assert read["ours"] == "vLLM's nnodes follows from --num-nodes; say it there."
+    assert read["our model"] == "vLLM's model follows from MODEL; say it there."
+    assert read["ranks"].startswith("--tensor-parallel-size 1000 needs 1000 ")
+
+
+_LOST = """
+import asyncio
+from torch.distributed import TCPStore
+from dynemo.engines import vllm_nodes
+vllm_nodes._BEAT_SECONDS, vllm_nodes._SILENT_SECONDS = 0.1, 2.0
+store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+address = ("127.0.0.1", store.port)
+async def main():
+    follower = asyncio.create_task(vllm_nodes.leader_lost(address, 1))
+    leader = asyncio.create_task(vllm_nodes.follower_lost(address, 2))
+    await asyncio.sleep(4)
+    print(follower.done(), leader.done())
+    follower.cancel()
+    print(await leader)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.timeout(100)
+def test_a_rank_that_says_nothing_is_lost(engine_python: Callable[[str], str]) -> None:
+    done = subprocess.run(
+        [engine_python("vllm"), "-c", _LOST],
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(SRC)},
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["False", "False", "1"]
