@@ -31,7 +31,8 @@ Serve a large language model: a chat in this terminal, an OpenAI-compatible API,
 
   in=    where requests come from: text (a chat; default on a terminal), stdin (one prompt; default
          otherwise), http (an OpenAI-compatible server), batch:FILE.jsonl (a file of prompts),
-         dyn://NAME (a worker: from the ingresses of that pool)
+         dyn://NAME (a worker: from the ingresses of that pool), none (a rank above 0 of an engine
+         on several machines)
   out=   what answers them: llama_cpp (the default for a GGUF), mistralrs (for a checkout), vllm,
          sglang, trtllm, echo (the prompt's own tokens, for tests; echo:text: the last message),
          FILE.py (an engine of your own), or dyn://NAME (an ingress: the workers of that pool;

@@ -100,7 +100,7 @@ OPTIONS = (
         ENGINE, Path,
     ),
     Option(
-        "extra_engine_args", "FILE.json", "arguments of the engine's own, as JSON; few go after --",
+        "extra_engine_args", "FILE.json", "arguments in the engine's own names, as a JSON object",
         ENGINE, Path,
     ),
     Option(
@@ -115,7 +115,7 @@ OPTIONS = (
         ENGINE, _count,
     ),
     Option(
-        "dist_init_addr", "HOST:PORT", "where the machines meet: on rank 0's; also --leader-addr",
+        "dist_init_addr", "HOST:PORT", "where the machines meet, on rank 0's",
         ENGINE, flags=("--leader-addr",),
     ),
     Option("request_template", "FILE", "JSON defaults, merged under each request", "requests"),
