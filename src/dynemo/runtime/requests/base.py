@@ -5,18 +5,36 @@ An ingress holds a `RequestPlane`, a worker an `Intake`. NATS and the memory ada
 TCP each has its own side.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from dynemo.messages import Envelope, Load, Record
 from dynemo.runtime.addresses import Dialable
 
 #: Seconds in which a worker has to accept or to refuse.
 ASK_SECONDS = 2.0
+#: How often the event loop looks for a reply in that time, at least.
+_LOOKS = 8
+
+_T = TypeVar("_T")
 
 #: Gets an encoded Envelope. Returns to accept, raises a DynemoError to refuse.
 Handler = Callable[[bytes], Awaitable[None]]
+
+
+async def patiently(reply: "asyncio.Future[_T]", seconds: float) -> _T:
+    """The reply. Raises TimeoutError where none has come in that time.
+
+    A loop that is busy with other things listens late, and what it has not heard yet may lie in
+    its socket: only time in which it could have heard counts.
+    """
+    for _ in range(_LOOKS):
+        await asyncio.wait([reply], timeout=seconds / _LOOKS)
+        if reply.done():
+            return reply.result()
+    raise TimeoutError
 
 
 class RequestPlane(Protocol):

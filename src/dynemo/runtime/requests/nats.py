@@ -28,7 +28,7 @@ from dynemo.answers import failure
 from dynemo.errors import InstanceGone, InstanceSilent, PlaneAway, UsageError
 from dynemo.messages import Envelope, Load, Record
 from dynemo.runtime.addresses import Dialable
-from dynemo.runtime.requests.base import ASK_SECONDS, Handler
+from dynemo.runtime.requests.base import ASK_SECONDS, Handler, patiently
 from dynemo.runtime.requests.nats_client import NatsSettings, identity, make_client, refusal
 from dynemo.runtime.streams import raised
 
@@ -117,7 +117,7 @@ class NatsRequests:
                 client = await self._connected()
                 asked = self._asked[number] = _Asked(subject(record), body)
                 await client.publish(asked.subject, body, reply=f"{self._inbox}.{number}")
-                message = await asked.reply
+            message = await patiently(asked.reply, timeout)
         except TimeoutError:
             raise InstanceSilent(f"Worker {name} did not reply in {timeout:g} s.") from None
         except Error as error:
