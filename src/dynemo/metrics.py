@@ -48,6 +48,7 @@ class ModelMetrics:
     ttft: Histogram
     itl: Histogram
     input_tokens: Counter
+    cached_tokens: Counter
     output_tokens: Counter
 
 
@@ -117,6 +118,12 @@ class Metrics(Exposition):
         self._input = Counter(
             "dynemo_input_tokens", "Prompt tokens of accepted requests.", model, registry=registry
         )
+        self._cached = Counter(
+            "dynemo_cached_tokens",
+            "Prompt tokens of ended answers that were in the engine's cache.",
+            model,
+            registry=registry,
+        )
         self._output = Counter(
             "dynemo_output_tokens", "Tokens generated.", model, registry=registry
         )
@@ -132,6 +139,7 @@ class Metrics(Exposition):
                 ttft=self._ttft.labels(model),
                 itl=self._itl.labels(model),
                 input_tokens=self._input.labels(model),
+                cached_tokens=self._cached.labels(model),
                 output_tokens=self._output.labels(model),
             )
         return found

@@ -40,6 +40,14 @@ def test_what_a_request_leaves() -> None:
     assert any(name.startswith("process_") for name in got)
 
 
+def test_what_was_in_the_cache_counts_once_however_many_choices() -> None:
+    pieces = [*say("a", index=0, cached=3), *say("b", index=1, cached=5)]
+    app = make_app(FakePipeline(pieces))
+    ask(app, n=2)
+    ask(app, n=2, stream=True)
+    assert scrape(app)['dynemo_cached_tokens_total{model="demo"}'] == 6
+
+
 def test_in_flight_and_queued_while_it_runs() -> None:
     pipeline = FakePipeline([60.0])
 

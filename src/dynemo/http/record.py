@@ -59,6 +59,7 @@ class Record:
         job, model = self._job, self._model
         if model is not None:
             model.in_flight.dec()
+            model.cached_tokens.inc(self.tally.cached_tokens)
             self._leave_queue(model)
         self._metrics.ended(NO_MODEL if job is None else job.model.name, status, duration)
         _log.info(

@@ -43,6 +43,15 @@ class Tally:
     def completion_tokens(self) -> int:
         return sum(self._seen)
 
+    @property
+    def cached_tokens(self) -> int:
+        """Of the prompt, found in the engine's cache; 0 until a choice has ended.
+
+        The prompt counts once however many choices share it. What the first choice leaves in the
+        cache is found there by the others: the least is what was there before the request.
+        """
+        return min((finish.cached_tokens for finish in self.finishes if finish), default=0)
+
     def finished(self) -> list[Finish]:
         """Raises EngineError where a choice has not ended: an answer without its end is broken."""
         finishes = [finish for finish in self.finishes if finish is not None]
@@ -53,14 +62,11 @@ class Tally:
     def usage(self) -> CompletionUsage:
         finishes = self.finished()
         completion = sum(finish.completion_tokens for finish in finishes)
-        # The prompt counts once however many choices share it. What the first choice leaves in
-        # the cache is found there by the others: the least is what was there before the request.
-        cached = min(finish.cached_tokens for finish in finishes)
         return CompletionUsage(
             prompt_tokens=self.prompt_tokens,
             completion_tokens=completion,
             total_tokens=self.prompt_tokens + completion,
-            prompt_tokens_details=PromptTokensDetails(cached),
+            prompt_tokens_details=PromptTokensDetails(self.cached_tokens),
         )
 
 
