@@ -6,6 +6,7 @@ passes requests to them and their ids back, on the host's own event loop.
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import tempfile
@@ -149,7 +150,12 @@ async def open_engine(spec: EngineSpec) -> AsyncIterator[SgLang]:
         asyncio.get_running_loop().add_signal_handler(signal.SIGQUIT, os._exit, 1)
         yield SgLang(engine, limits)
     finally:
-        engine.shutdown()
+        _end(engine)
+
+
+def _end(engine: Any) -> None:
+    engine.shutdown()
+    gc.freeze()  # at its end Python would look for garbage in torch and SGLang for seconds
 
 
 async def _limits(engine: Any) -> tuple[int, int]:
@@ -181,7 +187,7 @@ async def follow(spec: EngineSpec) -> None:
     try:
         await asyncio.to_thread(engine._scheduler_init_result.block_until_scheduler_exits)
     finally:
-        engine.shutdown()
+        _end(engine)
 
 
 class _SchedulerFailed(Exception):
