@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from dynemo.arguments import COMMANDS, Place, parse, parse_input, parse_output
 from dynemo.config import Config
-from dynemo.engines.environments import default_engine, find_python
 from dynemo.engines.registry import ENGINES, OWN, Entry
 from dynemo.errors import DynemoError, UsageError
 
@@ -62,6 +61,7 @@ def _open_closed() -> None:
 
 
 def _run(config: Config) -> int:
+    from dynemo.engines.environments import find_python
     from dynemo.log import set_up
     from dynemo.runtime.child import discard, spawn
 
@@ -112,6 +112,7 @@ def _choose(
     config: Config, wanted: str, slots: int | None, parallel: "Parallel"
 ) -> "tuple[EngineSpec, ModelFiles]":
     """The model, and what its engine is told."""
+    from dynemo.engines.environments import default_engine, find_python
     from dynemo.messages import EngineSpec
     from dynemo.models.find import find_model
     from dynemo.models.load import read_model
