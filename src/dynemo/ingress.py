@@ -17,6 +17,7 @@ from dynemo.runtime.discovery.base import Change, instances_prefix
 from dynemo.runtime.discovery.discovery import Discovery
 from dynemo.runtime.names import Address
 from dynemo.runtime.pool import Pool
+from dynemo.runtime.progress import words_of
 from dynemo.runtime.remote import RemoteInstance
 from dynemo.runtime.requests.base import RequestPlane
 from dynemo.runtime.responses.listen import Responses
@@ -123,12 +124,7 @@ class Ingress:
         """A pool for a model that is new here. Raises DynemoError where its card cannot be read."""
         data = await self._planes.discovery.get_blob(record.card)
         card: Card = await asyncio.to_thread(unpack_card, data)
-        tokenizer = card.tokenizer
-        pool = Pool(
-            self._make_router(),
-            lambda text: tokenizer.encode(text, add_special=False, parse_special=False),
-            self._migration_limit,
-        )
+        pool = Pool(self._make_router(), words_of(card.tokenizer), self._migration_limit)
         self._pools[record.model] = pool
         self._identities[record.model] = record.identity
         self.models[record.model] = ServedModel(record.model, int(time.time()), card, pool)

@@ -9,6 +9,7 @@ from world import Ingress, World, collect, make_request, until
 
 from dynemo.router.router import make_router
 from dynemo.runtime.pool import Pool
+from dynemo.runtime.progress import Words
 from dynemo.runtime.requests.nats import NatsRequests
 from dynemo.runtime.requests.nats_client import NatsSettings
 
@@ -36,7 +37,7 @@ def _server_of(ingress: Ingress, cluster: list[NatsProcess]) -> NatsProcess:
 
 
 async def _pool(ingress: Ingress, *records: object) -> Pool:
-    pool = Pool(make_router("round-robin"), lambda _: [], 3)
+    pool = Pool(make_router("round-robin"), Words(lambda _: [], lambda _: ""), 3)
     for record in records:
         pool.add(ingress.remote(record))  # type: ignore[arg-type]
     # The servers tell each other of a subject when somebody subscribes to it.

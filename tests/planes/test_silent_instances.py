@@ -15,6 +15,7 @@ from dynemo.messages import Record
 from dynemo.router.router import make_router
 from dynemo.runtime.heartbeat import Beat
 from dynemo.runtime.pool import Pool
+from dynemo.runtime.progress import Words
 from dynemo.runtime.responses.answering import Answering, answering
 
 
@@ -57,7 +58,7 @@ async def _two(beat: Beat | None = None) -> AsyncIterator[tuple[Pool, Doored, Do
         _worker(world, "a" * 32) as one,
         _worker(world, "b" * 32) as other,
     ):
-        pool = Pool(make_router("round-robin"), lambda _: [], 3)
+        pool = Pool(make_router("round-robin"), Words(lambda _: [], lambda _: ""), 3)
         for worker in (one, other):
             pool.add(ingress.remote(worker.record))
         yield pool, one, other

@@ -7,39 +7,33 @@ nothing missing and nothing twice.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from msgspec import structs
 
 from dynemo.errors import EngineLost, PlaneAway, Unavailable
-from dynemo.messages import Capabilities, Delta, Finish, Instance, Load, Request, Sampling
+from dynemo.messages import Capabilities, Delta, Instance, Load, Request, Sampling
 from dynemo.router.router import Router
+from dynemo.runtime.progress import Progress, Words
 from dynemo.runtime.remote import RemoteInstance
 from dynemo.trace import trace_id
 
 log = logging.getLogger("dynemo.pool")
 
 MIGRATION_LIMIT = 3
-#: Seconds that a stream waits in its middle for an instance that could take it on.
-_PATIENCE = 10.0
 _PAUSE = 0.1  # seconds before those are asked again that have all failed
 _NEUTRAL = Sampling()
 
 
 class Pool:
-    """An `Answerer` over the instances that discovery names.
-
-    `encode` gives the ids of generated text, for engines that give text.
-    """
+    """An `Answerer` over the instances that discovery names."""
 
     restarts = 0  # others start their engines
 
-    def __init__(
-        self, router: Router, encode: Callable[[str], list[int]], migration_limit: int
-    ) -> None:
+    def __init__(self, router: Router, words: Words, migration_limit: int) -> None:
         self._router = router
-        self._encode = encode
+        self._words = words
         self._migration_limit = migration_limit
         self._remotes: dict[str, RemoteInstance] = {}
         self._most: Instance | None = None
@@ -87,7 +81,7 @@ class Pool:
 
     async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
         """See `Answerer.generate`."""
-        progress = _Progress(request, self._encode)
+        progress = Progress(request, self._words)
         failed: set[str] = set()
         moves = 0
         problem: Unavailable | EngineLost = Unavailable("There are no instances now.")
@@ -217,72 +211,3 @@ class Pool:
             for i in instances
         }
         self._is_mixed = len(kinds) > 1
-
-
-class _Progress:
-    """What one request has passed on, over all the instances that it was asked of."""
-
-    def __init__(self, request: Request, encode: Callable[[str], list[int]]) -> None:
-        self._request = request
-        self._encode = encode
-        self._ids: list[int] = []
-        self._texts: list[str] = []
-        self._attempts = 0
-        self._before = 0  # tokens that earlier attempts have made
-        #: Loop time until which somebody is looked for; None while no instance has been lost.
-        self.deadline: float | None = None
-
-    @property
-    def count(self) -> int:
-        """Tokens passed on."""
-        return len(self._ids) or len(self._texts)
-
-    def take(self, delta: Delta) -> None:
-        self._ids += delta.token_ids
-        self._texts += delta.texts
-        self.deadline = None
-
-    def lost(self) -> None:
-        """Its instance has gone, and from here on it looks for another."""
-        self.deadline = asyncio.get_running_loop().time() + _PATIENCE
-
-    def begin_anew(self) -> None:
-        self._attempts += 1
-        self._before = self.count
-
-    def rest(self) -> Request:
-        """What is left to ask for."""
-        if self.count == 0:
-            return self._request
-        text = "".join(self._texts)
-        answered = self._ids or self._encode(text)
-        return structs.replace(
-            self._request,
-            id=f"{self._request.id}-move{self._attempts}",
-            token_ids=[*self._request.token_ids, *answered],
-            prompt=self._request.prompt + text,
-            max_tokens=self._request.max_tokens - self.count,
-            continued=len(answered),
-        )
-
-    def adjusted(self, delta: Delta) -> Delta:
-        """The delta as one undisturbed stream would have it."""
-        finish = delta.finish
-        if finish is None or self._before == 0:
-            return delta
-        finish = structs.replace(
-            finish,
-            prompt_tokens=len(self._request.token_ids),
-            completion_tokens=self._before + finish.completion_tokens,
-            cached_tokens=min(finish.cached_tokens, len(self._request.token_ids)),
-        )
-        return structs.replace(delta, finish=finish)
-
-    def complete(self) -> Finish | None:
-        """The finish of a stream that was lost after its last token."""
-        prompt_tokens = len(self._request.token_ids)
-        if self._ids and self._ids[-1] in self._request.stop_ids:
-            return Finish("stop", prompt_tokens, self.count)
-        if self.count >= self._request.max_tokens:
-            return Finish("length", prompt_tokens, self.count)
-        return None
