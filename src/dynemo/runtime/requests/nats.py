@@ -199,12 +199,14 @@ class NatsRequests:
         while True:
             await self._ended.wait()
             self._ended.clear()
+            self._up.clear()  # it may have ended while it was being opened
             why = self._client.last_error if self._client is not None else None
             log.warning("the connection to NATS was closed (%s); opening it anew", why)
-            while not self._up.is_set():
+            while True:
                 await asyncio.sleep(_REOPEN_SECONDS)
                 try:
                     await self.open(_OPEN_SECONDS)
+                    break
                 except UsageError as error:
                     self._tell(str(error))
             await self._on_reconnected()
