@@ -1,0 +1,85 @@
+"""The engine contract with vLLM itself, on the CPU, and what else its adapter holds."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from contract import ModelContract, Served, serving
+
+from dynemo.messages import EngineSpec, Sampling
+from dynemo.models.find import Found
+from dynemo.models.load import speech_of
+from dynemo.text.prompt import Conversation, build_prompt
+
+#: It loads in a minute on two idle cores, and most of that is imports.
+READY_SECONDS = 400
+
+
+@pytest.fixture(scope="module")
+def python(engine_python: Callable[[str], str]) -> str:
+    return engine_python("vllm")
+
+
+@pytest.fixture(scope="module")
+def spec(demo_folder: Path) -> EngineSpec:
+    return EngineSpec(
+        engine="vllm",
+        model=str(demo_folder),
+        workdir="",
+        model_context=4096,
+        kv_bytes_per_token=2048,
+        # Alone or in a batch, the ids are the same. It caches whole blocks, of 128 on a CPU.
+        options=["--dtype", "float32", "--block-size", "32"],
+    )
+
+
+@pytest.mark.timeout(READY_SECONDS + 60)
+class TestVllm(ModelContract):
+    ready_seconds = READY_SECONDS
+    #: It takes no more than 2, where the demo model is still sure of its answer.
+    hot = Sampling(temperature=2.0, logit_bias=dict.fromkeys(range(300, 316), 100.0))
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def python(cls, python: str) -> str:
+        return python
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def served(cls, spec: EngineSpec, python: str) -> Iterator[Served]:
+        with serving(spec, python, READY_SECONDS) as served:
+            yield served
+
+    @pytest.fixture
+    def prompt(self, demo_folder: Path) -> list[int]:
+        template, tokenizer = speech_of(Found("checkout", demo_folder, "demo"))
+        chat = Conversation([{"role": "user", "content": "What is the capital of Peru?"}])
+        return build_prompt(template, tokenizer, chat).token_ids
+
+    @pytest.fixture
+    def eos(self, demo_folder: Path) -> int:
+        _, tokenizer = speech_of(Found("checkout", demo_folder, "demo"))
+        token_id = tokenizer.token_id("<|eot_id|>")
+        assert token_id is not None
+        return token_id
+
+    @pytest.fixture
+    def own(self, demo_folder: Path) -> int:
+        _, tokenizer = speech_of(Found("checkout", demo_folder, "demo"))
+        ids = tokenizer.encode("The capital of", add_special=False, parse_special=False)
+        assert len(ids) == 3
+        return ids[2]
+
+    def test_the_whole_context_is_there(self, served: Served, prompt: list[int]) -> None:
+        instance = served.local.instance
+        assert instance is not None
+        assert instance.context_length == 4096
+        full = (prompt * 4096)[:4095]
+        assert served.collect(self.request(full, 1))[1].completion_tokens == 1
+
+    def test_says_what_it_had_cached(self, served: Served, prompt: list[int], eos: int) -> None:
+        """Whole blocks, and so the contract's prompt is too short."""
+        request = self.request(prompt * 10, 3)
+        served.collect(request)
+        _, finish = served.collect(request)
+        assert 32 <= finish.cached_tokens <= len(prompt) * 10
