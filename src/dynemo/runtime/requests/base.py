@@ -30,11 +30,21 @@ async def patiently(reply: "asyncio.Future[_T]", seconds: float) -> _T:
     A loop that is busy with other things listens late, and what it has not heard yet may lie in
     its socket: only time in which it could have heard counts.
     """
-    for _ in range(_LOOKS):
-        await asyncio.wait([reply], timeout=seconds / _LOOKS)
-        if reply.done():
-            return reply.result()
-    raise TimeoutError
+    loop = asyncio.get_running_loop()
+    timer: asyncio.TimerHandle
+
+    def look(left: int) -> None:
+        nonlocal timer
+        if left:
+            timer = loop.call_later(seconds / _LOOKS, look, left - 1)
+        elif not reply.done():
+            reply.set_exception(TimeoutError())
+
+    timer = loop.call_later(seconds / _LOOKS, look, _LOOKS - 1)
+    try:
+        return await reply
+    finally:
+        timer.cancel()
 
 
 class RequestPlane(Protocol):

@@ -1,0 +1,44 @@
+"""How long a reply is waited for, by a loop that is busy and by one that is not."""
+
+import asyncio
+import time
+
+import pytest
+
+from dynemo.runtime.requests.base import patiently
+
+
+def test_time_in_which_the_loop_was_busy_does_not_count() -> None:
+    async def body() -> None:
+        loop = asyncio.get_running_loop()
+        reply: asyncio.Future[str] = loop.create_future()
+
+        def hop(left: int) -> None:
+            time.sleep(0.1)
+            if left:
+                loop.call_soon(hop, left - 1)
+            else:
+                reply.set_result("here")
+
+        loop.call_soon(hop, 3)
+        assert await patiently(reply, 0.2) == "here"
+
+    asyncio.run(body())
+
+
+def test_a_reply_that_does_not_come_is_given_up() -> None:
+    async def body() -> None:
+        with pytest.raises(TimeoutError):
+            await patiently(asyncio.get_running_loop().create_future(), 0.05)
+
+    asyncio.run(body())
+
+
+def test_what_a_reply_raises_is_raised() -> None:
+    async def body() -> None:
+        reply: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        reply.set_exception(ConnectionError("gone"))
+        with pytest.raises(ConnectionError, match="gone"):
+            await patiently(reply, 1)
+
+    asyncio.run(body())
