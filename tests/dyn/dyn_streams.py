@@ -52,14 +52,15 @@ def undisturbed() -> list[Answer]:
 
 
 def streams(
-    servers: Sequence[Server], number: int, *steps: Step, texts: Sequence[str] = ()
+    servers: Sequence[Server], number: int, *steps: Step, texts: Sequence[str] = (), **fields: Any
 ) -> list[Answer]:
-    """So many streams at once, spread over the servers, and what happens meanwhile."""
+    """So many streams at once, spread over the servers, and what happens meanwhile. `fields` are
+    those of each request."""
     texts = texts or prompts(number)
 
     async def body() -> list[Answer]:
         asked = [
-            asyncio.create_task(ask(servers[i % len(servers)].url, texts[i % len(texts)]))
+            asyncio.create_task(ask(servers[i % len(servers)].url, texts[i % len(texts)], **fields))
             for i in range(number)
         ]
         began = time.monotonic()

@@ -1,4 +1,5 @@
-"""The demo model in the deterministic profile: what moves goes on with the very same text."""
+"""Streams of llama.cpp that move: in the deterministic profile they go on with the very same text,
+with its default settings they are complete."""
 
 import signal
 import subprocess
@@ -9,12 +10,11 @@ from pathlib import Path
 import pytest
 from dyn_fleet import fleet
 from dyn_servers import Servers, servers_running
-from dyn_streams import streams
+from dyn_streams import MANY, TOKENS, streams
 
 ROOT = Path(__file__).parents[2]
 PROFILE = ["--flash-attn", "off", "--cache-type-k", "f32", "--cache-type-v", "f32"]
 PROFILE += ["--threads", "1"]
-MANY = 120
 #: What the model is sure of: at a near-tie a prompt that is computed in one piece could take
 #: another way than one that came token by token.
 TEXTS = [
@@ -41,7 +41,7 @@ def model(demo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(90)
 def test_a_worker_is_killed_and_another_stopped(servers: Servers, model: Path) -> None:
     with fleet(servers.flags) as pool:
         words: list[str | Path] = ["out=llama_cpp", model, "--model-name", "demo", "--grace", "0.1"]
@@ -58,4 +58,24 @@ def test_a_worker_is_killed_and_another_stopped(servers: Servers, model: Path) -
             texts=TEXTS,
         )
         assert [answer.whole for answer in got] == [answer.whole for answer in expected]
+        assert sum(" moves after" in line for line in ingress.lines) >= 16
+
+
+@pytest.mark.timeout(90)
+def test_default_settings_lose_nothing(servers: Servers, demo: Path) -> None:
+    with fleet(servers.flags) as pool:
+        words: list[str | Path] = ["out=llama_cpp", demo, "--grace", "0.1", "--", "--threads", "1"]
+        first, second, _ = pool.workers(3, *words)
+        ingress = pool.ingress("--router-mode", "round-robin", workers=3)
+        got = streams(
+            [ingress],
+            MANY,
+            (1, first.kill),
+            (2, lambda: second.send(signal.SIGTERM)),
+            texts=TEXTS,
+            ignore_eos=True,
+        )
+        assert {answer.error for answer in got} == {""}
+        assert {answer.finish for answer in got} == {"length"}
+        assert {answer.usage and answer.usage[1] for answer in got} == {TOKENS}
         assert sum(" moves after" in line for line in ingress.lines) >= 16
