@@ -66,5 +66,6 @@ clean:
 	@touch $@
 
 .venv/ready-bench: .venv/ready-run
+	@tools/system-packages etcd=etcd-server </dev/null >&2
 	@$(PIP) $$($(BIN)/python tools/group.py bench) </dev/null >&2
 	@touch $@

@@ -1,4 +1,4 @@
-"""`python -m bench`: measures, prints the table, always exits 0. Takes some four minutes."""
+"""`python -m bench`: measures, prints the table, always exits 0. Takes some eight minutes."""
 
 import argparse
 import json
@@ -12,6 +12,7 @@ from bench.plan import Plan
 from bench.random_model import TINY
 from bench.rows import FAMILIES
 from bench.table import Row, as_json, render
+from dynemo.errors import DynemoError
 
 _QUICK = Plan(
     rounds=2,
@@ -31,10 +32,11 @@ _QUICK = Plan(
     random_sizes=TINY,
 )
 _LEGEND = """\
-ours: dynemo-run in=http. peer: the same xllamacpp server with the same parameters, addressed
-directly, same client and requests; for the start, a bare script on the same library. In turns,
-in one run; medians, with the quartiles of the rounds' own ratios or differences in brackets.
-Random weights: a Llama of 103 M parameters in Q8_0. CPU and memory: the runner, without engine."""
+ours: dynemo-run in=http. peer: what the row names, else the same xllamacpp server with the same
+parameters, addressed directly, same client and requests; for the start, a bare script on the same
+library. In turns, in one run; medians, with the quartiles of the rounds' own ratios or differences
+in brackets. Random weights: a Llama of 103 M parameters in Q8_0. CPU and memory: the runner,
+without engine. dyn://: etcd, NATS and TCP on loopback, all on this machine."""
 
 
 def main() -> None:
@@ -46,7 +48,7 @@ def main() -> None:
         print(f"measuring {name} ...", file=sys.stderr, flush=True)
         try:
             rows += FAMILIES[name](plan)
-        except (RuntimeError, OSError) as error:
+        except (RuntimeError, OSError, DynemoError) as error:
             print(f"{name}: not measured: {error}", file=sys.stderr)
     print(f"\n{render(rows)}\n\n{_LEGEND}")
     print(f"load average at the end: {os.getloadavg()[0]:.1f}")

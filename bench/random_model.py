@@ -37,19 +37,24 @@ TINY = Sizes(width=64, layers=2, heads=2, kv_heads=1, hidden=128)
 
 def cached_model(sizes: Sizes = ABOUT_100_M, seed: int = 1) -> Path:
     """The model's file, made if it is not there yet."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(root) / "dynemo-run" / "bench"
     name = f"random-{sizes.width}x{sizes.layers}-seed{seed}-v{_VERSION}.gguf"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        folder = Path(tempfile.gettempdir())
-    path = folder / name
+    path = cache_folder() / name
     if not path.exists():
         unfinished = path.with_suffix(f".{os.getpid()}")
         write_model(unfinished, sizes, seed)
         unfinished.replace(path)
     return path
+
+
+def cache_folder() -> Path:
+    """Where models stay from one measurement to the next."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(root) / "dynemo-run" / "bench"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return Path(tempfile.gettempdir())
+    return folder
 
 
 def write_model(path: Path, sizes: Sizes, seed: int) -> int:
@@ -59,7 +64,7 @@ def write_model(path: Path, sizes: Sizes, seed: int) -> int:
     _write_sizes(writer, sizes)
     _copy_tokenizer(demo, writer)
     parameters = 0
-    for name, weights in _tensors(sizes, _printable(demo), np.random.default_rng(seed)):
+    for name, weights in model_tensors(sizes, printable_tokens(demo), np.random.default_rng(seed)):
         parameters += weights.size
         if weights.ndim == 1:
             writer.add_tensor(name, weights)
@@ -100,7 +105,7 @@ def _tokens(demo: Any) -> list[str]:
     return tokens
 
 
-def _printable(demo: Any) -> list[bool]:
+def printable_tokens(demo: Any) -> list[bool]:
     """Which tokens are printable ASCII, spaces among it, once byte-level BPE is undone."""
     kinds = demo.fields["tokenizer.ggml.token_type"].contents()
     normal = gguf.TokenType.NORMAL
@@ -108,7 +113,7 @@ def _printable(demo: Any) -> list[bool]:
     return [kind == normal and text.isascii() for text, kind in zip(texts, kinds, strict=True)]
 
 
-def _tensors(sizes: Sizes, printable: list[bool], rng: Any) -> Any:
+def model_tensors(sizes: Sizes, printable: list[bool], rng: Any) -> Any:
     width, hidden = sizes.width, sizes.hidden
     kv_width = width // sizes.heads * sizes.kv_heads
 

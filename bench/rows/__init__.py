@@ -11,6 +11,7 @@ from bench.rows.prefix import prefix_rows
 from bench.rows.registry import registry_rows
 from bench.rows.saturation import saturation_rows
 from bench.rows.speed import speed_rows
+from bench.rows.vllm import vllm_rows
 from bench.table import Row
 
 FAMILIES: dict[str, Callable[[Plan], list[Row]]] = {
@@ -23,4 +24,5 @@ FAMILIES: dict[str, Callable[[Plan], list[Row]]] = {
     "saturation": saturation_rows,
     "registry": registry_rows,
     "prefix": prefix_rows,
+    "vllm": vllm_rows,
 }

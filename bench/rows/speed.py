@@ -13,12 +13,14 @@ def speed_rows(plan: Plan) -> list[Row]:
     rows = []
     for subject in subjects(plan):
         with pair(plan, subject) as both:
-            _check_same_prompt(both)
+            check_same_prompt(both)
             rows += [speed_row(plan, both, subject, streams) for streams in (1, 8)]
     return rows
 
 
-def speed_row(plan: Plan, both: Pair, subject: Subject, streams: int, how: str = "") -> Row:
+def speed_row(
+    plan: Plan, both: Pair, subject: Subject, streams: int, how: str = "", *, goal: float = _GOAL
+) -> Row:
     """Both answer at that many streams; `how` says in the table how ours was reached."""
     body = chat(_PROMPT.format(streams), max_tokens=plan.tokens, ignore_eos=True)
 
@@ -30,11 +32,11 @@ def speed_row(plan: Plan, both: Pair, subject: Subject, streams: int, how: str =
 
     one, other = in_turns(plan.rounds, both, measure)
     what = f"tokens/s, {streams} stream{'s' * (streams > 1)}, {subject.name}{how}"
-    goal = _GOAL if subject.has_goal else None
-    return ratio(what, "tok/s", one, other, goal=goal, is_floor=True)
+    bound = goal if subject.has_goal else None
+    return ratio(what, "tok/s", one, other, goal=bound, is_floor=True)
 
 
-def _check_same_prompt(both: Pair) -> None:
+def check_same_prompt(both: Pair) -> None:
     body = chat(_PROMPT, max_tokens=4, ignore_eos=True)
     counts = {both.ask(server, body).prompt_tokens for server in (both.ours, both.peer)}
     if len(counts) > 1:
