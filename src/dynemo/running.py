@@ -152,13 +152,18 @@ async def _work(run: Run, local: LocalInstance, ready: Ready) -> int:
         if greeting and local.instance is not None:
             print(_greeting(run.card.name, local.instance, greeting.pop()), file=sys.stderr)
 
-    tls = dialling_tls(run.config)
     metrics = WorkerMetrics(run.card.name)
     async with _status(run, local, metrics, stop), open_discovery(run.config) as discovery:
         await serve_worker(
             Accounts(local, metrics),
             run.card,
-            Pool(run.spec.instance, address, discovery, partial(open_intake, run.config), tls),
+            Pool(
+                run.spec.instance,
+                address,
+                discovery,
+                partial(open_intake, run.config),
+                dialling_tls(run.config),
+            ),
             grace=run.config.grace,
             has_loaded=lambda: _first(ready, stop),
             stop=stop,

@@ -140,6 +140,7 @@ def test_files_that_hold_no_credentials(tmp_path: Path) -> None:
     assert "cannot be read" in _refusal(NatsSettings(credentials=str(tmp_path / "missing")))
 
 
+@pytest.mark.timeout(60)
 def test_credentials_that_run_out_are_read_anew(
     start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
