@@ -1,0 +1,204 @@
+"""Greedy text of the engines on one model, compared on 100 prompts.
+
+Engines sum in other orders and in other formats (a GGUF of Q8_0, a checkout of bfloat16, a cache of
+16 bits), so that two continuations may part where two tokens are about as likely. What is held:
+they part nowhere else. How likely they were is computed here, from the checkout in float32.
+
+To add an engine is one line in `SIDES`.
+"""
+
+import asyncio
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+from contract import GREEDY, collect, running
+from demo_logits import DemoLogits
+
+from dynemo.messages import EngineSpec, Request
+from dynemo.models.find import Found
+from dynemo.models.load import speech_of
+from dynemo.text.prompt import Conversation, build_prompt
+from dynemo.text.tokenizer import Tokenizer
+
+#: Nats between two tokens' log-probabilities, below which either may be taken.
+NEAR = 1.0
+#: Of 100 texts: those that two engines must have in common.
+SAME = 80
+TOKENS = 40
+AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Side:
+    engine: str
+    form: str  #: gguf or checkout
+    options: tuple[str, ...] = ()
+    seconds: float = 15  #: that it may load
+    is_installed: bool = True  #: with the package; else in an environment of its own
+
+
+SIDES = {
+    "llama_cpp, GGUF": Side("llama_cpp", "gguf", ("--threads", "1")),
+    "mistralrs, GGUF": Side("mistralrs", "gguf"),
+    "mistralrs, checkout": Side("mistralrs", "checkout"),
+}
+REFERENCE = "llama_cpp, GGUF"
+
+_COUNTRIES = (
+    "Peru", "Chile", "France", "Germany", "Japan", "Kenya", "Norway", "Sweden", "Finland", "Poland",
+    "Spain", "Portugal", "Italy", "Greece", "Turkey", "Egypt", "Morocco", "Ghana", "Nigeria",
+    "Canada", "Mexico", "Brazil", "Cuba", "India", "China", "Nepal", "Mongolia", "Vietnam",
+    "Thailand", "Australia",
+)  # fmt: skip
+_WISHES = (
+    "Repeat after me: the {} goes home.",
+    "Tell me a story about {}.",
+    "Count to {}.",
+    "Why is {} blue, and who says so?",
+)
+_THINGS = (
+    "seven",
+    "a dog",
+    "12",
+    "the old man",
+    "rain",
+    "Ångström",
+    "20",
+    "x = 3",
+    "tea",
+    "Zürich",
+)
+QUESTIONS = [
+    *(f"What is the capital of {name}?" for name in _COUNTRIES),
+    *(f"Which country's capital do they speak of in {name}?" for name in _COUNTRIES),
+    *(wish.format(thing) for wish in _WISHES for thing in _THINGS),
+]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The prompts, and what the engines made of them: a text for each token."""
+
+    tokenizer: Tokenizer
+    requests: list[Request]
+
+    def answers(self, spec: EngineSpec, python: str, seconds: float) -> list[list[str]]:
+        return asyncio.run(self._ask_all(spec, python, seconds))
+
+    async def _ask_all(self, spec: EngineSpec, python: str, seconds: float) -> list[list[str]]:
+        few = asyncio.Semaphore(AT_ONCE)
+        async with running(spec, python, seconds) as local:
+
+            async def ask(request: Request) -> list[str]:
+                async with few:
+                    tokens, _ = await collect(local, request)
+                return self._texts(tokens)
+
+            return list(await asyncio.gather(*map(ask, self.requests)))
+
+    def _texts(self, tokens: list[int | str]) -> list[str]:
+        detokenizer = self.tokenizer.detokenizer()
+        return [token if isinstance(token, str) else detokenizer.feed([token]) for token in tokens]
+
+
+@dataclass(frozen=True)
+class Parting:
+    """Where two answers to one prompt go apart."""
+
+    question: str
+    position: int  #: of the first token that differs
+    tokens: tuple[str, str]
+    gap: float  #: nats that the less likely of the two is below the most likely token of all
+
+    def __str__(self) -> str:
+        one, other = self.tokens
+        return (
+            f"{self.question!r}, token {self.position}: {one!r} or {other!r}, {self.gap:.3f} nats"
+        )
+
+
+@pytest.fixture(scope="module")
+def asked(demo: Path) -> Asked:
+    template, tokenizer = speech_of(Found("gguf", demo, "demo"))
+    eos = tokenizer.token_id("<|eot_id|>")
+    assert eos is not None
+    requests = []
+    for question in QUESTIONS:
+        chat = Conversation([{"role": "user", "content": question}])
+        prompt = build_prompt(template, tokenizer, chat)
+        request = Request(
+            id=question,
+            token_ids=prompt.token_ids,
+            prompt=prompt.text,
+            max_tokens=TOKENS,
+            sampling=GREEDY,
+            stop_ids=[eos],
+        )
+        requests.append(request)
+    return Asked(tokenizer, requests)
+
+
+@pytest.fixture(scope="module")
+def answers(
+    asked: Asked, demo: Path, demo_folder: Path, engine_python: Callable[[str], str]
+) -> Callable[[str], list[list[str]]]:
+    """The answers of one of `SIDES`. Skips where its engine is not installed."""
+
+    @cache
+    def ask(name: str) -> list[list[str]]:
+        side = SIDES[name]
+        model = demo if side.form == "gguf" else demo_folder
+        spec = EngineSpec(
+            engine=side.engine,
+            model=str(model),
+            workdir="",
+            model_bytes=1 << 20,
+            model_context=4096,
+            kv_bytes_per_token=4096,
+            vocabulary=1536,
+            options=list(side.options),
+        )
+        python = sys.executable if side.is_installed else engine_python(side.engine)
+        return asked.answers(spec, python, side.seconds)
+
+    return ask
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", [name for name in SIDES if name != REFERENCE])
+def test_two_engines_part_only_where_two_tokens_are_as_likely(
+    name: str, asked: Asked, answers: Callable[[str], list[list[str]]]
+) -> None:
+    assert len(QUESTIONS) == len(set(QUESTIONS)) == 100
+    partings = list(_partings(asked, answers(REFERENCE), answers(name)))
+    same = len(QUESTIONS) - len(partings)
+    report = [f"{REFERENCE} and {name}: {same} of {len(QUESTIONS)} texts are the same"]
+    report += map(str, sorted(partings, key=lambda parting: -parting.gap))
+    print("\n  ".join(report))
+    assert same >= SAME, report
+    assert all(parting.gap < NEAR for parting in partings), report
+
+
+def _partings(asked: Asked, ones: list[list[str]], others: list[list[str]]) -> Iterator[Parting]:
+    logits = DemoLogits()
+    for request, one, other in zip(asked.requests, ones, others, strict=True):
+        if one == other:
+            continue
+        at = next(
+            (n for n, pair in enumerate(zip(one, other, strict=False)) if len({*pair}) > 1), 0
+        )
+        common = asked.tokenizer.encode("".join(one[:at]), add_special=False, parse_special=False)
+        likely = logits.log_probabilities([*request.token_ids, *common])
+        tokens = one[at], other[at]
+        least = min(likely[_id(asked.tokenizer, text, request)] for text in tokens)
+        yield Parting(request.id, at, tokens, float(likely.max() - least))
+
+
+def _id(tokenizer: Tokenizer, text: str, request: Request) -> int:
+    """The token that has this text; the one that ends the answer has none."""
+    ids = tokenizer.encode(text, add_special=False, parse_special=False)
+    return ids[0] if ids else request.stop_ids[0]
