@@ -64,7 +64,7 @@ def _flat_out(plan: Plan) -> list[Row]:
 
 def _paced(plan: Plan) -> list[Row]:
     """Each token is an event of its own: what a stream costs that is as slow as a reader."""
-    streams, delay = plan.connections, 100
+    streams, delay = plan.connections, 50
     with _dyn(str(delay)) as one, client() as load:
         run = _measure(load, one, streams, streams)
     how = f"{streams} streams at {1000 // delay} tok/s each"
@@ -82,7 +82,7 @@ def _beside(runs: "list[_Run] | tuple[_Run, ...]") -> list[Row]:
 
 
 def _measure(load: Client, side: _Side, requests: int, streams: int) -> _Run:
-    load.run(Task(side.port, _BODY, _WARM_STREAMS, _WARM_STREAMS))
+    load.run(Task(side.port, {**_BODY, "max_tokens": 8}, _WARM_STREAMS, _WARM_STREAMS))
     before = {name: cpu_seconds(pid) for name, pid in side.pids.items()}
     outcome = load.run(Task(side.port, _BODY, streams, requests, keep=True))
     used = {name: cpu_seconds(pid) - before[name] for name, pid in side.pids.items()}

@@ -5,16 +5,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 _ROOT = Path(__file__).parent.parent.parent
 
 
-def _python(*words: str | Path, stdin: str = "") -> str:
+def _python(*words: str | Path, stdin: str = "", seconds: float = 18) -> str:
     done = subprocess.run(
         [sys.executable, *map(str, words)],
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=18,
+        timeout=seconds,
         cwd=_ROOT,
         check=False,
     )
@@ -35,9 +37,12 @@ def test_the_same_seed_makes_the_same_model(tmp_path: Path) -> None:
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-def test_the_table_and_its_json(tmp_path: Path) -> None:
+@pytest.mark.timeout(100)
+@pytest.mark.parametrize("family", ["cpu", "saturation", "registry"])
+def test_the_table_and_its_json(family: str, tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
-    table = _python("-m", "bench", "--quick", "--only", "cpu", "--json", path)
+    words = ("-m", "bench", "--quick", "--only", family, "--json", path)
+    table = _python(*words, seconds=90)
     assert "ratio or difference" in table
     rows = json.loads(path.read_text())["rows"]
     assert rows
