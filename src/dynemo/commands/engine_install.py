@@ -19,7 +19,7 @@ from types import FrameType
 
 from msgspec import json
 
-from dynemo.engines.environments import site_packages, version_in
+from dynemo.engines.environments import distributions, site_packages, version_in
 from dynemo.engines.installed import (
     Environment,
     environment_file,
@@ -110,20 +110,25 @@ class _Steps:
         self._line = line
         self._folder = folder
         self._used = shutil.disk_usage(folder).used
-        self._about = f" of about {variant.size} GB" if variant.size >= 1 else ""
-        self._what = f"{variant.engine} for {variant.device}"
+        self._engine = variant.engine
+        self._about = f" (about {variant.size} GB in the end)" if variant.size >= 1 else ""
         self._step = ""
+        self._packages = 0
 
-    def begin(self, step: str) -> None:
+    def begin(self, step: str, packages: int = 0) -> None:
         self._step = step
+        self._packages = packages
 
     def tell(self) -> None:
         if not self._line.is_due():
             return
+        step, site = self._step, site_packages(self._folder)
+        if self._packages and site is not None:
+            step = f"{len(distributions(site))} of {self._packages} packages"
         written = max(0, shutil.disk_usage(self._folder).used - self._used)
         self._line.show(
-            f"installing {self._what} · {self._step} · {gigabytes(written)}{self._about} written · "
-            f"{self._line.seconds} s"
+            f"installing {self._engine} · {self._line.seconds} s · {step} · "
+            f"{gigabytes(written)} written{self._about}"
         )
 
 
@@ -139,7 +144,7 @@ def _install_all(
             steps.begin(f"{names} from {source.url}")
             _try(installer, folder, builds, variant, source=source)
     rest = [line for line in lines if line not in theirs]
-    steps.begin(f"{len(rest)} packages")
+    steps.begin("packages", len(lines))
     _try(installer, folder, rest, variant, with_dependencies=not variant.is_complete)
 
 
