@@ -83,7 +83,8 @@ def kill(child: Child) -> int:
     signal_group(child)
     for pipe in (child.process.stdin, child.process.stdout):
         assert pipe is not None
-        pipe.close()
+        with contextlib.suppress(OSError):  # the event loop has closed it, cancelled at its start
+            pipe.close()
     code = child.process.wait()
     shutil.rmtree(child.workdir, ignore_errors=True)
     return code
