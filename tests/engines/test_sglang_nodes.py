@@ -1,0 +1,95 @@
+"""SGLang over two nodes: two runners on this machine, whose schedulers meet through gloo."""
+
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from command import COMMAND, Server, children, serving, wait_until
+from openai import OpenAI
+
+READY_SECONDS = 600
+#: Ranks that have nothing to do ask each other for news without a pause, each on its own core.
+CORES = "SGLANG_CPU_OMP_THREADS_BIND"
+
+
+@dataclass
+class Nodes:
+    address: str  #: where they have met
+    leader: Server
+    follower: "subprocess.Popen[str]"
+    groups: list[int]  #: the process groups of the two engine hosts
+
+    def leave_nothing(self) -> bool:
+        return not any(map(_members, self.groups))
+
+
+def _members(group: int) -> list[str]:
+    listing = subprocess.run(
+        ["ps", "-eo", "pgid=,stat=,args="], capture_output=True, text=True, check=True
+    ).stdout
+    rows = (line.split(None, 2) for line in listing.splitlines())
+    return [row[2] for row in rows if int(row[0]) == group and row[1][0] != "Z"]
+
+
+@pytest.fixture
+def nodes(engine_python: Callable[[str], str], demo_folder: Path) -> Iterator[Nodes]:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    words = ["out=sglang", "--model-path", str(demo_folder), "--model-name", "demo"]
+    words += ["--engine-python", engine_python("sglang"), "--dist-init-addr", address]
+    words += ["--tensor-parallel-size", "2", "--num-nodes", "2"]
+    with (
+        _follower([*words, "--node-rank", "1"]) as follower,
+        serving(*words, "--node-rank", "0", timeout=READY_SECONDS, **{CORES: "0"}) as leader,
+    ):
+        groups = [*leader.host_pids(), *children(follower.pid)]
+        assert len(groups) == 2
+        yield Nodes(address, leader, follower, groups)
+
+
+@contextmanager
+def _follower(words: list[str]) -> "Iterator[subprocess.Popen[str]]":
+    process = subprocess.Popen(
+        [*COMMAND, "in=none", *words],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, CORES: "1"},
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.timeout(READY_SECONDS + 200)
+def test_they_answer_as_one_and_end_when_the_follower_is_killed(nodes: Nodes) -> None:
+    with OpenAI(base_url=nodes.leader.api, api_key="none", timeout=120, max_retries=0) as client:
+        answer = client.chat.completions.create(
+            model="demo",
+            temperature=0,
+            messages=[{"role": "user", "content": "What is the capital of Peru?"}],
+        )
+    assert answer.choices[0].message.content == "The capital of Peru is Lima."
+    nodes.follower.send_signal(signal.SIGKILL)
+    assert nodes.leader.process.wait(60) == 1
+    wait_until(lambda: nodes.leader.lines[-1].startswith("dynemo-run: "))
+    assert "Connection closed by peer" in nodes.leader.lines[-1]
+    wait_until(nodes.leave_nothing, 20)
+
+
+@pytest.mark.timeout(READY_SECONDS + 200)
+def test_the_follower_ends_with_its_leader(nodes: Nodes) -> None:
+    assert nodes.leader.end(timeout=30) == 0
+    _, said = nodes.follower.communicate(timeout=60)
+    assert nodes.follower.returncode == 1
+    assert said.startswith("rank 1 of 2 · engine sglang · leader ")
+    assert f"Rank 1 has ended, as it does when its leader at {nodes.address} ends." in said
+    wait_until(nodes.leave_nothing, 20)
