@@ -7,6 +7,7 @@ from bench.rows.cost import cpu_rows
 from bench.rows.dyn import dyn_rows
 from bench.rows.first import start_rows, ttft_rows
 from bench.rows.memory import memory_rows
+from bench.rows.mistralrs import mistralrs_rows
 from bench.rows.prefix import prefix_rows
 from bench.rows.registry import registry_rows
 from bench.rows.saturation import saturation_rows
@@ -24,5 +25,6 @@ FAMILIES: dict[str, Callable[[Plan], list[Row]]] = {
     "saturation": saturation_rows,
     "registry": registry_rows,
     "prefix": prefix_rows,
+    "mistralrs": mistralrs_rows,
     "vllm": vllm_rows,
 }

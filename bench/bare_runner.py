@@ -1,0 +1,91 @@
+"""The peer of `out=mistralrs`: mistral.rs's own Python runner, asked in its own process.
+
+`python -m bench.bare_runner SPEC_JSON` reads a line of JSON a task on standard input, `body` of a
+chat completion and `streams` at once, and answers each with one: an `Outcome` of `bench.client`.
+"""
+
+import json
+import os
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from threading import Lock, Thread
+from typing import Any
+
+import msgspec
+
+from bench.client import Outcome
+from dynemo.engines.mistralrs_model import default_slots, environment, is_gguf
+from dynemo.messages import EngineSpec
+
+
+def main() -> None:
+    spec = msgspec.json.decode(sys.argv[1], type=EngineSpec)
+    os.environ.update(environment(spec))
+    runner = _load(spec)
+    print(flush=True)
+    for line in sys.stdin:
+        print(json.dumps(asdict(_run(runner, **json.loads(line)))), flush=True)
+
+
+def _load(spec: EngineSpec) -> Any:
+    import mistralrs
+
+    model = Path(spec.model)
+    if is_gguf(spec):
+        which: Any = mistralrs.Which.GGUF(
+            quantized_model_id=str(model.parent), quantized_filename=model.name
+        )
+    else:
+        which = mistralrs.Which.Plain(model_id=str(model))
+    return mistralrs.Runner(which=which, max_seqs=default_slots(spec, "cpu"))
+
+
+def _run(runner: Any, body: dict[str, Any], streams: int) -> Outcome:
+    lock = Lock()  # the runner refuses two calls at once
+    firsts: list[float] = []
+    usages: list[Any] = []
+
+    def ask() -> None:
+        began = time.perf_counter()
+        first = None
+        with lock:
+            chunks = runner.send_chat_completion_request(_request(body))
+        for chunk in chunks:
+            if first is None:  # its whitespace may be cut, and nothing left
+                first = time.perf_counter() - began
+                firsts.append(first)
+        usages.append(chunk.usage)
+
+    threads = [Thread(target=ask) for _ in range(streams)]
+    began = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    seconds = time.perf_counter() - began
+    tokens = sum(usage.completion_tokens for usage in usages)
+    return Outcome(
+        seconds=seconds,
+        tokens=tokens,
+        prompt_tokens=sum(usage.prompt_tokens for usage in usages),
+        first=firsts,
+    )
+
+
+def _request(body: dict[str, Any]) -> Any:
+    import mistralrs
+
+    return mistralrs.ChatCompletionRequest(
+        messages=body["messages"],
+        model="default",
+        stream=True,
+        max_tokens=body["max_tokens"],
+        ignore_eos=body["ignore_eos"],
+        temperature=body["temperature"],
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""`in=http out=mistralrs` against mistral.rs's own Python runner, asked without any HTTP."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from bench.client import Outcome, client
+from bench.plan import CONTEXT, Plan, Subject
+from bench.random_checkout import cached_checkout
+from bench.random_model import cached_model
+from bench.rows.first import ttft_row
+from bench.rows.speed import check_same_prompt, speed_row
+from bench.rows.turns import Pair
+from bench.servers import Served, ours
+from bench.table import Row
+from dynemo.messages import EngineSpec
+from dynemo.models.find import demo_checkout, find_model
+from dynemo.models.load import read_model
+
+_GOAL = 0.97
+_TTFT_GOAL = 3.0
+
+
+@dataclass(frozen=True)
+class _Direct(Pair):
+    """The peer is a process that is asked over its standard input."""
+
+    process: "subprocess.Popen[str]"
+
+    def ask(self, whom: Served, body: dict[str, Any], streams: int = 1) -> Outcome:
+        if whom is self.ours:
+            return super().ask(whom, body, streams)
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps({"body": body, "streams": streams}) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError("the runner has ended")
+        return Outcome(**json.loads(line))
+
+
+def mistralrs_rows(plan: Plan) -> list[Row]:
+    rows = []
+    for subject in (
+        Subject("random weights, mistralrs", cached_checkout(plan.random_sizes)),
+        Subject("random weights, mistralrs (GGUF)", cached_model(plan.random_sizes)),
+        Subject("demo model, mistralrs", demo_checkout(), has_goal=False),
+    ):
+        with _pair(subject) as both:
+            check_same_prompt(both)
+            rows += [speed_row(plan, both, subject, streams, goal=_GOAL) for streams in (1, 8)]
+            rows.append(ttft_row(plan, both, subject, goal=_TTFT_GOAL))
+    return rows
+
+
+@contextmanager
+def _pair(subject: Subject) -> Iterator[Pair]:
+    words = ["out=mistralrs", "--context-length", str(CONTEXT)]
+    with (
+        ours(subject.path, *words) as one,
+        _runner(subject) as process,
+        client() as load,
+    ):
+        yield _Direct(one, Served(0, process.pid), load, process)
+
+
+@contextmanager
+def _runner(subject: Subject) -> "Iterator[subprocess.Popen[str]]":
+    found = find_model(str(subject.path), engine="mistralrs")
+    spec = EngineSpec(
+        engine="mistralrs",
+        model=str(found.path),
+        workdir="",
+        model_bytes=read_model(found, None, None).size,
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench.bare_runner", msgspec.json.encode(spec).decode()],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    with process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.readline()  # it has loaded
+        yield process
+        process.stdin.close()
