@@ -24,6 +24,7 @@ _POOL = re.compile(re.escape(POOL).encode())
 class Planes:
     etcd: str  #: HOST:PORT
     nats: str
+    nats_pid: int
 
     @property
     def flags(self) -> list[str]:
@@ -34,13 +35,12 @@ class Planes:
 def planes() -> Iterator[Planes]:
     """Both servers, empty. Raises UsageError where one of them is not installed."""
     with TemporaryDirectory() as folder, ExitStack() as stack:
-        addresses = []
-        for kind in (ETCD, NATS):
-            server = Server(kind, Path(folder), port := _free_port())
+        etcd, nats = (Server(kind, Path(folder), _free_port()) for kind in (ETCD, NATS))
+        for server in (etcd, nats):
             server.start(server.find())
             stack.callback(server.stop)
-            addresses.append(f"{HOST}:{port}")
-        yield Planes(*addresses)
+        one, other = etcd.state(), nats.state()
+        yield Planes(f"{HOST}:{one.port}", f"{HOST}:{other.port}", other.pid)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ Everything runs on the same cores: the client, the ingress, the worker, its engi
 The peer is the same without the network: `in=http out=echo`, one process and its engine host.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
@@ -14,7 +14,7 @@ from bench.plan import Plan, chat
 from bench.pool import ingress, planes, worker
 from bench.processes import cpu_seconds
 from bench.servers import ours
-from bench.table import Row, ratio
+from bench.table import Row
 
 _TOKENS = 128
 _WARM_STREAMS = 32
@@ -50,15 +50,13 @@ def _flat_out(plan: Plan) -> list[Row]:
             )
             for _ in range(plan.saturations)
         ]
-    pairs = list(zip(*runs, strict=True))
+    one_runs, other_runs = zip(*runs, strict=True)
     how = f"{streams} connections, echo flat out"
-    rates = [[run.rate for run in side] for side in pairs]
-    costs = [[next(iter(run.cost.values())) for run in side] for side in pairs]
+    one_rate, other_rate = (median(run.rate for run in side) for side in (one_runs, other_runs))
+    what = f"tokens/s, {how}, dyn:// (peer: local)"
     return [
-        ratio(f"tokens/s, {how}, dyn:// (peer: local)", "tok/s", *rates),
-        Row(f"tokens/s, {how}, dyn://", median(rates[0]), "tok/s", goal=200_000, is_floor=True),
-        Row(f"ingress's CPU per token, {how}", median(costs[0]), "us", median(costs[1]), goal=10),
-        *_beside(pairs[0]),
+        Row(what, one_rate, "tok/s", other_rate, goal=200_000, is_floor=True, rounds=len(runs)),
+        *_costs(one_runs, other_runs, how, goal=10),
     ]
 
 
@@ -67,17 +65,20 @@ def _paced(plan: Plan) -> list[Row]:
     streams, delay = plan.connections, 50
     with _dyn(str(delay)) as one, client() as load:
         run = _measure(load, one, streams, streams)
-    how = f"{streams} streams at {1000 // delay} tok/s each"
-    name, cost = next(iter(run.cost.items()))
-    return [Row(f"{name}'s CPU per token, {how}", cost, "us"), *_beside([run])]
+    return _costs([run], [], f"{streams} streams at {1000 // delay} tok/s each")
 
 
-def _beside(runs: "list[_Run] | tuple[_Run, ...]") -> list[Row]:
-    first, *others = runs[0].cost
-    del first
+def _costs(
+    runs: Sequence[_Run], peers: Sequence[_Run], how: str, goal: float | None = None
+) -> list[Row]:
+    """CPU time a token, medians: of whoever speaks HTTP, beside that of a peer; of the others."""
+    of = {name: median(run.cost[name] for run in runs) for name in runs[0].cost}
+    peer = median(next(iter(run.cost.values())) for run in peers) if peers else None
+    (first, cost), *others = of.items()
     return [
-        Row(f"  beside it {name}", median([run.cost[name] for run in runs]), "us")
-        for name in others
+        Row(f"{first}'s CPU per token, {how}", cost, "us", peer, goal=goal, rounds=len(runs)),
+        *[Row(f"  beside it {name}", other, "us") for name, other in others],
+        Row("  all of them together", sum(of.values()), "us"),
     ]
 
 
@@ -103,7 +104,8 @@ def _dyn(delay: str) -> Iterator[_Side]:
         pids = {
             "ingress": asking.pid,
             "the worker": answering.pid,
-            "its engine host (echo)": answering.host_pid,
+            "the worker's engine host (echo)": answering.host_pid,
+            "nats-server": servers.nats_pid,
         }
         yield _Side(asking.port, pids)
 
