@@ -111,7 +111,7 @@ class _Steps:
         self._folder = folder
         self._used = shutil.disk_usage(folder).used
         self._engine = variant.engine
-        self._about = f" (about {variant.size} GB in the end)" if variant.size >= 1 else ""
+        self._about = f" ({variant.size} GB in all)" if variant.size >= 1 else ""
         self._step = ""
         self._packages = 0
 
