@@ -228,6 +228,7 @@ def test_health() -> None:
     pipeline.answerer.instance = None
     reply = asyncio.run(call(app, "GET", "/health"))
     assert (reply.status, reply.json["reason"]) == (503, "loading")
+    assert reply.json["loading_seconds"] >= 0
     assert reply.json["models"][0]["instances"] == []
     app.drain()
     assert asyncio.run(call(app, "GET", "/health")).json["reason"] == "draining"

@@ -1,6 +1,7 @@
 """`GET /live`, `GET /health` and `GET /metrics`: what one who runs the process asks."""
 
 from collections.abc import Callable, Iterator
+from time import monotonic
 from typing import Literal
 
 import msgspec
@@ -36,6 +37,7 @@ class HealthReport(Struct, frozen=True, kw_only=True):
 
     status: Literal["ok", "unavailable"]
     reason: str | None  #: `loading`, `no instances`, `draining`, ...
+    loading_seconds: float | None  #: since the server listens, where `loading` is the reason
     models: list[ModelHealth]
 
 
@@ -48,6 +50,7 @@ class Health:
         self._pipeline = pipeline
         self._metrics = metrics
         self._is_draining = is_draining
+        self._started = monotonic()
         metrics.watch_load(self._loads)
         metrics.watch_count(
             "dynemo_engine_restarts",
@@ -60,8 +63,12 @@ class Health:
         return HealthReport(
             status="unavailable" if trouble else "ok",
             reason=trouble or None,
+            loading_seconds=self._seconds() if trouble == "loading" else None,
             models=[_model_health(served) for served in self._pipeline.models.values()],
         )
+
+    def _seconds(self) -> float:
+        return round(monotonic() - self._started, 1)
 
     async def live(self, exchange: Exchange) -> None:
         await exchange.reply(b'{"status":"ok"}')
