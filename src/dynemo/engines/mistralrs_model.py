@@ -119,7 +119,7 @@ def _member(module: Any, name: str, value: Any) -> Any:
 def _gguf(spec: EngineSpec, which: dict[str, Any]) -> Any:
     import mistralrs
 
-    folder, file = os.path.split(spec.model)
+    folder, file = os.path.split(os.path.abspath(spec.model))  # an empty folder is the Hub
     files: str | list[str] = file
     if part := _PART.search(file):
         stem, count = file[: part.start()], part[1]

@@ -3,17 +3,23 @@
 import asyncio
 import contextlib
 import logging
-import re
-import signal
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 from msgspec import msgpack
 
-from dynemo.errors import DynemoError, EngineLost, EngineNotLoaded, ModelError, Unavailable
+from dynemo.errors import (
+    DynemoError,
+    EngineError,
+    EngineLost,
+    EngineNotLoaded,
+    ModelError,
+    Unavailable,
+)
 from dynemo.messages import Delta, Instance, Load, Request
 from dynemo.runtime.child import Child, kill, signal_group
+from dynemo.runtime.last_words import complaint, ending
 from dynemo.runtime.streams import Asker, Inbox
 
 log = logging.getLogger("dynemo.engine")
@@ -25,8 +31,6 @@ _MOST_UNANSWERED = 5
 _GRACE = 5.0  # seconds for an engine to end in order
 _BACKOFF = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
 _LAST_WORDS_SECONDS = 0.5  # for the rest of a dead engine's output to be read
-_EXCEPTION = re.compile(r"(?:^|[\])] )((?:\w+\.)*[A-Z]\w*(?:Error|Exception): \S.*)")
-_LONGEST = 300  # characters of an exception that are worth a terminal's lines
 _STEADY_SECONDS = 60.0  # an engine that ran this long starts anew at the first step of the backoff
 
 
@@ -140,10 +144,12 @@ class LocalInstance:
             if pipe is not None:
                 pipe.close()
         if isinstance(problem, ModelError):
-            return ModelError(f"{problem}{_complaint(lines.tail)}")
+            return ModelError(f"{problem}{complaint(lines.tail)}")
         if problem is None or type(problem) is EngineLost:
             kind = EngineLost if asker.is_greeted else EngineNotLoaded
-            return kind(f"The engine ended with {_exit(code)}{_last_words(lines.tail)}.")
+            return kind(ending(code, lines.tail))
+        if isinstance(problem, EngineError) and not asker.is_greeted:
+            return EngineNotLoaded(f"The engine could not load: {problem}")
         return problem
 
 
@@ -201,7 +207,7 @@ class _Lines(asyncio.Protocol):
     """What the engine writes, as lines of our log. The last ones tell why it died."""
 
     def __init__(self) -> None:
-        self.tail: deque[str] = deque(maxlen=100)
+        self.tail: deque[str] = deque(maxlen=400)
         self.ended = asyncio.Event()  #: all has come: no process of the engine is left
         self._partial = b""
 
@@ -236,28 +242,3 @@ async def _end(child: Child, grace: float, said: asyncio.Event) -> int:
     finally:
         code = kill(child)
     return code
-
-
-def _exit(code: int) -> str:
-    return f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
-
-
-def _complaint(tail: "deque[str]") -> str:
-    """What the engine's log says of its failure: an exception, or the first error line."""
-    errors = [line.partition(" E ")[2] for line in tail if " E " in line]  # as llama.cpp marks them
-    said = _exception(tail) or (errors[0] if errors else "")
-    return f" It says: {said}." if said else ""
-
-
-def _last_words(tail: "deque[str]") -> str:
-    said = _exception(tail) or " | ".join(list(tail)[-3:])
-    return f": {said}" if said else ""
-
-
-def _exception(tail: "deque[str]") -> str:
-    """The last exception that a Python among the engine's processes died of, on one line."""
-    for line in reversed(tail):
-        if found := _EXCEPTION.search(line):
-            said = found[1].rstrip(". ")
-            return said if len(said) <= _LONGEST else f"{said[:_LONGEST].rstrip()} ..."
-    return ""
