@@ -9,7 +9,7 @@ from typing import Any
 
 from dynemo import __version__
 from dynemo.commands.parser import Parser
-from dynemo.config import NETWORK, OPTIONS, Config, build_config, read
+from dynemo.config import ENGINE, NETWORK, OPTIONS, Config, build_config, read
 from dynemo.engines.registry import ALIASES, ENGINES
 from dynemo.errors import UsageError
 from dynemo.runtime.names import parse_name
@@ -183,6 +183,8 @@ def _check_modes(flags: dict[str, Any], place: Place, out: str) -> None:
     for option in OPTIONS:
         if option.name in flags and option.group == NETWORK and not is_network:
             raise UsageError(f"{option.flag} is for in=dyn://NAME and out=dyn://NAME.")
+        if option.name in flags and option.group == ENGINE and out.startswith("dyn"):
+            raise UsageError(f"{option.flag} is for an engine; give it to the workers of {out}.")
     for option in OPTIONS:
         if option.name in flags and option.modes and place.kind not in option.modes:
             where = " and ".join(f"in={mode}" for mode in sorted(option.modes, reverse=True))

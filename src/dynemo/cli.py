@@ -218,6 +218,8 @@ def _parallel(config: Config, place: Place, out: str) -> "Parallel":
         raise UsageError(
             f"--num-nodes {nodes} needs --dist-init-addr HOST:PORT, on rank 0's machine."
         )
+    if nodes == 1 and config.dist_init_addr:
+        raise UsageError("--dist-init-addr is where several machines meet; give --num-nodes too.")
     if rank == 0 and place.kind == "none":
         raise UsageError(
             "in=none is a follower rank of a multi-node engine, and this is rank 0: "

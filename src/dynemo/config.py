@@ -70,6 +70,13 @@ def _host_port(text: str) -> tuple[str, int]:
     return host.strip("[]") or "127.0.0.1", _port(port)
 
 
+def _meeting(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if not (host and colon and _port(port)):
+        raise ValueError
+    return text
+
+
 _HTTP = frozenset({"http"})
 _BATCH = frozenset({"batch"})
 _ASKING = frozenset({"text", "stdin", "batch"})
@@ -116,7 +123,7 @@ OPTIONS = (
     ),
     Option(
         "dist_init_addr", "HOST:PORT", "where the machines meet, on rank 0's",
-        ENGINE, flags=("--leader-addr",),
+        ENGINE, _meeting, flags=("--leader-addr",),
     ),
     Option("request_template", "FILE", "JSON defaults, merged under each request", "requests"),
     Option("system", "TEXT", "a system prompt", "requests", modes=_ASKING),

@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dynemo.arguments import Place
 from dynemo.config import Config
@@ -108,7 +108,24 @@ async def _serve(run: Run) -> int:
         if run.place.kind == "text":
             import dynemo.terminal.chat  # noqa: F401  (slow to import, and the engine is loading)
         print(_greeting(name, await _until_stopped(ready)), file=sys.stderr)
-        return await _terminal(run.config, run.place, run.text, run.defaults, pipeline)
+        work = _terminal(run.config, run.place, run.text, run.defaults, pipeline)
+        return await _while_it_lives(work, local.ended)
+
+
+async def _while_it_lives(work: Coroutine[None, None, int], ended: Ended) -> int:
+    """The result of `work`; raises why the engine has ended for good, where that comes first."""
+    task = asyncio.ensure_future(work)
+    both: list[asyncio.Future[Any]] = [task, ended]
+    try:
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        is_first = not task.done()
+        if is_first:
+            task.cancel()
+            await asyncio.wait([task])
+    if is_first:
+        ended.result()
+    return task.result()
 
 
 def _loading_shown(run: Run, ready: Ready) -> AbstractAsyncContextManager[None]:

@@ -1,0 +1,122 @@
+"""The ranks of an engine on several machines: what is refused, and what reaches each of them."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from command import run
+from msgspec import json
+
+from dynemo.engines import sglang_args
+from dynemo.errors import EngineLost
+from dynemo.messages import EngineSpec, Parallel
+from dynemo.running import _while_it_lives
+
+LEADER = "10.217.98.122:9876"
+NODES = ["--num-nodes", "2", "--dist-init-addr", LEADER]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["in=http", *NODES, "--node-rank", "2"], "--node-rank 2 is out of range"),
+        (["in=none", *NODES, "--node-rank", "0"], "this is rank 0"),
+        (["in=none", *NODES], "give it in=http"),
+        (["in=http", *NODES, "--node-rank", "1"], "give it in=none, not in=http"),
+        (["in=http", "--num-nodes", "2"], "--num-nodes 2 needs --dist-init-addr HOST:PORT"),
+        (["in=http", *NODES[2:]], "give --num-nodes too"),
+        (["in=http", "--node-rank", "1"], "with --num-nodes 1 it is at most 0"),
+        (["in=http", *NODES[:3], "10.0.0.1"], "--dist-init-addr does not take '10.0.0.1'"),
+        (["in=http", *NODES[:2], "--leader-addr", ":98"], "--dist-init-addr does not take ':98'"),
+        (["in=http", "--num-nodes", "0"], "--num-nodes does not take '0'"),
+        (["in=http", "out=llama_cpp", *NODES], "--num-nodes needs an engine that can: out=vllm"),
+        (["in=http", "out=echo", "--tensor-parallel-size", "2"], "needs an engine that can"),
+        (["in=http", "out=dyn://pool", *NODES], "give it to the workers of dyn://pool"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_ranks_that_do_not_fit(words: list[str], said: str) -> None:
+    engine = [] if any(word.startswith("out=") for word in words) else ["out=sglang"]
+    done = run(*words, *engine)
+    assert done.returncode == 2, done.stderr
+    [line] = done.stderr.splitlines()
+    assert said in line
+
+
+@pytest.fixture
+def recorder(tmp_path: Path) -> Path:
+    """An interpreter that has every engine, and keeps what the engine's host is told."""
+    program = tmp_path / "python"
+    program.write_text(
+        f'#!/bin/sh\nif [ "$1" = -c ]; then echo 3.11; exit; fi\n'
+        f"printf %s \"$5\" > '{tmp_path}/told'\nexit 3\n"
+    )
+    program.chmod(0o755)
+    return program
+
+
+def _told(recorder: Path) -> EngineSpec:
+    return json.decode((recorder.parent / "told").read_bytes(), type=EngineSpec)
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm"])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_what_reaches_the_host_of_each_rank(
+    engine: str, rank: int, recorder: Path, demo_folder: Path
+) -> None:
+    words = f"--tensor-parallel-size 8 --num-nodes 2 --node-rank {rank} --dist-init-addr {LEADER}"
+    done = run(
+        *("in=none" if rank else "in=stdin", f"out={engine}", "--model-path", demo_folder),
+        *words.split(),
+        *("--engine-python", recorder),
+        stdin="hi",
+    )
+    told = _told(recorder)
+    assert told.engine == engine
+    assert told.model == str(demo_folder)
+    assert told.parallel == Parallel(tensor=8, nodes=2, rank=rank, leader=LEADER)
+    assert "exit code 3" in done.stderr.splitlines()[-1]
+    # The others cannot know whether it is their leader that has ended.
+    assert done.returncode == (1 if rank else 2)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_what_sglang_is_started_with(rank: int) -> None:
+    parallel = Parallel(tensor=8, nodes=2, rank=rank, leader=LEADER)
+    spec = EngineSpec(engine="sglang", model="m", workdir="", parallel=parallel)
+    assert sglang_args.defaults(spec, is_cpu=False) == {
+        "model_path": "m",
+        "skip_tokenizer_init": True,
+        "incremental_streaming_output": True,
+        "log_level": "warning",
+        "tp_size": 8,
+        "nnodes": 2,
+        "node_rank": rank,
+        "dist_init_addr": LEADER,
+    }
+
+
+def _result(work: Callable[[], object], error: Exception | None) -> int:
+    async def body() -> int:
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if error is not None:
+            asyncio.get_running_loop().call_later(0.01, ended.set_exception, error)
+        return await _while_it_lives(_wait(), ended)
+
+    async def _wait() -> int:
+        try:
+            await asyncio.sleep(0.05 if error is None else 60)
+        finally:
+            work()
+        return 7
+
+    return asyncio.run(body())
+
+
+def test_a_chat_or_a_batch_ends_with_an_engine_that_is_not_started_again() -> None:
+    seen: list[int] = []
+    with pytest.raises(EngineLost, match="gone"):
+        _result(lambda: seen.append(1), EngineLost("gone"))
+    assert seen == [1]
+    assert _result(lambda: None, None) == 7
