@@ -170,6 +170,22 @@ def test_without_uv(tmp_path: Path) -> None:
         pip.install(tmp_path / "made", ["msgspec==0.0.0.1"])
 
 
+def test_what_pip_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pip.conf").write_text(
+        "[global]\nindex-url = http://one/simple\nfind-links = /a\n  http://b/it's\n"
+        "[install]\nindex-url = http://two/simple\n[list]\nformat = columns\n"
+    )
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
+    for name in ("PIP_INDEX_URL", "PIP_FIND_LINKS"):
+        monkeypatch.delenv(name, raising=False)
+    told = configured_pip()
+    assert told["find-links"] == ["/a", "http://b/it's"]
+    assert told["index-url"] == ["http://two/simple"]
+    assert "format" not in told
+    monkeypatch.setenv("PIP_INDEX_URL", "http://three/simple")
+    assert configured_pip()["index-url"] == ["http://three/simple"]
+
+
 class TestSearch:
     def test_order(self, empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         given = venv(tmp_path / "given", "vllm-3.0", "msgspec-0.22.0")

@@ -5,6 +5,7 @@ told. What they print is kept, and is the reason where they fail.
 """
 
 import ast
+import contextlib
 import os
 import shutil
 import signal
@@ -23,6 +24,8 @@ from dynemo.errors import DynemoError
 _TICK = 0.1
 _LINES = 12
 _WIDTH = 400
+#: Of `pip config list`; a later one wins.
+_SECTIONS = ("global", "install", ":env:")
 
 
 @dataclass(frozen=True)
@@ -107,13 +110,14 @@ def configured_pip() -> dict[str, list[str]]:
         said = subprocess.run([*pip, "config", "list"], capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.SubprocessError):
         return {}
-    found: dict[str, list[str]] = {}
+    found: dict[str, dict[str, list[str]]] = {section: {} for section in _SECTIONS}
     for line in said.stdout.splitlines():
         name, _, value = line.partition("=")
         section, _, option = name.rpartition(".")
-        if section in ("global", "install", ":env:"):  # the later wins, as it does for pip
-            found[option] = str(ast.literal_eval(value)).split()
-    return found
+        if section in found:
+            with contextlib.suppress(ValueError, SyntaxError):
+                found[section][option] = str(ast.literal_eval(value)).split()
+    return {option: value for each in found.values() for option, value in each.items()}
 
 
 def _places(pip: dict[str, list[str]]) -> list[str]:
