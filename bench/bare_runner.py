@@ -49,13 +49,12 @@ def _run(runner: Any, body: dict[str, Any], streams: int) -> Outcome:
 
     def ask() -> None:
         began = time.perf_counter()
-        first = None
         with lock:
             chunks = runner.send_chat_completion_request(_request(body))
-        for chunk in chunks:
-            if first is None:  # its whitespace may be cut, and nothing left
-                first = time.perf_counter() - began
-                firsts.append(first)
+        chunk = next(chunks)
+        firsts.append(time.perf_counter() - began)
+        for chunk in chunks:  # noqa: B007 (the last one is what counts)
+            pass
         usages.append(chunk.usage)
 
     threads = [Thread(target=ask) for _ in range(streams)]
