@@ -110,6 +110,11 @@ def gone(server: Server) -> int:
     return sum(" is gone" in line for line in server.lines)
 
 
+def present(server: Server) -> int:
+    """How many instances it knows now. One that is slow may lose its lease, and take it anew."""
+    return come(server) - gone(server)
+
+
 def listening(pid: int) -> set[int]:
     """The TCP ports that a process listens at."""
     links = (os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir())

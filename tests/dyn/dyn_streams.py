@@ -15,6 +15,8 @@ from command import Server, serving
 TOKENS = 128
 #: Streams that a pool has to carry through whatever happens.
 MANY = 200
+#: Enough where it is not the number that could break it.
+SOME = 48
 
 #: Seconds after the start, and what happens then.
 Step = tuple[float, Callable[[], object]]
