@@ -229,9 +229,9 @@ async def _watch(engine: Any, log: Log) -> None:
     ended = "vLLM's engine core has ended"
     if not core.done() and (rank := ending[1].result()):
         ended = f"Rank {rank} of vLLM has gone"
+    await asyncio.sleep(0.2)  # for the streams to be told, and this to be said after all else
     words = log.failure()
     print(f"{ended}: {words}" if words else ended, flush=True)
-    await asyncio.sleep(0.1)  # for the streams to be told, and for this line to be read
     os._exit(1)
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 _LEVELS = ("WARNING", "INFO", "DEBUG")
 _MOST_WORDS = 400
+#: What the host is told of its core's end. It says no more than that.
+_DEAD = "EngineDeadError"
 
 
 class Failures(logging.Handler):
@@ -23,7 +25,7 @@ class Failures(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
         words = record.getMessage() if error is None else words_of(error)
-        line = json.dumps([error is not None, words])
+        line = json.dumps([type(error).__name__ if error else "", words])
         try:
             with open(self._path, "a", encoding="utf-8") as file:
                 file.write(line + "\n")
@@ -47,11 +49,11 @@ class Log:
         """The words of what failed first: the rest follows from it. None: nothing is told."""
         try:
             with open(self._failures, encoding="utf-8") as file:
-                told: list[tuple[bool, str]] = [json.loads(line) for line in file]
+                told: list[tuple[str, str]] = [json.loads(line) for line in file]
         except FileNotFoundError:
             return None
-        raised = [words for is_raised, words in told if is_raised]
-        return next(iter(raised or [words for _, words in told]), None)
+        raised = [words for kind, words in told if kind not in ("", _DEAD)]
+        return next(iter(raised or [words for kind, words in told if not kind]), None)
 
     def forget(self) -> None:
         """Drops the failures so far: the engine lives."""
@@ -82,12 +84,13 @@ def _config(failures: str, level: str) -> dict[str, Any]:
 
 
 def words_of(error: BaseException) -> str:
-    """What an error says, in one line without a stop at its end."""
+    """What an error says, in one line without a stop at its end; of a long one, its beginning."""
     details = getattr(error, "errors", None)  # pydantic's
     if callable(details):
         first = details()[0]
         return words_of(first["ctx"]["error"]) if "error" in first.get("ctx", {}) else first["msg"]
     text = " ".join(str(error).split()) or type(error).__name__
     if len(text) > _MOST_WORDS:
-        return text[:_MOST_WORDS].rpartition(" ")[0] + " ..."
+        whole, _, _ = text[:_MOST_WORDS].rpartition(". ")
+        return whole or text[:_MOST_WORDS].rpartition(" ")[0]
     return text.rstrip(".")

@@ -1,0 +1,140 @@
+"""`out=vllm` as a user starts it: a checkout over HTTP, on one node and on two, and what fails."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from command import COMMAND, Server, children, is_alive, run, serving, wait_until
+
+READY_SECONDS = 400
+pytestmark = pytest.mark.timeout(READY_SECONDS + 100)
+
+
+@pytest.fixture(scope="module")
+def vllm(engine_python: Callable[[str], str], demo_folder: Path) -> list[str]:
+    """The seed's line, as far as it is vLLM's."""
+    found = ["--engine-python", engine_python("vllm")]
+    return ["out=vllm", "--model-path", f"{demo_folder}/", *found]
+
+
+def _ask(server: Server, question: str) -> str:
+    body = {"messages": [{"role": "user", "content": question}], "temperature": 0}
+    request = urllib.request.Request(
+        f"{server.api}/chat/completions",
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=120) as answer:
+        text: str = json.load(answer)["choices"][0]["message"]["content"]
+        return text
+
+
+def _health(server: Server) -> str:
+    try:
+        with urllib.request.urlopen(f"{server.url}/health", timeout=10) as answer:
+            said: bytes = answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            said = error.read()
+    return said.decode()
+
+
+def _group(leader: int) -> dict[int, str]:
+    """The processes of an engine host's group that live, by what they are called."""
+    listing = subprocess.run(
+        ["ps", "-eo", "pid=,pgid=,stat=,args="], capture_output=True, text=True, check=True
+    ).stdout
+    rows = (line.split(None, 3) for line in listing.splitlines())
+    return {
+        int(pid): name for pid, group, stat, name in rows if int(group) == leader and stat[0] != "Z"
+    }
+
+
+def test_over_http_until_its_core_is_killed(vllm: list[str]) -> None:
+    with serving(*vllm, timeout=READY_SECONDS) as server:
+        assert _ask(server, "What is the capital of Peru?") == "The capital of Peru is Lima."
+        [host] = server.host_pids()
+        [core] = [pid for pid, name in _group(host).items() if "EngineCore" in name]
+        os.kill(core, signal.SIGKILL)
+        wait_until(lambda: "Starting it again" in _health(server), 60)
+        assert "vLLM's engine core has ended" in _health(server)
+        wait_until(lambda: not _group(host))
+        wait_until(lambda: server.host_pids() != [])
+        [host] = server.host_pids()
+        server.process.kill()  # and the host goes with its runner
+        wait_until(lambda: not _group(host), 20)
+
+
+def test_the_words_of_a_worker_that_fails(vllm: list[str]) -> None:
+    done = run(*vllm, "--", "--kv-cache-memory-bytes", "100t", stdin="hi", timeout=READY_SECONDS)
+    line = done.stderr.splitlines()[-1]  # after how long it has been loading
+    assert done.returncode == 2
+    assert "vLLM cannot load" in line
+    assert "Available memory" in line
+
+
+def test_an_architecture_that_it_does_not_know(
+    vllm: list[str], demo_folder: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(demo_folder, model)
+    config = json.loads((model / "config.json").read_text())
+    config["architectures"] = ["NoSuchForCausalLM"]
+    (model / "config.json").write_text(json.dumps(config))
+    done = run("out=vllm", model, *vllm[3:], stdin="hi", timeout=READY_SECONDS)
+    line = done.stderr.splitlines()[-1]  # after how long it has been loading
+    assert done.returncode == 2
+    assert "NoSuchForCausalLM" in line
+
+
+@contextmanager
+def _follower(*args: str, **environment: str) -> "Iterator[subprocess.Popen[str]]":
+    process = subprocess.Popen(
+        [*COMMAND, "in=none", *args],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        process.communicate()
+
+
+def test_two_nodes_answer_as_one_and_end_together(vllm: list[str]) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        meeting = f"127.0.0.1:{probe.getsockname()[1]}"
+    cores = sorted(os.sched_getaffinity(0))  # two machines are one here: each takes its own
+    spread = ["--tensor-parallel-size", "2", "--num-nodes", "2", "--dist-init-addr", meeting]
+    with _follower(
+        *vllm, *spread, "--node-rank", "1", VLLM_CPU_OMP_THREADS_BIND=str(cores[-1])
+    ) as follower:
+        with serving(
+            *vllm,
+            *spread,
+            "--node-rank",
+            "0",
+            timeout=READY_SECONDS,
+            VLLM_CPU_OMP_THREADS_BIND=str(cores[0]),
+        ) as leader:
+            assert _ask(leader, "What is the capital of Peru?") == "The capital of Peru is Lima."
+            [host] = children(follower.pid)
+            leader.process.kill()
+        assert follower.wait(60) == 1
+        assert follower.stderr is not None
+        assert "as it does when its leader" in follower.stderr.read().splitlines()[-1]
+        wait_until(lambda: not is_alive(host))
