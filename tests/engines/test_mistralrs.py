@@ -154,6 +154,21 @@ def test_characters_of_several_tokens_are_counted(served: Served, tokenizer: Tok
     assert texts[-4:] == ["", "", " 😀", ""]
 
 
+def test_a_tool_call_is_text(served: Served, tokenizer: Tokenizer, demo: Path) -> None:
+    """Nothing but us reads tool calls: the engine does not know of the tools."""
+    city = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+    tool = {"name": "get_weather", "description": "Get the weather", "parameters": city}
+    chat = Conversation(
+        [{"role": "user", "content": "What is the weather in Paris?"}],
+        tools=[{"type": "function", "function": tool}],
+    )
+    template, _ = speech_of(Found("gguf", demo, "demo"))
+    prompt = build_prompt(template, tokenizer, chat).text
+    texts, finish = served.collect(asked(tokenizer, prompt, 60))
+    assert "".join(texts) == '{"name": "get_weather", "parameters": {"city": "Paris"}}'
+    assert finish.reason == "stop"
+
+
 def test_what_the_model_s_makers_advise_decides_nothing(
     tokenizer: Tokenizer, demo_folder: Path, tmp_path: Path
 ) -> None:
