@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from dynemo.engines.guard import start_guard, start_tracker
+from dynemo.engines.meeting import meeting_place
 from dynemo.engines.vllm_args import engine_args, is_gguf
 from dynemo.engines.vllm_log import Log, words_of
 from dynemo.engines.vllm_nodes import follower_lost, leader_lost
@@ -167,6 +168,8 @@ def _prepare(spec: EngineSpec) -> Log:
             f"`{sys.executable} -m pip install vllm-gguf-plugin`, or give out=llama_cpp, "
             "which runs this file now."
         )
+    if spec.parallel.nodes > 1:
+        meeting_place(spec.parallel)  # now, and not after the seconds that its import takes
     os.environ.update(
         # Where its sockets go, which it leaves behind.
         VLLM_RPC_BASE_PATH=spec.workdir,
