@@ -151,15 +151,15 @@ def test_credentials_that_run_out_are_read_anew(
     settings = NatsSettings((start("-c", config).url,), credentials=str(path))
 
     async def body() -> None:
-        operator.credentials(path, 3)
+        operator.credentials(path, 6)
         world = World("nats", nats=settings)
         async with world.ingress() as ingress, world.worker() as worker:
             remote = ingress.remote(worker.record)
             assert await collect(remote.generate(make_request(1, 2))) == [1, 2]
-            await until(lambda: "refuses the credentials" in caplog.text)
+            await until(lambda: "refuses the credentials" in caplog.text, 30)
             await asyncio.sleep(1)  # many attempts
             operator.credentials(path)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(20):
                 while True:
                     try:
                         assert await collect(remote.generate(make_request(1, 2))) == [1, 2]

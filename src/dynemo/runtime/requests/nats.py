@@ -88,6 +88,7 @@ class NatsRequests:
         self._ended = asyncio.Event()
         self._up = asyncio.Event()
         self._is_opening = False
+        self._silent = 0  # attempts that nobody has taken
         self._last_error = ""
         self._trouble = ""  # that was said in the log
 
@@ -164,11 +165,12 @@ class NatsRequests:
         return client
 
     async def open(self, seconds: float) -> None:
-        """Raises UsageError at once when a server refuses us, and when none has answered by
-        then."""
+        """Raises UsageError at once when a server refuses us, or when nobody listens at any of
+        them and nobody is to be waited for; else when none has answered by then."""
         from nats.errors import Error
 
         client = make_client(self._settings)
+        self._silent = 0
         try:
             async with asyncio.timeout(seconds):
                 self._is_opening = True
@@ -266,13 +268,17 @@ class NatsRequests:
             asked.reply.set_result(message)
 
     async def _on_error(self, error: Exception) -> None:
-        """Raises UsageError out of `Client.connect`; its later attempts have to go on."""
+        """Raises out of `Client.connect`; its later attempts have to go on."""
         self._last_error = str(error) or type(error).__name__
         log.debug("NATS: %s", self._last_error)
         if why := refusal(error, self._settings):
             if self._is_opening:
                 raise UsageError(why)
             self._tell(why)
+        elif self._is_opening and isinstance(error, ConnectionRefusedError):
+            self._silent += 1
+            if not self._settings.wait and self._silent >= len(self._settings.servers):
+                raise error
 
     async def _on_disconnected(self) -> None:
         self._up.clear()
