@@ -59,6 +59,7 @@ class Fleet:
         self.address = f"dyn://{name or f'pool{next(_names)}'}"
         self._stack = stack
         self._flags = flags
+        self._processes: list[subprocess.Popen[bytes]] = []
 
     def start(self, *args: str | Path, delay_ms: float = 20, inside: Sequence[str] = ()) -> Worker:
         """Starts a worker of the echo engine, or of what `args` say; `inside` goes before."""
@@ -73,6 +74,7 @@ class Fleet:
             env={**os.environ, "DYNEMO_TOKEN_ECHO_DELAY_MS": str(delay_ms)},
         )
         worker = Worker(process)
+        self._processes.append(process)
         reader = Thread(target=_read, args=(worker,), daemon=True)
         reader.start()
         self._stack.callback(reader.join, 5)
@@ -90,15 +92,26 @@ class Fleet:
         """One that has found so many workers."""
         out = out or self.address
         server = self._stack.enter_context(serving(f"out={out}", "-v", *self._flags, *args))
+        self._processes.append(server.process)
         wait_until(lambda: come(server) >= workers)
         return server
+
+    def stop(self) -> None:
+        """All at once: one after the other they would take longer."""
+        for process in self._processes:
+            process.terminate()
+            process.send_signal(signal.SIGCONT)
 
 
 @contextmanager
 def fleet(flags: Sequence[str]) -> Iterator[Fleet]:
     """Ends all that it has started."""
     with ExitStack() as stack:
-        yield Fleet(stack, flags)
+        it = Fleet(stack, flags)
+        try:
+            yield it
+        finally:
+            it.stop()
 
 
 def come(server: Server) -> int:
