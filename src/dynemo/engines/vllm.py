@@ -8,6 +8,7 @@ import asyncio
 import atexit
 import os
 import sys
+import tempfile
 import traceback
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
@@ -82,7 +83,7 @@ class Vllm:
     def _checked(self, ids: list[int]) -> list[int]:
         """An id that the model has no row for would end vLLM's worker, and with it everything."""
         if not ids or max(ids) >= self._vocabulary or min(ids) < 0:
-            raise RequestError(f"The prompt's ids are not all among the {self._vocabulary} of it.")
+            raise RequestError(f"The prompt has an id that is none of the {self._vocabulary} here.")
         return ids
 
     async def load(self) -> Load:
@@ -170,9 +171,12 @@ def _prepare(spec: EngineSpec) -> Log:
         )
     if spec.parallel.nodes > 1:
         meeting_place(spec.parallel)  # now, and not after the seconds that its import takes
+    temporary = tempfile.gettempdir()
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", f"{temporary}/torchinductor-{os.getuid()}")
+    tempfile.tempdir = None  # read anew
     os.environ.update(
-        # Where its sockets go, which it leaves behind.
-        VLLM_RPC_BASE_PATH=spec.workdir,
+        # Sockets and files, which it leaves behind; but for what shall be found the next time.
+        TMPDIR=spec.workdir,
         # A fork would keep our connection to the runner open after our end.
         VLLM_WORKER_MULTIPROC_METHOD="spawn",
     )
@@ -232,9 +236,10 @@ async def _watch(engine: Any, log: Log) -> None:
     ended = "vLLM's engine core has ended"
     if not core.done() and (rank := ending[1].result()):
         ended = f"Rank {rank} of vLLM has gone"
-    await asyncio.sleep(0.2)  # for the streams to be told, and this to be said after all else
+    await asyncio.sleep(0.2)  # for the streams to be told, and for what else is said of it
     words = log.failure()
     print(f"{ended}: {words}" if words else ended, flush=True)
+    await asyncio.sleep(0.1)  # for this to be read
     os._exit(1)
 
 

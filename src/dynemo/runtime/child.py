@@ -61,9 +61,10 @@ def spawn(spec: EngineSpec, python: str = sys.executable) -> Child:
 
 
 def _temporary() -> str:
-    """Where a Unix socket's path stays under its limit of some 100 bytes."""
+    """Where a Unix socket's path stays under its limit of some 100 bytes: an engine may name its own
+    in our folder by a UUID."""
     usual = tempfile.gettempdir()
-    return usual if len(os.fsencode(usual)) <= 70 else "/tmp"
+    return usual if len(os.fsencode(usual)) <= 50 else "/tmp"
 
 
 def discard(child: Child) -> None:
