@@ -61,8 +61,8 @@ def spawn(spec: EngineSpec, python: str = sys.executable) -> Child:
 
 
 def _temporary() -> str:
-    """Where a Unix socket's path stays under its limit of some 100 bytes: an engine may name its own
-    in our folder by a UUID."""
+    """Where a Unix socket's path stays under its limit of some 100 bytes: an engine may name one by
+    a UUID, in our folder."""
     usual = tempfile.gettempdir()
     return usual if len(os.fsencode(usual)) <= 50 else "/tmp"
 
