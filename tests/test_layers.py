@@ -21,6 +21,7 @@ LAYERS = (
     {"networking"},
     {"commands"},
     {"arguments"},
+    {"inputs"},
     {"running"},
     {"cli"},
     {"__main__"},

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from dynemo.arguments import Place
 from dynemo.config import Config
 from dynemo.errors import EngineLost
+from dynemo.inputs import serve_http, serve_terminal, stop_on_signals, url_of
 from dynemo.messages import Ask, EngineSpec, Instance
 from dynemo.pipeline import Pipeline, ServedModel
 from dynemo.runtime.child import Child, spawn
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 #: New objects before garbage is looked for. One read of a busy connection makes thousands, all of
 #: them gone a moment later: at Python's own 700, that took a fifth of an ingress's time.
 _COLLECT_AFTER = 20_000
-#: A stop that takes longer is told how to be quicker.
-_HINT_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -104,11 +103,11 @@ async def _serve(run: Run) -> int:
         pipeline = Pipeline({name: model}, defaults=run.defaults)
         if run.listener is not None:
             waiting = _say_ready(name, ready, run.listener, local.ended)
-            return await _http(pipeline, run.listener, run.config.grace, waiting)
+            return await serve_http(pipeline, run.listener, run.config.grace, waiting)
         if run.place.kind == "text":
             import dynemo.terminal.chat  # noqa: F401  (slow to import, and the engine is loading)
         print(_greeting(name, await _until_stopped(ready)), file=sys.stderr)
-        work = _terminal(run.config, run.place, run.text, run.defaults, pipeline)
+        work = serve_terminal(run.config, run.place, run.text, run.defaults, pipeline)
         return await _while_it_lives(work, local.ended)
 
 
@@ -135,7 +134,7 @@ def _loading_shown(run: Run, ready: Ready) -> AbstractAsyncContextManager[None]:
 
 async def _follow(spec: EngineSpec, child: Child) -> int:
     """Until a signal, or the end of the engine: it never takes requests, and so is never ready."""
-    stop, parallel = _stop_on_signals(), spec.parallel
+    stop, parallel = stop_on_signals(), spec.parallel
     async with local_instance(child, None) as (_, ready):
         print(
             f"rank {parallel.rank} of {parallel.nodes} · engine {spec.engine} · "
@@ -160,10 +159,10 @@ async def _work(run: Run, local: LocalInstance, ready: Ready) -> int:
     from dynemo.worker import Pool, serve_worker
 
     address = parse_name(run.place.value)
-    stop = _stop_on_signals()
+    stop = stop_on_signals()
     local.ended.add_done_callback(lambda _: stop.set())
     where = run.place.value
-    greeting = [where if run.listener is None else f"{where} · status {_url(run.listener)}"]
+    greeting = [where if run.listener is None else f"{where} · status {url_of(run.listener)}"]
 
     def say() -> None:
         if greeting and local.instance is not None:
@@ -238,12 +237,12 @@ async def _serve_ingress(
     ):
         pipeline = Pipeline(found.models, defaults=defaults)
         if listener is not None:
-            print(f"{config.out} · {_url(listener)}", file=sys.stderr)
-            return await _http(pipeline, listener, config.grace, None)
+            print(f"{config.out} · {url_of(listener)}", file=sys.stderr)
+            return await serve_http(pipeline, listener, config.grace, None)
         if not found.appeared.is_set():
             print(f"dynemo-run: waiting for a worker of {config.out} ...", file=sys.stderr)
         await found.appeared.wait()
-        return await _terminal(config, place, text, defaults, pipeline)
+        return await serve_terminal(config, place, text, defaults, pipeline)
 
 
 async def _until_stopped(ready: Ready) -> Instance:
@@ -257,101 +256,13 @@ async def _until_stopped(ready: Ready) -> Instance:
         loop.remove_signal_handler(signal.SIGTERM)
 
 
-async def _terminal(
-    config: Config, place: Place, text: str, defaults: Ask, pipeline: Pipeline
-) -> int:
-    name = defaults.model or next(iter(pipeline.models))
-    if place.kind == "text":
-        from dynemo.terminal.chat import chat
-
-        return await chat(pipeline, model=name, system=config.system, settings=defaults)
-    if place.kind == "stdin":
-        from dynemo.terminal.prompt import answer
-
-        return await answer(
-            pipeline,
-            model=name,
-            system=config.system,
-            settings=defaults,
-            text=text,
-            out=sys.stdout.buffer,
-        )
-    from dynemo.terminal.batch import batch
-
-    return await batch(
-        pipeline,
-        model=name,
-        system=config.system,
-        settings=defaults,
-        source=Path(place.value),
-        output=config.output,
-        concurrency=config.concurrency,
-    )
-
-
-def _stop_on_signals() -> asyncio.Event:
-    """Set by a first SIGINT or SIGTERM; a second one cancels this task, and so ends the grace."""
-    stop, asked = asyncio.Event(), asyncio.Event()
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    assert task is not None
-
-    def on_signal(number: int) -> None:
-        if asked.is_set():
-            task.cancel(number)
-            return
-        asked.set()
-        stop.set()
-        loop.call_later(_HINT_SECONDS, _say_how_to_end_now)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, on_signal, number)
-    return stop
-
-
-def _say_how_to_end_now() -> None:
-    print("dynemo-run: finishing what runs; a second Ctrl-C ends it now", file=sys.stderr)
-
-
-async def _http(
-    pipeline: Pipeline,
-    listener: socket.socket,
-    grace: float,
-    ready: Coroutine[None, None, None] | None,
-) -> int:
-    """Serves at once, with 503 until there is an instance; ends on a signal, or with what `ready`
-    raises: why the engine did not load."""
-    from dynemo.http.app import build_app
-    from dynemo.http.server import serve
-
-    stop = _stop_on_signals()
-    waiting = asyncio.ensure_future(ready or asyncio.sleep(0))
-    waiting.add_done_callback(lambda task: stop.set() if _failed(task) else None)
-    try:
-        await serve(build_app(pipeline), listener=listener, grace=grace, stop=stop)
-    finally:
-        waiting.cancel()
-        await asyncio.wait([waiting])
-    if _failed(waiting):
-        await waiting
-    return 0
-
-
-def _failed(task: "asyncio.Future[None]") -> bool:
-    return not task.cancelled() and task.exception() is not None
-
-
 async def _say_ready(name: str, ready: Ready, listener: socket.socket, ended: Ended) -> None:
     """Raises why the engine did not load, or why it has ended for good."""
     instance = await asyncio.shield(ready)
-    print(_greeting(name, instance, _url(listener)), file=sys.stderr)
+    print(_greeting(name, instance, url_of(listener)), file=sys.stderr)
     await asyncio.shield(ended)
 
 
 def _greeting(name: str, instance: Instance, where: str = "") -> str:
     parts = [f"model {name}", f"engine {instance.engine}", f"context {instance.context_length}"]
     return " · ".join([*parts, where] if where else parts)
-
-
-def _url(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
