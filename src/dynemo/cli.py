@@ -155,7 +155,8 @@ def _find(config: Config, engine: Entry | None) -> "Found":
     needs: ModelKind | None = None
     reads: frozenset[str] = frozenset()
     if engine is not None:
-        find_python(engine, config.engine_python)
+        if not (config.model and os.path.exists(os.path.expanduser(config.model))):
+            find_python(engine, config.engine_python)  # before anything is downloaded for it
         reads = engine.reads
         if not {"gguf", "checkout"} <= reads:
             needs = "gguf" if "gguf" in reads else "checkout"
