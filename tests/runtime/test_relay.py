@@ -137,6 +137,18 @@ def test_frames_go_on_as_they_are() -> None:
     asyncio.run(body())
 
 
+def test_what_one_read_brings_leaves_in_one_frame() -> None:
+    async def body() -> None:
+        async with joined() as joint:
+            joint.say("a", "b", "c")
+            joint.finish("d")
+            await joint.ingress.first(Kind.END)
+            bodies = [msgpack.decode(frame.body, type=Delta).texts for frame in joint.ingress.got]
+            assert bodies == [["a", "b", "c"], ["d"]]
+
+    asyncio.run(body())
+
+
 def test_a_full_outlet_loses_nothing_and_keeps_the_order() -> None:
     async def body() -> None:
         async with joined() as joint:
@@ -190,9 +202,9 @@ def test_nothing_overtakes_what_is_held() -> None:
         link = End().link
         relay = Relay(Outlet(link, STREAM))
         link.pause_writing()
-        relay.data(msgpack.encode(Delta([1])))
+        relay.data([msgpack.encode(Delta([1]))])
         link.resume_writing()
-        relay.data(msgpack.encode(Delta([2])))
+        relay.data([msgpack.encode(Delta([2]))])
         assert await relay.take() == Delta([1, 2])
         assert relay.sent == 0
 

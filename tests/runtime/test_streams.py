@@ -198,7 +198,7 @@ def test_what_waits_is_counted_as_it_is_kept() -> None:
     async def body() -> None:
         inbox = Inbox()
         count = 0
-        while inbox.data(msgpack.encode(Delta([count]))):
+        while inbox.data([msgpack.encode(Delta([count]))]):
             count += 1
         assert MAX_UNREAD / 64 < count < MAX_UNREAD / 40
         assert (await inbox.take()).token_ids == list(range(count + 1))

@@ -52,9 +52,9 @@ class Inbox:
         self._waiter: asyncio.Future[None] | None = None
         self._interrupt = interrupt.get()
 
-    def data(self, body: bytes) -> bool:
-        """An encoded Delta has come. See `put`; raises DecodeError."""
-        return self.put(_decode_delta(body), len(body))
+    def data(self, bodies: list[bytes]) -> bool:
+        """Encoded deltas have come, in this order. See `put`; raises DecodeError."""
+        return self.put(decoded(bodies), sum(map(len, bodies)))
 
     def put(self, delta: Delta, size: int) -> bool:
         """Takes over a delta that came in `size` bytes.
@@ -101,6 +101,17 @@ class Inbox:
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+def decoded(bodies: list[bytes]) -> Delta:
+    """Encoded deltas as one. Raises DecodeError."""
+    if len(bodies) == 1:
+        return _decode_delta(bodies[0])
+    deltas = [_decode_delta(body) for body in bodies]
+    ids = [token_id for delta in deltas for token_id in delta.token_ids]
+    texts = [text for delta in deltas for text in delta.texts]
+    cached = max([delta.cached_tokens for delta in deltas])
+    return Delta(ids, texts, deltas[-1].finish, cached, deltas[-1].embedding)
 
 
 def _joined(held: Delta, delta: Delta) -> Delta:
@@ -168,24 +179,48 @@ class Streams:
             self.drop(stream)
 
     def _on_frames(self, frames: list[Frame]) -> None:
+        """One read's frames. The deltas of a stream are taken together, before what follows them
+        on it: a busy connection brings many at once."""
         inboxes = self._inboxes
-        for frame in frames:
-            kind, stream, body = frame
-            try:
+        come: dict[int, list[bytes]] = {}
+        try:
+            for frame in frames:
+                kind, stream, body = frame
                 # Nearly all frames are this. A stream is in the table only while the connection
                 # carries streams, so that its state has nothing to add.
-                if kind == _DATA and (inbox := inboxes.get(stream)) is not None:
-                    if not inbox.data(body):
-                        self.drop(stream)
-                elif stream:
-                    self.on_stream(frame)
-                else:
-                    self.state = state.after(self.state, frame)
-                    self.on_connection(frame)
-            except WireError as error:
-                self.on_broken(frame, error)
-            except DecodeError as error:
-                self.on_broken(frame, WireError(f"a frame's body does not decode: {error}"))
+                bodies = come.get(stream)
+                if kind == _DATA:
+                    if bodies is not None:
+                        bodies.append(body)
+                        continue
+                    if stream in inboxes:
+                        come[stream] = [body]
+                        continue
+                elif bodies is not None:
+                    self._on_data(stream, come.pop(stream))
+                self._on_frame(frame)
+        finally:
+            for stream, bodies in come.items():
+                self._on_data(stream, bodies)
+
+    def _on_data(self, stream: int, bodies: list[bytes]) -> None:
+        try:
+            if not self._inboxes[stream].data(bodies):
+                self.drop(stream)
+        except DecodeError as error:
+            self.on_broken(Frame(_DATA, stream, b""), _undecodable(error))
+
+    def _on_frame(self, frame: Frame) -> None:
+        try:
+            if frame.stream:
+                self.on_stream(frame)
+            else:
+                self.state = state.after(self.state, frame)
+                self.on_connection(frame)
+        except WireError as error:
+            self.on_broken(frame, error)
+        except DecodeError as error:
+            self.on_broken(frame, _undecodable(error))
 
     def _on_closed(self, reason: Exception | None) -> None:
         self.state = Connection.CLOSED
@@ -194,6 +229,10 @@ class Streams:
             inbox.fail(EngineLost(f"{self._peer} ended before its answer did{because}."))
         self._inboxes.clear()
         self.on_lost()
+
+
+def _undecodable(error: DecodeError) -> WireError:
+    return WireError(f"a frame's body does not decode: {error}")
 
 
 class Asker(Streams):
