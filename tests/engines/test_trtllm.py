@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +11,8 @@ from typing import Any
 import pytest
 from command import COMMAND, run
 from contract import ModelContract, Served, serving
+from trtllm_standin import make_engine_folder, python_with_standin
 
-from dynemo.engines.environments import site_packages
 from dynemo.engines.trtllm import llm_arguments
 from dynemo.errors import UsageError
 from dynemo.messages import EngineSpec, Parallel
@@ -21,37 +20,17 @@ from dynemo.models.find import Found
 from dynemo.models.load import speech_of
 from dynemo.text.prompt import Conversation, build_prompt
 
-STANDINS = Path(__file__).parent / "standins"
 NODES = ["--num-nodes", "2", "--tensor-parallel-size", "2", "--dist-init-addr", "127.0.0.1:9876"]
 
 
 @pytest.fixture(scope="module")
 def with_standin(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Of an environment that has the stand-in, and what this one has."""
-    folder = tmp_path_factory.mktemp("trtllm")
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
-    site, ours = site_packages(folder), site_packages(Path(sys.prefix))
-    assert site is not None
-    (site / "standins.pth").write_text(f"{STANDINS}\n{ours}\n")
-    return str(folder / "bin" / "python")
+    return python_with_standin(tmp_path_factory.mktemp("trtllm"))
 
 
 @pytest.fixture(scope="module")
 def engine_folder(tmp_path_factory: pytest.TempPathFactory, demo_folder: Path) -> Path:
-    """What `LLM(checkout).save(folder)` leaves, as far as anybody here reads it."""
-    folder = tmp_path_factory.mktemp("engine")
-    config = json.loads((demo_folder / "config.json").read_text())
-    pretrained = {
-        "architecture": "LlamaForCausalLM",
-        "vocab_size": config["vocab_size"],
-        "eos_token_id": config["eos_token_id"],
-    }
-    build = {"max_seq_len": 3072, "max_batch_size": 4}
-    (folder / "config.json").write_text(
-        json.dumps({"version": "1.2.0", "pretrained_config": pretrained, "build_config": build})
-    )
-    (folder / "rank0.engine").touch()
-    return folder
+    return make_engine_folder(tmp_path_factory.mktemp("engine"), demo_folder)
 
 
 class _StandIn(ModelContract):

@@ -1,69 +1,28 @@
-"""The chat in a real terminal: a pseudo-terminal whose other end the test holds."""
+"""The chat in a real terminal."""
 
 import json
 import os
-import pty
 import re
-import select
 import stat
-import subprocess
 import sys
 import termios
 from collections.abc import Iterator
 from pathlib import Path
-from time import monotonic
 
 import pytest
+from pseudo_terminal import CTRL_D, ENTER, PROMPT, Terminal
 
 HERE = Path(__file__).parent
-CTRL_C, CTRL_D, UP, ENTER, ALT_ENTER = "\x03", "\x04", "\x1b[A", "\r", "\x1b\r"
-PROMPT = "\n>"
-_SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
+CTRL_C, UP, ALT_ENTER = "\x03", "\x1b[A", "\x1b\r"
 
 
-class Terminal:
-    """What a person has: keys and a screen."""
+class Chat(Terminal):
+    """`chat_program.py` at a terminal."""
 
     def __init__(self, state: Path) -> None:
-        self.fd, tty = pty.openpty()
-        termios.tcsetwinsize(tty, (40, 100))
-        paths = [str(HERE), *filter(None, sys.path)]
-        environment = {
-            "PYTHONPATH": os.pathsep.join(paths),
-            "XDG_STATE_HOME": str(state),
-            "PROMPT_TOOLKIT_NO_CPR": "1",
-            "TERM": "xterm",
-        }
-        self.process = subprocess.Popen(
-            [sys.executable, "-W", "error", str(HERE / "chat_program.py")],
-            stdin=tty,
-            stdout=tty,
-            stderr=tty,
-            start_new_session=True,
-            env=os.environ | environment,
-        )
-        os.close(tty)
-        self.raw = ""
-
-    def type(self, keys: str) -> None:
-        os.write(self.fd, keys.encode())
-
-    def wait(self, text: str, seconds: float = 10) -> str:
-        """Read until `text` has come, and return what came with it; the next wait begins after."""
-        deadline = monotonic() + seconds
-        while True:
-            seen = _SEQUENCE.sub("", self.raw)
-            before, found, after = seen.partition(text)
-            if found:
-                self.raw = after
-                return before + found
-            ready, _, _ = select.select([self.fd], [], [], deadline - monotonic())
-            assert ready, f"{text!r} did not come; there was {seen!r}"
-            self.raw += os.read(self.fd, 65536).decode("utf-8", "replace")
-
-    def ask(self, line: str, answer: str) -> str:
-        self.type(line + ENTER)
-        return self.wait(answer) + self.wait(PROMPT)
+        path = os.pathsep.join([str(HERE), *filter(None, sys.path)])
+        command = [sys.executable, "-W", "error", str(HERE / "chat_program.py")]
+        super().__init__(command, state, {"PYTHONPATH": path})
 
     def leave(self) -> str:
         self.type(CTRL_D)
@@ -73,25 +32,23 @@ class Terminal:
 
 
 @pytest.fixture
-def terminal(tmp_path: Path) -> Iterator[Terminal]:
-    made = Terminal(tmp_path)
+def terminal(tmp_path: Path) -> Iterator[Chat]:
+    made = Chat(tmp_path)
     try:
         made.wait("/help lists the commands, Ctrl-D leaves.")
         made.wait(PROMPT)
         yield made
     finally:
-        made.process.kill()
-        made.process.wait()
-        os.close(made.fd)
+        made.close()
 
 
-def test_an_answer_and_its_closing_line(terminal: Terminal) -> None:
+def test_an_answer_and_its_closing_line(terminal: Chat) -> None:
     shown = terminal.ask("hello there", "tokens/s")
     assert re.search(r"\nhello there \nTTFT [\d.]+ ms · 3 tokens · [\d,.]+ tokens/s$", shown[:-2])
     assert "left, 0 running, 0 stopped" in terminal.leave()
 
 
-def test_ctrl_c_stops_the_answer_and_keeps_the_chat(terminal: Terminal) -> None:
+def test_ctrl_c_stops_the_answer_and_keeps_the_chat(terminal: Chat) -> None:
     terminal.type("slow" + ENTER)
     terminal.wait("w3 ")
     terminal.type(CTRL_C)
@@ -101,27 +58,27 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_chat(terminal: Terminal) -> None:
     assert "left, 0 running, 1 stopped" in terminal.leave()
 
 
-def test_ctrl_c_at_the_prompt_clears_the_line(terminal: Terminal) -> None:
+def test_ctrl_c_at_the_prompt_clears_the_line(terminal: Chat) -> None:
     terminal.type("never sent" + CTRL_C)
     terminal.wait("Ctrl-D or /exit leaves.")
     assert "[2: Be brief.]" in terminal.ask("history", "tokens/s")
     terminal.leave()
 
 
-def test_a_paste_of_many_lines_is_one_message(terminal: Terminal) -> None:
+def test_a_paste_of_many_lines_is_one_message(terminal: Chat) -> None:
     terminal.type("\x1b[200~raw one\r\n  two\rthree\n\x1b[201~")
     terminal.wait("three")
     assert r"'raw one\n  two\nthree'" in terminal.ask("", "tokens/s")
     terminal.leave()
 
 
-def test_new_lines_within_a_message(terminal: Terminal) -> None:
+def test_new_lines_within_a_message(terminal: Chat) -> None:
     keys = f"raw one\\{ENTER}two{ALT_ENTER}three"
     assert r"'raw one\ntwo\nthree'" in terminal.ask(keys, "tokens/s")
     terminal.leave()
 
 
-def test_keys_pressed_during_an_answer_wait_for_the_prompt(terminal: Terminal) -> None:
+def test_keys_pressed_during_an_answer_wait_for_the_prompt(terminal: Chat) -> None:
     terminal.type("soon" + ENTER)
     terminal.wait("thinking ")
     terminal.type("\x1b[200~raw 1\n2\x1b[201~" + ENTER)
@@ -130,21 +87,21 @@ def test_keys_pressed_during_an_answer_wait_for_the_prompt(terminal: Terminal) -
     terminal.leave()
 
 
-def test_the_arrow_keys_bring_back_earlier_messages(terminal: Terminal, tmp_path: Path) -> None:
+def test_the_arrow_keys_bring_back_earlier_messages(terminal: Chat, tmp_path: Path) -> None:
     terminal.ask("raw first", "tokens/s")
     terminal.ask("/system", "Be brief.")
     assert "'raw first'" in terminal.ask(UP + UP, "tokens/s")
     terminal.leave()
     history = tmp_path / "dynemo-run" / "history"
     assert stat.S_IMODE(history.stat().st_mode) == 0o600
-    again = Terminal(tmp_path)
+    again = Chat(tmp_path)
     again.wait(PROMPT)
     assert "'raw first'" in again.ask(UP, "tokens/s")
     again.leave()
-    os.close(again.fd)
+    again.close()
 
 
-def test_when_the_context_fills_the_oldest_turns_go(terminal: Terminal) -> None:
+def test_when_the_context_fills_the_oldest_turns_go(terminal: Chat) -> None:
     terminal.ask("raw " + "a " * 40, "tokens/s")
     shown = terminal.ask("b " * 30, "tokens/s")
     assert "The context of 100 tokens is full. The oldest turn is no longer sent" in shown
@@ -154,7 +111,7 @@ def test_when_the_context_fills_the_oldest_turns_go(terminal: Terminal) -> None:
     terminal.leave()
 
 
-def test_retry_and_save(terminal: Terminal, tmp_path: Path) -> None:
+def test_retry_and_save(terminal: Chat, tmp_path: Path) -> None:
     assert "no message yet" in terminal.ask("/retry", "anew.")
     terminal.ask("one", "tokens/s")
     terminal.ask("history", "[4: Be brief.]")
@@ -166,7 +123,7 @@ def test_retry_and_save(terminal: Terminal, tmp_path: Path) -> None:
     terminal.wait("left, 0 running")
 
 
-def test_an_engine_that_is_lost_is_one_line(terminal: Terminal) -> None:
+def test_an_engine_that_is_lost_is_one_line(terminal: Chat) -> None:
     shown = terminal.ask("crash", "The engine ended.")
     assert "half way \nLOG the engine ended with signal SIGKILL\nThe engine ended." in shown
     assert "Traceback" not in shown
@@ -177,20 +134,20 @@ def test_an_engine_that_is_lost_is_one_line(terminal: Terminal) -> None:
     terminal.leave()
 
 
-def test_a_model_that_is_loading_is_waited_for(terminal: Terminal) -> None:
+def test_a_model_that_is_loading_is_waited_for(terminal: Chat) -> None:
     shown = terminal.ask("down and up", "tokens/s")
     assert shown.count("Waiting for the model: loading") == 1
     assert "down and up \nTTFT" in shown
     terminal.leave()
 
 
-def test_a_model_cannot_steer_the_terminal(terminal: Terminal) -> None:
+def test_a_model_cannot_steer_the_terminal(terminal: Chat) -> None:
     terminal.type("escape" + ENTER)
     assert "␛]0;title␇" in terminal.wait("tokens/s")
     terminal.leave()
 
 
-def test_the_terminal_is_left_as_it_was(terminal: Terminal) -> None:
+def test_the_terminal_is_left_as_it_was(terminal: Chat) -> None:
     terminal.ask("hello", "tokens/s")
     terminal.leave()
     modes = termios.tcgetattr(terminal.fd)
@@ -199,12 +156,12 @@ def test_the_terminal_is_left_as_it_was(terminal: Terminal) -> None:
     assert modes[0] & termios.ICRNL
 
 
-def test_tab_completes_commands(terminal: Terminal) -> None:
+def test_tab_completes_commands(terminal: Chat) -> None:
     assert "temperature is 0.2." in terminal.ask("/se\t temp\t 0.2", "0.2.")
     terminal.leave()
 
 
-def test_sigterm_leaves_the_terminal_as_it_was(terminal: Terminal) -> None:
+def test_sigterm_leaves_the_terminal_as_it_was(terminal: Chat) -> None:
     terminal.type("slow" + ENTER)
     terminal.wait("w3 ")
     terminal.process.terminate()
