@@ -17,13 +17,7 @@ from typing import Any, NoReturn
 from uuid import uuid4
 
 from dynemo.engines.sglang_args import prepare, server_args
-from dynemo.errors import (
-    DynemoError,
-    EngineError,
-    EngineNotInstalled,
-    ModelError,
-    RequestError,
-)
+from dynemo.errors import EngineError, EngineNotInstalled, ModelError, RequestError
 from dynemo.messages import (
     Capabilities,
     Delta,
@@ -200,8 +194,8 @@ def _scheduler_failed(*_: object) -> NoReturn:
 
 def _words(error: Exception) -> str:
     """What an error says, on one line without a stop at its end."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return (text if len(text) <= _LONGEST else f"{text[:_LONGEST].rstrip()} ...").rstrip(".")
+    text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST].rpartition(' ')[0]} .."
 
 
 def _launch(spec: EngineSpec) -> Any:
@@ -213,7 +207,8 @@ def _launch(spec: EngineSpec) -> Any:
     # Where its sockets go, which it leaves behind.
     tempfile.tempdir = os.environ["TMPDIR"] = spec.workdir
     try:
-        is_cpu = prepare(spec)
+        # The options before the engine, which takes half of the time to import.
+        arguments = server_args(spec, is_cpu=prepare(spec))
         from sglang.srt.entrypoints.engine import Engine
     except ImportError as error:
         raise EngineNotInstalled(
@@ -227,11 +222,8 @@ def _launch(spec: EngineSpec) -> Any:
             detokenizer would only take memory, and time to start."""
             return [], []
 
-    arguments = server_args(spec, is_cpu=is_cpu)
     try:
         engine = TokensOnly(**arguments, custom_sigquit_handler=_scheduler_failed)
-    except DynemoError:
-        raise
     except _SchedulerFailed as error:
         raise ModelError(f"SGLang could not load {spec.model}.") from error
     except Exception as error:

@@ -45,10 +45,10 @@ _UNSET = object()
 
 def prepare(spec: EngineSpec) -> bool:
     """What must be before SGLang is imported. Whether it computes on the CPU. Raises UsageError."""
-    import torch
-
     if spec.parallel.leader:
         meeting_place(spec.parallel)
+    import torch
+
     if not torch.accelerator.is_available():
         os.environ.setdefault("SGLANG_USE_CPU_ENGINE", "1")
     is_cpu = os.environ.get("SGLANG_USE_CPU_ENGINE") == "1"
@@ -111,7 +111,7 @@ def _cpu_defaults(spec: EngineSpec, context: int) -> dict[str, Any]:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"sglang does not take its options: {message}.")
+        raise UsageError(f"sglang does not take its options: {message.rstrip('.')}.")
 
 
 def _own(spec: EngineSpec) -> dict[str, Any]:
