@@ -1,4 +1,4 @@
-"""What stands in for TensorRT-LLM and for what it builds; `standins/README.md` says what is real."""
+"""What stands in for TensorRT-LLM and what it builds; `standins/README.md` says what is real."""
 
 import json
 import subprocess
