@@ -5,11 +5,12 @@ An empty message asks for the instance's load; any other is an Envelope.
 What nats-py does by itself is not enough in five places:
 
 - `request` waits for its whole time-out when the connection breaks under it. Replies are awaited
-  here on an inbox of our own, and all of them fail as soon as the connection has gone.
+  here on an inbox of our own, and all of them fail as soon as the connection has gone, or are
+  asked for again from another server that takes over.
 - Messages of an outage are not kept for later (`pending_size=0`): who asked has been told by then.
 - It tries again every 2 s, 60 times. Here it is a fifth of a second, and without an end.
-- It closes for good on some errors of the server (expired credentials, too many connections). Then
-  a new client is made, and the subjects are subscribed to again.
+- It closes for good on some errors of the server (expired credentials, too many connections), and
+  does not always say so. Then a new client is made, and the subjects are subscribed to again.
 - `flush` writes its PING past what waits to be written: the first PONG says nothing about a SUB
   before it, the second does.
 """
@@ -19,6 +20,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +31,15 @@ from dynemo.errors import InstanceGone, InstanceSilent, PlaneAway, UsageError
 from dynemo.messages import Envelope, Load, Record
 from dynemo.runtime.addresses import Dialable
 from dynemo.runtime.requests.base import ASK_SECONDS, Handler, patiently
-from dynemo.runtime.requests.nats_client import NatsSettings, identity, make_client, refusal
+from dynemo.runtime.requests.nats_client import (
+    Asked,
+    NatsSettings,
+    close,
+    make_client,
+    options,
+    refusal,
+    unsubscribe,
+)
 from dynemo.runtime.streams import raised
 
 if TYPE_CHECKING:
@@ -40,9 +50,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("dynemo.requests")
 
 _OPEN_SECONDS = 2.5
-_RETRY_SECONDS = 0.2
+_LOOK_SECONDS = 1.0
 _REOPEN_SECONDS = 0.5  # a server that has refused us is not to be asked too often
-_CLOSE_SECONDS = 1.0
 _TAKEOVER_SECONDS = 1.0  # in which another server of several takes over, or counts as away too
 _ROOM = 4096  # for what an envelope holds besides the request
 _NO_RESPONDERS = "503"
@@ -51,19 +60,6 @@ _encode = msgpack.Encoder().encode
 _decode_load = msgpack.Decoder(Load).decode
 
 OnMessage = Callable[["Msg"], Awaitable[None]]
-
-
-class _Asked:
-    """One message that awaits its reply."""
-
-    def __init__(self, subject: str, body: bytes) -> None:
-        self.subject = subject
-        self.body = body
-        self.reply: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
-
-    def fail(self, error: PlaneAway) -> None:
-        if not self.reply.done():
-            self.reply.set_exception(error)
 
 
 def subject(record: Record) -> str:
@@ -82,7 +78,7 @@ class NatsRequests:
         self._client: Client | None = None
         self._inbox = ""
         self._numbers = count(1)
-        self._asked: dict[str, _Asked] = {}
+        self._asked: dict[str, Asked] = {}
         self._served: dict[str, OnMessage] = {}
         self._subscriptions: dict[str, Subscription] = {}
         self._ended = asyncio.Event()
@@ -116,7 +112,7 @@ class NatsRequests:
         try:
             async with asyncio.timeout(timeout):
                 client = await self._connected()
-                asked = self._asked[number] = _Asked(subject(record), body)
+                asked = self._asked[number] = Asked(subject(record), body)
                 await client.publish(asked.subject, body, reply=f"{self._inbox}.{number}")
             message = await patiently(asked.reply, timeout)
         except TimeoutError:
@@ -148,7 +144,7 @@ class NatsRequests:
                 problem = error
             finally:
                 del self._served[name]
-                await _end(self._subscriptions.pop(name))
+                await unsubscribe(self._subscriptions.pop(name))
         if problem is not None:
             raise problem
 
@@ -174,7 +170,7 @@ class NatsRequests:
         try:
             async with asyncio.timeout(seconds):
                 self._is_opening = True
-                await client.connect(**self._options())
+                await client.connect(**options(self._settings), **self._callbacks(client))
                 self._is_opening = False
                 self._client = client
                 self._inbox = client.new_inbox()
@@ -184,7 +180,7 @@ class NatsRequests:
         except (TimeoutError, OSError, Error, UsageError) as error:
             self._client = None
             self._last_error = str(error) or self._last_error
-            await _close(client)
+            await close(client)
             if isinstance(error, UsageError):
                 raise
             raise UsageError(
@@ -197,13 +193,22 @@ class NatsRequests:
         self._up.set()
 
     async def keep(self) -> None:
-        """Makes a new client whenever the last one has closed for good."""
+        """Makes a new client whenever the last one has closed for good, which it does not always
+        say: it is looked at as well."""
         while True:
-            await self._ended.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_SECONDS):
+                    await self._ended.wait()
+            client = self._client
+            if client is not None and not self._ended.is_set() and self._is_whole(client):
+                continue
             self._ended.clear()
-            self._up.clear()  # it may have ended while it was being opened
-            why = self._client.last_error if self._client is not None else None
+            self._up.clear()
+            self._client = None  # from here on it is not listened to
+            why = client.last_error if client is not None else None
             log.warning("the connection to NATS was closed (%s); opening it anew", why)
+            if client is not None:
+                await close(client)
             while True:
                 await asyncio.sleep(_REOPEN_SECONDS)
                 try:
@@ -211,12 +216,17 @@ class NatsRequests:
                     break
                 except UsageError as error:
                     self._tell(str(error))
-            await self._on_reconnected()
+            if self._client is not None:
+                await self._on_reconnected(self._client)
+
+    def _is_whole(self, client: "Client") -> bool:
+        """Not closed, and not come back without what was subscribed to."""
+        return not client.is_closed and len(client._subs) > len(self._subscriptions)
 
     async def close(self) -> None:
         client, self._client = self._client, None
         if client is not None:
-            await _close(client)
+            await close(client)
 
     async def _subscribe(self, name: str, on_message: OnMessage) -> None:
         """Returns once the server knows; while it is away, nats-py does it on its return."""
@@ -229,22 +239,12 @@ class NatsRequests:
             await self._client.flush(timeout=1)
             await self._client.flush(timeout=1)
 
-    def _options(self) -> dict[str, Any]:
-        settings = self._settings
+    def _callbacks(self, client: "Client") -> dict[str, Any]:
         return {
-            "servers": list(settings.servers),
-            **identity(settings),
-            "name": "dynemo",
-            "pending_size": 0,
-            "connect_timeout": 2,
-            "reconnect_time_wait": _RETRY_SECONDS,
-            "max_reconnect_attempts": -1,
-            "ping_interval": 5,
-            "max_outstanding_pings": 2,
             "error_cb": self._on_error,
-            "disconnected_cb": self._on_disconnected,
-            "reconnected_cb": self._on_reconnected,
-            "closed_cb": self._on_closed,
+            "disconnected_cb": partial(self._on_disconnected, client),
+            "reconnected_cb": partial(self._on_reconnected, client),
+            "closed_cb": partial(self._on_closed, client),
         }
 
     @property
@@ -280,10 +280,11 @@ class NatsRequests:
             if not self._settings.wait and self._silent >= len(self._settings.servers):
                 raise error
 
-    async def _on_disconnected(self) -> None:
+    async def _on_disconnected(self, client: "Client") -> None:
+        if client is not self._client:
+            return
         self._up.clear()
-        if self._client is not None:
-            log.warning("the connection to NATS is lost")
+        log.warning("the connection to NATS is lost")
         if self._has_others:  # asks them again, if one takes over in time
             asyncio.get_running_loop().call_later(_TAKEOVER_SECONDS, self._give_up)
         else:
@@ -295,40 +296,25 @@ class NatsRequests:
             for asked in self._asked.values():
                 asked.fail(PlaneAway(self._away()))
 
-    async def _on_reconnected(self) -> None:
+    async def _on_reconnected(self, client: "Client") -> None:
         """What was asked is asked again: the reply, or the question, went with the old connection.
         An instance takes a request once, whichever way it has come."""
         from nats.errors import Error
 
+        if client is not self._client or not self._is_whole(client):
+            return
         log.warning("NATS is back")
         self._trouble = ""
         self._up.set()
         for number, asked in list(self._asked.items()):
             with contextlib.suppress(Error):
-                if self._client is not None and not asked.reply.done():
+                if not asked.reply.done():
                     inbox = f"{self._inbox}.{number}"
-                    await self._client.publish(asked.subject, asked.body, reply=inbox)
+                    await client.publish(asked.subject, asked.body, reply=inbox)
 
-    async def _on_closed(self) -> None:
-        if self._client is not None:
-            self._up.clear()
+    async def _on_closed(self, client: "Client") -> None:
+        if client is self._client:
             self._ended.set()
-
-
-async def _close(client: "Client") -> None:
-    """Under TLS it may wait for its server without end."""
-    with contextlib.suppress(Exception):
-        async with asyncio.timeout(_CLOSE_SECONDS):
-            await client.close()
-
-
-async def _end(subscription: "Subscription") -> None:
-    """Drains it, so that what the server sends until it knows is still answered."""
-    from nats.errors import Error
-
-    with contextlib.suppress(Error, TimeoutError):  # the server forgets it with the connection
-        async with asyncio.timeout(_CLOSE_SECONDS):
-            await subscription.drain()  # type: ignore[no-untyped-call]
 
 
 async def _reply(message: "Msg", handler: Handler, load: Callable[[], Load]) -> None:

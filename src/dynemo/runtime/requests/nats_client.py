@@ -4,6 +4,8 @@ nats-py is content with a server without TLS where TLS is asked for, and reads a
 for ever: both are found out here.
 """
 
+import asyncio
+import contextlib
 import logging
 import ssl
 from dataclasses import dataclass, field
@@ -11,12 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from dynemo.errors import UsageError
+from dynemo.errors import PlaneAway, UsageError
 from dynemo.runtime.tls import explain
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
+    from nats.aio.msg import Msg
+    from nats.aio.subscription import Subscription
 
+_RETRY_SECONDS = 0.2
+_CLOSE_SECONDS = 1.0
 _REFUSALS = ("authorization", "authentication", "account", "nkey", "signature")
 
 
@@ -80,15 +86,23 @@ def _is_news(record: logging.LogRecord) -> bool:
     return "returning true from eof_received()" not in record.getMessage()
 
 
-def identity(settings: NatsSettings) -> dict[str, Any]:
-    """What `Client.connect` is told of who we are, and of TLS."""
+def options(settings: NatsSettings) -> dict[str, Any]:
+    """What `Client.connect` is told, besides its callbacks."""
     return {
+        "servers": list(settings.servers),
         "user_credentials": settings.credentials,
         "nkeys_seed_str": settings.nkey,
         "user": settings.user,
         "password": settings.password,
         "token": settings.token,
         "tls": settings.tls,
+        "name": "dynemo",
+        "pending_size": 0,
+        "connect_timeout": 2,
+        "reconnect_time_wait": _RETRY_SECONDS,
+        "max_reconnect_attempts": -1,
+        "ping_interval": 5,
+        "max_outstanding_pings": 2,
     }
 
 
@@ -109,6 +123,35 @@ def refusal(error: Exception, settings: NatsSettings) -> str:
             "say who this process is."
         )
     return ""
+
+
+class Asked:
+    """One message that awaits its reply."""
+
+    def __init__(self, subject: str, body: bytes) -> None:
+        self.subject = subject
+        self.body = body
+        self.reply: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
+
+    def fail(self, error: PlaneAway) -> None:
+        if not self.reply.done():
+            self.reply.set_exception(error)
+
+
+async def close(client: "Client") -> None:
+    """Under TLS it may wait for its server without end."""
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(_CLOSE_SECONDS):
+            await client.close()
+
+
+async def unsubscribe(subscription: "Subscription") -> None:
+    """Drains it, so that what the server sends until it knows is still answered."""
+    from nats.errors import Error
+
+    with contextlib.suppress(Error, TimeoutError):  # the server forgets it with the connection
+        async with asyncio.timeout(_CLOSE_SECONDS):
+            await subscription.drain()  # type: ignore[no-untyped-call]
 
 
 class _PlainServer(ConnectionError):
