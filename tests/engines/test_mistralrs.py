@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from command import run
 from contract import GREEDY, ModelContract, Served, collect, serving
 from msgspec import structs
 from tokenizers import Tokenizer as HfTokenizer
@@ -269,6 +270,12 @@ def test_an_option_that_is_wrong(demo_folder: Path, options: list[str], said: st
     assert "\n" not in str(caught.value)
 
 
+def test_a_checkout_goes_to_it_without_out(demo_folder: Path) -> None:
+    done = run(demo_folder, stdin="What is the capital of South Africa?")
+    assert (done.returncode, done.stdout) == (0, "The capital of South Africa is Pretoria.\n")
+    assert "engine mistralrs" in done.stderr
+
+
 def test_options_of_its_own(demo_folder: Path) -> None:
     spec = spec_of(demo_folder, "--max-seqs=3", "--dtype", "f32", "--no-kv-cache")
     with serving(structs.replace(spec, extra={"prefix-cache-n": 2})) as served:
@@ -301,6 +308,7 @@ def test_a_model_that_it_cannot_load(
     with pytest.raises(DynemoError, match=re.escape(str(model))) as caught:
         serving(spec_of(model)).__enter__()
     assert caught.value.exit_code == 2
+    assert ".." not in str(caught.value)
     assert "\n" not in str(caught.value)
     if fault == "architecture":
         assert "FooForNone" in str(caught.value)

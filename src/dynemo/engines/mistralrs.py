@@ -249,8 +249,9 @@ class Sequence:
 
 
 def _words(error: BaseException) -> str:
-    """Without the backtrace, which is appended to some, and without a stop at its end."""
-    return str(error).splitlines()[0].rstrip(". ") if str(error) else type(error).__name__
+    """Without the backtrace, which is appended to some, and without a full stop."""
+    lines = str(error).splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__
 
 
 def _asked(request: Request, stops: list[str]) -> Any:
