@@ -21,8 +21,9 @@ from dynemo.messages import (
     Request,
     Sampling,
 )
+from dynemo.runtime.inbox import MAX_UNREAD
 from dynemo.runtime.relay import Relay
-from dynemo.runtime.streams import MAX_UNREAD, Asker
+from dynemo.runtime.streams import Asker
 from dynemo.wire.frames import Frame, Kind
 
 REQUEST = msgpack.encode(

@@ -12,8 +12,9 @@ from dynemo.answers import failure
 from dynemo.errors import DynemoError, EngineLost, RequestError, SlowReader, Unavailable
 from dynemo.link import PROTOCOL, Link
 from dynemo.messages import Capabilities, Delta, Finish, Hello, Instance, Load, Request, Sampling
-from dynemo.runtime import streams as streams_module
-from dynemo.runtime.streams import MAX_UNREAD, Asker, Inbox, interrupt
+from dynemo.runtime import inbox as inbox_module
+from dynemo.runtime.inbox import MAX_UNREAD, Inbox, interrupt
+from dynemo.runtime.streams import Asker
 from dynemo.wire.frames import Frame, Kind
 
 REQUEST = Request(id="r", token_ids=[1, 2], prompt="ab", max_tokens=9, sampling=Sampling())
@@ -209,7 +210,7 @@ def test_what_waits_is_counted_as_it_is_kept() -> None:
 
 
 def test_a_reader_that_stands_still_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams_module, "MAX_STALL", 0.1)
+    monkeypatch.setattr(inbox_module, "MAX_STALL", 0.1)
 
     async def body() -> None:
         inbox = Inbox()

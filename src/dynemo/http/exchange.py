@@ -28,7 +28,7 @@ from dynemo.http.asgi import (
 )
 from dynemo.http.cuttable import Cuttable
 from dynemo.http.errors import BodyTooSlow, ClientGone, describe, headers_of
-from dynemo.runtime.streams import interrupt
+from dynemo.runtime.inbox import interrupt
 
 _STREAM_HEADERS: list[Header] = [
     (b"cache-control", b"no-cache"),

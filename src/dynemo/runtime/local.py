@@ -19,8 +19,9 @@ from dynemo.errors import (
 )
 from dynemo.messages import Delta, Instance, Load, Request
 from dynemo.runtime.child import Child, kill, signal_group
+from dynemo.runtime.inbox import Inbox
 from dynemo.runtime.last_words import complaint, ending
-from dynemo.runtime.streams import Asker, Inbox
+from dynemo.runtime.streams import Asker
 
 log = logging.getLogger("dynemo.engine")
 

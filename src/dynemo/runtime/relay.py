@@ -3,7 +3,7 @@
 from msgspec import msgpack
 
 from dynemo.answers import Outlet
-from dynemo.runtime.streams import Inbox, decoded
+from dynemo.runtime.inbox import Inbox, decoded
 from dynemo.wire.frames import Kind
 
 _encode = msgpack.Encoder().encode

@@ -16,7 +16,8 @@ from dynemo.errors import EngineLost, WireError
 from dynemo.link import PROTOCOL
 from dynemo.messages import Greeting
 from dynemo.runtime.heartbeat import Beat, Heartbeat
-from dynemo.runtime.streams import Inbox, Streams
+from dynemo.runtime.inbox import Inbox
+from dynemo.runtime.streams import Streams
 from dynemo.wire import state
 from dynemo.wire.frames import MAX_BODY, Frame, Kind
 

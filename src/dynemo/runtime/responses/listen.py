@@ -25,9 +25,9 @@ from dynemo.runtime.addresses import (
     serve_links,
 )
 from dynemo.runtime.heartbeat import Beat
+from dynemo.runtime.inbox import Inbox
 from dynemo.runtime.responses.incoming import Incoming
 from dynemo.runtime.strangers import Strangers
-from dynemo.runtime.streams import Inbox
 
 #: Seconds from a request's acceptance to the worker's OPEN.
 OPEN_SECONDS = 5.0
