@@ -100,6 +100,11 @@ def _run_ingress(config: Config, place: Place, defaults: "Ask") -> int:
             "in=dyn:// with out=dyn:// would only pass requests on; "
             "give a worker an engine, or an ingress another in=."
         )
+    if place.kind == "none":
+        raise UsageError(
+            "in=none is a follower rank of an engine on several machines, and "
+            f"{config.out} is a pool: give it in=http, in=text or in=batch:FILE."
+        )
     if config.model is not None:
         raise UsageError(f"The workers of {config.out} have the model; leave out {config.model!r}.")
     listener = _listener(config, place)

@@ -33,6 +33,7 @@ def _refused(*args: str | Path, stdin: str = "hi", **environment: str) -> str:
         (["out=./mine.py"], "No such file for out=: ./mine.py"),
         (["in=dyn://"], "dyn://NAMESPACE/COMPONENT/ENDPOINT"),
         (["in=none"], "rank 0"),
+        (["in=none", "out=dyn://pool"], "in=none is a follower rank"),
         (["in=http", "in=text"], "given twice"),
         (["a.gguf", "b.gguf"], "given twice"),
         (["--http-prot", "1"], "did you mean --http-port?"),
@@ -54,6 +55,15 @@ def _refused(*args: str | Path, stdin: str = "hi", **environment: str) -> str:
 )
 def test_a_word_that_is_wrong(args: list[str], said: str) -> None:
     assert said in _refused(*args)
+
+
+@pytest.mark.parametrize("engine", ["echo", "llama_cpp"])
+def test_an_argument_of_a_file_that_the_engine_has_not(engine: str, tmp_path: Path) -> None:
+    file = tmp_path / "arguments.json"
+    file.write_text('{"warp_speed": 9}')
+    said = _refused(f"out={engine}", "--extra-engine-args", file)
+    assert f"{engine} has no option" in said
+    assert "warp" in said
 
 
 def test_an_empty_prompt() -> None:

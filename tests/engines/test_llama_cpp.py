@@ -1,9 +1,13 @@
+import re
 from pathlib import Path
 
 import pytest
+import xllamacpp
 from contract import ModelContract
 
 from dynemo.engines.llama_cpp import _decode_event, _Sequence
+from dynemo.engines.llama_cpp_params import common_params
+from dynemo.errors import UsageError
 from dynemo.messages import Delta, EngineSpec, Finish, Request, Sampling
 from dynemo.models.find import Found
 from dynemo.models.load import speech_of
@@ -43,6 +47,31 @@ class TestLlamaCpp(ModelContract):
         ids = tokenizer.encode("The capital of", add_special=False, parse_special=False)
         assert len(ids) == 3
         return ids[2]
+
+
+def test_a_file_of_arguments_is_read_as_options_are_and_stands_under_them() -> None:
+    extra = {"threads": 3, "cache_type_k": "f32", "no-warmup": True, "parallel": 5}
+    spec = EngineSpec(
+        engine="llama_cpp", model="", workdir="", extra=extra, options=["--parallel", "2"]
+    )
+    params = common_params(spec, "/nowhere")
+    assert params.cpuparams.n_threads == 3
+    assert params.cache_type_k == xllamacpp.ggml_type.GGML_TYPE_F32
+    assert params.n_parallel == 2
+
+
+@pytest.mark.parametrize(
+    ("extra", "sentence"),
+    [
+        ({"threds": 3}, "did you mean --threads?"),
+        ({"threads": None}, "--threads does not take None"),
+        ({"swa_full": False}, "--swa-full does not take False"),
+    ],
+)
+def test_arguments_of_a_file_that_are_wrong(extra: dict[str, object], sentence: str) -> None:
+    spec = EngineSpec(engine="llama_cpp", model="", workdir="", extra=extra)
+    with pytest.raises(UsageError, match=re.escape(sentence)):
+        common_params(spec, "/nowhere")
 
 
 def _feed(*events: str) -> list[Delta | None]:

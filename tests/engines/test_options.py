@@ -1,7 +1,10 @@
+from typing import Any
+
 import pytest
 
-from dynemo.engines.options import read_options
+from dynemo.engines.options import read_options, refuse_options
 from dynemo.errors import UsageError
+from dynemo.messages import EngineSpec
 
 KNOWN = ["max_batch_size", "kv_cache_config", "dtype", "trust_remote_code"]
 
@@ -31,3 +34,12 @@ def test_names_and_values(words: list[str], read: dict[str, object]) -> None:
 def test_what_is_wrong(words: list[str], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         read_options("trtllm", words, KNOWN)
+
+
+@pytest.mark.parametrize(
+    "given", [{"options": ["--speed", "9"]}, {"extra": {"--speed": 9}}], ids=["word", "file"]
+)
+def test_an_engine_without_options_refuses_them_from_wherever_they_come(given: Any) -> None:
+    spec = EngineSpec(engine="echo", model="", workdir="", **given)
+    with pytest.raises(UsageError, match="echo has no options of its own, but got '--speed'"):
+        refuse_options(spec, "echo")

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from dynemo import __version__
+from dynemo.engines.options import refuse_options
 from dynemo.errors import UsageError
 from dynemo.messages import (
     Capabilities,
@@ -104,8 +105,7 @@ def _said(words: list[str], request: Request) -> int:
 
 @asynccontextmanager
 async def open_engine(spec: EngineSpec) -> AsyncIterator[Echo]:
-    if spec.options:
-        raise UsageError(f"echo has no options of its own, but got {spec.options[0]!r} after `--`.")
+    refuse_options(spec, "echo")
     word = os.environ.get(_DELAY, "10")
     try:
         delay = float(word) / 1000

@@ -1,6 +1,7 @@
 """llama.cpp's parameters for one host: defaults from the model, and the user's own options."""
 
 import difflib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dynemo.errors import UsageError
@@ -65,7 +66,7 @@ def common_params(spec: EngineSpec, socket_path: str) -> Any:
     if 0 < spec.model_bytes < _SMALL:
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
     params.embedding = spec.embeds
-    apply_options(params, spec.options)
+    apply_options(params, [*_as_words(spec.extra), *spec.options])
     params.n_ctx = context * params.n_parallel
     if params.embedding:
         _prepare_embedding(params, context, spec)
@@ -103,6 +104,18 @@ def device_name(params: Any) -> str:
     cpu = xllamacpp.ggml_backend_dev_type.GGML_BACKEND_DEVICE_TYPE_CPU
     others = [d["name"].lower() for d in xllamacpp.get_device_info() if d["type"] != cpu]
     return others[0] if others and params.n_gpu_layers != 0 else "cpu"
+
+
+def _as_words(extra: Mapping[str, Any]) -> Iterator[str]:
+    """What --extra-engine-args holds, as it would stand after `--`."""
+    for name, value in extra.items():
+        flag = "--" + name.replace("_", "-")
+        if value is True:
+            yield flag
+        elif isinstance(value, str | int | float) and value is not False:
+            yield f"{flag}={value}"
+        else:
+            raise UsageError(f"llama_cpp's option {flag} does not take {value!r}.")
 
 
 def apply_options(params: Any, options: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""What follows `--`, for an engine whose arguments are names with Python values."""
+"""What follows `--`: for an engine whose arguments are names with Python values, and for none."""
 
 import difflib
 from collections.abc import Collection
@@ -7,6 +7,7 @@ from typing import Any
 from msgspec import DecodeError, json
 
 from dynemo.errors import UsageError
+from dynemo.messages import EngineSpec
 
 
 def read_options(engine: str, options: list[str], known: Collection[str]) -> dict[str, Any]:
@@ -32,6 +33,12 @@ def read_options(engine: str, options: list[str], known: Collection[str]) -> dic
         else:
             read[name] = True
     return read
+
+
+def refuse_options(spec: EngineSpec, name: str) -> None:
+    """For an engine that has none. Raises UsageError for the first that was given."""
+    for word in [*spec.options, *spec.extra]:
+        raise UsageError(f"{name} has no options of its own, but got {word!r}.")
 
 
 def _unknown(engine: str, flag: str, known: Collection[str]) -> str:

@@ -22,6 +22,7 @@ from contextlib import aclosing, asynccontextmanager
 from types import ModuleType
 from typing import Any, Literal
 
+from dynemo.engines.options import refuse_options
 from dynemo.errors import EngineError, UsageError
 from dynemo.messages import (
     Capabilities,
@@ -167,8 +168,6 @@ async def _imported(spec: EngineSpec) -> ModuleType:
 
 @asynccontextmanager
 async def open_engine(spec: EngineSpec) -> AsyncIterator[Own]:
-    name = os.path.basename(spec.argument)
-    if spec.options:
-        raise UsageError(f"{name} has no options, but got {spec.options[0]!r} after `--`.")
+    refuse_options(spec, os.path.basename(spec.argument))
     module = await _imported(spec)
     yield Own(spec.argument, module, spec.context_length or spec.model_context or _CONTEXT)
