@@ -238,7 +238,8 @@ async def _watch(engine: Any, log: Log) -> None:
         ended = f"Rank {rank} of vLLM has gone"
     await asyncio.sleep(0.2)  # for the streams to be told, and for what else is said of it
     words = log.failure()
-    print(f"{ended}: {words}" if words else ended, flush=True)
+    # As an exception is printed: the runner tells the last one.
+    print(f"EngineError: {ended}{f': {words}' if words else ''}", flush=True)
     await asyncio.sleep(0.1)  # for this to be read
     os._exit(1)
 
