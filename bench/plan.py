@@ -19,8 +19,8 @@ class Plan:
     open_streams: int = 400
     cpu_requests: int = 384  #: a multiple of the streams, so that all end together
     connections: int = 512  #: at saturation
-    saturations: int = 5  #: rounds
-    saturation_requests: int = 4096  #: a round
+    saturations: int = 3  #: rounds
+    saturation_requests: int = 8192  #: a round
     instances: int = 1000  #: that are registered
     readies: int = 5  #: starts of an ingress before them, and before few
     choices: int = 30  #: rounds of choices among them
