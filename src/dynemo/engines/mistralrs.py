@@ -6,12 +6,13 @@ alone and with its bytes: else the tokens of one character come as one, and the 
 the first word is lost.
 
 The wheel's iterator blocks, and so a thread reads each sequence. Dropping the iterator aborts: the
-engine notices when it has the next token, and of a sequence that waits at once.
+thread does so when it has the next token, and the engine notices with the one after it.
 """
 
 import asyncio
 import os
 import sys
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
@@ -64,9 +65,9 @@ class MistralRs:
         self._stops: dict[int, tuple[str, bool]] = {}
         self._threads: set[Thread] = set()
         self._open: set[_Stream] = set()
-        # A few more than the slots, so that a slot that falls free finds its next prompt waiting
-        # in the engine; the rest waits here, without a thread.
-        self._admitted = asyncio.Semaphore(slots + 2)
+        # What waits does so here: it has no thread, and can be cancelled at once. The engine would
+        # read its prompt first, as it notices at the next token only.
+        self._admitted = asyncio.Semaphore(slots)
         self._waiting = 0
         self._has_warned = False
 
@@ -82,7 +83,7 @@ class MistralRs:
             thread = Thread(target=self._read, args=(request, stream), daemon=True)
             self._threads.add(thread)
             thread.start()
-            sequence = Sequence(request)
+            sequence = _Sequence(request)
             while True:
                 delta = sequence.feed(await stream.take(), stream.ends)
                 yield delta
@@ -95,17 +96,16 @@ class MistralRs:
             self._admitted.release()
 
     async def load(self) -> Load:
-        count = len(self._open)
-        running = min(count, self.slots)
-        return Load(running=running, waiting=self._waiting + count - running)
+        return Load(running=len(self._open), waiting=self._waiting)
 
     def end(self) -> None:
         """Closes all streams, and waits for their threads: none may come back from the library
         while the interpreter ends."""
         for stream in self._open:
             stream.is_closed = True
+        deadline = time.monotonic() + _JOIN_SECONDS
         for thread in list(self._threads):
-            thread.join(_JOIN_SECONDS)
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def _read(self, request: Request, stream: "_Stream") -> None:
         """In a thread: puts every chunk, and at last what went wrong."""
@@ -192,7 +192,7 @@ class _Stream:
         return [self._came.popleft() for _ in range(len(self._came))]
 
 
-class Sequence:
+class _Sequence:
     """The chunks of one sequence as deltas.
 
     A chunk is one token, and has its text once its last character is whole; a special token has
