@@ -4,15 +4,17 @@ import asyncio
 import os
 import signal
 import sys
+import tempfile
 from contextlib import aclosing
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from dynemo.errors import EngineLost, EngineNotLoaded, Unavailable, UsageError
 from dynemo.messages import EngineSpec, Request, Sampling
 from dynemo.runtime import local as module
-from dynemo.runtime.child import Child, spawn
+from dynemo.runtime.child import Child, discard, spawn
 from dynemo.runtime.local import LocalInstance, local_instance
 
 ECHO = EngineSpec(engine="echo", model="", workdir="")
@@ -121,6 +123,29 @@ def test_a_host_that_cannot_start_says_why() -> None:
 
     with pytest.raises(UsageError, match="--nope"):
         asyncio.run(body())
+
+
+def test_what_an_engine_is_told_is_not_on_its_command_line() -> None:
+    extra = {"hf_token": "secret-of-the-user", "filler": "x" * 300_000}
+    child = spawn(structs.replace(ECHO, extra=extra))
+    try:
+        words = Path(f"/proc/{child.process.pid}/cmdline").read_bytes()
+        assert b"secret" not in words
+        assert child.workdir.stat().st_mode & 0o077 == 0
+    finally:
+        discard(child)
+
+
+@pytest.mark.parametrize("extra", [{}, {"file": "\udcff"}], ids=["no program", "no UTF-8"])
+def test_a_host_that_is_not_started_leaves_nothing(
+    extra: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises((OSError, UsageError)):
+        spawn(structs.replace(ECHO, extra=extra), str(tmp_path / "no-python"))
+    assert list(tmp_path.iterdir()) == []
+    assert len(os.listdir("/proc/self/fd")) == len(before)
 
 
 def _program(path: Path, script: str) -> str:

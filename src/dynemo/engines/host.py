@@ -19,13 +19,15 @@ if TYPE_CHECKING:
 _GRACE_SECONDS = 3.0
 
 
-def start(spec_json: str, fd: int) -> None:
-    """The child's main. Exits 0 when the runner lets go of it, 1 when the engine did not load."""
+def start(told: str, fd: int) -> None:
+    """The child's main; `told` is the file of its spec. Exits 0 when the runner lets go of it, 1
+    when the engine did not load."""
     from msgspec import json
 
     from dynemo.messages import EngineSpec
 
-    spec = json.decode(spec_json, type=EngineSpec)
+    with open(told, "rb") as file:
+        spec = json.decode(file.read(), type=EngineSpec)
     watch = threading.Thread(target=_end_with_runner, args=(spec.workdir,), daemon=True)
     watch.start()
     sys.exit(_run(spec, fd))

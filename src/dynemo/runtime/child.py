@@ -34,30 +34,43 @@ class Child:
 
 
 def spawn(spec: EngineSpec, python: str = sys.executable) -> Child:
-    """Starts an engine host; returns at once. `spec.workdir` becomes a new private folder."""
+    """Starts an engine host; returns at once. `spec.workdir` becomes a new private folder. Raises
+    UsageError, or OSError, and leaves nothing behind then."""
     workdir = Path(tempfile.mkdtemp(prefix="dynemo-", dir=_temporary()))  # 0700
-    spec = structs.replace(spec, workdir=str(workdir))
+    ours, theirs = socket.socketpair()
+    try:
+        with theirs:
+            return Child(_launch(spec, python, workdir, theirs.fileno()), ours, workdir)
+    except BaseException:
+        ours.close()
+        shutil.rmtree(workdir, ignore_errors=True)
+        raise
+
+
+def _launch(
+    spec: EngineSpec, python: str, workdir: Path, descriptor: int
+) -> "subprocess.Popen[bytes]":
     # Only our package goes on the engine interpreter's path, not what else is installed beside it.
     (workdir / "path").mkdir()
     (workdir / "path" / "dynemo").symlink_to(Path(__file__).resolve().parent.parent)
-    ours, theirs = socket.socketpair()
-    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
+    # In a file: words on a command line are everybody's to read, and an engine's arguments may hold
+    # a token.
+    told = workdir / "spec.json"
     try:
-        told = json.encode(spec).decode()
+        told.write_bytes(json.encode(structs.replace(spec, workdir=str(workdir))))
     except UnicodeEncodeError:
         raise UsageError("The model's path or an engine option is not UTF-8; rename it.") from None
-    command = [python, "-P", "-c", _START, str(workdir / "path"), told]
-    with theirs:
-        process = subprocess.Popen(
-            [*command, str(theirs.fileno())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            pass_fds=[theirs.fileno()],
-            start_new_session=True,
-            env=environment,
-        )
-    return Child(process, ours, workdir)
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
+    command = [python, "-P", "-c", _START, str(workdir / "path"), str(told), str(descriptor)]
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        pass_fds=[descriptor],
+        start_new_session=True,
+        env=environment,
+    )
 
 
 def _temporary() -> str:
