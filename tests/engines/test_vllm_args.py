@@ -70,7 +70,7 @@ async def _refusal(spec: EngineSpec) -> str:
 
 def test_a_gguf_is_refused_before_anything_is_loaded(demo: Path) -> None:
     said = asyncio.run(_refusal(_spec(model=str(demo))))  # in a Python that has no vLLM
-    assert "pip install vllm-gguf-plugin" in said
+    assert "only with vllm-gguf-plugin" in said
     assert "out=llama_cpp" in said
 
 

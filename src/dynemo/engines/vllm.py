@@ -165,9 +165,8 @@ def _prepare(spec: EngineSpec) -> Log:
     """What must be before vLLM is imported. Raises UsageError for what it cannot load at all."""
     if is_gguf(spec) and find_spec("vllm_gguf_plugin") is None:
         raise UsageError(
-            "vLLM reads a GGUF only with vllm-gguf-plugin and on a GPU: run "
-            f"`{sys.executable} -m pip install vllm-gguf-plugin`, or give out=llama_cpp, "
-            "which runs this file now."
+            "vLLM reads a GGUF only with vllm-gguf-plugin, on a GPU: install that for "
+            f"{sys.executable}, or give out=llama_cpp, which runs this file now."
         )
     if spec.parallel.nodes > 1:
         meeting_place(spec.parallel)  # now, and not after the seconds that its import takes
