@@ -186,6 +186,25 @@ def test_what_pip_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert configured_pip()["index-url"] == ["http://three/simple"]
 
 
+def test_uv_is_told_where_pip_looks_and_not_on_its_command_line(tmp_path: Path) -> None:
+    uv = tmp_path / "uv"
+    uv.write_text('#!/bin/sh\nenv > environment\necho "$@" > words\n')
+    uv.chmod(0o755)
+    pip = {
+        "index-url": ["https://me:secret@one/simple"],
+        "extra-index-url": ["https://two/simple", "https://three/simple"],
+        "find-links": ["/a", "/b"],
+    }
+    Installer("", (str(uv),), lambda: None, pip).install(tmp_path, ["msgspec==0.22.0"])
+    assert "secret" not in (tmp_path / "words").read_text()
+    told = dict(
+        line.partition("=")[::2] for line in (tmp_path / "environment").read_text().splitlines()
+    )
+    assert told["UV_INDEX_URL"] == "https://me:secret@one/simple"
+    assert told["UV_EXTRA_INDEX_URL"] == "https://two/simple https://three/simple"
+    assert told["UV_FIND_LINKS"] == "/a,/b"
+
+
 class TestSearch:
     def test_order(self, empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         given = venv(tmp_path / "given", "vllm-3.0", "msgspec-0.22.0")

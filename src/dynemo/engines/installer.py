@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -61,7 +61,7 @@ class Installer:
         python = str(folder / "bin" / "python")
         if self.uv:
             command = [*self.uv, "pip", "install", "--quiet", "--python", python]
-            command += _places(self.pip) if source is None else []
+            command += ["--index-strategy", "unsafe-best-match"] if source is None else []  # as pip
         else:
             command = [python, "-m", "pip", "install", "--quiet", "--no-input"]
         if source is not None:
@@ -70,9 +70,12 @@ class Installer:
         command += [] if with_dependencies else ["--no-deps"]
         listed = folder / "requirements.txt"
         listed.write_text("\n".join(requirements) + "\n", encoding="utf-8")
-        self._run([*command, "-r", str(listed)], folder)
+        places = _places(self.pip) if self.uv and source is None else {}
+        self._run([*command, "-r", str(listed)], folder, places)
 
-    def _run(self, command: Sequence[str], folder: Path) -> None:
+    def _run(
+        self, command: Sequence[str], folder: Path, places: Mapping[str, str] | None = None
+    ) -> None:
         # Not where the user is: a project there may have settings of its own for uv.
         with TemporaryFile() as said:
             process = subprocess.Popen(
@@ -81,7 +84,7 @@ class Installer:
                 stdout=said,
                 stderr=said,
                 cwd=folder,
-                env=_environment(self.pip),
+                env={**_environment(self.pip), **(places or {})},
                 start_new_session=True,
             )
             try:
@@ -120,13 +123,16 @@ def configured_pip() -> dict[str, list[str]]:
     return {option: value for each in found.values() for option, value in each.items()}
 
 
-def _places(pip: dict[str, list[str]]) -> list[str]:
-    """Options for uv that send it where pip would look, and let it choose as pip would."""
-    options = ["--index-strategy", "unsafe-best-match"]
-    for name in ("index-url", "extra-index-url", "find-links"):
-        for value in pip.get(name, ()):
-            options += [f"--{name}", value]
-    return options
+def _places(pip: dict[str, list[str]]) -> dict[str, str]:
+    """Variables for uv that send it where pip would look. No options: an index's address may hold
+    a password, and the words of a command line are everybody's to read."""
+    names = {"index-url": ("UV_INDEX_URL", " "), "extra-index-url": ("UV_EXTRA_INDEX_URL", " ")}
+    names["find-links"] = ("UV_FIND_LINKS", ",")
+    return {
+        variable: separator.join(pip[option])
+        for option, (variable, separator) in names.items()
+        if option in pip
+    }
 
 
 def _environment(pip: dict[str, list[str]]) -> dict[str, str]:
