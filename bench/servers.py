@@ -2,11 +2,15 @@
 
 import os
 import re
+import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from http.client import HTTPConnection
 from pathlib import Path
 from threading import Thread
 
@@ -17,6 +21,7 @@ from dynemo.messages import EngineSpec
 from dynemo.models.find import find_model
 from dynemo.models.load import read_model
 
+_READY_SECONDS = 400.0
 URL = re.compile(rb"http://127\.0\.0\.1:(\d+)")
 
 
@@ -126,3 +131,46 @@ def spec_of(
         kv_bytes_per_token=files.kv_bytes_per_token,
         options=list(options),
     )
+
+
+@contextmanager
+def own_server(command: Sequence[str], **environment: str) -> Iterator[Served]:
+    """An engine's own server on a free port, once its /health is 200; all its processes end with
+    it. `command` takes --host and --port besides."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [*command, "--host", "127.0.0.1", "--port", str(port)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        env={**os.environ, **environment},
+    )
+    try:
+        _await_health(process, port)
+        yield Served(port, process.pid)
+    finally:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _await_health(process: "subprocess.Popen[bytes]", port: int) -> None:
+    deadline = time.monotonic() + _READY_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        connection = HTTPConnection("127.0.0.1", port, timeout=5)
+        try:
+            connection.request("GET", "/health")
+            if connection.getresponse().status == 200:
+                return
+        except OSError:
+            pass
+        finally:
+            connection.close()
+        time.sleep(0.5)
+    raise RuntimeError("the engine's own server did not start")

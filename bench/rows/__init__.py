@@ -11,6 +11,7 @@ from bench.rows.mistralrs import mistralrs_rows
 from bench.rows.prefix import prefix_rows
 from bench.rows.registry import registry_rows
 from bench.rows.saturation import saturation_rows
+from bench.rows.sglang import sglang_rows
 from bench.rows.speed import speed_rows
 from bench.rows.vllm import vllm_rows
 from bench.table import Row
@@ -27,4 +28,5 @@ FAMILIES: dict[str, Callable[[Plan], list[Row]]] = {
     "prefix": prefix_rows,
     "mistralrs": mistralrs_rows,
     "vllm": vllm_rows,
+    "sglang": sglang_rows,
 }

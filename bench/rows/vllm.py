@@ -1,13 +1,7 @@
 """`in=http out=vllm` against `vllm serve` on the same model, with the same options."""
 
-import os
-import signal
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from http.client import HTTPConnection
+from contextlib import contextmanager
 from pathlib import Path
 
 from bench.client import client
@@ -16,14 +10,13 @@ from bench.random_checkout import cached_checkout
 from bench.rows.first import ttft_row
 from bench.rows.speed import check_same_prompt, speed_row
 from bench.rows.turns import Pair
-from bench.servers import Served, ours
+from bench.servers import Served, ours, own_server
 from bench.table import Row
 from dynemo.engines.environments import find_python
 from dynemo.engines.registry import ENGINES
 from dynemo.errors import EngineNotInstalled
 from dynemo.models.find import demo_checkout
 
-_READY_SECONDS = 400.0
 _GOAL = 0.97
 _TTFT_GOAL = 3.0
 _OPTIONS = ["--enforce-eager", "--kv-cache-memory-bytes", "256M", "--generation-config", "vllm"]
@@ -61,41 +54,8 @@ def _pair(subject: Subject, python: str) -> Iterator[Pair]:
 
 @contextmanager
 def _serve(model: Path, python: str) -> Iterator[Served]:
-    """vLLM's own server, ready to answer."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    place = ["--host", "127.0.0.1", "--port", str(port), "--max-model-len", str(CONTEXT)]
-    process = subprocess.Popen(
-        [python, "-m", "vllm.entrypoints.cli.main", "serve", str(model), *place, *_OPTIONS],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,  # its core and workers end with it
-    )
-    try:
-        _await_health(process, port)
-        yield Served(port, process.pid)
-    finally:
-        process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(10)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _await_health(process: "subprocess.Popen[bytes]", port: int) -> None:
-    deadline = time.monotonic() + _READY_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        connection = HTTPConnection("127.0.0.1", port, timeout=5)
-        try:
-            connection.request("GET", "/health")
-            if connection.getresponse().status == 200:
-                return
-        except OSError:
-            pass
-        finally:
-            connection.close()
-        time.sleep(0.5)
-    raise RuntimeError("vllm serve did not start")
+    """vLLM's own server."""
+    words = ["-m", "vllm.entrypoints.cli.main", "serve", str(model)]
+    words += ["--max-model-len", str(CONTEXT), *_OPTIONS]
+    with own_server([python, *words]) as served:
+        yield served

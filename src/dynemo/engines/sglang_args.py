@@ -104,6 +104,7 @@ def _cpu_defaults(spec: EngineSpec, context: int) -> dict[str, Any]:
         "attention_backend": "torch_native",
         "sampling_backend": "pytorch",
         "disable_cuda_graph": True,
+        "sleep_on_idle": True,  # a scheduler with nothing to do would keep a core busy
         "max_running_requests": _SLOTS,
         "max_total_tokens": contexts * (context + _MARGIN),
     }
