@@ -1,13 +1,18 @@
 """The engine contract with SGLang itself, on the CPU, and what else its adapter holds."""
 
 import asyncio
+import json
+import os
+import signal
 from collections.abc import Callable, Iterator
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
+from command import children, run
 from contract import ModelContract, Served, serving
 
-from dynemo.errors import RequestError
+from dynemo.errors import EngineLost, RequestError
 from dynemo.messages import EngineSpec
 from dynemo.models.find import Found
 from dynemo.models.load import speech_of
@@ -86,3 +91,60 @@ class TestSgLang(ModelContract):
             await stream.aclose()
 
         served.run(body())
+
+    def test_a_scheduler_that_dies_ends_the_engine_in_a_sentence(
+        self, served: Served, prompt: list[int]
+    ) -> None:
+        """The last one: the engine is gone after it."""
+
+        async def body() -> None:
+            async with aclosing(
+                served.local.generate(self.request(prompt, 3000, ignore_eos=True))
+            ) as stream:
+                await anext(stream)
+                [scheduler] = _schedulers()
+                os.kill(scheduler, signal.SIGKILL)
+                with pytest.raises(EngineLost):
+                    async for _ in stream:
+                        pass
+            async with asyncio.timeout(30):
+                with pytest.raises(EngineLost, match=r"scheduler_0 .* crashed with exit code -9"):
+                    await served.local.ended
+            assert _schedulers() == []
+
+        served.run(body())
+
+
+def _schedulers() -> list[int]:
+    """Of this process's engine hosts; SGLang names its processes."""
+    return [
+        pid
+        for host in children(os.getpid())
+        for pid in children(host)
+        if b"sglang::scheduler" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+
+
+@pytest.mark.timeout(2 * READY_SECONDS)
+def test_what_it_cannot_load(
+    engine_python: Callable[[str], str], demo_folder: Path, tmp_path: Path
+) -> None:
+    words = ["out=sglang", "--engine-python", engine_python("sglang")]
+    option = run(
+        *words, demo_folder, "--", "--max-total-tokes", "5", stdin="hi", timeout=READY_SECONDS
+    )
+    assert option.returncode == 2
+    assert option.stderr.splitlines()[-1] == (
+        "dynemo-run: sglang has no option '--max-total-tokes'; did you mean --max-total-tokens?"
+    )
+    for file in demo_folder.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    config = json.loads((demo_folder / "config.json").read_text())
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": ["NewLM"]}))
+    model = run(*words, tmp_path, stdin="hi", timeout=READY_SECONDS)
+    assert model.returncode == 2
+    said = model.stderr.splitlines()[-1]
+    assert said.startswith(f"dynemo-run: SGLang could not load {tmp_path}. It says: ValueError: ")
+    assert "'NewLM'" in said
+    assert "Traceback" not in model.stderr
