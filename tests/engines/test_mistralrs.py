@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from contract import GREEDY, ModelContract, Served, collect, serving
 from msgspec import structs
 from tokenizers import Tokenizer as HfTokenizer
 
-from dynemo.engines.mistralrs_model import with_rope
+from dynemo.engines.mistralrs_model import affordable, free_memory, with_rope
 from dynemo.engines.mistralrs_tokenizer import tokenizer_json
 from dynemo.errors import DynemoError, EngineError, ModelError, RequestError, UsageError
 from dynemo.messages import EngineSpec, Request
@@ -281,6 +282,17 @@ def test_options_of_its_own(demo_folder: Path) -> None:
     with serving(structs.replace(spec, extra={"prefix-cache-n": 2})) as served:
         assert served.local.instance is not None
         assert served.local.instance.slots == 3
+
+
+def test_no_more_sequences_than_the_memory_holds(demo_folder: Path) -> None:
+    large = structs.replace(
+        spec_of(demo_folder), model_context=131_072, kv_bytes_per_token=112 * 1024
+    )
+    assert affordable(large, 24 << 30) == 6
+    assert affordable(large, 1 << 30) == 1
+    assert affordable(structs.replace(large, context_length=1024), 24 << 30) == 54
+    assert affordable(structs.replace(large, kv_bytes_per_token=0), 24 << 30) == 32
+    assert free_memory() > 0 or sys.platform != "linux"
 
 
 def test_one_slot_for_an_input_that_asks_one_thing_at_a_time(demo_folder: Path) -> None:

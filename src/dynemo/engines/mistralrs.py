@@ -13,40 +13,22 @@ import asyncio
 import os
 import sys
 import time
-from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from threading import Lock, Thread, current_thread
 from typing import Any
 
-from dynemo.engines.json_schema import GUIDE_FIELD
 from dynemo.engines.mistralrs_model import environment, runner_arguments
-from dynemo.errors import (
-    DynemoError,
-    EngineError,
-    EngineNotInstalled,
-    ModelError,
-    RequestError,
-    UsageError,
-)
-from dynemo.messages import (
-    Capabilities,
-    Delta,
-    EngineSpec,
-    Finish,
-    FinishReason,
-    Load,
-    Request,
-    Sampling,
-)
+from dynemo.engines.mistralrs_stream import Sequence, Stream, Wakes, words_of
+from dynemo.errors import EngineNotInstalled, ModelError, UsageError
+from dynemo.messages import Capabilities, Delta, EngineSpec, Finish, Load, Request, Sampling
 
 #: A request has no seed: the runner has one, for all.
 _SAMPLING = [name for name in Sampling.__struct_fields__ if name != "seed"]
 _CAPABILITIES = Capabilities(
     takes="text", gives="text", sampling=[*_SAMPLING, "ignore_eos"], guides=["json_schema"]
 )
-_REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 _MOST_MIN_P = 1 - 1e-6  # it takes 1 for off
 _JOIN_SECONDS = 2.0
 
@@ -61,10 +43,10 @@ class MistralRs:
         self.slots = slots
         self._runner = runner
         self._lock = Lock()  # the runner refuses two calls at once, and reading is none
-        self._wakes = _Wakes()
+        self._wakes = Wakes()
         self._stops: dict[int, tuple[str, bool]] = {}
         self._threads: set[Thread] = set()
-        self._open: set[_Stream] = set()
+        self._open: set[Stream] = set()
         # What waits does so here: it has no thread, and can be cancelled at once. The engine would
         # read its prompt first, as it notices at the next token only.
         self._admitted = asyncio.Semaphore(slots)
@@ -77,13 +59,13 @@ class MistralRs:
             await self._admitted.acquire()
         finally:
             self._waiting -= 1
-        stream = _Stream(self._wakes)
+        stream = Stream(self._wakes)
         self._open.add(stream)
         try:
             thread = Thread(target=self._read, args=(request, stream), daemon=True)
             self._threads.add(thread)
             thread.start()
-            sequence = _Sequence(request)
+            sequence = Sequence(request)
             while True:
                 delta = sequence.feed(await stream.take(), stream.ends)
                 yield delta
@@ -107,7 +89,7 @@ class MistralRs:
         for thread in list(self._threads):
             thread.join(max(0.0, deadline - time.monotonic()))
 
-    def _read(self, request: Request, stream: "_Stream") -> None:
+    def _read(self, request: Request, stream: Stream) -> None:
         """In a thread: puts every chunk, and at last what went wrong."""
         try:
             stops = [self._stop(token_id) for token_id in request.stop_ids]
@@ -147,111 +129,6 @@ class MistralRs:
                 file=sys.stderr,
                 flush=True,
             )
-
-
-class _Wakes:
-    """Wakes the streams of many threads, once a turn of the loop."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._due: deque[_Stream] = deque()
-        self._is_called = False
-
-    def soon(self, stream: "_Stream") -> None:
-        self._due.append(stream)
-        if not self._is_called:
-            self._is_called = True
-            with suppress(RuntimeError):  # the loop has ended
-                self._loop.call_soon_threadsafe(self._wake)
-
-    def _wake(self) -> None:
-        self._is_called = False  # before the first is taken: a later one calls again
-        while self._due:
-            self._due.popleft().has_more.set()
-
-
-class _Stream:
-    """From a thread that reads to the loop."""
-
-    def __init__(self, wakes: _Wakes) -> None:
-        self._wakes = wakes
-        self._came: deque[Any] = deque()
-        self.has_more = asyncio.Event()
-        self.is_closed = False
-        self.ends: frozenset[bytes] = frozenset()  #: tokens to end at; set before the first chunk
-
-    def put(self, chunk: Any) -> None:
-        self._came.append(chunk)
-        self._wakes.soon(self)
-
-    async def take(self) -> list[Any]:
-        """What has come since the last time, at least one."""
-        while not self._came:
-            await self.has_more.wait()
-            self.has_more.clear()
-        return [self._came.popleft() for _ in range(len(self._came))]
-
-
-class _Sequence:
-    """The chunks of one sequence as deltas.
-
-    A chunk is one token, and has its text once its last character is whole; a special token has
-    none, not even a chunk, and is known from the count at the end.
-    """
-
-    def __init__(self, request: Request) -> None:
-        self._request = request
-        self._count = 0
-        self._start: bytes | None = b""  # until there is a text
-
-    def feed(self, chunks: Iterable[Any], ends: frozenset[bytes]) -> Delta:
-        """Raises EngineError, or RequestError where the guide is refused."""
-        texts: list[str] = []
-        for chunk in chunks:
-            if isinstance(chunk, BaseException):
-                raise self._problem(chunk)
-            choice = chunk.choices[0]
-            token = None if choice.logprobs is None else bytes(choice.logprobs.bytes or b"")
-            texts.append(self._text(choice.delta.content or "", token))
-            self._count += 1
-            if token is not None and token in ends:
-                texts[-1] = ""
-                prompt_tokens = len(self._request.token_ids)
-                return Delta(texts=texts, finish=Finish("stop", prompt_tokens, self._count))
-            if choice.finish_reason is not None:
-                return self._end(choice.finish_reason, texts, chunk.usage)
-        return Delta(texts=texts)
-
-    def _text(self, content: str, token: bytes | None) -> str:
-        """The engine cuts the whitespace before the first word; the token's bytes have it."""
-        if self._start is None or token is None:
-            return content
-        self._start += token
-        whole = self._start.decode(errors="ignore")
-        if whole:
-            self._start = None
-        return whole if whole.lstrip() == content else content
-
-    def _end(self, reason: str, texts: list[str], usage: Any) -> Delta:
-        if reason not in _REASONS:
-            raise EngineError(f"mistral.rs ended the answer with {reason!r}.")
-        silent = [""] * (usage.completion_tokens - self._count)
-        details = usage.prompt_tokens_details
-        cached = details.cached_tokens if details is not None else 0
-        finish = Finish(_REASONS[reason], usage.prompt_tokens, usage.completion_tokens, cached or 0)
-        return Delta(texts=[*silent, *texts], finish=finish)
-
-    def _problem(self, error: BaseException) -> DynemoError:
-        said = f"mistral.rs: {_words(error)}"
-        if self._request.guide is not None and self._count == 0:  # all else was checked before
-            return RequestError(said, param=GUIDE_FIELD)
-        return EngineError(said)
-
-
-def _words(error: BaseException) -> str:
-    """Without the backtrace, which is appended to some, and without a full stop."""
-    lines = str(error).splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
 
 
 def _asked(request: Request, stops: list[str]) -> Any:
@@ -313,7 +190,7 @@ async def open_engine(spec: EngineSpec) -> AsyncIterator[MistralRs]:
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise
-        raise ModelError(f"mistral.rs could not load {spec.model}: {_words(error)}.") from error
+        raise ModelError(f"mistral.rs could not load {spec.model}: {words_of(error)}.") from error
     context = spec.context_length or runner.max_sequence_length() or spec.model_context
     engine = MistralRs(runner, version, device, context, arguments["max_seqs"])
     try:

@@ -34,7 +34,12 @@ _ENUMS = {"dtype": "ModelDType", "arch": "Architecture", "organization": "IsqOrg
 
 _PROMPT = "{{ messages[0]['content'] }}"
 _PART = re.compile(r"-\d{5}-of-(\d{5})\.gguf$")
-_MOST_SEQUENCES = 32
+_MOST_SEQUENCES = 32  # as the wheel has it, and so is the next
+_MOST_KEPT = 16
+_CONTEXT = 8192
+#: The share of free memory that the caches of all sequences at once may take; as much again is for
+#: those that are kept.
+_KV_SHARE = 0.25
 #: A model this small is computed faster by one thread than by two that wait for each other.
 _SMALL = 32 * 1024 * 1024
 
@@ -75,7 +80,9 @@ def runner_arguments(spec: EngineSpec, device: str) -> dict[str, Any]:
     except TypeError as error:
         raise UsageError(f"mistralrs does not take its options: {error}.") from None
     slots = default_slots(spec, device)
-    return {"max_seqs": slots, **given, "which": model, "jinja_explicit": str(template)}
+    kept = min(_MOST_KEPT, affordable(spec, free_memory()))  # sequences, in its prefix cache
+    ours = {"max_seqs": slots, "prefix_cache_n": kept if device == "cpu" else _MOST_KEPT}
+    return {**ours, **given, "which": model, "jinja_explicit": str(template)}
 
 
 def default_slots(spec: EngineSpec, device: str) -> int:
@@ -85,9 +92,31 @@ def default_slots(spec: EngineSpec, device: str) -> int:
     contiguous", as the last position's row is cut out of the batch and not copied before it is
     multiplied; https://github.com/EricLBuehler/mistral.rs/issues/1882 is this on Metal.
     """
-    if is_gguf(spec) and device == "cpu":
+    if device != "cpu":
+        return spec.slots or _MOST_SEQUENCES
+    if is_gguf(spec):
         return 1
-    return spec.slots or _MOST_SEQUENCES
+    return spec.slots or min(_MOST_SEQUENCES, affordable(spec, free_memory()))
+
+
+def affordable(spec: EngineSpec, free: int) -> int:
+    """Sequences, at least one, whose caches fit into a share of the free memory. The cache grows
+    with what is in it, and so they are counted at a usual length, not at all that a model takes."""
+    tokens = min(spec.context_length or spec.model_context or _CONTEXT, _CONTEXT)
+    bytes_each = tokens * spec.kv_bytes_per_token
+    if not free or not bytes_each:
+        return _MOST_SEQUENCES
+    return max(1, int(free * _KV_SHARE) // bytes_each)
+
+
+def free_memory() -> int:
+    """Bytes; 0 where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return 0
+    available = (line.split() for line in lines if line.startswith("MemAvailable:"))
+    return next((int(words[1]) * 1024 for words in available), 0)
 
 
 def _given(spec: EngineSpec, known: tuple[str, ...]) -> dict[str, Any]:
