@@ -119,7 +119,7 @@ def test_a_checkout_of_an_architecture_that_mistralrs_does_not_know(unknown_chec
 def test_a_checkout_of_an_architecture_that_sglang_does_not_know(
     unknown_checkout: Path, engine_python: Callable[[str], str]
 ) -> None:
-    words = ["out=sglang", unknown_checkout, "--engine-python", engine_python("sglang")]
+    words = ["out=sglang", str(unknown_checkout), "--engine-python", engine_python("sglang")]
     line = _mistake(*words, timeout=SGLANG_SECONDS)
     assert "SGLang could not load" in line
     assert "'NoSuchForCausalLM' is not a registered model" in line
@@ -160,7 +160,7 @@ def test_not_enough_memory_for_mistralrs(demo: Path, tmp_path: Path) -> None:
 def test_not_enough_memory_for_sglang(
     demo_folder: Path, engine_python: Callable[[str], str]
 ) -> None:
-    words = ["out=sglang", demo_folder, "--engine-python", engine_python("sglang")]
+    words = ["out=sglang", str(demo_folder), "--engine-python", engine_python("sglang")]
     words += ["--", "--max-total-tokens", "2000000000"]
     line = _mistake(*words, timeout=SGLANG_SECONDS)
     assert "SGLang could not load" in line
@@ -171,7 +171,7 @@ def test_not_enough_memory_for_sglang(
 def test_more_devices_than_there_are(
     engine: str, demo_folder: Path, engine_python: Callable[[str], str]
 ) -> None:
-    words = [f"out={engine}", demo_folder, "--engine-python", engine_python(engine)]
+    words = [f"out={engine}", str(demo_folder), "--engine-python", engine_python(engine)]
     line = _mistake(*words, "--tensor-parallel-size", "4096", timeout=180)
     assert "--tensor-parallel-size 4096 needs 4096 " in line
     assert "on this machine, and it has " in line
@@ -182,7 +182,7 @@ def test_more_devices_than_there_are(
 def test_a_port_where_the_nodes_cannot_meet(
     engine: str, demo_folder: Path, engine_python: Callable[[str], str]
 ) -> None:
-    words = ["in=http", "--http-port", "0", f"out={engine}", demo_folder]
+    words = ["in=http", "--http-port", "0", f"out={engine}", str(demo_folder)]
     words += ["--engine-python", engine_python(engine), "--num-nodes", "2"]
     with socket.create_server(("127.0.0.1", 0)) as taken:
         where = f"127.0.0.1:{taken.getsockname()[1]}"
