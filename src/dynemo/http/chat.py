@@ -65,16 +65,16 @@ class Chat:
             include_usage=include_usage,
         )
         # The headers wait for the first piece: until then an error still has its own status.
-        opening = writer.opening()
+        events = writer.opening()
         async with aclosing(self._pipeline.run(job)) as pieces:
             async for piece in pieces:
                 record.piece(piece)
-                events = writer.piece(piece)
-                if opening:
-                    events, opening = opening + events, b""
-                if events:
+                events += writer.piece(piece)
+                # What ends the last choice leaves in one write with what ends the stream.
+                if events and not record.tally.is_complete:
                     await exchange.write(events)
-        await exchange.end(writer.closing(record.tally.usage()))
+                    events = b""
+        await exchange.end(events + writer.closing(record.tally.usage()))
 
     async def _complete(self, exchange: Exchange, job: Job, record: Record) -> None:
         writer = CompletionWriter(

@@ -126,12 +126,13 @@ class Exchange:
     async def write(self, data: bytes) -> None:
         """Events of a stream. The first call sends the headers."""
         if not self._is_started:
-            self._is_stream = True
-            await self._start(200, EVENT_STREAM, None, _STREAM_HEADERS)
+            await self._start_stream()
         await self._write(data, more=True)
 
     async def end(self, data: bytes) -> None:
-        """The last events of a stream."""
+        """The last events of a stream; they may be the first ones too."""
+        if not self._is_started:
+            await self._start_stream()
         self._is_ending = True
         await self._write(data, more=False)
 
@@ -173,6 +174,10 @@ class Exchange:
             async with asyncio.timeout(self.limits.farewell / 2):
                 while (await self._receive()).get("more_body", False):
                     pass
+
+    async def _start_stream(self) -> None:
+        self._is_stream = True
+        await self._start(200, EVENT_STREAM, None, _STREAM_HEADERS)
 
     async def _start(
         self, status: int, content_type: str, length: int | None, headers: Iterable[Header]

@@ -40,6 +40,11 @@ class Tally:
         return after - before
 
     @property
+    def is_complete(self) -> bool:
+        """Whether every choice has ended."""
+        return None not in self.finishes
+
+    @property
     def completion_tokens(self) -> int:
         return sum(self._seen)
 
