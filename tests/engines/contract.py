@@ -6,7 +6,8 @@ answer sensibly. An engine that takes text overrides `text`. One that loads for 
 for the class:
 
     @pytest.fixture(scope="class")
-    def served(self, spec: EngineSpec, python: str) -> Iterator[Served]:
+    @classmethod
+    def served(cls, spec: EngineSpec, python: str) -> Iterator[Served]:
         with serving(spec, python, seconds=120) as served:
             yield served
 
@@ -234,10 +235,10 @@ class EngineContract:
         for name, value in SAID.items():
             ask = structs.replace(Ask(messages=asked), **{name: value})
             if name in served.declared:
-                assert prepare(ask, card, instance, "r").requests
+                assert prepare(ask, card, [instance], "r").requests
             else:
                 with pytest.raises(UnsupportedField, match=name) as caught:
-                    prepare(ask, card, instance, "r")
+                    prepare(ask, card, [instance], "r")
                 assert caught.value.param == name
 
     def test_ends_in_time_and_leaves_no_process(

@@ -37,6 +37,12 @@ def spec_of(model: Path, *options: str) -> EngineSpec:
 
 
 class MistralRsContract(ModelContract):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def served(cls, spec: EngineSpec) -> Iterator[Served]:
+        with serving(spec) as served:
+            yield served
+
     @pytest.fixture(autouse=True)
     def tokenizer(self, demo: Path) -> Tokenizer:
         self._template, self._tokenizer = speech_of(Found("gguf", demo, "demo"))
@@ -75,14 +81,16 @@ class MistralRsContract(ModelContract):
 
 
 class TestGguf(MistralRsContract):
-    @pytest.fixture
-    def spec(self, demo: Path) -> EngineSpec:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def spec(cls, demo: Path) -> EngineSpec:
         return spec_of(demo)
 
 
 class TestCheckout(MistralRsContract):
-    @pytest.fixture
-    def spec(self, demo_folder: Path) -> EngineSpec:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def spec(cls, demo_folder: Path) -> EngineSpec:
         return spec_of(demo_folder)
 
 
