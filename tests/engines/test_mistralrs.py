@@ -287,9 +287,11 @@ def test_a_checkout_goes_to_it_without_out(demo_folder: Path) -> None:
 
 def test_options_of_its_own(demo_folder: Path) -> None:
     spec = spec_of(demo_folder, "--max-seqs=3", "--dtype", "f32", "--no-kv-cache")
-    with serving(structs.replace(spec, extra={"prefix-cache-n": 2})) as served:
-        assert served.local.instance is not None
-        assert served.local.instance.slots == 3
+    spec = structs.replace(spec, extra={"prefix-cache-n": 2}, context_length=512)
+    with serving(spec) as served:
+        instance = served.local.instance
+        assert instance is not None
+        assert (instance.slots, instance.context_length) == (3, 512)
 
 
 def test_no_more_sequences_than_the_memory_holds(demo_folder: Path) -> None:
