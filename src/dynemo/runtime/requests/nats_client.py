@@ -66,6 +66,14 @@ def make_client(settings: NatsSettings) -> "Client":
         _check_url(server)
     _check_identity(settings)
     client = Client()
+    end = client._close
+
+    async def end_quietly(status: int, do_cbs: bool = True) -> None:
+        # It runs in a task that nobody looks at; what it cannot flush is lost either way.
+        with contextlib.suppress(OSError):
+            await end(status, do_cbs)
+
+    client._close = end_quietly  # type: ignore[method-assign]
     if settings.tls is None:
         return client
     logging.getLogger("asyncio").addFilter(_is_news)
