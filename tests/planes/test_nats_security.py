@@ -140,7 +140,7 @@ def test_files_that_hold_no_credentials(tmp_path: Path) -> None:
     assert "cannot be read" in _refusal(NatsSettings(credentials=str(tmp_path / "missing")))
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(90)
 def test_credentials_that_run_out_are_read_anew(
     start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -151,12 +151,12 @@ def test_credentials_that_run_out_are_read_anew(
     settings = NatsSettings((start("-c", config).url,), credentials=str(path))
 
     async def body() -> None:
-        operator.credentials(path, 6)
+        operator.credentials(path, 10)
         world = World("nats", nats=settings)
         async with world.ingress() as ingress, world.worker() as worker:
             remote = ingress.remote(worker.record)
             assert await collect(remote.generate(make_request(1, 2))) == [1, 2]
-            await until(lambda: "refuses the credentials" in caplog.text, 30)
+            await until(lambda: "refuses the credentials" in caplog.text, 40)
             await asyncio.sleep(1)  # many attempts
             operator.credentials(path)
             async with asyncio.timeout(20):
