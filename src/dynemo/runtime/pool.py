@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from time import monotonic
 
 from msgspec import structs
 
@@ -23,6 +24,8 @@ log = logging.getLogger("dynemo.pool")
 
 MIGRATION_LIMIT = 3
 _PAUSE = 0.1  # seconds before those are asked again that have all failed
+#: Seconds that a choice may be behind what the instances have reported. All are looked at then.
+_BEHIND_SECONDS = 1.0
 _NEUTRAL = Sampling()
 
 
@@ -39,6 +42,7 @@ class Pool:
         self._most: Instance | None = None
         self._is_mixed = False
         self._changed = asyncio.Event()
+        self._weighed = 0.0
         self.moves = 0
 
     def __len__(self) -> int:
@@ -133,6 +137,7 @@ class Pool:
     ) -> str:
         """Raises `problem` where nobody is left to ask. A stream that has lost its instance waits
         for somebody until its deadline: that one may come back, or the plane to the others."""
+        self._weigh()
         unfit = self._unfit(request) if self._is_mixed else set()
         chosen = self._pick(request, failed | unfit)
         if chosen is not None:
@@ -150,6 +155,16 @@ class Pool:
         except TimeoutError:
             raise problem from None
         return chosen
+
+    def _weigh(self) -> None:
+        """What others ask of an instance is told with its heartbeats, whether or not a stream of
+        ours ends there."""
+        now = monotonic()
+        if now - self._weighed < _BEHIND_SECONDS:
+            return
+        self._weighed = now
+        for name, remote in self._remotes.items():
+            self._router.reported(name, remote.load)
 
     def _pick(self, request: Request, left_out: set[str]) -> str | None:
         """A silent one only where there is no other. All are looked at when one is met."""

@@ -30,7 +30,6 @@ class RemoteInstance:
         self.record = record
         self._requests = requests
         self._responses = responses
-        self._load = Load()
         self._owes_since = 0.0  # on the clock of `time.monotonic`; 0.0: it owes no answer
 
     @property
@@ -39,8 +38,8 @@ class RemoteInstance:
 
     @property
     def load(self) -> Load:
-        self._load = self._responses.load_of(self.record.instance.id) or self._load
-        return self._load
+        """As last told; nothing where no connection to it is open, so that it is asked again."""
+        return self._responses.load_of(self.record.instance.id) or Load()
 
     @property
     def trouble(self) -> str:
