@@ -67,6 +67,7 @@ class Request(Struct, frozen=True, kw_only=True):
     token_ids: list[int]
     prompt: str
     max_tokens: int  #: at least 1; prompt and answer together fit the context
+    is_unbounded: bool = False  #: nobody has named `max_tokens`: it is what the context leaves
     sampling: Sampling
     stop_ids: list[int] = []  #: EOS ids; the sequence ends after the first of them
     ignore_eos: bool = False  #: `stop_ids` is empty and the engine's own EOS is off as well

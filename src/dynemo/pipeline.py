@@ -86,17 +86,18 @@ class Pipeline:
         `ask.model` None means the only model, or the first. `traceparent` goes to the engine.
         """
         ask = merged(ask, self._defaults)
-        model, instance = self._find_ready(ask.model)
+        model, kinds = self._find_ready(ask.model)
         job_id = uuid4().hex
-        return Job(job_id, model, prepare(ask, model.card, instance, job_id, traceparent))
+        return Job(job_id, model, prepare(ask, model.card, kinds, job_id, traceparent))
 
     def prepare_embeddings(
         self, name: str | None, inputs: Sequence[str | list[int]], traceparent: str = ""
     ) -> EmbeddingJob:
         """Raises as `prepare` does."""
-        model, instance = self._find_ready(name)
-        requests = prepare_embeddings(inputs, model.card, instance, uuid4().hex, traceparent)
-        return EmbeddingJob(model, requests, max(instance.slots, 1))
+        model, kinds = self._find_ready(name)
+        made = prepare_embeddings(inputs, model.card, kinds, uuid4().hex, traceparent)
+        requests, at_once = made
+        return EmbeddingJob(model, requests, max(at_once, 1))
 
     async def embed(self, job: EmbeddingJob) -> list[bytes]:
         """A vector for each of the job's requests, as 32-bit floats, little-endian. Raises as `run`
@@ -118,13 +119,13 @@ class Pipeline:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _find_ready(self, name: str | None) -> tuple[ServedModel, Instance]:
+    def _find_ready(self, name: str | None) -> tuple[ServedModel, Sequence[Instance]]:
         model = self._find(name)
-        instance = model.answerer.instance
-        if instance is None:
+        kinds = model.answerer.kinds
+        if not kinds:
             reason = model.answerer.trouble
             raise Unavailable(f"{model.name} takes no requests now: {reason}.")
-        return model, instance
+        return model, kinds
 
     def _find(self, name: str | None) -> ServedModel:
         if not self._models:

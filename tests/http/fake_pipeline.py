@@ -52,6 +52,10 @@ class FakeAnswerer:
         self.others: list[tuple[Instance, Load]] = []
 
     @property
+    def kinds(self) -> list[Instance]:
+        return [self.instance] if self.instance else []
+
+    @property
     def instances(self) -> list[tuple[Instance, Load]]:
         return [(self.instance, self.load), *self.others] if self.instance else self.others
 

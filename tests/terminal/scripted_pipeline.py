@@ -43,6 +43,10 @@ class StubAnswerer:
         self.trouble = ""
 
     @property
+    def kinds(self) -> list[Instance]:
+        return [self.instance] if self.instance else []
+
+    @property
     def instances(self) -> list[tuple[Instance, Load]]:
         return [(self.instance, self.load)] if self.instance else []
 

@@ -1,47 +1,15 @@
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from msgspec import structs
 
-from dynemo.errors import ContextLengthExceeded, ModelError, RequestError, UnsupportedField
+from byte_tokenizer import Bytes
+from dynemo.errors import ContextLengthExceeded, RequestError, UnsupportedField
 from dynemo.messages import Ask, Capabilities, Instance
 from dynemo.text.card import Card
-from dynemo.text.detokenize import ByteDetokenizer
-from dynemo.text.lexicon import Lexicon
 from dynemo.text.prepare import merged, prepare
-from dynemo.text.source import TokenizerSource
 from dynemo.text.template import ChatTemplate
-from dynemo.text.tokenizer import Detokenizer
-
-
-class Bytes:
-    """A tokenizer of bytes: real enough for limits and defaults."""
-
-    vocab_size = 256
-
-    def encode(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
-        return list(text.encode())
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return bytes(ids).decode()
-
-    def detokenizer(self) -> Detokenizer:
-        return ByteDetokenizer(lambda token_id: bytes([token_id]))
-
-    def token_id(self, text: str) -> int | None:
-        return None
-
-    def token_text(self, token_id: int) -> str | None:
-        return None
-
-    def source(self) -> TokenizerSource:
-        raise ModelError("it was made from nothing")
-
-    def lexicon(self) -> Lexicon:
-        return Lexicon([chr(byte) for byte in range(256)], frozenset(), None)
-
 
 TEMPLATE = "{% for m in messages %}{{ m.content }}{% endfor %}{{ '>' if add_generation_prompt }}"
 CARD = Card("m", "llama", Bytes(), ChatTemplate(TEMPLATE), (7, 8), 100)
@@ -61,7 +29,7 @@ def _ask(content: str = "hello", **fields: Any) -> Ask:
 
 
 def test_the_prompt_its_ids_and_the_eos_ids_reach_the_engine() -> None:
-    [request] = prepare(_ask(), CARD, INSTANCE, "r").requests
+    [request] = prepare(_ask(), CARD, [INSTANCE], "r").requests
     assert request.prompt == "hello>"
     assert bytes(request.token_ids) == b"hello>"
     assert request.stop_ids == [7, 8]
@@ -71,50 +39,50 @@ def test_the_prompt_its_ids_and_the_eos_ids_reach_the_engine() -> None:
 def test_the_budget_is_what_is_asked_and_at_most_what_is_left(
     asked: int | None, given: int
 ) -> None:
-    [request] = prepare(_ask(max_tokens=asked), CARD, INSTANCE, "r").requests
+    [request] = prepare(_ask(max_tokens=asked), CARD, [INSTANCE], "r").requests
     assert request.max_tokens == given
 
 
 def test_a_prompt_that_leaves_no_room_is_refused_with_both_numbers() -> None:
-    assert prepare(_ask("x" * 18), CARD, INSTANCE, "r").requests[0].max_tokens == 1
+    assert prepare(_ask("x" * 18), CARD, [INSTANCE], "r").requests[0].max_tokens == 1
     with pytest.raises(ContextLengthExceeded, match=r"20 tokens.* 20 tokens") as caught:
-        prepare(_ask("x" * 19), CARD, INSTANCE, "r")
+        prepare(_ask("x" * 19), CARD, [INSTANCE], "r")
     assert (caught.value.param, caught.value.code) == ("messages", "context_length_exceeded")
 
 
 def test_a_field_that_the_engine_does_not_have_is_refused_by_name() -> None:
     with pytest.raises(UnsupportedField, match="llama_cpp has no 'top_k'") as caught:
-        prepare(_ask(top_k=5), CARD, INSTANCE, "r")
+        prepare(_ask(top_k=5), CARD, [INSTANCE], "r")
     assert caught.value.param == "top_k"
-    prepare(_ask(top_k=0, presence_penalty=0.0), CARD, INSTANCE, "r")  # says nothing
+    prepare(_ask(top_k=0, presence_penalty=0.0), CARD, [INSTANCE], "r")  # says nothing
 
 
 def test_the_model_s_own_settings_fill_what_is_unsaid() -> None:
     card = Card("m", "llama", Bytes(), ChatTemplate(TEMPLATE), (), 100, 0, Ask(temperature=0.25))
-    assert prepare(_ask(), card, INSTANCE, "r").requests[0].sampling.temperature == 0.25
+    assert prepare(_ask(), card, [INSTANCE], "r").requests[0].sampling.temperature == 0.25
     ask = _ask(temperature=0.0)
-    assert prepare(ask, card, INSTANCE, "r").requests[0].sampling.temperature == 0.0
+    assert prepare(ask, card, [INSTANCE], "r").requests[0].sampling.temperature == 0.0
 
 
 def test_choices_have_their_own_ids_and_seeds() -> None:
-    requests = prepare(_ask(n=3, seed=5), CARD, INSTANCE, "r").requests
+    requests = prepare(_ask(n=3, seed=5), CARD, [INSTANCE], "r").requests
     assert [r.id for r in requests] == ["r", "r-1", "r-2"]
     assert [r.sampling.seed for r in requests] == [5, 6, 7]
 
 
 def test_ignoring_eos_leaves_no_stop_ids() -> None:
-    [request] = prepare(_ask(ignore_eos=True), CARD, INSTANCE, "r").requests
+    [request] = prepare(_ask(ignore_eos=True), CARD, [INSTANCE], "r").requests
     assert (request.stop_ids, request.ignore_eos) == ([], True)
 
 
 def test_a_bias_outside_the_vocabulary_is_refused() -> None:
     with pytest.raises(RequestError, match="token 256, but m has ids 0 to 255"):
-        prepare(_ask(logit_bias={256: 1.0}), CARD, INSTANCE, "r")
+        prepare(_ask(logit_bias={256: 1.0}), CARD, [INSTANCE], "r")
 
 
 def test_no_messages_is_an_error_of_the_request() -> None:
     with pytest.raises(RequestError) as caught:
-        prepare(Ask(), CARD, INSTANCE, "r")
+        prepare(Ask(), CARD, [INSTANCE], "r")
     assert caught.value.param == "messages"
 
 
@@ -137,13 +105,13 @@ def test_a_prompt_that_cannot_fit_is_not_tokenized_whole() -> None:
     tokenizer = Counting()
     card = Card("m", "llama", tokenizer, ChatTemplate(TEMPLATE), ())
     with pytest.raises(ContextLengthExceeded, match=r"20 tokens.* more than \d+ tokens"):
-        prepare(_ask("x" * 1_000_000), card, INSTANCE, "r")
+        prepare(_ask("x" * 1_000_000), card, [INSTANCE], "r")
     assert tokenizer.longest < 10_000
 
 
 def test_a_model_s_own_setting_that_the_engine_cannot_honour_is_left_out() -> None:
     card = replace(CARD, defaults=Ask(top_k=20, temperature=0.5))
-    [request] = prepare(_ask(), card, INSTANCE, "r").requests
+    [request] = prepare(_ask(), card, [INSTANCE], "r").requests
     assert (request.sampling.top_k, request.sampling.temperature) == (0, 0.5)
     with pytest.raises(UnsupportedField, match="top_k"):
-        prepare(_ask(top_k=20), card, INSTANCE, "r")
+        prepare(_ask(top_k=20), card, [INSTANCE], "r")

@@ -16,6 +16,12 @@ class Answerer(Protocol):
         ...
 
     @property
+    def kinds(self) -> Sequence[Instance]:
+        """What those can that take requests: one for all that can do the same, with the slots of
+        all of them. Empty where `instance` is None."""
+        ...
+
+    @property
     def load(self) -> Load:
         """As last reported; up to a few seconds old."""
         ...

@@ -56,6 +56,11 @@ class LocalInstance:
         return asker.greeted.result() if asker is not None else None
 
     @property
+    def kinds(self) -> list[Instance]:
+        instance = self.instance
+        return [] if instance is None else [instance]
+
+    @property
     def load(self) -> Load:
         return self._asker.load if self._asker is not None else Load()
 

@@ -7,17 +7,18 @@ nothing missing and nothing twice.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from time import monotonic
 
-from msgspec import structs
+from msgspec import msgpack, structs
 
 from dynemo.errors import EngineLost, PlaneAway, Unavailable
-from dynemo.messages import Capabilities, Delta, Instance, Load, Request, Sampling
+from dynemo.messages import Capabilities, Delta, Instance, Load, Request
 from dynemo.router.router import Router
 from dynemo.runtime.progress import Progress, Words
 from dynemo.runtime.remote import RemoteInstance
+from dynemo.text.needs import needs_of
 from dynemo.trace import trace_id
 
 log = logging.getLogger("dynemo.pool")
@@ -26,7 +27,8 @@ MIGRATION_LIMIT = 3
 _PAUSE = 0.1  # seconds before those are asked again that have all failed
 #: Seconds that a choice may be behind what the instances have reported. All are looked at then.
 _BEHIND_SECONDS = 1.0
-_NEUTRAL = Sampling()
+
+_encode = msgpack.Encoder().encode
 
 
 class Pool:
@@ -40,7 +42,7 @@ class Pool:
         self._migration_limit = migration_limit
         self._remotes: dict[str, RemoteInstance] = {}
         self._most: Instance | None = None
-        self._is_mixed = False
+        self._kinds: list[Instance] = []
         self._changed = asyncio.Event()
         self._weighed = 0.0
         self.moves = 0
@@ -70,6 +72,10 @@ class Pool:
         return self._most
 
     @property
+    def kinds(self) -> list[Instance]:
+        return self._kinds
+
+    @property
     def load(self) -> Load:
         loads = [remote.load for remote in self._remotes.values()]
         kv_use = max((load.kv_use for load in loads), default=0.0)
@@ -90,11 +96,13 @@ class Pool:
         moves = 0
         problem: Unavailable | EngineLost = Unavailable("There are no instances now.")
         while True:
-            chosen = await self._choose(request, failed, problem, progress.deadline)
+            rest = progress.rest()
+            chosen = await self._choose(rest, failed, problem, progress.deadline)
             remote = self._remotes[chosen]
-            self._router.started(chosen, request.token_ids)
+            self._router.started(chosen, rest.token_ids)
+            rest = _within(rest, remote.record.instance.context_length)
             try:
-                async with aclosing(remote.generate(progress.rest())) as deltas:
+                async with aclosing(remote.generate(rest)) as deltas:
                     async for delta in deltas:
                         progress.take(delta)
                         yield progress.adjusted(delta)
@@ -138,7 +146,7 @@ class Pool:
         """Raises `problem` where nobody is left to ask. A stream that has lost its instance waits
         for somebody until its deadline: that one may come back, or the plane to the others."""
         self._weigh()
-        unfit = self._unfit(request) if self._is_mixed else set()
+        unfit = self._unfit(request)
         chosen = self._pick(request, failed | unfit)
         if chosen is not None:
             return chosen
@@ -151,7 +159,7 @@ class Pool:
                 while (chosen := self._pick(request, unfit)) is None:
                     self._changed.clear()
                     await self._changed.wait()
-                    unfit = self._unfit(request) if self._is_mixed else set()
+                    unfit = self._unfit(request)
         except TimeoutError:
             raise problem from None
         return chosen
@@ -175,54 +183,52 @@ class Pool:
         return self._router.choose(request.token_ids, left_out | silent) or chosen
 
     def _unfit(self, request: Request) -> set[str]:
-        """The instances that cannot honour all of a request's fields."""
-        needs = {
-            field.name
-            for field in structs.fields(Sampling)
-            if getattr(request.sampling, field.name) != getattr(_NEUTRAL, field.name)
-        }
-        if request.ignore_eos:
-            needs.add("ignore_eos")
-        guides = set() if request.guide is None else {request.guide.kind}
-        task = "embed" if request.embed else "chat"
-        room = len(request.token_ids) + request.max_tokens
+        """The instances that cannot honour all of a request's fields. All are looked at where they
+        differ, else none."""
+        if len(self._kinds) < 2:
+            return set()
+        needs = needs_of(request)
+        wanted = 1 if request.is_unbounded else request.max_tokens
+        room = len(request.token_ids) + (0 if request.embed else wanted)
         return {
             name
             for name, remote in self._remotes.items()
-            if not needs.issubset(remote.record.instance.capabilities.sampling)
-            or not guides.issubset(remote.record.instance.capabilities.guides)
-            or task not in remote.record.instance.capabilities.tasks
+            if not needs.met_by(remote.record.instance.capabilities)
             or remote.record.instance.context_length < room
         }
 
     def _look(self) -> None:
         """Recomputes what all can do. Once a change, never a request."""
-        instances = [remote.record.instance for remote in self._remotes.values()]
-        if not instances:
-            self._most, self._is_mixed = None, False
-            return
-        sampling = sorted({n for instance in instances for n in instance.capabilities.sampling})
-        takes = {instance.capabilities.takes for instance in instances}
-        first = instances[0]
-        self._most = structs.replace(
-            first,
-            engine=first.engine if len({i.engine for i in instances}) == 1 else "mixed",
-            context_length=max(instance.context_length for instance in instances),
-            slots=sum(instance.slots for instance in instances),
-            capabilities=Capabilities(
-                takes="messages" if "messages" in takes else "tokens",
-                tasks=tuple(sorted({n for i in instances for n in i.capabilities.tasks})),
-                sampling=sampling,
-                guides=sorted({n for i in instances for n in i.capabilities.guides}),
-            ),
-        )
-        kinds = {
-            (
-                i.context_length,
-                i.capabilities.tasks,
-                tuple(i.capabilities.sampling),
-                tuple(i.capabilities.guides),
-            )
-            for i in instances
-        }
-        self._is_mixed = len(kinds) > 1
+        alike: dict[bytes, list[Instance]] = {}
+        for remote in self._remotes.values():
+            instance = remote.record.instance
+            kind = _encode((instance.context_length, instance.capabilities))
+            alike.setdefault(kind, []).append(instance)
+        self._kinds = [_together(instances) for instances in alike.values()]
+        self._most = _together(self._kinds) if self._kinds else None
+
+
+def _within(request: Request, context_length: int) -> Request:
+    """With what this context leaves for an answer that nobody has set a bound to."""
+    left = context_length - len(request.token_ids)
+    if not request.is_unbounded or request.max_tokens <= left:
+        return request
+    return structs.replace(request, max_tokens=left)
+
+
+def _together(instances: Sequence[Instance]) -> Instance:
+    """What the most capable of them could do, with the slots of all."""
+    first = instances[0]
+    can = [instance.capabilities for instance in instances]
+    return structs.replace(
+        first,
+        engine=", ".join(dict.fromkeys(instance.engine for instance in instances)),
+        context_length=max(instance.context_length for instance in instances),
+        slots=sum(instance.slots for instance in instances),
+        capabilities=Capabilities(
+            takes="messages" if any(c.takes == "messages" for c in can) else "tokens",
+            tasks=tuple(sorted({name for c in can for name in c.tasks})),
+            sampling=sorted({name for c in can for name in c.sampling}),
+            guides=sorted({name for c in can for name in c.guides}),
+        ),
+    )

@@ -6,13 +6,11 @@ from typing import Any
 
 from msgspec import structs
 
-from dynemo.errors import ContextLengthExceeded, RequestError, UnsupportedField
+from dynemo.errors import ContextLengthExceeded, RequestError
 from dynemo.messages import Ask, Instance, Request, Sampling
 from dynemo.text.card import Card
+from dynemo.text.needs import NEUTRAL, SAMPLING, Needs, able, chat_needs
 from dynemo.text.prompt import Conversation, build_prompt
-
-_NEUTRAL = Sampling()
-_SAMPLING = structs.fields(Sampling)
 
 
 @dataclass(frozen=True)
@@ -34,39 +32,34 @@ def merged(ask: Ask, defaults: Ask) -> Ask:
 
 
 def prepare(
-    ask: Ask, card: Card, instance: Instance, request_id: str, traceparent: str = ""
+    ask: Ask, card: Card, kinds: Sequence[Instance], request_id: str, traceparent: str = ""
 ) -> Prepared:
-    """Raises RequestError: a field the engine cannot honour, a prompt that does not fit, or what
-    the chat template says."""
+    """`kinds` are those that could answer, see `Answerer.kinds`. Raises RequestError: a field that
+    none of them can honour, a prompt that does not fit, or what the chat template says."""
     if not ask.messages:
         raise RequestError(
             "'messages' must not be empty: at least one is needed.", param="messages"
         )
-    if "chat" not in instance.capabilities.tasks:
-        raise RequestError(
-            f"{card.name} was loaded for embeddings: POST /v1/embeddings asks for them.",
-            param="model",
-        )
-    ask = merged(ask, _honoured(card.defaults, instance))
+    ask = merged(ask, _honoured(card.defaults, kinds))
     sampling = _sampling(ask)
     ignore_eos = bool(ask.ignore_eos)
-    _check_capabilities(sampling, ignore_eos, instance)
-    _check_guide(ask, instance)
+    needs = chat_needs(sampling, ask.guide, ignore_eos=ignore_eos)
+    fit = able(needs, kinds, card.name)
+    context_length = max(kind.context_length for kind in fit)
     _check_logit_bias(sampling, card)
-    prompt = build_prompt(
-        card.template, card.tokenizer, _conversation(ask), limit=instance.context_length
-    )
+    prompt = build_prompt(card.template, card.tokenizer, _conversation(ask), limit=context_length)
     request = Request(
         id=request_id,
         token_ids=prompt.token_ids,
         prompt=prompt.text,
-        max_tokens=_budget(len(prompt.token_ids), ask.max_tokens, instance.context_length),
+        max_tokens=_budget(len(prompt.token_ids), ask.max_tokens, context_length),
+        is_unbounded=ask.max_tokens is None,
         sampling=sampling,
         stop_ids=[] if ignore_eos else list(card.eos_ids),
         ignore_eos=ignore_eos,
         guide=ask.guide,
         traceparent=traceparent,
-        messages=ask.messages if instance.capabilities.takes == "messages" else [],
+        messages=ask.messages if any(k.capabilities.takes == "messages" for k in fit) else [],
     )
     choices = [_choice(request, index) for index in range(ask.n or 1)]
     return Prepared(choices, tuple(ask.stop or ()))
@@ -75,17 +68,14 @@ def prepare(
 def prepare_embeddings(
     inputs: Sequence[str | list[int]],
     card: Card,
-    instance: Instance,
+    kinds: Sequence[Instance],
     request_id: str,
     traceparent: str = "",
-) -> list[Request]:
-    """One `Request` a text or prompt of token ids. Raises RequestError."""
-    if "embed" not in instance.capabilities.tasks:
-        raise RequestError(
-            f"{card.name} was loaded to answer, and gives no embeddings; a model for embeddings "
-            "does, or out=llama_cpp with `-- --embeddings`.",
-            param="model",
-        )
+) -> tuple[list[Request], int]:
+    """One `Request` a text or prompt of token ids, and how many can be computed at once. Raises
+    RequestError."""
+    fit = able(Needs("embed"), kinds, card.name)
+    context_length = max(kind.context_length for kind in fit)
     requests = []
     for index, each in enumerate(inputs):
         if isinstance(each, str):
@@ -96,10 +86,9 @@ def prepare_embeddings(
                 raise RequestError(
                     f"'input[{index}]' holds an id that {card.name} does not have.", param="input"
                 )
-        if len(ids) > instance.context_length:
+        if len(ids) > context_length:
             raise ContextLengthExceeded(
-                f"'input[{index}]' has {len(ids)} tokens, and {card.name} takes "
-                f"{instance.context_length}.",
+                f"'input[{index}]' has {len(ids)} tokens, and {card.name} takes {context_length}.",
                 param="input",
             )
         requests.append(
@@ -108,18 +97,18 @@ def prepare_embeddings(
                 token_ids=ids,
                 prompt=text,
                 max_tokens=1,
-                sampling=_NEUTRAL,
+                sampling=NEUTRAL,
                 embed=True,
                 traceparent=traceparent,
             )
         )
-    return requests
+    return requests, sum(kind.slots for kind in fit)
 
 
-def _honoured(defaults: Ask, instance: Instance) -> Ask:
-    """The model's own settings, as far as the engine can honour them: nobody has asked for them."""
-    can = instance.capabilities.sampling
-    unknown = {f.name: None for f in _SAMPLING if f.name not in can}
+def _honoured(defaults: Ask, kinds: Sequence[Instance]) -> Ask:
+    """The model's own settings, as far as an engine can honour them: nobody has asked for them."""
+    can = {name for kind in kinds for name in kind.capabilities.sampling}
+    unknown = {f.name: None for f in SAMPLING if f.name not in can}
     return structs.replace(defaults, **unknown)
 
 
@@ -135,33 +124,11 @@ def _conversation(ask: Ask) -> Conversation:
 
 def _sampling(ask: Ask) -> Sampling:
     said: dict[str, Any] = {}
-    for field in _SAMPLING:
+    for field in SAMPLING:
         value = getattr(ask, field.name)
         if value is not None:
             said[field.name] = value
     return Sampling(**said)
-
-
-def _check_capabilities(sampling: Sampling, ignore_eos: bool, instance: Instance) -> None:
-    can = instance.capabilities.sampling
-    wanted = [
-        field.name
-        for field in _SAMPLING
-        if getattr(sampling, field.name) != getattr(_NEUTRAL, field.name)
-    ]
-    if ignore_eos:
-        wanted.append("ignore_eos")
-    for name in wanted:
-        if name not in can:
-            raise UnsupportedField(f"The engine {instance.engine} has no {name!r}.", param=name)
-
-
-def _check_guide(ask: Ask, instance: Instance) -> None:
-    if ask.guide is not None and ask.guide.kind not in instance.capabilities.guides:
-        raise UnsupportedField(
-            f"The engine {instance.engine} cannot hold its answer to a {ask.guide.kind}.",
-            param="response_format",
-        )
 
 
 def _check_logit_bias(sampling: Sampling, card: Card) -> None:
