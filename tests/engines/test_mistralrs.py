@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import gguf
 import pytest
 from command import run
 from contract import GREEDY, ModelContract, Served, collect, serving
@@ -220,6 +221,32 @@ def test_a_gguf_with_the_words_of_a_checkout(
     with serving(structs.replace(spec_of(demo), words=str(demo_folder))) as served:
         texts, finish = served.collect(asked(tokenizer, question("What is the capital of Peru?")))
     assert (texts, finish.prompt_tokens) == (["The"], 18)
+
+
+def test_a_gguf_of_several_parts(tokenizer: Tokenizer, demo: Path, tmp_path: Path) -> None:
+    first = split(demo, tmp_path)
+    with serving(spec_of(first)) as served:
+        texts, _ = served.collect(asked(tokenizer, question("What is the capital of Peru?"), 20))
+    assert "".join(texts) == "The capital of Peru is Lima."
+
+
+def split(model: Path, folder: Path) -> Path:
+    """The first of several files that hold the model together."""
+    reader = gguf.GGUFReader(model)
+    writer = gguf.GGUFWriter(folder / "demo.gguf", "llama", split_max_tensors=16)
+    for name, field in reader.fields.items():
+        if not name.startswith("GGUF.") and name != "general.architecture":
+            kind, *element = field.types
+            writer.add_key_value(name, field.contents(), kind, *element[-1:])
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    first, *others = sorted(folder.glob("demo-*.gguf"))
+    assert others
+    return first
 
 
 @pytest.mark.parametrize("name", ["llama-spm", "phi-3"])
