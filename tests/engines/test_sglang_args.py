@@ -1,0 +1,138 @@
+"""What reaches SGLang: the user's own arguments, read by SGLang's own parser, over ours."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+import dynemo
+from dynemo.engines.meeting import meeting_place
+from dynemo.engines.sglang_args import defaults
+from dynemo.errors import UsageError
+from dynemo.messages import EngineSpec, Parallel
+
+#: Each line a spec; the arguments, or the sentence that refuses them, on a line.
+_READ = """
+import json, os, sys
+os.environ["SGLANG_USE_CPU_ENGINE"] = "1"
+sys.path.insert(0, sys.argv[1])
+from msgspec import json as wire
+from dynemo.engines.sglang_args import server_args
+from dynemo.errors import UsageError
+from dynemo.messages import EngineSpec
+for line in sys.stdin:
+    try:
+        made = server_args(wire.decode(line, type=EngineSpec), is_cpu=True)
+    except UsageError as error:
+        made = str(error)
+    print(json.dumps(made))
+"""
+
+
+def _spec(**said: Any) -> EngineSpec:
+    said = {"kv_bytes_per_token": 2048, "model_context": 4096, **said}
+    return EngineSpec(engine="sglang", model="m", workdir="", **said)
+
+
+@pytest.fixture(scope="module")
+def read(engine_python: Callable[[str], str]) -> dict[str, Any]:
+    """What becomes of each of these; SGLang takes some time to import."""
+    specs = {
+        "plain": _spec(),
+        "given": _spec(
+            context_length=1000,
+            slots=1,
+            options=["--max-total-tokens", "5k", "--dtype=bfloat16", "--enable-metrics"],
+            extra={"dtype": "float16", "chunked-prefill-size": 512},
+        ),
+        "unknown": _spec(options=["--max-total-tokes", "5"]),
+        "value": _spec(options=["--max-total-tokens", "many"]),
+        "missing": _spec(options=["--dtype"]),
+        "word": _spec(options=["five"]),
+        "ours": _spec(options=["--tp-size", "2"]),
+        "fixed": _spec(options=["--skip-tokenizer-init"]),
+        "file": _spec(options=["--config", "x.yaml"]),
+        "extra": _spec(extra={"max_total_token": 5}),
+        "extra, ours": _spec(extra={"nnodes": 2}),
+    }
+    done = subprocess.run(
+        [engine_python("sglang"), "-c", _READ, str(Path(dynemo.__file__).parent.parent)],
+        input="\n".join(msgspec.json.encode(spec).decode() for spec in specs.values()),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line[:1] in '{"' and line]
+    return dict(zip(specs, lines, strict=True))
+
+
+@pytest.mark.timeout(200)
+def test_what_reaches_it(read: dict[str, Any]) -> None:
+    assert read["plain"] == {
+        "model_path": "m",
+        "skip_tokenizer_init": True,
+        "incremental_streaming_output": True,
+        "log_level": "warning",
+        "tp_size": 1,
+        "nnodes": 1,
+        "node_rank": 0,
+        "context_length": 4102,
+        "device": "cpu",
+        "dtype": "float32",
+        "attention_backend": "torch_native",
+        "sampling_backend": "pytorch",
+        "disable_cuda_graph": True,
+        "sleep_on_idle": True,
+        "max_running_requests": 32,
+        "max_total_tokens": 8 * 4102,
+    }
+    given = read["given"]
+    assert given["context_length"] == 1006
+    assert given["max_running_requests"] == 1
+    assert given["max_total_tokens"] == 5000
+    assert given["dtype"] == "bfloat16"  # what stands after `--` wins
+    assert given["chunked_prefill_size"] == 512
+    assert given["enable_metrics"] is True
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("unknown", "sglang has no option '--max-total-tokes'; did you mean --max-total-tokens?"),
+        ("missing", "sglang does not take its options: argument --dtype: expected one argument."),
+        ("word", "sglang has no option 'five'; `sglang serve --help` lists them."),
+        ("ours", "sglang's tp_size follows from --tensor-parallel-size; say it there."),
+        ("fixed", "sglang's skip_tokenizer_init is set by dynemo-run; leave it out."),
+        ("file", "sglang's config follows from --extra-engine-args; say it there."),
+        ("extra", "sglang has no argument 'max_total_token'; did you mean max_total_tokens?"),
+        ("extra, ours", "sglang's nnodes follows from --num-nodes; say it there."),
+    ],
+)
+def test_what_it_refuses(read: dict[str, Any], name: str, sentence: str) -> None:
+    assert read[name] == sentence
+    assert read["value"].startswith("sglang does not take its options: argument --max-total-tokens")
+
+
+def test_on_a_gpu_its_own_defaults_hold() -> None:
+    assert defaults(_spec(), is_cpu=False).keys() == {
+        "model_path",
+        "skip_tokenizer_init",
+        "incremental_streaming_output",
+        "log_level",
+        "tp_size",
+        "nnodes",
+        "node_rank",
+    }
+    assert defaults(_spec(context_length=512), is_cpu=False)["context_length"] == 518
+
+
+@pytest.mark.parametrize("leader", ["", "host", ":5", "host:", "host:x", "host:70000"])
+def test_a_meeting_place_that_is_none(leader: str) -> None:
+    with pytest.raises(UsageError, match="--dist-init-addr takes HOST:PORT"):
+        meeting_place(Parallel(tensor=2, nodes=2, leader=leader))
