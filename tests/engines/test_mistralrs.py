@@ -15,10 +15,11 @@ from contract import GREEDY, ModelContract, Served, collect, serving
 from msgspec import structs
 from tokenizers import Tokenizer as HfTokenizer
 
+from dynemo.engines.mistralrs import MistralRs
 from dynemo.engines.mistralrs_model import affordable, free_memory, with_rope
 from dynemo.engines.mistralrs_tokenizer import tokenizer_json
 from dynemo.errors import DynemoError, EngineError, ModelError, RequestError, UsageError
-from dynemo.messages import EngineSpec, Request
+from dynemo.messages import EngineSpec, Load, Request
 from dynemo.models.find import Found
 from dynemo.models.gguf import read_gguf
 from dynemo.models.load import speech_of
@@ -361,3 +362,22 @@ def test_a_model_that_it_cannot_load(
     assert "\n" not in str(caught.value)
     if fault == "architecture":
         assert "FooForNone" in str(caught.value)
+
+
+class Silent:
+    """A runner whose answers end before their last chunk."""
+
+    def send_chat_completion_request(self, _: object) -> Iterator[object]:
+        return iter(())
+
+
+def test_an_answer_that_ends_without_a_finish_fails(tokenizer: Tokenizer) -> None:
+    async def body() -> None:
+        engine = MistralRs(Silent(), "0", "cpu", 64, 1)
+        request = structs.replace(asked(tokenizer, "hi"), stop_ids=[])
+        async with asyncio.timeout(10):
+            with pytest.raises(EngineError, match="without a finish"):
+                await anext(engine.generate(request))
+            assert await engine.load() == Load()
+
+    asyncio.run(body())

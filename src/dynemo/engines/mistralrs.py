@@ -102,6 +102,8 @@ class MistralRs:
                 if stream.is_closed:
                     return
                 stream.put(chunk)
+            # Read by who has had no finish, and would wait for ever.
+            stream.put(EOFError("it ended the answer without a finish"))
         except BaseException as error:  # a panic of the library is no Exception
             stream.put(error)
         finally:
