@@ -2,14 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing
 
-from dynemo.errors import DynemoError
 from dynemo.http.asgi import find_headers
-from dynemo.http.errors import CLIENT_GONE, ClientGone
 from dynemo.http.exchange import Exchange
-from dynemo.http.record import Record
+from dynemo.http.record import Record, told
 from dynemo.metrics import Metrics
 from dynemo.openai.chunks import ChunkWriter, CompletionWriter
 from dynemo.openai.convert import to_ask, wants_usage
@@ -31,7 +28,7 @@ class Chat:
     async def __call__(self, exchange: Exchange) -> None:
         traceparent = continued(find_headers(exchange.scope, b"traceparent"))
         record = Record(self._metrics, exchange.id, traceparent)
-        with _recording(record):
+        with told(record.end):
             async with exchange.working():
                 await self._answer(exchange, record)
 
@@ -85,19 +82,3 @@ class Chat:
                 record.piece(piece)
                 writer.piece(piece)
         await exchange.reply(writer.body(record.tally))
-
-
-@contextmanager
-def _recording(record: Record) -> Iterator[None]:
-    status = 500
-    try:
-        yield
-        status = 200
-    except ClientGone:
-        status = CLIENT_GONE
-        raise
-    except DynemoError as error:
-        status = error.status
-        raise
-    finally:
-        record.end(status)

@@ -4,10 +4,9 @@ import asyncio
 import logging
 from time import perf_counter
 
-from dynemo.errors import DynemoError
 from dynemo.http.asgi import find_headers
-from dynemo.http.errors import CLIENT_GONE, ClientGone
 from dynemo.http.exchange import Exchange
+from dynemo.http.record import told
 from dynemo.metrics import NO_MODEL, Metrics
 from dynemo.openai.embeddings import read_embeddings, write_embeddings
 from dynemo.pipeline import EmbeddingJob, Pipeline
@@ -23,42 +22,40 @@ class Embeddings:
 
     async def __call__(self, exchange: Exchange) -> None:
         traceparent = continued(find_headers(exchange.scope, b"traceparent"))
-        began, status = perf_counter(), 500
-        job: EmbeddingJob | None = None
-        try:
+        record = _Record(self._metrics, exchange.id, traceparent)
+        with told(record.end):
             async with exchange.working():
-                asked, inputs = read_embeddings(await exchange.read_body())
-                # Many texts, or long ones: in a thread, so that no stream waits for them.
-                job = await asyncio.to_thread(
-                    self._pipeline.prepare_embeddings, asked.model, inputs, traceparent
-                )
-                async with exchange.listening():
-                    vectors = await self._pipeline.embed(job)
-                    body = write_embeddings(
-                        job.model.name,
-                        vectors,
-                        job.prompt_tokens,
-                        is_base64=asked.encoding_format == "base64",
-                    )
-                    await exchange.reply(body)
-            status = 200
-        except ClientGone:
-            status = CLIENT_GONE
-            raise
-        except DynemoError as error:
-            status = error.status
-            raise
-        finally:
-            self._record(exchange, job, traceparent, status, perf_counter() - began)
+                await self._answer(exchange, record)
 
-    def _record(
-        self,
-        exchange: Exchange,
-        job: EmbeddingJob | None,
-        traceparent: str,
-        status: int,
-        seconds: float,
-    ) -> None:
+    async def _answer(self, exchange: Exchange, record: "_Record") -> None:
+        asked, inputs = read_embeddings(await exchange.read_body())
+        # Many texts, or long ones: in a thread, so that no stream waits for them.
+        job = record.job = await asyncio.to_thread(
+            self._pipeline.prepare_embeddings, asked.model, inputs, record.traceparent
+        )
+        async with exchange.listening():
+            vectors = await self._pipeline.embed(job)
+            body = write_embeddings(
+                job.model.name,
+                vectors,
+                job.prompt_tokens,
+                is_base64=asked.encoding_format == "base64",
+            )
+            await exchange.reply(body)
+
+
+class _Record:
+    """What is known of one request when it ends: its metrics and its line in the log."""
+
+    def __init__(self, metrics: Metrics, request_id: str, traceparent: str) -> None:
+        self.traceparent = traceparent
+        self.job: EmbeddingJob | None = None
+        self._metrics = metrics
+        self._request_id = request_id
+        self._began = perf_counter()
+
+    def end(self, status: int) -> None:
+        seconds, job = perf_counter() - self._began, self.job
         name = NO_MODEL if job is None else job.model.name
         tokens = 0 if job is None else job.prompt_tokens
         self._metrics.ended(name, status, seconds)
@@ -68,8 +65,8 @@ class Embeddings:
             "embeddings: %d",
             status,
             extra={
-                "request_id": exchange.id,
-                "trace_id": trace_id(traceparent),
+                "request_id": self._request_id,
+                "trace_id": trace_id(self.traceparent),
                 "model": name,
                 "status": status,
                 "inputs": 0 if job is None else len(job.requests),

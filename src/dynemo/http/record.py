@@ -1,8 +1,12 @@
 """What is known of one chat request when it ends: its metrics and its line in the log."""
 
 import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from time import perf_counter
 
+from dynemo.errors import DynemoError
+from dynemo.http.errors import CLIENT_GONE, ClientGone
 from dynemo.messages import Piece
 from dynemo.metrics import NO_MODEL, Metrics, ModelMetrics
 from dynemo.openai.chunks import Tally
@@ -10,6 +14,23 @@ from dynemo.pipeline import Job
 from dynemo.trace import trace_id
 
 _log = logging.getLogger("dynemo.http")
+
+
+@contextmanager
+def told(end: Callable[[int], None]) -> Iterator[None]:
+    """Calls `end` with the HTTP status that what is done within comes to."""
+    status = 500
+    try:
+        yield
+        status = 200
+    except ClientGone:
+        status = CLIENT_GONE
+        raise
+    except DynemoError as error:
+        status = error.status
+        raise
+    finally:
+        end(status)
 
 
 class Record:
