@@ -73,7 +73,7 @@ def test_a_pool_under_mutual_tls(secure: Secure, plane: str) -> None:
             )
         }
         words = ["in=stdin", f"out={pool.address}", *secure.flags, "--request-plane", plane]
-        plain = run(*words, stdin="Hello", **env)
+        plain = run(*words, stdin="Hello", timeout=15, **env)
         assert plain.returncode == 1
         assert " under TLS, and this side " in plain.stderr
 
@@ -96,7 +96,7 @@ def test_who_is_not_let_in_is_told_why(
     ours = secure.authority.issue(tmp_path.name)
     environment = {"DYNEMO_TLS": str(ours), **environment}
     began = time.monotonic()
-    done = run(*place, *secure.flags, "--wait", "20", stdin="Hello", **environment)
+    done = run(*place, *secure.flags, "--wait", "20", stdin="Hello", timeout=15, **environment)
     assert time.monotonic() - began < 10  # it is no use to wait
     assert done.returncode == 2
     assert done.stdout == ""

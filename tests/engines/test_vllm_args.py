@@ -25,7 +25,7 @@ GIB = 1 << 30
 
 
 def _spec(**fields: Any) -> EngineSpec:
-    base = {"model": "/models/m", "model_context": 4096, "kv_bytes_per_token": 1000}
+    base: dict[str, Any] = {"model": "/models/m", "model_context": 4096, "kv_bytes_per_token": 1000}
     return EngineSpec(engine="vllm", workdir="", **(base | fields))
 
 
