@@ -133,6 +133,7 @@ async def _exhaust(stream: AsyncIterator[Delta]) -> None:
 
 class EngineContract:
     ready_seconds = 15.0  #: that it may load
+    tells_kv_use = False
 
     @pytest.fixture
     def python(self) -> str:
@@ -226,6 +227,29 @@ class EngineContract:
         ids, _ = served.collect(self.request(prompt, 3))
         assert len(ids) == 3
 
+    def test_says_what_it_is_busy_with(self, served: Served, prompt: list[int]) -> None:
+        async def body() -> None:
+            local, endless = served.local, self.request(prompt * 20, 2000, ignore_eos=True)
+            tasks = [asyncio.create_task(_exhaust(local.generate(endless))) for _ in range(2)]
+            assert local._asker is not None
+            try:
+                async with asyncio.timeout(15):
+                    while (
+                        local.load.running + local.load.waiting < 2
+                        or (local.load.kv_use > 0) != self.tells_kv_use
+                    ):
+                        local._asker.ping()
+                        await asyncio.sleep(0.02)
+                assert 1 <= local.load.running <= 2
+                assert 0 <= local.load.kv_use <= 1
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.wait(tasks)
+            await idle(local)
+
+        served.run(body())
+
     def test_refuses_by_name_what_it_does_not_honour(self, served: Served) -> None:
         instance = served.local.instance
         assert instance is not None
@@ -264,6 +288,7 @@ class EngineContract:
 class ModelContract(EngineContract):
     """Also for engines that compute: they end where the model or the request says so."""
 
+    tells_kv_use = True
     hot = HOT  #: sampling that gives another answer each time, as far as the engine lets it be
 
     @pytest.fixture

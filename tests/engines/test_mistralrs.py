@@ -39,6 +39,8 @@ def spec_of(model: Path, *options: str) -> EngineSpec:
 
 
 class MistralRsContract(ModelContract):
+    tells_kv_use = False
+
     @pytest.fixture(scope="class")
     @classmethod
     def served(cls, spec: EngineSpec) -> Iterator[Served]:

@@ -34,6 +34,8 @@ def engine_folder(tmp_path_factory: pytest.TempPathFactory, demo_folder: Path) -
 
 
 class _StandIn(ModelContract):
+    tells_kv_use = False
+
     @pytest.fixture(scope="class")
     @classmethod
     def python(cls, with_standin: str) -> str:
