@@ -77,20 +77,6 @@ class TestSgLang(ModelContract):
         with pytest.raises(RequestError, match="4095"):
             served.collect(self.request(full, 20))
 
-    def test_says_its_load(self, served: Served, prompt: list[int]) -> None:
-        async def body() -> None:
-            stream = served.local.generate(self.request(prompt, 3000, ignore_eos=True))
-            await anext(stream)
-            assert served.local._asker is not None
-            async with asyncio.timeout(30):
-                while served.local.load.running != 1:
-                    served.local._asker.ping()
-                    await asyncio.sleep(0.05)
-            assert 0 < served.local.load.kv_use < 0.5
-            await stream.aclose()
-
-        served.run(body())
-
     def test_a_scheduler_that_dies_ends_the_engine_in_a_sentence(
         self, served: Served, prompt: list[int]
     ) -> None:

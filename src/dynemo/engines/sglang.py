@@ -5,17 +5,18 @@ passes requests to them and their ids back, on the host's own event loop.
 """
 
 import asyncio
-import contextlib
 import gc
 import os
 import signal
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any, NoReturn
 from uuid import uuid4
 
+from dynemo.engines.guard import start_tracker
 from dynemo.engines.sglang_args import prepare, server_args
 from dynemo.errors import EngineError, EngineNotInstalled, ModelError, RequestError
 from dynemo.messages import (
@@ -158,9 +159,6 @@ async def _limits(engine: Any) -> tuple[int, int]:
     manager = engine.tokenizer_manager
     states = await manager.get_internal_state()
     slots = sum(state["effective_max_running_requests_per_dp"] for state in states)
-    await manager.get_loads()
-    with contextlib.suppress(OSError, AttributeError):
-        os.unlink(manager.load_snapshot_reader.path)  # as `_unlink_queues` does
     return info["max_req_input_len"], slots
 
 
@@ -206,16 +204,25 @@ def _launch(spec: EngineSpec) -> Any:
     """
     # Where its sockets go, which it leaves behind.
     tempfile.tempdir = os.environ["TMPDIR"] = spec.workdir
+    start_tracker()
     try:
         # The options before the engine, which takes half of the time to import.
         arguments = server_args(spec, is_cpu=prepare(spec))
         from sglang.srt.entrypoints.engine import Engine
+        from sglang.srt.managers.load_snapshot import shm_path_for
     except ImportError as error:
         raise EngineNotInstalled(
             f"sglang is not installed ({error}); run `dynemo-run engine install sglang`."
         ) from error
 
     class TokensOnly(Engine):  # type: ignore[misc]
+        @classmethod
+        def _launch_scheduler_processes(cls, args: Any, ports: Any, *more: Any, **also: Any) -> Any:
+            # Which nobody takes away where it fails or is killed.
+            name = Path(shm_path_for(ports.instance_id)).name
+            resource_tracker.register(f"/{name}", "shared_memory")
+            return super()._launch_scheduler_processes(args, ports, *more, **also)
+
         @classmethod
         def _launch_detokenizer_subprocesses(cls, **_: Any) -> tuple[list[Any], list[str]]:
             """None: a scheduler that was told of no tokenizer answers the engine itself, and the
