@@ -13,6 +13,7 @@ from command import COMMAND, run
 from msgspec import json
 
 from dynemo.commands.engine_install import install, remove
+from dynemo.commands.engine_list import describe
 from dynemo.engines.environments import find_python, locate
 from dynemo.engines.installed import Environment, home_of, read_environment
 from dynemo.engines.installer import Installer, configured_pip
@@ -257,8 +258,12 @@ class TestSearch:
     def test_an_environment_that_has_lost_its_python(self, empty: Path) -> None:
         python = installed("vllm")
         python.unlink()
-        with pytest.raises(EngineNotInstalled, match="run `dynemo-run engine install vllm` again"):
+        with pytest.raises(
+            UsageError, match="run `dynemo-run engine install vllm` again"
+        ) as caught:
             find_python(VLLM, None)
+        row = describe(VLLM)
+        assert (row.is_installed, row.problem) == (False, str(caught.value))
 
     def test_a_file_that_cannot_be_read_is_none(self, empty: Path) -> None:
         installed("vllm")

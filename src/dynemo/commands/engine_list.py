@@ -9,7 +9,7 @@ from msgspec import Struct, json
 
 from dynemo.engines.environments import Place, distributions, locate, version_in
 from dynemo.engines.registry import ENGINES, Entry
-from dynemo.errors import DynemoError
+from dynemo.errors import EngineNotInstalled, UsageError
 
 
 class Row(Struct, frozen=True, kw_only=True):
@@ -81,8 +81,10 @@ def describe(entry: Entry) -> Row:
     place, problem = None, ""
     try:
         place = locate(entry)
-    except DynemoError as error:
-        problem = str(error) if "is not installed" not in str(error) else ""
+    except EngineNotInstalled:
+        pass
+    except UsageError as error:
+        problem = str(error)
     found = _version(entry, place) if place else ""
     return Row(
         engine=entry.name,

@@ -101,7 +101,7 @@ def _installed(engine: Entry) -> Place | None:
         return None
     python = python_of(environment)
     if not python.exists():
-        raise EngineNotInstalled(
+        raise UsageError(
             f"The environment of {engine.name} has lost the Python that it was made with; "
             f"run `{engine.install}` again."
         )

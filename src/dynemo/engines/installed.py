@@ -2,7 +2,7 @@
 
 engines/NAME/cpu-1f2e3d4c/       a virtual environment, named after what was asked to be in it
 engines/NAME/environment.json    says which one is in use; written last, so that it is whole
-engines/NAME/lock                held while one is made or removed
+engines/.NAME.lock               held while one is made or removed; stays
 """
 
 from pathlib import Path

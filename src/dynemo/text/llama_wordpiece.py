@@ -12,6 +12,7 @@ from dynemo.text.llama_unicode import SPACE, category
 from dynemo.text.llama_vocab import Vocabulary
 
 _WORD_START = "▁"
+_SPACES = "\t\n\v\f\r "  # Python has four more, which are control characters here
 #: Ideographs, each of which is a word.
 _IDEOGRAPHS = (
     (0x4E00, 0x9FFF),
@@ -55,7 +56,7 @@ def _words(text: str) -> Iterator[str]:
     for char in text:
         char = unicodedata.normalize("NFD", char)[0]
         code = ord(char)
-        if char.isspace() if code < 0x80 else category(code) == SPACE:
+        if char in _SPACES if code < 0x80 else category(code) == SPACE:
             if word:
                 yield "".join(word)
                 word = []
