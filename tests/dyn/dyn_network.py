@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from itertools import count
 
 import pytest
-from dyn_servers import LEASE_TTL
 from etcd_server import EtcdServer
 from nats_process import NatsProcess, free_port
 
@@ -91,7 +90,7 @@ def _servers(stack: ExitStack, address: str) -> list[str]:
     stack.callback(nats.stop)
     etcd.wait()
     where = ["--etcd", f"{address}:{port}", "--nats", f"nats://{address}:{nats.port}"]
-    return [*where, "--lease-ttl", f"{LEASE_TTL}"]
+    return [*where, "--lease-ttl", "5"]
 
 
 def _remove(link: str) -> None:

@@ -32,9 +32,9 @@ def pool(servers: Servers) -> Iterator[Fleet]:
 
 @pytest.mark.timeout(60)
 def test_one_worker_is_killed_and_then_a_second(pool: Fleet) -> None:
-    first, second, _ = pool.workers(3)
+    first, second, _ = pool.workers(3, delay_ms=30)
     ingress = pool.ingress(workers=3)
-    got = streams([ingress], MANY, (0.8, first.kill), (1.6, second.kill))
+    got = streams([ingress], MANY, (1.2, first.kill), (2.0, second.kill))
     check(got)
     assert not any("silent" in line for line in ingress.lines)  # the connections have told
     assert sum(" moves after" in line for line in ingress.lines) >= MANY / 6
@@ -70,9 +70,9 @@ def test_an_engine_host_is_killed(pool: Fleet) -> None:
 
 @pytest.mark.timeout(60)
 def test_a_worker_freezes_and_thaws(pool: Fleet) -> None:
-    frozen, *_ = pool.workers(3)
+    frozen, *_ = pool.workers(3, delay_ms=30)
     ingress = pool.ingress(workers=3)
-    got = streams([ingress], MANY, (0.8, lambda: frozen.send(signal.SIGSTOP)))
+    got = streams([ingress], MANY, (1.2, lambda: frozen.send(signal.SIGSTOP)))
     check(got)
     assert max(answer.longest_gap for answer in got) < 10
     wait_until(lambda: present(ingress) == 2)
