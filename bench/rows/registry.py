@@ -76,8 +76,8 @@ def _choice_row(plan: Plan, mode: str) -> Row:
 
 
 def _turn(mode: str, instances: int) -> Iterator[float]:
-    """Microseconds of CPU time a request, each time it is asked. Half of the prompts go on where a known one
-    has ended, half are new."""
+    """Microseconds of CPU time a request, each time it is asked. Half of the prompts go on where a
+    known one has ended, half are new."""
     rng = random.Random(1)
     router = make_router(mode, 1)
     for number in range(instances):
