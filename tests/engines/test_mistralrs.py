@@ -341,7 +341,7 @@ def test_one_slot_for_an_input_that_asks_one_thing_at_a_time(demo_folder: Path) 
         assert served.local.instance.slots == 1
 
 
-@pytest.mark.parametrize("fault", ["architecture", "config", "weights", "gguf"])
+@pytest.mark.parametrize("fault", ["architecture", "config", "tokenizer", "weights", "gguf"])
 def test_a_model_that_it_cannot_load(
     demo: Path, demo_folder: Path, tmp_path: Path, fault: str
 ) -> None:
@@ -352,6 +352,8 @@ def test_a_model_that_it_cannot_load(
         (model / "config.json").write_text(json.dumps({**config, "architectures": ["FooForNone"]}))
     elif fault == "config":
         (model / "config.json").write_text("{")
+    elif fault == "tokenizer":
+        (model / "tokenizer.json").unlink()
     elif fault == "weights":
         (model / "model.safetensors").write_bytes(b"\xff" * 64)
     else:

@@ -9,6 +9,7 @@ It is given a private copy of a checkout, links but for what has to differ:
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -176,21 +177,35 @@ def _private_copy(spec: EngineSpec) -> Path:
         for entry in model.iterdir():
             if entry.name not in ("config.json", "tokenizer.json"):
                 (copy / entry.name).symlink_to(entry)
-        config = json.decode((model / "config.json").read_bytes(), type=dict[str, Any])
-        (copy / "config.json").write_bytes(json.encode(with_rope(config)))
-        _tokenizer(Path(spec.words or model), copy)
+        _config(model, copy)
     except OSError as error:
         raise ModelError(f"{error.filename} cannot be read: {error.strerror}.") from error
-    except DecodeError as error:
-        raise ModelError(f"A file of {model} is no JSON object: {error}.") from error
+    _tokenizer(Path(spec.words or model), copy)
     return copy
+
+
+def _config(source: Path, target: Path) -> None:
+    """The file itself where nothing is to be changed: some hold an `Infinity`, which is no JSON."""
+    file = source / "config.json"
+    with suppress(DecodeError):
+        config = json.decode(file.read_bytes(), type=dict[str, Any])
+        if (said := with_rope(config)) != config:
+            (target / file.name).write_bytes(json.encode(said))
+            return
+    (target / file.name).symlink_to(file)
 
 
 def _tokenizer(source: Path, target: Path) -> Path:
     """Writes the tokenizer of one folder into another, without its post-processor."""
-    parts = json.decode((source / "tokenizer.json").read_bytes(), type=dict[str, Raw])
+    file = source / "tokenizer.json"
+    try:
+        parts = json.decode(file.read_bytes(), type=dict[str, Raw])
+    except OSError as error:
+        raise ModelError(f"{file} cannot be read: {error.strerror}.") from error
+    except DecodeError as error:
+        raise ModelError(f"{file} is no JSON object: {error}.") from error
     parts["post_processor"] = Raw(b"null")
-    path = target / "tokenizer.json"
+    path = target / file.name
     path.write_bytes(json.encode(parts))
     return path
 
