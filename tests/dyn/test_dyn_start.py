@@ -29,7 +29,7 @@ def test_a_server_that_is_not_there(servers: Servers, place: list[str], away: st
     flags = [*servers.flags, f"--{away}", f"127.0.0.1:{(port := free_port())}"]
     began = time.monotonic()
     done = run(*place, *flags, stdin="Hello")
-    assert time.monotonic() - began < 4  # 3, and the start of a process
+    assert time.monotonic() - began < 8  # 3, and the start of a process on a busy machine
     assert done.returncode == 2
     assert done.stdout == ""
     [line] = done.stderr.splitlines()
