@@ -1,5 +1,6 @@
 """`in=http out=sglang` against SGLang's own server on the same model, with the same options."""
 
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,8 @@ def sglang_rows(plan: Plan) -> list[Row]:
         python = find_python(ENGINES["sglang"], None)
     except EngineNotInstalled as error:
         raise RuntimeError(error) from None
+    if subprocess.run([python, "-c", "import soundfile"], stderr=subprocess.DEVNULL).returncode:
+        raise RuntimeError(f"SGLang's own server needs it: {python} -m pip install soundfile")
     rows = []
     for subject in (
         Subject("random weights, SGLang", cached_checkout(plan.random_sizes)),
