@@ -43,6 +43,7 @@ class Pool:
         self._remotes: dict[str, RemoteInstance] = {}
         self._most: Instance | None = None
         self._kinds: list[Instance] = []
+        self._has_changed = False  # since `_look`
         self._changed = asyncio.Event()
         self._weighed = 0.0
         self.moves = 0
@@ -53,14 +54,14 @@ class Pool:
     def add(self, remote: RemoteInstance) -> None:
         self._remotes[remote.record.instance.id] = remote
         self._router.add(remote.record.instance.id)
-        self._look()
+        self._has_changed = True
         self._changed.set()
 
     def remove(self, instance_id: str) -> None:
         """No further requests go there; what runs there goes on."""
         if self._remotes.pop(instance_id, None) is not None:
             self._router.remove(instance_id)
-            self._look()
+            self._has_changed = True
 
     @property
     def remotes(self) -> list[RemoteInstance]:
@@ -69,10 +70,12 @@ class Pool:
     @property
     def instance(self) -> Instance | None:
         """What the most capable of all could do together; None where there is none."""
+        self._look()
         return self._most
 
     @property
     def kinds(self) -> list[Instance]:
+        self._look()
         return self._kinds
 
     @property
@@ -185,7 +188,7 @@ class Pool:
     def _unfit(self, request: Request) -> set[str]:
         """The instances that cannot honour all of a request's fields. All are looked at where they
         differ, else none."""
-        if len(self._kinds) < 2:
+        if len(self.kinds) < 2:
             return set()
         needs = needs_of(request)
         wanted = 1 if request.is_unbounded else request.max_tokens
@@ -198,9 +201,13 @@ class Pool:
         }
 
     def _look(self) -> None:
-        """Recomputes what all can do. Once a change, never a request."""
+        """Recomputes what all can do, if instances have come or gone: once for all that come
+        together, and for no request but the first one after that."""
+        if not self._has_changed:
+            return
+        self._has_changed = False
         alike: dict[bytes, list[Instance]] = {}
-        for remote in self._remotes.values():
+        for remote in self.remotes:  # a copy: a thread that prepares a long prompt looks, too
             instance = remote.record.instance
             kind = _encode((instance.context_length, instance.capabilities))
             alike.setdefault(kind, []).append(instance)
