@@ -38,7 +38,7 @@ def vocabularies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Keys]:
             for key, value in read_gguf(unpack_vocabulary(name, folder)).metadata.items()
             if key.startswith("tokenizer.")
         }
-        for name in ("gpt-2", "llama-spm", "phi-3")
+        for name in ("gpt-2", "llama-spm", "phi-3", "bert-bge")
     }
 
 
@@ -72,6 +72,16 @@ def test_bpe_with_a_separator(name: str, vocabularies: dict[str, Keys], tmp_path
         "tokenizer.ggml.seperator_token_id": 3,
     }
     assert not differences(keys, tmp_path, TEXTS[::5])
+
+
+@pytest.mark.parametrize("changed", ["", "add_bos_token", "add_sep_token", "add_eos_token"])
+def test_wordpiece(changed: str, vocabularies: dict[str, Keys], tmp_path: Path) -> None:
+    """It frames a text whatever the file says."""
+    keys = vocabularies["bert-bge"]
+    if changed:
+        keys = keys | {f"tokenizer.ggml.{changed}": changed == "add_eos_token"}
+    chosen = TEXTS[::5] if changed else TEXTS + SPACED
+    assert not differences(keys, tmp_path, [*chosen, "a\x1cb\x1fc", "a\tb\x0bc\x85d"])
 
 
 def test_bytes_without_a_token_are_left_out(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,12 +10,10 @@ from hypothesis import strategies as st
 from llama_vocabularies import BYTE, CONTROL, NORMAL, USER, Keys, gemma4, rwkv
 
 from dynemo.errors import ModelError, RequestError
-from dynemo.models.gguf import read_gguf
 from dynemo.text.llama import LlamaTokenizer, load_tokenizer
 from dynemo.text.llama_bpe import BYTE_ALPHABET
 from dynemo.text.llama_pretokenize import PRE_TOKENIZERS
 from dynemo.text.llama_split import splitter
-from gguf_files import unpack_vocabulary
 
 
 def _bpe(*added: str, merges: list[str] | None = None, **changes: object) -> Keys:
@@ -142,19 +139,6 @@ def test_an_empty_token_has_a_name() -> None:
 
 def test_a_token_outside_the_byte_alphabet_is_shown_as_llama_cpp_does() -> None:
     assert load_tokenizer(_bpe("a文")).decode([256]) == "a[UNK_BYTE_0xe69687a文]"
-
-
-def test_wordpiece_s_spaces_are_llama_cpp_s(tmp_path: Path) -> None:
-    """Python's `isspace` takes the separators of ASCII for spaces as well."""
-    metadata = read_gguf(unpack_vocabulary("bert-bge", tmp_path)).metadata
-    tokenizer = load_tokenizer(metadata)
-
-    def words(text: str) -> str:
-        ids = tokenizer.encode(text, add_special=False, parse_special=False)
-        return "|".join(tokenizer.token_text(token_id) or "" for token_id in ids)
-
-    assert words("a\x1cb\x1fc") == words("abc")
-    assert words("a\tb\x0bc\x85d") == words("a b c d")
 
 
 def test_rwkv_pieces_are_bytes() -> None:

@@ -54,7 +54,7 @@ class Rules:
     adds_bos: bool = False
     always_adds_bos: bool = False
     adds_eos: bool = False
-    adds_sep: bool = False
+    adds_sep: bool = False  #: and no EOS, whatever the file says
     escapes_spaces: bool = False
     prefixes_space: bool = False
 
@@ -74,8 +74,8 @@ class LlamaTokenizer:
     ) -> None:
         self.special: SpecialIds = vocabulary.special
         self.adds_bos = rules.always_adds_bos or flag(metadata, "add_bos_token", rules.adds_bos)
-        self.adds_eos = flag(metadata, "add_eos_token", rules.adds_eos)
-        self._adds_sep = flag(metadata, "add_sep_token", rules.adds_sep)
+        self._adds_sep = rules.adds_sep
+        self.adds_eos = not self._adds_sep and flag(metadata, "add_eos_token", rules.adds_eos)
         self._vocabulary = vocabulary
         self._encoder = encoder
         self._escapes_spaces = rules.escapes_spaces
@@ -252,7 +252,7 @@ def _load(vocabulary: Vocabulary, metadata: Mapping[str, object]) -> tuple[Encod
     if vocabulary.kind == "bert":
         from dynemo.text.llama_wordpiece import WordPiece
 
-        return WordPiece(vocabulary), Rules(_spaced_bytes, adds_bos=True, adds_sep=True)
+        return WordPiece(vocabulary), Rules(_spaced_bytes, always_adds_bos=True, adds_sep=True)
     if vocabulary.kind == "rwkv":
         from dynemo.text.llama_kinds import Rwkv, unescape
 
