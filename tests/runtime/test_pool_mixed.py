@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from threading import Event, Thread, Timer
 from types import SimpleNamespace
 from typing import Any
 
@@ -51,10 +52,15 @@ class Remote:
         yield Delta([1], finish=Finish("length", len(request.token_ids), 1), embedding=b"1234")
 
 
-def pool_of(*remotes: Any) -> Pipeline:
+def filled(*remotes: Any) -> Pool:
     pool = Pool(make_router("round-robin"), Words(lambda _: [], lambda _: ""), 3)
     for remote in remotes:
         pool.add(remote)
+    return pool
+
+
+def pool_of(*remotes: Any) -> Pipeline:
+    pool = filled(*remotes)
     return Pipeline({"m": ServedModel("m", 0, CARD, pool)}, defaults=Ask())
 
 
@@ -133,3 +139,38 @@ def test_an_answer_moves_to_where_its_rest_has_room() -> None:
     moved = [request for request in large.asked if request.continued]
     assert moved
     assert all(len(r.token_ids) + r.max_tokens == 70 for r in moved)
+
+
+class Held:
+    """What reads it first waits until it may go on."""
+
+    def __init__(self, remote: Remote) -> None:
+        self.is_read, self.may_go = Event(), Event()
+        self._record = remote.record
+        self._holds = False
+
+    def hold(self) -> None:
+        self._holds = True
+
+    @property
+    def record(self) -> SimpleNamespace:
+        if self._holds:
+            self._holds = False
+            self.is_read.set()
+            assert self.may_go.wait(10)
+        return self._record
+
+
+def test_a_thread_that_looks_while_another_comes_does_not_undo_it() -> None:
+    """A long prompt is prepared in a thread, which asks what the instances can do."""
+    held = Held(Remote("small", 20))
+    pool: Any = filled(held)
+    held.hold()
+    thread = Thread(target=lambda: pool.kinds)
+    thread.start()
+    assert held.is_read.wait(10)
+    pool.add(Remote("large", 80))
+    Timer(0.1, held.may_go.set).start()
+    assert len(pool.kinds) == 2
+    thread.join()
+    assert len(pool.kinds) == 2

@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from threading import Lock
 from time import monotonic
 
 from msgspec import msgpack, structs
@@ -44,6 +45,7 @@ class Pool:
         self._most: Instance | None = None
         self._kinds: list[Instance] = []
         self._has_changed = False  # since `_look`
+        self._looking = Lock()  # a thread that prepares a long prompt looks, too
         self._changed = asyncio.Event()
         self._weighed = 0.0
         self.moves = 0
@@ -203,16 +205,17 @@ class Pool:
     def _look(self) -> None:
         """Recomputes what all can do, if instances have come or gone: once for all that come
         together, and for no request but the first one after that."""
-        if not self._has_changed:
-            return
-        self._has_changed = False
-        alike: dict[bytes, list[Instance]] = {}
-        for remote in self.remotes:  # a copy: a thread that prepares a long prompt looks, too
-            instance = remote.record.instance
-            kind = _encode((instance.context_length, instance.capabilities))
-            alike.setdefault(kind, []).append(instance)
-        self._kinds = [_together(instances) for instances in alike.values()]
-        self._most = _together(self._kinds) if self._kinds else None
+        with self._looking:
+            if not self._has_changed:
+                return
+            self._has_changed = False
+            alike: dict[bytes, list[Instance]] = {}
+            for remote in self.remotes:  # a copy: others may come meanwhile
+                instance = remote.record.instance
+                kind = _encode((instance.context_length, instance.capabilities))
+                alike.setdefault(kind, []).append(instance)
+            self._kinds = [_together(instances) for instances in alike.values()]
+            self._most = _together(self._kinds) if self._kinds else None
 
 
 def _within(request: Request, context_length: int) -> Request:
