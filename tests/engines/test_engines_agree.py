@@ -45,6 +45,7 @@ SIDES = {
     "llama_cpp, GGUF": Side("llama_cpp", "gguf", ("--threads", "1")),
     "mistralrs, GGUF": Side("mistralrs", "gguf"),
     "mistralrs, checkout": Side("mistralrs", "checkout"),
+    "vllm, checkout": Side("vllm", "checkout", seconds=400, is_installed=False),
 }
 REFERENCE = "llama_cpp, GGUF"
 
@@ -168,7 +169,7 @@ def answers(
     return ask
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(500)
 @pytest.mark.parametrize("name", [name for name in SIDES if name != REFERENCE])
 def test_two_engines_part_only_where_two_tokens_are_as_likely(
     name: str, asked: Asked, answers: Callable[[str], list[list[str]]]
