@@ -165,6 +165,16 @@ def test_an_interpreter_without_the_engine_says_its_last_words(tmp_path: Path) -
         asyncio.run(_load(python))
 
 
+def test_a_host_that_takes_its_time_to_end_is_let_end(tmp_path: Path) -> None:
+    """Else it would be said to have been killed. Its socket has the last word."""
+    script = (
+        "import os, sys, time; os.close(int(sys.argv[-1])); time.sleep(0.5); sys.exit('no luck')"
+    )
+    python = _program(tmp_path / "python", f'exec {sys.executable} -c "{script}" "$@"')
+    with pytest.raises(EngineNotLoaded, match="exit code 1: no luck"):
+        asyncio.run(_load(python))
+
+
 def test_of_a_process_of_the_engine_that_dies_the_exception_is_said(tmp_path: Path) -> None:
     long = "x" * 1000
     python = _program(

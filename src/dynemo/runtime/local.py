@@ -144,8 +144,11 @@ class LocalInstance:
             problem = EngineLost(f"The engine cannot be reached: {error.strerror}.")
         finally:
             self._is_up(None)
+            # It ends by itself where it has loaded, or has let go of us; loading, it does not hear.
+            is_orderly = not isinstance(problem, _EngineHangs) and (
+                asker.is_greeted or lost.is_set()
+            )
             asker.link.close()
-            is_orderly = asker.is_greeted and not isinstance(problem, _EngineHangs)
             code = await _end(child, _GRACE if is_orderly else 0.0, lines.ended)
             if pipe is not None:
                 pipe.close()
