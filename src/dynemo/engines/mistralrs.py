@@ -97,6 +97,8 @@ class MistralRs:
             specials = [word for word, is_special in stops if is_special]
             asked = _asked(request, specials)
             with self._lock:
+                if stream.is_closed:
+                    return
                 chunks = self._runner.send_chat_completion_request(asked)
             for chunk in chunks:
                 if stream.is_closed:
