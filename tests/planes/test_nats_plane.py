@@ -56,6 +56,17 @@ def test_streams_outlive_the_server_and_requests_come_back_with_it(nats: NatsPro
     asyncio.run(body())
 
 
+def test_who_serves_only_while_there_is_no_connection_leaves_in_order() -> None:
+    async def served(_: bytes) -> None: ...
+
+    async def body() -> None:
+        plane = NatsRequests(NatsSettings())  # as between a closed client and the next one
+        async with plane.serve(make_record("a"), served):
+            pass
+
+    asyncio.run(body())
+
+
 def test_a_request_under_way_fails_when_the_server_goes(nats: NatsProcess) -> None:
     async def body() -> None:
         async with nats_requests(NatsSettings((nats.url,))) as plane:

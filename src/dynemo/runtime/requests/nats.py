@@ -144,7 +144,8 @@ class NatsRequests:
                 problem = error
             finally:
                 del self._served[name]
-                await unsubscribe(self._subscriptions.pop(name))
+                if (subscription := self._subscriptions.pop(name, None)) is not None:
+                    await unsubscribe(subscription)
         if problem is not None:
             raise problem
 
