@@ -357,6 +357,11 @@ class ModelContract(EngineContract):
         }
         assert [name for name in sorted(served.declared) if not checks[name]()] == []
 
+    def test_answers_without_a_seed_differ(self, served: Served, prompt: list[int]) -> None:
+        """As the choices of one request do."""
+        request = self.request(prompt, 12, sampling=self.hot, ignore_eos=True)
+        assert served.collect(request)[0] != served.collect(request)[0]
+
     def test_follows_each_guide_that_it_declares(self, served: Served, prompt: list[int]) -> None:
         instance = served.local.instance
         assert instance is not None

@@ -4,7 +4,7 @@
     a checkout                   the PyTorch backend
 
 Written against the sources of NVIDIA/TensorRT-LLM at 4c05a748 (`llmapi/llm.py`), a678b91a
-(`executor/result.py`) and 000a01de (`sampling_params.py`).
+(`executor/result.py`), 000a01de (`sampling_params.py`) and 21c8b6d4 (`defaultDecodingParams.h`).
 """
 
 import asyncio
@@ -13,6 +13,7 @@ import sys
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from random import getrandbits
 from typing import Any
 
 from dynemo.engines.options import read_options
@@ -111,7 +112,11 @@ class TrtLlm:
                 "top_k": sampling.top_k,
                 "top_p": sampling.top_p,
             }
-        for name in ("min_p", "seed", "presence_penalty", "frequency_penalty"):
+        if "seed" in self.capabilities.sampling:
+            # Without one its runtime takes 0: the same prompt had the same answer every time.
+            named = sampling.seed
+            said["seed"] = getrandbits(63) if named is None else named % (1 << 63)
+        for name in ("min_p", "presence_penalty", "frequency_penalty"):
             if value := getattr(sampling, name):
                 said[name] = value
         if sampling.repetition_penalty != 1:

@@ -44,9 +44,12 @@ class _Sequence:
 class _Executor:
     """Steps all sequences together, in a thread, at most so many at once."""
 
-    def __init__(self, slots: int, max_seq_len: int, vocab_size: int, eos: int) -> None:
+    def __init__(
+        self, slots: int, max_seq_len: int, vocab_size: int, eos: int, seed: int | None
+    ) -> None:
         self._slots, self._max_seq_len = slots, max_seq_len
         self._vocab_size, self._eos = vocab_size, eos
+        self._seed = seed  # of who names none; None: another one each time
         self._sequences: dict[int, _Sequence] = {}
         self._seen: set[tuple[int, ...]] = set()
         self._lock = threading.Lock()
@@ -92,7 +95,8 @@ class _Executor:
             return Response([], True, error="Token ID is out of range of the vocabulary.")
         if sequence.made == 0:
             self._look_up(result)
-        seed = params.seed if params.seed is not None else result.request_id
+        seed = params.seed if params.seed is not None else self._seed
+        seed = result.request_id if seed is None else seed
         token_id = sample(prompt, sequence.made, self._eos, params, seed)
         sequence.made += 1
         if not params.ignore_eos and token_id == params.end_id:
@@ -114,6 +118,7 @@ class _Executor:
 
 class BaseLLM:
     _kind: Any
+    _seed: int | None = None
 
     def __init__(
         self,
@@ -144,7 +149,9 @@ class BaseLLM:
         eos = eos[0] if isinstance(eos, list) else eos
         slots = self.args.max_batch_size or self.args.build_config.max_batch_size
         length = self.args.max_seq_len or self.args.build_config.max_seq_len
-        self._executor: _Executor | None = _Executor(slots, length, words["vocab_size"], eos)
+        self._executor: _Executor | None = _Executor(
+            slots, length, words["vocab_size"], eos, self._seed
+        )
         self._count = 0
         print("[TensorRT-LLM] stand-in arguments:", json.dumps({
             "class": type(self).__name__, "tensor_parallel_size": tensor_parallel_size, **kwargs,
@@ -208,6 +215,7 @@ class _TorchLLM(BaseLLM):
 
 class _TrtLLM(BaseLLM):
     _kind = TrtLlmArgs
+    _seed = 0
 
     def _arguments(self, model: Path, kwargs: dict[str, Any]) -> Any:
         build = json.loads((model / "config.json").read_text())["build_config"]
