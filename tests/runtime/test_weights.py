@@ -92,3 +92,7 @@ def test_a_process_that_has_ended(model: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", ""], start_new_session=True)
     process.wait()
     assert Weights(process.pid, model).read() == 0
+
+
+def test_a_folder_that_cannot_be_listed(tmp_path: Path) -> None:
+    assert Weights(os.getpid(), tmp_path / "gone" / "model.gguf").read() == 0

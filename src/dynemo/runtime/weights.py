@@ -25,7 +25,8 @@ class Weights:
         if not self._sizes:
             folder = self._model if self._model.is_dir() else self._model.parent
             # A link where a cache keeps its files; the system names what it leads to.
-            self._sizes = {str(path.resolve()): path.stat().st_size for path in _weights(folder)}
+            with contextlib.suppress(OSError):  # a folder that may not be listed
+                self._sizes = {str(p.resolve()): p.stat().st_size for p in _weights(folder)}
         for pid in _session(self._pid):
             now: dict[str, int] = {}
             for path, count in (*_mapped(pid), *_opened(pid)):
