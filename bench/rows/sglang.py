@@ -63,5 +63,6 @@ def _serve(model: Path, python: str) -> Iterator[Served]:
     """SGLang's own server."""
     words = ["-m", "sglang.launch_server", "--model-path", str(model), "--device", "cpu"]
     words += ["--context-length", str(CONTEXT), *_OPTIONS]
-    with own_server([python, *words], SGLANG_USE_CPU_ENGINE="1") as served:
+    environment = {"SGLANG_USE_CPU_ENGINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}  # as ours
+    with own_server([python, *words], **environment) as served:
         yield served

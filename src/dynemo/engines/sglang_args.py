@@ -55,8 +55,12 @@ def prepare(spec: EngineSpec) -> bool:
     cores = sorted(os.sched_getaffinity(0)) if is_cpu else []
     devices = len(cores) if is_cpu else torch.accelerator.device_count()
     here = ranks_here(spec.parallel, devices, "CPU core" if is_cpu else "GPU")
-    if is_cpu and spec.parallel.tensor > 1:
-        os.environ.setdefault("SGLANG_CPU_OMP_THREADS_BIND", shared_cores(cores, here))
+    if is_cpu:
+        # Threads that spin where they meet take the cores from whatever else runs: the demo model
+        # fell from 170 to 10 tokens/s on two cores that others wanted too.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        if spec.parallel.tensor > 1:
+            os.environ.setdefault("SGLANG_CPU_OMP_THREADS_BIND", shared_cores(cores, here))
     # A context is what the user said and the margin, which no sequence gets into.
     os.environ.setdefault("SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN", "1")
     return is_cpu
