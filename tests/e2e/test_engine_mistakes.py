@@ -21,7 +21,7 @@ from command import COMMAND, children, run, wait_until
 from msgspec import json
 
 #: SGLang loads in a minute where two cores are free.
-SGLANG_SECONDS = 400
+SGLANG_SECONDS = 600
 
 
 @pytest.fixture(autouse=True)
@@ -161,9 +161,11 @@ def test_not_enough_memory_for_sglang(
     demo_folder: Path, engine_python: Callable[[str], str]
 ) -> None:
     words = ["out=sglang", str(demo_folder), "--engine-python", engine_python("sglang")]
-    words += ["--", "--max-total-tokens", "2000000000"]
+    # Less than there is, however much others free meanwhile.
+    words += ["--", "--mem-fraction-static=-1"]
     line = _mistake(*words, timeout=SGLANG_SECONDS)
     assert "SGLang could not load" in line
+    assert "--mem-fraction-static" in line
 
 
 @pytest.mark.timeout(200)

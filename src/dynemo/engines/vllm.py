@@ -33,6 +33,7 @@ from dynemo.messages import (
 )
 
 _CAPABILITIES = Capabilities(sampling=[*Sampling.__struct_fields__, "ignore_eos"])
+_KILLED = "its engine core was killed, as the system kills what takes too much memory"
 _SHUTDOWN_SECONDS = 1.0  # for the core; after that it is killed
 _REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 
@@ -216,8 +217,16 @@ def _translated(spec: EngineSpec, log: Log) -> Iterator[None]:
     except Exception as error:
         if spec.verbosity > 1:
             traceback.print_exc()
-        words = log.failure() or words_of(error)
+        words = log.failure() or (_KILLED if _is_of_core(error) else words_of(error))
         raise UsageError(f"vLLM cannot load {spec.model}: {words}.") from error
+
+
+def _is_of_core(error: Exception) -> bool:
+    """Whether the core has ended before it was ready; why, its own processes tell if they can."""
+    return any(
+        frame.name == "wait_for_engine_startup"
+        for frame in traceback.extract_tb(error.__traceback__)
+    )
 
 
 async def _watch(engine: Any, log: Log) -> None:
