@@ -50,7 +50,7 @@ def recorder(tmp_path: Path) -> Path:
     program = tmp_path / "python"
     program.write_text(
         f'#!/bin/sh\nif [ "$1" = -c ]; then echo 3.11; exit; fi\n'
-        f"printf %s \"$5\" > '{tmp_path}/told'\nexit 3\n"
+        f"cp \"$5\" '{tmp_path}/told'\nexit 3\n"
     )
     program.chmod(0o755)
     return program
