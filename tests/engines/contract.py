@@ -1,17 +1,8 @@
 """What every engine adapter must hold, run through a real engine host.
 
-Subclass `EngineContract` (an engine that computes: `ModelContract`) once an engine, with fixtures
-`spec` and `prompt`. The prompts are ids of the demo model's own vocabulary, so that real engines
-answer sensibly. An engine that takes text overrides `text`. One that loads for long keeps one host
-for the class:
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def served(cls, spec: EngineSpec, python: str) -> Iterator[Served]:
-        with serving(spec, python, seconds=120) as served:
-            yield served
-
-and gives the fixtures that this needs the same scope.
+Subclass `EngineContract` once an engine, with fixtures `spec` and `prompt`; for an engine that
+computes `ModelContract`, with a `spec` of the demo model and the scope of the class, as one host
+answers all its tests. An engine that takes text overrides `text`.
 """
 
 import asyncio
@@ -29,12 +20,13 @@ from msgspec import structs
 from dynemo.engines.registry import ENGINES
 from dynemo.errors import DynemoError, RequestError, UnsupportedField
 from dynemo.messages import Ask, Delta, EngineSpec, Finish, Guide, Request, Sampling
-from dynemo.models.find import find_model
-from dynemo.models.load import read_model
+from dynemo.models.find import Found, find_model
+from dynemo.models.load import read_model, speech_of
 from dynemo.runtime.child import spawn
 from dynemo.runtime.local import LocalInstance, local_instance
 from dynemo.text.card import Card
 from dynemo.text.prepare import prepare
+from dynemo.text.prompt import Conversation, build_prompt
 
 GREEDY = Sampling(temperature=0.0)
 HOT = Sampling(temperature=50.0)  # any token is about as likely as any other
@@ -291,15 +283,40 @@ class ModelContract(EngineContract):
     tells_kv_use = True
     hot = HOT  #: sampling that gives another answer each time, as far as the engine lets it be
 
+    @pytest.fixture(scope="class")
+    @classmethod
+    def python(cls) -> str:
+        return sys.executable
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def served(cls, spec: EngineSpec, python: str) -> Iterator[Served]:
+        with serving(spec, python, cls.ready_seconds) as served:
+            yield served
+
+    @pytest.fixture(autouse=True)
+    def speak(self, demo: Path) -> None:
+        """The demo model's words, which are the same in all its forms."""
+        self.template, self.tokenizer = speech_of(Found("gguf", demo, "demo"))
+
+    @pytest.fixture
+    def prompt(self) -> list[int]:
+        chat = Conversation([{"role": "user", "content": "What is the capital of Peru?"}])
+        return build_prompt(self.template, self.tokenizer, chat).token_ids
+
     @pytest.fixture
     def eos(self) -> int:
         """The id that ends the answer to `prompt`."""
-        raise NotImplementedError
+        token_id = self.tokenizer.token_id("<|eot_id|>")
+        assert token_id is not None
+        return token_id
 
     @pytest.fixture
     def own(self) -> int:
         """The id of the third token of the answer to `prompt`."""
-        raise NotImplementedError
+        ids = self.tokenizer.encode("The capital of", add_special=False, parse_special=False)
+        assert len(ids) == 3
+        return ids[2]
 
     def test_stops_at_eos_and_counts_it(self, served: Served, prompt: list[int], eos: int) -> None:
         tokens, finish = served.collect(self.request(prompt, 200, stop_ids=[eos]))

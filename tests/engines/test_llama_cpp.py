@@ -9,14 +9,12 @@ from dynemo.engines.llama_cpp import _decode_event, _Sequence
 from dynemo.engines.llama_cpp_params import common_params
 from dynemo.errors import UsageError
 from dynemo.messages import Delta, EngineSpec, Finish, Request, Sampling
-from dynemo.models.find import Found
-from dynemo.models.load import speech_of
-from dynemo.text.prompt import Conversation, build_prompt
 
 
 class TestLlamaCpp(ModelContract):
-    @pytest.fixture
-    def spec(self, demo: Path) -> EngineSpec:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def spec(cls, demo: Path) -> EngineSpec:
         # F32 sums in one order: alone or in a batch, the ids are the same.
         options = ["--flash-attn", "off", "--cache-type-k", "f32", "--cache-type-v", "f32"]
         return EngineSpec(
@@ -27,26 +25,6 @@ class TestLlamaCpp(ModelContract):
             kv_bytes_per_token=4096,
             options=[*options, "--threads", "1"],
         )
-
-    @pytest.fixture
-    def prompt(self, demo: Path) -> list[int]:
-        template, tokenizer = speech_of(Found("gguf", demo, "demo"))
-        chat = Conversation([{"role": "user", "content": "What is the capital of Peru?"}])
-        return build_prompt(template, tokenizer, chat).token_ids
-
-    @pytest.fixture
-    def eos(self, demo: Path) -> int:
-        _, tokenizer = speech_of(Found("gguf", demo, "demo"))
-        token_id = tokenizer.token_id("<|eot_id|>")
-        assert token_id is not None
-        return token_id
-
-    @pytest.fixture
-    def own(self, demo: Path) -> int:
-        _, tokenizer = speech_of(Found("gguf", demo, "demo"))
-        ids = tokenizer.encode("The capital of", add_special=False, parse_special=False)
-        assert len(ids) == 3
-        return ids[2]
 
 
 def test_a_file_of_arguments_is_read_as_options_are_and_stands_under_them() -> None:

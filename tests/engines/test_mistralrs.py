@@ -41,41 +41,15 @@ def spec_of(model: Path, *options: str) -> EngineSpec:
 class MistralRsContract(ModelContract):
     tells_kv_use = False
 
-    @pytest.fixture(scope="class")
-    @classmethod
-    def served(cls, spec: EngineSpec) -> Iterator[Served]:
-        with serving(spec) as served:
-            yield served
-
-    @pytest.fixture(autouse=True)
-    def tokenizer(self, demo: Path) -> Tokenizer:
-        self._template, self._tokenizer = speech_of(Found("gguf", demo, "demo"))
-        return self._tokenizer
-
     def text(self, ids: list[int]) -> str:
         return "".join(map(self._spelled, ids))
 
     def _spelled(self, token_id: int) -> str:
-        word = self._tokenizer.token_text(token_id)
+        word = self.tokenizer.token_text(token_id)
         assert word is not None
         if word.startswith("<|"):
             return word
-        return self._tokenizer.detokenizer().feed([token_id])
-
-    @pytest.fixture
-    def prompt(self, tokenizer: Tokenizer) -> list[int]:
-        chat = Conversation([{"role": "user", "content": "What is the capital of Peru?"}])
-        return build_prompt(self._template, tokenizer, chat).token_ids
-
-    @pytest.fixture
-    def eos(self, tokenizer: Tokenizer) -> int:
-        token_id = tokenizer.token_id("<|eot_id|>")
-        assert token_id is not None
-        return token_id
-
-    @pytest.fixture
-    def own(self, tokenizer: Tokenizer) -> int:
-        return tokenizer.encode("The capital of", add_special=False, parse_special=False)[2]
+        return self.tokenizer.detokenizer().feed([token_id])
 
     def test_says_what_it_had_cached(self, served: Served, prompt: list[int], eos: int) -> None:
         """Its cache serves what goes on beyond a sequence that it has had, and not the same one."""

@@ -3,19 +3,16 @@
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 from command import children
-from contract import ModelContract, Served, serving
+from contract import ModelContract, Served
 
 from dynemo.errors import EngineLost, RequestError
 from dynemo.messages import EngineSpec
-from dynemo.models.find import Found
-from dynemo.models.load import speech_of
-from dynemo.text.prompt import Conversation, build_prompt
 
 #: It loads in 40 s on two idle cores, and most of that is imports.
 READY_SECONDS = 400
@@ -41,32 +38,6 @@ class TestSgLang(ModelContract):
             kv_bytes_per_token=2048,
             vocabulary=1536,
         )
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def served(cls, spec: EngineSpec, python: str) -> Iterator[Served]:
-        with serving(spec, python, READY_SECONDS) as served:
-            yield served
-
-    @pytest.fixture
-    def prompt(self, demo_folder: Path) -> list[int]:
-        template, tokenizer = speech_of(Found("checkout", demo_folder, "demo"))
-        chat = Conversation([{"role": "user", "content": "What is the capital of Peru?"}])
-        return build_prompt(template, tokenizer, chat).token_ids
-
-    @pytest.fixture
-    def eos(self, demo_folder: Path) -> int:
-        _, tokenizer = speech_of(Found("checkout", demo_folder, "demo"))
-        token_id = tokenizer.token_id("<|eot_id|>")
-        assert token_id is not None
-        return token_id
-
-    @pytest.fixture
-    def own(self, demo_folder: Path) -> int:
-        _, tokenizer = speech_of(Found("checkout", demo_folder, "demo"))
-        ids = tokenizer.encode("The capital of", add_special=False, parse_special=False)
-        assert len(ids) == 3
-        return ids[2]
 
     def test_the_whole_context_is_there(self, served: Served, prompt: list[int]) -> None:
         instance = served.local.instance

@@ -4,21 +4,17 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command import COMMAND, run
-from contract import ModelContract, Served, serving
+from contract import ModelContract, Served
 from trtllm_standin import make_engine_folder, python_with_standin
 
 from dynemo.engines.trtllm import llm_arguments
 from dynemo.errors import UsageError
 from dynemo.messages import EngineSpec, Parallel
-from dynemo.models.find import Found
-from dynemo.models.load import speech_of
-from dynemo.text.prompt import Conversation, build_prompt
 
 NODES = ["--num-nodes", "2", "--tensor-parallel-size", "2", "--dist-init-addr", "127.0.0.1:9876"]
 
@@ -40,18 +36,6 @@ class _StandIn(ModelContract):
     @classmethod
     def python(cls, with_standin: str) -> str:
         return with_standin
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def served(cls, spec: EngineSpec, python: str) -> Iterator[Served]:
-        with serving(spec, python) as served:
-            yield served
-
-    @pytest.fixture
-    def prompt(self, demo_folder: Path) -> list[int]:
-        template, tokenizer = speech_of(Found("checkout", demo_folder, "demo"))
-        chat = Conversation([{"role": "user", "content": "What is the capital of Peru?"}])
-        return build_prompt(template, tokenizer, chat).token_ids
 
     @pytest.fixture
     def eos(self, demo_folder: Path) -> int:

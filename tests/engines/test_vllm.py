@@ -1,15 +1,12 @@
 """The engine contract with vLLM itself, on the CPU, and what else its adapter holds."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from contract import ModelContract, Served, serving
+from contract import ModelContract, Served
 
 from dynemo.messages import EngineSpec, Sampling
-from dynemo.models.find import Found
-from dynemo.models.load import speech_of
-from dynemo.text.prompt import Conversation, build_prompt
 
 #: It loads in a minute on two idle cores, and most of that is imports.
 READY_SECONDS = 400
@@ -43,32 +40,6 @@ class TestVllm(ModelContract):
     @classmethod
     def python(cls, python: str) -> str:
         return python
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def served(cls, spec: EngineSpec, python: str) -> Iterator[Served]:
-        with serving(spec, python, READY_SECONDS) as served:
-            yield served
-
-    @pytest.fixture
-    def prompt(self, demo_folder: Path) -> list[int]:
-        template, tokenizer = speech_of(Found("checkout", demo_folder, "demo"))
-        chat = Conversation([{"role": "user", "content": "What is the capital of Peru?"}])
-        return build_prompt(template, tokenizer, chat).token_ids
-
-    @pytest.fixture
-    def eos(self, demo_folder: Path) -> int:
-        _, tokenizer = speech_of(Found("checkout", demo_folder, "demo"))
-        token_id = tokenizer.token_id("<|eot_id|>")
-        assert token_id is not None
-        return token_id
-
-    @pytest.fixture
-    def own(self, demo_folder: Path) -> int:
-        _, tokenizer = speech_of(Found("checkout", demo_folder, "demo"))
-        ids = tokenizer.encode("The capital of", add_special=False, parse_special=False)
-        assert len(ids) == 3
-        return ids[2]
 
     def test_the_whole_context_is_there(self, served: Served, prompt: list[int]) -> None:
         instance = served.local.instance
