@@ -8,8 +8,10 @@ import pytest
 from command import run
 from msgspec import json
 
+from dynemo.commands import engine_doctor
 from dynemo.commands.engine_list import ABILITIES, Row, cell, describe
 from dynemo.engines.registry import ENGINES
+from dynemo.terminal.status_line import StatusLine
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -91,3 +93,12 @@ def test_words_that_it_does_not_know(words: list[str]) -> None:
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert "dynemo-run engine" in done.stderr
+
+
+def test_doctor_ends_what_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_doctor, "_SECONDS", 1)
+    monkeypatch.setattr(engine_doctor, "_GRACE", 0.2)
+    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+    done = engine_doctor._run([sys.executable, "-c", code], StatusLine(), "a hanging one")
+    assert done.code < 0
+    assert done.err.endswith("It has not ended after 1 s.")

@@ -29,6 +29,7 @@ _EXACT = {
     "llama_cpp": ["--flash-attn", "off", "--cache-type-k", "f32", "--cache-type-v", "f32"],
 }
 _SECONDS = 600
+_GRACE = 10
 _TICK = 0.1
 
 
@@ -135,12 +136,24 @@ def _run(command: Sequence[str], line: StatusLine, what: str, text: str = "") ->
                     line.show(f"{what} · {line.seconds} s")
                 sleep(_TICK)
         finally:
-            if process.poll() is None:
-                process.terminate()
-                process.wait()
+            is_late = process.poll() is None
+            _end(process)
         out.seek(0)
         err.seek(0)
-        return Done(process.returncode, out.read().decode(), err.read().decode(errors="replace"))
+        said = [each.read().decode(errors="replace") for each in (out, err)]
+        if is_late:
+            said[1] += f"\nIt has not ended after {_SECONDS} s."
+        return Done(process.returncode, *said)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """An engine that hangs may not hear that it is asked to."""
+    process.terminate()
+    try:
+        process.wait(_GRACE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _last(said: str) -> str:
