@@ -116,7 +116,7 @@ def test_a_gguf_for_vllm(
     done = run("in=http", "out=vllm", *words, "--engine-python", python, timeout=60)
     assert done.returncode == 2
     [line] = done.stderr.splitlines()
-    assert f"`{python} -m pip install vllm-gguf-plugin`" in line
+    assert f"vllm-gguf-plugin, on a GPU: install that for {python}" in line
     assert "out=llama_cpp, which runs this file now" in line
 
 
