@@ -46,6 +46,7 @@ SIDES = {
     "mistralrs, GGUF": Side("mistralrs", "gguf"),
     "mistralrs, checkout": Side("mistralrs", "checkout"),
     "vllm, checkout": Side("vllm", "checkout", seconds=400, is_installed=False),
+    "sglang, checkout": Side("sglang", "checkout", seconds=400, is_installed=False),
 }
 REFERENCE = "llama_cpp, GGUF"
 
