@@ -74,6 +74,12 @@ def test_the_readme_s_examples_answer(tmp_path: Path, name: str, said: str) -> N
     assert said in done.stdout
 
 
+def test_a_file_may_have_the_name_of_a_module(tmp_path: Path) -> None:
+    file = tmp_path / "json.py"
+    file.write_text("import json\nasync def generate(request):\n    yield json.dumps(['it'])\n")
+    assert run(f"out={file}", stdin="hi").stdout == '["it"]\n'
+
+
 def test_the_model_is_loaded_first_and_can_be_awaited(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(

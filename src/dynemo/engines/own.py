@@ -146,7 +146,8 @@ def _failed(file: str, error: Exception) -> EngineError:
 async def _imported(spec: EngineSpec) -> ModuleType:
     name = os.path.basename(spec.argument)
     sys.path.append(os.path.dirname(spec.argument))  # for what lies beside it
-    made = importlib.util.spec_from_file_location(name.removesuffix(".py"), spec.argument)
+    # Under a name of its own: json.py must not stand in for another module.
+    made = importlib.util.spec_from_file_location(f"own_{name[:-3]}", spec.argument)
     assert made is not None
     assert made.loader is not None
     module = importlib.util.module_from_spec(made)
