@@ -48,4 +48,5 @@ def test_the_table_and_its_json(family: str, tmp_path: Path) -> None:
     assert rows
     for row in rows:
         assert row["what"] in table
-        assert row["ours"] > 0
+        assert row["ours"] >= 0  # a quick run may cost a process less than one tick of its clock
+    assert any(row["ours"] for row in rows)
