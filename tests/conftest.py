@@ -11,6 +11,8 @@ from dynemo.models.find import demo_checkout, demo_gguf
 
 ROOT = Path(__file__).parent.parent
 
+pytest_plugins = ["dyn_fixtures"]
+
 #: `make engines` installs into this folder, and what the tests start looks there, not at what the
 #: user has installed.
 os.environ["XDG_DATA_HOME"] = str(ROOT / ".venv" / "data")

@@ -2,28 +2,16 @@
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from command import run, wait_until
 from dyn_fleet import Fleet, fleet, get
-from dyn_servers import Servers, servers_running
+from dyn_servers import Servers
 from dyn_streams import check, one, streams
 
 QUESTION = "What is the capital of South Africa?"
 ANSWER = "The capital of South Africa is Pretoria."
-
-
-@pytest.fixture(scope="module")
-def servers() -> Iterator[Servers]:
-    yield from servers_running()
-
-
-@pytest.fixture
-def pool(servers: Servers) -> Iterator[Fleet]:
-    with fleet(servers.flags) as started:
-        yield started
 
 
 @pytest.mark.timeout(60)

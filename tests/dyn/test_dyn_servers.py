@@ -2,24 +2,12 @@
 
 import signal
 import time
-from collections.abc import Iterator
 
 import pytest
 from command import Server, wait_until
-from dyn_fleet import Fleet, come, fleet, gone
-from dyn_servers import LEASE_TTL, Servers, servers_running
+from dyn_fleet import Fleet, come, gone
+from dyn_servers import LEASE_TTL, Servers
 from dyn_streams import SOME, check, one, streams
-
-
-@pytest.fixture(scope="module")
-def servers() -> Iterator[Servers]:
-    yield from servers_running()
-
-
-@pytest.fixture
-def pool(servers: Servers) -> Iterator[Fleet]:
-    with fleet(servers.flags) as started:
-        yield started
 
 
 @pytest.mark.timeout(60)

@@ -1,26 +1,14 @@
 """What is refused at the start, and an ingress that has nobody to ask yet."""
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from command import run, wait_until
-from dyn_fleet import Fleet, fleet, get
-from dyn_servers import Servers, servers_running
+from dyn_fleet import Fleet, get
+from dyn_servers import Servers
 from dyn_streams import one
 from nats_process import free_port
-
-
-@pytest.fixture(scope="module")
-def servers() -> Iterator[Servers]:
-    yield from servers_running()
-
-
-@pytest.fixture
-def pool(servers: Servers) -> Iterator[Fleet]:
-    with fleet(servers.flags) as started:
-        yield started
 
 
 @pytest.mark.parametrize("place", [["in=dyn://lost", "out=echo"], ["in=stdin", "out=dyn://lost"]])

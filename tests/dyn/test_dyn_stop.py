@@ -2,27 +2,14 @@
 
 import signal
 import time
-from collections.abc import Iterator
 
 import pytest
 from command import wait_until
-from dyn_fleet import Fleet, fleet
-from dyn_servers import Servers, servers_running
+from dyn_fleet import Fleet
 from dyn_streams import check, streams
 
 MANY = 24
 GRACE = ["--grace", "60"]
-
-
-@pytest.fixture(scope="module")
-def servers() -> Iterator[Servers]:
-    yield from servers_running()
-
-
-@pytest.fixture
-def pool(servers: Servers) -> Iterator[Fleet]:
-    with fleet(servers.flags) as started:
-        yield started
 
 
 @pytest.mark.timeout(60)

@@ -3,31 +3,18 @@
 import os
 import signal
 import socket
-from collections.abc import Iterator
 from contextlib import suppress
 from urllib.parse import urlsplit
 
 import pytest
 from command import wait_until
-from dyn_fleet import Fleet, engine_load, fleet, gone, listening, present
-from dyn_servers import Servers, servers_running
+from dyn_fleet import Fleet, engine_load, gone, listening, present
 from dyn_streams import MANY, SOME, check, one, streams
 from msgspec import msgpack
 
 from dynemo.link import PROTOCOL
 from dynemo.messages import Greeting
 from dynemo.wire.frames import HEADER, MAX_BODY, Kind, encode
-
-
-@pytest.fixture(scope="module")
-def servers() -> Iterator[Servers]:
-    yield from servers_running()
-
-
-@pytest.fixture
-def pool(servers: Servers) -> Iterator[Fleet]:
-    with fleet(servers.flags) as started:
-        yield started
 
 
 @pytest.mark.timeout(60)
