@@ -204,7 +204,9 @@ def engine(tmp_path: Path) -> Callable[[str], Path]:
             "import asyncio, os, time\n"
             f"def load(model):\n    print('reading', flush=True)\n    {load}\n"
             "async def generate(request):\n    yield 'one '\n    await asyncio.sleep(0.1)\n"
-            "    print('kernel.cu:31: bad address', flush=True)\n    os._exit(7)\n"
+            "    print('kernel.cu:31: bad address', flush=True)\n"
+            # What it had open closes first, as it may on a busy machine.
+            "    os.closerange(3, 256)\n    time.sleep(0.3)\n    os._exit(7)\n"
         )
         return path
 

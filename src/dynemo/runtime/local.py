@@ -47,6 +47,9 @@ class LocalInstance:
         self.down = asyncio.Event()  #: it cannot
         self.down.set()
         self.restarts = 0
+        #: No engine has just died of which the log does not say yet how.
+        self.explained = asyncio.Event()
+        self.explained.set()
         #: Raises why the engine has ended for good; never done where it is started again.
         self.ended: Ended = asyncio.get_running_loop().create_future()
 
@@ -126,7 +129,13 @@ class LocalInstance:
         """One child's life, to its end. Why it ended, as a sentence."""
         lost = asyncio.Event()
         lines = _Lines()
-        asker = Asker(lost.set)
+
+        def on_lost() -> None:
+            lost.set()
+            if self._asker is asker:  # it was up, and it is not we who let it go
+                self.explained.clear()
+
+        asker = Asker(on_lost)
         problem: DynemoError | None = None
         pipe: asyncio.BaseTransport | None = None
         try:
@@ -152,6 +161,7 @@ class LocalInstance:
             code = await _end(child, _GRACE if is_orderly else 0.0, lines.ended)
             if pipe is not None:
                 pipe.close()
+            self.explained.set()
         if isinstance(problem, ModelError):
             return ModelError(f"{problem}{complaint(lines.tail)}")
         if problem is None or type(problem) is EngineLost:
@@ -204,6 +214,10 @@ async def local_instance(
     try:
         yield local, ready
     finally:
+        # An answer that was cut may be the reason to leave: its reader learns of what.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(2 * _LAST_WORDS_SECONDS):
+                await local.explained.wait()
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
