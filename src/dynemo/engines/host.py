@@ -14,6 +14,9 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+    from collections.abc import Callable
+
     from dynemo.messages import EngineSpec
 
 _GRACE_SECONDS = 3.0
@@ -49,6 +52,17 @@ def _run(spec: "EngineSpec", fd: int) -> int:
     from dynemo.engines.serve import serve
 
     try:
-        return asyncio.run(serve(spec, socket.socket(fileno=fd)))
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(serve(spec, socket.socket(fileno=fd)))
     finally:
         shutil.rmtree(spec.workdir, ignore_errors=True)
+
+
+def _loop_factory() -> "Callable[[], AbstractEventLoop] | None":
+    """Of uvloop where the engine's interpreter has it: with small models an answer streams by a
+    tenth faster. Most engines bring it."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop

@@ -1,6 +1,7 @@
 """Answers requests on one framed connection with one engine."""
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -51,6 +52,7 @@ async def serve(spec: EngineSpec, sock: socket.socket) -> int:
                 raise
             return 1
         loop.add_signal_handler(signal.SIGTERM, ended.set)  # again: an engine may have taken it
+        gc.freeze()  # what was loaded stays, and is not looked through for what could go
         async with asyncio.TaskGroup() as tasks:
             answers = Answers(link, EngineSource(engine), tasks)
             link.send(Kind.HELLO, 0, _encode(Hello(PROTOCOL, _describe(spec, engine))))
