@@ -10,9 +10,9 @@ from dataclasses import fields
 from typing import Any, NoReturn
 
 from dynemo.engines.meeting import meeting_place
-from dynemo.engines.ranks import ranks_here, shared_cores
+from dynemo.engines.vllm_cpu import check_devices, compute_in_core, free_memory
 from dynemo.errors import UsageError
-from dynemo.messages import EngineSpec, Parallel
+from dynemo.messages import EngineSpec
 
 #: On a CPU the KV cache takes what so many sequences of full length need, at most this share of the
 #: free memory: vLLM writes to all of it at its start. On a GPU vLLM measures.
@@ -76,8 +76,8 @@ def engine_args(spec: EngineSpec, log_config: str) -> Any:
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-    cpu_memory = _cpu_memory()
-    _check_devices(spec.parallel, is_cpu=cpu_memory is not None)
+    cpu_memory = free_memory()
+    check_devices(spec.parallel, is_cpu=cpu_memory is not None)
     ours = {**defaults(spec, cpu_memory=cpu_memory), "log_config_file": log_config}
     known = [field.name for field in fields(AsyncEngineArgs)]
     extra = {name.replace("-", "_"): value for name, value in spec.extra.items()}
@@ -93,30 +93,10 @@ def engine_args(spec: EngineSpec, log_config: str) -> Any:
     for name, value in decided.items():
         if getattr(given, name) != value:
             raise UsageError(f"vLLM's {name} follows from {_OURS[name]}; say it there.")
-    return AsyncEngineArgs.from_cli_args(given)
-
-
-def _cpu_memory() -> int | None:
-    from vllm.platforms import current_platform
-
-    if not current_platform.is_cpu():
-        return None
-    from vllm.utils.cpu_resource_utils import get_memory_node_info, get_visible_memory_node
-
-    nodes = get_visible_memory_node()
-    return int(get_memory_node_info(nodes[0]).available_memory)
-
-
-def _check_devices(parallel: Parallel, *, is_cpu: bool) -> None:
-    """Raises UsageError where this machine has too few. On a CPU each rank gets cores of its own:
-    vLLM would give each a NUMA node, which most machines have one of."""
-    import torch
-
-    cores = sorted(os.sched_getaffinity(0)) if is_cpu else []
-    devices = len(cores) if is_cpu else torch.accelerator.device_count()
-    here = ranks_here(parallel, devices, "CPU core" if is_cpu else "GPU")
-    if is_cpu and here > 1:
-        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", shared_cores(cores, here))
+    args = AsyncEngineArgs.from_cli_args(given)
+    if cpu_memory is not None:
+        compute_in_core(args)
+    return args
 
 
 def _check_names(options: Iterable[str], known: Iterable[str]) -> None:
