@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from statistics import median
 
 import dynemo
 from bench.plan import QUESTION, Plan, Subject, chat
@@ -24,16 +25,21 @@ def ttft_rows(plan: Plan) -> list[Row]:
     return rows
 
 
-def ttft_row(plan: Plan, both: Pair, subject: Subject, *, goal: float, how: str = "") -> Row:
-    """A short prompt that both have in their caches: what is left is our way there and back."""
+def ttft_row(
+    plan: Plan, both: Pair, subject: Subject, *, goal: float, how: str = "", at_once: int = 1
+) -> Row:
+    """A short prompt that both have in their caches: what is left is our way there and back. Each
+    value is the median of `at_once` answers, one after the other."""
     body = chat(QUESTION, max_tokens=2, ignore_eos=True)
 
     def measure(server: Served) -> float:
-        time.sleep(0.01)
-        (seconds,) = both.ask(server, body).first
-        return seconds * 1000
+        seconds: list[float] = []
+        for _ in range(at_once):
+            time.sleep(0.01)
+            seconds += both.ask(server, body).first
+        return median(seconds) * 1000
 
-    one, other = in_turns(plan.firsts, both, measure)
+    one, other = in_turns(plan.firsts // at_once, both, measure)
     return difference(f"TTFT, warm, {subject.name}{how}", "ms", one, other, goal=goal)
 
 

@@ -19,6 +19,7 @@ from dynemo.models.find import demo_checkout
 
 _GOAL = 0.97
 _TTFT_GOAL = 3.0
+_AT_ONCE = 10  # answers whose TTFT is one value
 
 #: Starts the engine's own server on a checkout, in this Python.
 Serve = Callable[[Path, str], AbstractContextManager[Served]]
@@ -33,9 +34,16 @@ def python_of(engine: str) -> str:
 
 
 def own_server_rows(
-    plan: Plan, engine: str, *, people: str, options: list[str], serve: Serve
+    plan: Plan,
+    engine: str,
+    *,
+    people: str,
+    options: list[str],
+    serve: Serve,
+    settle: float = 0.0,
 ) -> list[Row]:
-    """`people` is the engine's name among people. Raises as `python_of` does."""
+    """`people` is the engine's name among people; `settle` is that of `Pair`. Raises as `python_of`
+    does."""
     python = python_of(engine)
     words = [f"out={engine}", "--engine-python", python, "--context-length", str(CONTEXT)]
     rows = []
@@ -49,8 +57,8 @@ def own_server_rows(
             serve(model, python) as other,
             client() as load,
         ):
-            both = Pair(one, other, load)
+            both = Pair(one, other, load, settle=settle)
             check_same_prompt(both)
             rows += [speed_row(plan, both, subject, streams, goal=_GOAL) for streams in (1, 8)]
-            rows.append(ttft_row(plan, both, subject, goal=_TTFT_GOAL))
+            rows.append(ttft_row(plan, both, subject, goal=_TTFT_GOAL, at_once=_AT_ONCE))
     return rows

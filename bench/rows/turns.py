@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bench.client import Client, Outcome, Task, client
@@ -21,6 +21,9 @@ class Pair:
     ours: Served
     peer: Served
     load: Client
+    settle: float = field(
+        default=0.0, kw_only=True
+    )  #: seconds that one needs after an answer before it lets go of the CPU
 
     def ask(self, whom: Served, body: dict[str, Any], streams: int = 1) -> Outcome:
         return self.load.run(Task(whom.port, body, streams, streams))
@@ -51,17 +54,23 @@ def in_turns(
     other things there are fewer rounds: none begins after `_SECONDS`.
     """
     began = time.monotonic()
+
+    def measured(server: Served) -> float:
+        value = measure(server)
+        time.sleep(both.settle)
+        return value
+
     for server in (both.ours, both.peer):
-        measure(server)
+        measured(server)
     one: list[float] = []
     other: list[float] = []
     for turn in range(rounds):
         if turn > 1 and time.monotonic() - began > _SECONDS:
             break
         if turn % 2:
-            other.append(measure(both.peer))
-            one.append(measure(both.ours))
+            other.append(measured(both.peer))
+            one.append(measured(both.ours))
         else:
-            one.append(measure(both.ours))
-            other.append(measure(both.peer))
+            one.append(measured(both.ours))
+            other.append(measured(both.peer))
     return one, other

@@ -11,10 +11,16 @@ from bench.table import Row
 
 _OPTIONS = ["--enforce-eager", "--kv-cache-memory-bytes", "256M", "--generation-config", "vllm"]
 
+# Its worker spins for a second after the last step, as long as that: `busy_loop_s` of its
+# `SpinCondition`. Who is measured meanwhile has one core less.
+_SETTLE = 1.5
+
 
 def vllm_rows(plan: Plan) -> list[Row]:
     """On both models. Raises RuntimeError where vLLM is not installed."""
-    return own_server_rows(plan, "vllm", people="vLLM", options=_OPTIONS, serve=_serve)
+    return own_server_rows(
+        plan, "vllm", people="vLLM", options=_OPTIONS, serve=_serve, settle=_SETTLE
+    )
 
 
 @contextmanager
