@@ -20,7 +20,7 @@ def sglang_rows(plan: Plan) -> list[Row]:
     """On both models. Raises RuntimeError where SGLang, or what its server needs, is missing."""
     python = python_of("sglang")
     if subprocess.run([python, "-c", "import soundfile"], stderr=subprocess.DEVNULL).returncode:
-        raise RuntimeError(f"SGLang's own server needs it: {python} -m pip install soundfile")
+        raise RuntimeError(f"SGLang's own server needs it: pip --python {python} install soundfile")
     return own_server_rows(plan, "sglang", people="SGLang", options=_OPTIONS, serve=_serve)
 
 
