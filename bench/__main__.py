@@ -35,8 +35,8 @@ _LEGEND = """\
 ours: dynemo-run in=http. peer: what the row names, else the same xllamacpp server with the same
 parameters, addressed directly, same client and requests; for the start, a bare script on the same
 library. In turns, in one run; medians, with the quartiles of the rounds' own ratios or differences
-in brackets. Random weights: a Llama of 103 M parameters in Q8_0. CPU and memory: the runner,
-without engine. dyn://: etcd, NATS and TCP on loopback, all on this machine."""
+in brackets. Random weights: a Llama of 103 M parameters in Q8_0, as a checkout in bfloat16. CPU and
+memory: the runner, without engine. dyn://: etcd, NATS and TCP on loopback, all on this machine."""
 
 
 def main() -> None:
