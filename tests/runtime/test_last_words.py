@@ -9,6 +9,7 @@ from dynemo.runtime.last_words import complaint, ending
         (1, [], "exit code 1."),
         (0, ["ok."], "exit code 0: ok."),
         (-11, ["a", "b", "c", "d"], "signal SIGSEGV: b | c | d."),
+        (-40, [], "signal 40."),
         (-9, [], "signal SIGKILL, as the system does it to a process that takes too much memory."),
         (-9, ["ValueError: no such thing."], "signal SIGKILL: ValueError: no such thing."),
         (

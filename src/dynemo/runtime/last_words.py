@@ -12,7 +12,7 @@ _LINES = 3
 
 def ending(code: int, tail: Sequence[str]) -> str:
     """How the engine has ended, as a sentence; `code` is that of `Popen.returncode`."""
-    exit_code = f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
+    exit_code = f"exit code {code}" if code >= 0 else f"signal {_signal(-code)}"
     said = _exception(tail)
     if not said:
         if code == -signal.SIGKILL:
@@ -20,6 +20,13 @@ def ending(code: int, tail: Sequence[str]) -> str:
         said = " | ".join(_above_backtrace(tail)[-_LINES:])
     words = f": {said.rstrip('. ')}" if said else ""
     return f"The engine ended with {exit_code}{words}."
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # most real-time ones have no name
+        return str(number)
 
 
 def _above_backtrace(tail: Sequence[str]) -> list[str]:
