@@ -211,3 +211,23 @@ def test_leaving_in_the_turn_in_which_the_host_dies_does_not_hang() -> None:
     with pytest.raises(EngineLost):
         asyncio.run(asyncio.wait_for(body(), 10))
     assert all(map(_is_gone, spawner.children))
+
+
+def test_a_mistake_of_our_own_is_told_to_who_waits_for_the_engine() -> None:
+    """With nobody left to start it again, the run would wait for ever."""
+
+    def broken() -> Child:
+        raise ZeroDivisionError("a mistake")
+
+    child = spawn(ECHO)
+
+    async def body() -> None:
+        async with local_instance(child, broken) as (local, ready):
+            await ready
+            os.kill(child.process.pid, signal.SIGKILL)
+            async with asyncio.timeout(10):
+                await local.ended
+
+    with pytest.raises(ZeroDivisionError, match="a mistake"):
+        asyncio.run(body())
+    assert _is_gone(child)

@@ -6,6 +6,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from typing import Any
 
 from msgspec import msgpack
 
@@ -50,7 +51,7 @@ class LocalInstance:
         #: No engine has just died of which the log does not say yet how.
         self.explained = asyncio.Event()
         self.explained.set()
-        #: Raises why the engine has ended for good; never done where it is started again.
+        #: Raises why the engine has ended for good; not done where it is started again.
         self.ended: Ended = asyncio.get_running_loop().create_future()
 
     @property
@@ -209,7 +210,19 @@ async def local_instance(
     """
     local = LocalInstance()
     ready: Ready = asyncio.get_running_loop().create_future()
+    both: tuple[asyncio.Future[Any], ...] = (ready, local.ended)
+    for future in both:  # seen, even when nobody waits for it
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    def fail(keeping: "asyncio.Task[None]") -> None:
+        """A mistake of our own: who waits for the engine would wait for ever."""
+        if not keeping.cancelled() and (error := keeping.exception()) is not None:
+            for future in both:
+                if not future.done():
+                    future.set_exception(error)
+
     task = asyncio.create_task(local.keep(child, respawn, ready), name="engine")
+    task.add_done_callback(fail)
     await asyncio.sleep(0)  # from its first step on it owns the child, and ends it
     try:
         yield local, ready
@@ -219,11 +232,7 @@ async def local_instance(
             async with asyncio.timeout(2 * _LAST_WORDS_SECONDS):
                 await local.explained.wait()
         task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-        for future in (ready, local.ended):
-            if future.done() and not future.cancelled():
-                future.exception()  # seen, even when nobody waited for it
+        await asyncio.wait([task])
 
 
 class _Lines(asyncio.Protocol):
