@@ -7,6 +7,7 @@ import sys
 import tempfile
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from msgspec import structs
@@ -146,6 +147,44 @@ def test_a_host_that_is_not_started_leaves_nothing(
         spawn(structs.replace(ECHO, extra=extra), str(tmp_path / "no-python"))
     assert list(tmp_path.iterdir()) == []
     assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+class SlowToGo:
+    """A process that is there for a while after it was killed, as one with much memory is."""
+
+    def __init__(self, process: Any) -> None:
+        self._process = process
+        self._looks = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._process, name)
+
+    def poll(self) -> int | None:
+        code: int | None = self._process.poll()
+        self._looks += code is not None
+        return code if self._looks > 20 else None
+
+    def wait(self) -> int:
+        assert self._looks > 20, "it would block the event loop"
+        return int(self._process.wait())
+
+
+def test_the_event_loop_goes_on_while_a_killed_host_is_not_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_PING_SECONDS", 0.05)
+    spawned = spawn(ECHO)
+    child = Child(cast(Any, SlowToGo(spawned.process)), spawned.sock, spawned.workdir)
+
+    async def body() -> None:
+        async with local_instance(child, None) as (local, ready):
+            await ready
+            os.kill(child.process.pid, signal.SIGSTOP)
+            await local.ended
+
+    with pytest.raises(EngineLost, match="said nothing"):
+        asyncio.run(body())
+    assert not child.workdir.exists()
 
 
 def _program(path: Path, script: str) -> str:

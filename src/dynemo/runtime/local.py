@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import subprocess
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -263,14 +264,20 @@ async def _end(child: Child, grace: float, said: asyncio.Event) -> int:
     process = child.process
     assert process.stdin is not None
     process.stdin.close()
-    deadline = time.monotonic() + grace
     try:
-        while process.poll() is None and time.monotonic() < deadline:  # noqa: ASYNC110 (no event)
-            await asyncio.sleep(0.005)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                await _gone(process)
         signal_group(child)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LAST_WORDS_SECONDS):
                 await said.wait()
+        await _gone(process)  # what has much memory takes seconds, in which others go on
     finally:
         code = kill(child)
     return code
+
+
+async def _gone(process: "subprocess.Popen[bytes]") -> None:
+    while process.poll() is None:  # noqa: ASYNC110 (no event)
+        await asyncio.sleep(0.005)
