@@ -306,6 +306,12 @@ class TestVariants:
         with pytest.raises(UsageError, match="a CUDA build for each generation of GPUs"):
             install(find_variant("mistralrs", "cuda"))
 
+    @pytest.mark.parametrize("given", ["/bin/echo", "/nowhere/python"])
+    def test_what_is_no_python(self, empty: Path, given: str) -> None:
+        with pytest.raises(UsageError, match=f"--python {given} does not run"):
+            install(find_variant("mistralrs", "cpu"), given)
+        assert not any(empty.rglob("environment.json"))
+
     def test_python_of_another_version(self, empty: Path) -> None:
         variant = Variant("trtllm", "cuda", "trtllm-cuda.txt", pythons=("3.8",))
         with pytest.raises(UsageError, match=r"has builds for Python 3\.8, and this is"):

@@ -204,10 +204,11 @@ def _version_of(python: str, variant: Variant) -> str:
         said = subprocess.run(
             [python, "-c", code], capture_output=True, text=True, timeout=30, check=True
         )
-    except (OSError, subprocess.SubprocessError):
+        version = said.stdout.strip()
+        is_old = tuple(map(int, version.split("."))) < (3, 11)
+    except (OSError, subprocess.SubprocessError, ValueError):
         raise UsageError(f"--python {python} does not run as a Python does.") from None
-    version = said.stdout.strip()
-    if tuple(map(int, version.split("."))) < (3, 11):
+    if is_old:
         raise UsageError(f"--python {python} is Python {version}; it takes 3.11 or newer.")
     if variant.pythons and version not in variant.pythons:
         raise UsageError(
