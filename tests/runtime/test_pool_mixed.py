@@ -5,12 +5,18 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from threading import Event, Thread, Timer
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from byte_tokenizer import Bytes
-from dynemo.errors import ContextLengthExceeded, EngineLost, RequestError, UnsupportedField
+from dynemo.errors import (
+    ContextLengthExceeded,
+    EngineLost,
+    RequestError,
+    Unavailable,
+    UnsupportedField,
+)
 from dynemo.messages import Ask, Capabilities, Delta, Finish, Guide, Instance, Load, Request
 from dynemo.pipeline import Pipeline, ServedModel
 from dynemo.router.router import make_router
@@ -139,6 +145,50 @@ def test_an_answer_moves_to_where_its_rest_has_room() -> None:
     moved = [request for request in large.asked if request.continued]
     assert moved
     assert all(len(r.token_ids) + r.max_tokens == 70 for r in moved)
+
+
+def test_what_has_no_room_is_not_asked_where_all_are_alike_either() -> None:
+    """The one that the request was prepared for may have gone before it was asked."""
+    large, small = Remote("large", 80), Remote("small", 20)
+    pool = filled(large)
+    pipeline = Pipeline({"m": ServedModel("m", 0, CARD, pool)}, defaults=Ask())
+
+    async def body() -> None:
+        job = pipeline.prepare(Ask(messages=[{"role": "user", "content": "x" * 30}]))
+        pool.remove("large")
+        pool.add(cast(Any, small))
+        async with aclosing(pipeline.run(job)) as pieces:
+            async for _ in pieces:
+                pass
+
+    with pytest.raises(Unavailable):
+        asyncio.run(body())
+    assert small.asked == []
+
+
+class Counted:
+    """Counts how often it is looked at."""
+
+    is_silent = False
+    looks = 0
+
+    def __init__(self, remote: Remote) -> None:
+        self._remote = remote
+
+    def __getattr__(self, name: str) -> Any:
+        Counted.looks += 1
+        return getattr(self._remote, name)
+
+
+def test_a_choice_among_kinds_does_not_look_at_every_instance() -> None:
+    remotes = [Remote(f"{n}", 80 if n % 2 else 20) for n in range(200)]
+    pipeline = pool_of(*map(Counted, remotes))
+    answer(pipeline, max_tokens=30)
+    before = Counted.looks
+    for _ in range(20):
+        answer(pipeline, max_tokens=30)
+    assert Counted.looks - before < 20 * 10
+    assert all(not remote.asked for remote in remotes[::2])
 
 
 class Held:

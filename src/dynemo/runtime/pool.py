@@ -8,6 +8,7 @@ nothing missing and nothing twice.
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import aclosing
 from threading import Lock
 from time import monotonic
@@ -28,6 +29,7 @@ MIGRATION_LIMIT = 3
 _PAUSE = 0.1  # seconds before those are asked again that have all failed
 #: Seconds that a choice may be behind what the instances have reported. All are looked at then.
 _BEHIND_SECONDS = 1.0
+_MANY_SORTS = 64  # of requests that other kinds of instances fit
 
 _encode = msgpack.Encoder().encode
 
@@ -44,6 +46,8 @@ class Pool:
         self._remotes: dict[str, RemoteInstance] = {}
         self._most: Instance | None = None
         self._kinds: list[Instance] = []
+        self._names: list[frozenset[str]] = []  # of the instances of each kind
+        self._unfit: dict[tuple[bool, ...], frozenset[str]] = {}  # by which kinds fit
         self._has_changed = False  # since `_look`
         self._looking = Lock()  # a thread that prepares a long prompt looks, too
         self._changed = asyncio.Event()
@@ -151,8 +155,8 @@ class Pool:
         """Raises `problem` where nobody is left to ask. A stream that has lost its instance waits
         for somebody until its deadline: that one may come back, or the plane to the others."""
         self._weigh()
-        unfit = self._unfit(request)
-        chosen = self._pick(request, failed | unfit)
+        unfit = self._unfit_for(request)
+        chosen = self._pick(request, failed | unfit if failed else unfit)
         if chosen is not None:
             return chosen
         if deadline is None or asyncio.get_running_loop().time() > deadline:
@@ -164,7 +168,7 @@ class Pool:
                 while (chosen := self._pick(request, unfit)) is None:
                     self._changed.clear()
                     await self._changed.wait()
-                    unfit = self._unfit(request)
+                    unfit = self._unfit_for(request)
         except TimeoutError:
             raise problem from None
         return chosen
@@ -179,7 +183,7 @@ class Pool:
         for name, remote in self._remotes.items():
             self._router.reported(name, remote.load)
 
-    def _pick(self, request: Request, left_out: set[str]) -> str | None:
+    def _pick(self, request: Request, left_out: AbstractSet[str]) -> str | None:
         """A silent one only where there is no other. All are looked at when one is met."""
         chosen = self._router.choose(request.token_ids, left_out)
         if chosen is None or not self._remotes[chosen].is_silent:
@@ -187,20 +191,21 @@ class Pool:
         silent = {name for name, remote in self._remotes.items() if remote.is_silent}
         return self._router.choose(request.token_ids, left_out | silent) or chosen
 
-    def _unfit(self, request: Request) -> set[str]:
-        """The instances that cannot honour all of a request's fields. All are looked at where they
-        differ, else none."""
-        if len(self.kinds) < 2:
-            return set()
+    def _unfit_for(self, request: Request) -> frozenset[str]:
+        """The instances that cannot honour all of a request's fields, or have no room for it. Kinds
+        are looked at, and not instances, of which there may be a thousand."""
         needs = needs_of(request)
         wanted = 1 if request.is_unbounded else request.max_tokens
         room = len(request.token_ids) + (0 if request.embed else wanted)
-        return {
-            name
-            for name, remote in self._remotes.items()
-            if not needs.met_by(remote.record.instance.capabilities)
-            or remote.record.instance.context_length < room
-        }
+        fit = tuple(
+            kind.context_length >= room and needs.met_by(kind.capabilities) for kind in self.kinds
+        )
+        if (unfit := self._unfit.get(fit)) is None:
+            others = [names for names, is_fit in zip(self._names, fit, strict=True) if not is_fit]
+            if len(self._unfit) == _MANY_SORTS:
+                self._unfit.clear()
+            unfit = self._unfit[fit] = frozenset().union(*others)
+        return unfit
 
     def _look(self) -> None:
         """Recomputes what all can do, if instances have come or gone: once for all that come
@@ -215,6 +220,8 @@ class Pool:
                 kind = _encode((instance.context_length, instance.capabilities))
                 alike.setdefault(kind, []).append(instance)
             self._kinds = [_together(instances) for instances in alike.values()]
+            self._names = [frozenset(one.id for one in instances) for instances in alike.values()]
+            self._unfit = {}
             self._most = _together(self._kinds) if self._kinds else None
 
 
