@@ -2,20 +2,27 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 
 import pytest
-from msgspec import msgpack
+from msgspec import msgpack, structs
 
 from dynemo.answers import failure
-from dynemo.errors import DynemoError, EngineLost, RequestError, SlowReader, Unavailable
+from dynemo.errors import (
+    BodyTooLarge,
+    DynemoError,
+    EngineLost,
+    RequestError,
+    SlowReader,
+    Unavailable,
+)
 from dynemo.link import PROTOCOL, Link
 from dynemo.messages import Capabilities, Delta, Finish, Hello, Instance, Load, Request, Sampling
 from dynemo.runtime import inbox as inbox_module
 from dynemo.runtime.inbox import MAX_UNREAD, Inbox, interrupt
-from dynemo.runtime.streams import Asker
-from dynemo.wire.frames import Frame, Kind
+from dynemo.runtime.streams import Asker, encoded
+from dynemo.wire.frames import MAX_BODY, Frame, Kind
 
 REQUEST = Request(id="r", token_ids=[1, 2], prompt="ab", max_tokens=9, sampling=Sampling())
 INSTANCE = Instance(
@@ -71,6 +78,10 @@ async def _joined(hello: bytes = HELLO) -> AsyncIterator[tuple[Asker, Peer]]:
             asker.greeted.exception()
 
 
+def ask(asker: Asker) -> AsyncGenerator[Delta, None]:
+    return asker.ask(encoded(REQUEST), Inbox())
+
+
 async def _exhaust(stream: AsyncIterator[Delta]) -> None:
     async for _ in stream:
         pass
@@ -80,7 +91,7 @@ def test_an_answer_comes_in_order_and_ends_once() -> None:
     async def body() -> None:
         async with _joined() as (asker, peer):
             await asker.greeted
-            async with aclosing(asker.generate(REQUEST)) as deltas:
+            async with aclosing(ask(asker)) as deltas:
                 first = asyncio.ensure_future(anext(deltas))
                 request = await peer.next(Kind.REQUEST)
                 assert msgpack.decode(request.body, type=Request) == REQUEST
@@ -101,7 +112,7 @@ def test_closing_the_stream_cancels_it_at_the_other_side() -> None:
     async def body() -> None:
         async with _joined() as (asker, peer):
             await asker.greeted
-            deltas = asker.generate(REQUEST)
+            deltas = ask(asker)
             first = asyncio.ensure_future(anext(deltas))
             request = await peer.next(Kind.REQUEST)
             peer.say(Kind.DATA, request.stream, Delta([5]))
@@ -121,7 +132,7 @@ def test_cancelling_the_task_that_waits_cancels_the_stream() -> None:
             await asker.greeted
 
             async def read() -> None:
-                async with aclosing(asker.generate(REQUEST)) as deltas:
+                async with aclosing(ask(asker)) as deltas:
                     async for _ in deltas:
                         pass
 
@@ -139,7 +150,7 @@ def test_an_error_is_raised_as_its_own_class() -> None:
     async def body() -> None:
         async with _joined() as (asker, peer):
             await asker.greeted
-            waiting = asyncio.ensure_future(anext(asker.generate(REQUEST)))
+            waiting = asyncio.ensure_future(anext(ask(asker)))
             request = await peer.next(Kind.REQUEST)
             peer.link.send(Kind.ERROR, request.stream, failure(RequestError("no", param="top_k")))
             with pytest.raises(RequestError, match="no") as caught:
@@ -153,7 +164,7 @@ def test_a_lost_connection_breaks_every_stream_after_what_had_come() -> None:
     async def body() -> None:
         async with _joined() as (asker, peer):
             await asker.greeted
-            deltas = asker.generate(REQUEST)
+            deltas = ask(asker)
             first = asyncio.ensure_future(anext(deltas))
             request = await peer.next(Kind.REQUEST)
             peer.say(Kind.DATA, request.stream, Delta([5]))
@@ -165,7 +176,7 @@ def test_a_lost_connection_breaks_every_stream_after_what_had_come() -> None:
             with pytest.raises(EngineLost):
                 await anext(deltas)
             with pytest.raises(Unavailable):
-                await anext(asker.generate(REQUEST))
+                await anext(ask(asker))
 
     asyncio.run(body())
 
@@ -174,7 +185,7 @@ def test_a_reader_that_falls_behind_is_cancelled_alone() -> None:
     async def body() -> None:
         async with _joined() as (asker, peer):
             await asker.greeted
-            slow, quick = asker.generate(REQUEST), asker.generate(REQUEST)
+            slow, quick = ask(asker), ask(asker)
             first = asyncio.ensure_future(anext(slow))
             stream = (await peer.next(Kind.REQUEST)).stream
             peer.say(Kind.DATA, stream, Delta(texts=["x"]))
@@ -233,7 +244,7 @@ def test_a_reader_that_waits_for_somebody_else_is_interrupted() -> None:
 
             async def read() -> None:
                 interrupt.set(interrupted.set_result)
-                async with aclosing(asker.generate(REQUEST)) as deltas:
+                async with aclosing(ask(asker)) as deltas:
                     async for _ in deltas:
                         assert isinstance(await interrupted, SlowReader)
 
@@ -273,3 +284,8 @@ def test_a_broken_greeting_closes_the_connection(hello: bytes) -> None:
             assert not asker.link.is_open
 
     asyncio.run(body())
+
+
+def test_a_request_that_no_frame_holds_is_refused_before_it_is_asked() -> None:
+    with pytest.raises(BodyTooLarge):
+        encoded(structs.replace(REQUEST, prompt="x" * MAX_BODY))

@@ -9,8 +9,6 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any
 
-from msgspec import msgpack
-
 from dynemo.errors import (
     DynemoError,
     EngineError,
@@ -23,11 +21,9 @@ from dynemo.messages import Delta, Instance, Load, Request
 from dynemo.runtime.child import Child, kill, signal_group
 from dynemo.runtime.inbox import Inbox
 from dynemo.runtime.last_words import complaint, ending
-from dynemo.runtime.streams import Asker
+from dynemo.runtime.streams import Asker, encoded
 
 log = logging.getLogger("dynemo.engine")
-
-_encode = msgpack.Encoder().encode
 
 _PING_SECONDS = 2.0
 _MOST_UNANSWERED = 5
@@ -79,7 +75,7 @@ class LocalInstance:
         return "" if self._asker is not None else self._trouble
 
     def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
-        return self.ask(_encode(request), Inbox())
+        return self.ask(encoded(request), Inbox())
 
     def ask(self, request: bytes, inbox: Inbox) -> AsyncGenerator[Delta, None]:
         """See `Asker.ask`."""

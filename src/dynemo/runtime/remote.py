@@ -5,13 +5,11 @@ from collections.abc import AsyncGenerator
 from contextlib import closing
 from time import monotonic
 
-from msgspec import msgpack
-
-from dynemo.errors import BodyTooLarge, DynemoError, InstanceSilent
+from dynemo.errors import DynemoError, InstanceSilent
 from dynemo.messages import Delta, Envelope, Instance, Load, Record, Request
 from dynemo.runtime.requests.base import RequestPlane
 from dynemo.runtime.responses.listen import Responses
-from dynemo.wire.frames import MAX_BODY
+from dynemo.runtime.streams import encoded
 
 log = logging.getLogger("dynemo.pool")
 
@@ -19,8 +17,6 @@ log = logging.getLogger("dynemo.pool")
 #: after which one request tries it again.
 _QUIET_SECONDS = 0.25
 _SILENT_SECONDS = 10.0
-
-_encode = msgpack.Encoder().encode
 
 
 class RemoteInstance:
@@ -61,9 +57,7 @@ class RemoteInstance:
         EngineLost comes after everything that the worker had sent: what is left may be asked of
         another instance.
         """
-        body = _encode(request)
-        if len(body) > MAX_BODY:
-            raise BodyTooLarge(f"The request is {len(body)} bytes long; at most {MAX_BODY} can go.")
+        body = encoded(request)
         with closing(self._responses.promise(self.record.instance.id)) as promise:
             is_carried = len(body) <= self._requests.max_request
             await self._ask(promise.envelope(body, is_carried=is_carried))

@@ -8,12 +8,19 @@ from itertools import count
 from msgspec import DecodeError, msgpack
 
 from dynemo import errors
-from dynemo.errors import DynemoError, EngineLost, RequestError, Unavailable, WireError
+from dynemo.errors import (
+    BodyTooLarge,
+    DynemoError,
+    EngineLost,
+    RequestError,
+    Unavailable,
+    WireError,
+)
 from dynemo.link import PROTOCOL, Link
 from dynemo.messages import Delta, Ending, Failure, Hello, Instance, Load, Request
 from dynemo.runtime.inbox import Inbox
 from dynemo.wire import state
-from dynemo.wire.frames import Frame, Kind
+from dynemo.wire.frames import MAX_BODY, Frame, Kind
 from dynemo.wire.state import Connection
 
 log = logging.getLogger("dynemo.engine")
@@ -157,10 +164,6 @@ class Asker(Streams):
         done = self.greeted.done() and not self.greeted.cancelled()
         return done and self.greeted.exception() is None
 
-    def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
-        """See `Answerer.generate`."""
-        return self.ask(_encode(request), Inbox())
-
     async def ask(self, request: bytes, inbox: Inbox) -> AsyncGenerator[Delta, None]:
         """Asks for an encoded Request. Gives what is in `inbox` when it is taken."""
         if self.state is not Connection.OPEN:
@@ -198,6 +201,14 @@ class Asker(Streams):
         if not self.greeted.done():
             self.greeted.set_exception(EngineLost("The engine ended before it was ready."))
         self._tell_lost()
+
+
+def encoded(request: Request) -> bytes:
+    """As it travels. Raises BodyTooLarge for what no frame holds."""
+    body = _encode(request)
+    if len(body) > MAX_BODY:
+        raise BodyTooLarge(f"The request is {len(body)} bytes long; at most {MAX_BODY} can go.")
+    return body
 
 
 def raised(body: bytes) -> DynemoError:
