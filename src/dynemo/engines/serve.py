@@ -34,7 +34,7 @@ async def serve(spec: EngineSpec, sock: socket.socket) -> int:
 
     link = Link(on_frames, lambda _: ended.set())
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, ended.set)
+    _leave_to_runner(loop)
     await loop.create_connection(lambda: link, sock=sock)
     adapter: Adapter = import_module(f"dynemo.engines.{spec.engine}")
     async with AsyncExitStack() as stack:
@@ -51,7 +51,7 @@ async def serve(spec: EngineSpec, sock: socket.socket) -> int:
             if not isinstance(error, DynemoError):
                 raise
             return 1
-        loop.add_signal_handler(signal.SIGTERM, ended.set)  # again: an engine may have taken it
+        _leave_to_runner(loop)  # again: an engine may have taken them
         gc.freeze()  # what was loaded stays, and is not looked through for what could go
         async with asyncio.TaskGroup() as tasks:
             answers = Answers(link, EngineSource(engine), tasks)
@@ -59,6 +59,14 @@ async def serve(spec: EngineSpec, sock: socket.socket) -> int:
             await ended.wait()
             answers.cancel_all()
     return 0
+
+
+def _leave_to_runner(loop: asyncio.AbstractEventLoop) -> None:
+    """What asks to end. A service manager tells all processes of a service, the runner too, which
+    lets streams end first and then lets go of us. Not ignored, which an engine's own processes
+    would inherit."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, lambda: None)
 
 
 async def _until(work: Coroutine[None, None, None], ended: asyncio.Event) -> None:
