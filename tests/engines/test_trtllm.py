@@ -1,20 +1,23 @@
 """out=trtllm against a stand-in of TensorRT-LLM's API: `standins/README.md` says what is real."""
 
+import asyncio
 import json
 import os
 import subprocess
 import time
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command import COMMAND, run
-from contract import ModelContract, Served
+from contract import GREEDY, ModelContract, Served, idle, serving
 from trtllm_standin import make_engine_folder, python_with_standin
 
 from dynemo.engines.trtllm import llm_arguments
 from dynemo.errors import UsageError
-from dynemo.messages import EngineSpec, Parallel
+from dynemo.messages import EngineSpec, Load, Parallel, Request
+from dynemo.runtime.local import LocalInstance
 
 NODES = ["--num-nodes", "2", "--tensor-parallel-size", "2", "--dist-init-addr", "127.0.0.1:9876"]
 
@@ -30,8 +33,6 @@ def engine_folder(tmp_path_factory: pytest.TempPathFactory, demo_folder: Path) -
 
 
 class _StandIn(ModelContract):
-    tells_kv_use = False
-
     @pytest.fixture(scope="class")
     @classmethod
     def python(cls, with_standin: str) -> str:
@@ -69,6 +70,58 @@ class TestEngineFolder(_StandIn):
         assert (instance.context_length, instance.slots) == (3072, 4)
 
 
+async def _loads(local: LocalInstance) -> tuple[Load, Load]:
+    """While it answers one prompt of 200 ids with at most 2000, and after that was given up."""
+    request = Request(
+        id="r",
+        token_ids=[30] * 200,
+        prompt="",
+        max_tokens=2000,
+        sampling=GREEDY,
+        ignore_eos=True,
+    )
+    assert local._asker is not None
+    async with aclosing(local.generate(request)) as deltas:
+        await anext(deltas)
+        async with asyncio.timeout(15):
+            asked = 0
+            while local.load.running == 0 or asked < 10:  # the first may be before the first step
+                local._asker.ping()
+                await asyncio.sleep(0.02)
+                asked += 1
+        busy = local.load
+    await idle(local)
+    return busy, local.load
+
+
+def test_the_use_of_its_cache_is_that_of_its_newest_step(
+    with_standin: str, engine_folder: Path
+) -> None:
+    spec = EngineSpec(engine="trtllm", model=str(engine_folder), workdir="")
+    with serving(spec, with_standin) as served:
+        busy, after = served.run(_loads(served.local))
+    blocks = 4 * 3072 / 8
+    assert 200 / 8 / blocks <= busy.kv_use <= 2200 / 8 / blocks
+    assert after == Load()
+
+
+@pytest.mark.parametrize("stats", ["old", "failing"])
+def test_it_counts_where_the_engine_tells_nothing(
+    with_standin: str, engine_folder: Path, stats: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRTLLM_STANDIN_STATS", stats)
+    spec = EngineSpec(engine="trtllm", model=str(engine_folder), workdir="")
+    with serving(spec, with_standin) as served:
+        assert served.run(_loads(served.local)) == (Load(running=1), Load())
+
+
+def test_its_statistics_can_be_turned_off(with_standin: str, demo_folder: Path) -> None:
+    off = ["--enable-iter-perf-stats=false"]
+    spec = EngineSpec(engine="trtllm", model=str(demo_folder), workdir="", options=off)
+    with serving(spec, with_standin) as served:
+        assert served.run(_loads(served.local)) == (Load(running=1), Load())
+
+
 def _spec(**said: Any) -> EngineSpec:
     return EngineSpec(engine="trtllm", model="m", workdir="", **said)
 
@@ -91,6 +144,11 @@ def test_the_arguments_that_reach_it(rank: int) -> None:
         "max_batch_size": 4,
         "kv_cache_config": {"free_gpu_memory_fraction": 0.5},
     }
+
+
+def test_of_its_statistics_the_newest_are_kept() -> None:
+    arguments = llm_arguments(_spec(), ["enable_iter_perf_stats", "max_stats_len"])
+    assert (arguments["enable_iter_perf_stats"], arguments["max_stats_len"]) == (True, 1)
 
 
 def test_an_extra_argument_that_it_does_not_have() -> None:

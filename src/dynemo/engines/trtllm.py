@@ -4,7 +4,8 @@
     a checkout                   the PyTorch backend
 
 Written against the sources of NVIDIA/TensorRT-LLM at 4c05a748 (`llmapi/llm.py`), a678b91a
-(`executor/result.py`), 000a01de (`sampling_params.py`) and 21c8b6d4 (`defaultDecodingParams.h`).
+(`executor/result.py`), 000a01de (`sampling_params.py`), 21c8b6d4 (`defaultDecodingParams.h`) and
+2d06866f (`executor/rpc_worker_mixin.py`, where its statistics come from).
 """
 
 import asyncio
@@ -40,6 +41,10 @@ _ENGINE_SAMPLING = [
     "repetition_penalty",
 ]
 _REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
+#: Of the PyTorch backend, since January 2026: statistics are fetched from the engine when they are
+#: asked for. Before, each step's went through a queue that was read five times a second: what came
+#: out was old, and what did not stayed in memory.
+_STATS_KEPT = "max_stats_len"
 #: Set by `trtllm-llmapi-launch`, which joins the nodes.
 _LAUNCHED = "TLLM_SPAWN_PROXY_PROCESS"
 _LAUNCH = (
@@ -60,6 +65,8 @@ class TrtLlm:
         self._llm = llm
         self._params = module.SamplingParams
         self._running = 0
+        self._has_stats = _STATS_KEPT in module.llmapi.llm_args.TorchLlmArgs.model_fields
+        self._kv_use = 0.0
 
     async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
         try:
@@ -124,7 +131,29 @@ class TrtLlm:
         return self._params(**said)
 
     async def load(self) -> Load:
-        return Load(min(self._running, self.slots), max(0, self._running - self.slots))
+        """The sequences are counted here: its own counts are of one rank's last batch."""
+        if not self._running:
+            self._kv_use = 0.0  # it makes no steps, and so tells nothing
+        elif self._has_stats:
+            self._kv_use = _kv_use(await asyncio.to_thread(self._stats), self._kv_use)
+        running = min(self._running, self.slots)
+        return Load(running, self._running - running, self._kv_use)
+
+    def _stats(self) -> list[dict[str, Any]]:
+        """Of its steps since the last call. Blocks, as the engine is another process."""
+        try:
+            stats: list[dict[str, Any]] = self._llm.get_stats(timeout=0)
+        except Exception:  # of many kinds; that it cannot tell is no reason not to say the rest
+            return []
+        return stats
+
+
+def _kv_use(stats: list[dict[str, Any]], last: float) -> float:
+    """Of the newest step that tells it, else as last known: a long prompt is one step."""
+    for step in reversed(stats):
+        if blocks := step.get("kvCacheStats"):
+            return float(blocks["usedNumBlocks"] / max(1, blocks["maxNumBlocks"]))
+    return last
 
 
 def _finish(step: Any, request: Request, count: int) -> Finish:
@@ -162,6 +191,8 @@ def llm_arguments(spec: EngineSpec, known: list[str]) -> dict[str, Any]:
         wanted["max_seq_len"] = spec.context_length
     if spec.slots is not None:
         wanted["max_batch_size"] = spec.slots
+    if _STATS_KEPT in known:  # the TensorRT backend always has statistics, of its last 1000 steps
+        wanted |= {"enable_iter_perf_stats": True, _STATS_KEPT: 1}
     return {**wanted, **own}
 
 

@@ -5,6 +5,7 @@ import os
 import random
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -45,7 +46,7 @@ class _Executor:
     """Steps all sequences together, in a thread, at most so many at once."""
 
     def __init__(
-        self, slots: int, max_seq_len: int, vocab_size: int, eos: int, seed: int | None
+        self, slots: int, max_seq_len: int, vocab_size: int, eos: int, seed: int | None, kept: int
     ) -> None:
         self._slots, self._max_seq_len = slots, max_seq_len
         self._vocab_size, self._eos = vocab_size, eos
@@ -53,6 +54,9 @@ class _Executor:
         self._sequences: dict[int, _Sequence] = {}
         self._seen: set[tuple[int, ...]] = set()
         self._lock = threading.Lock()
+        self._blocks = slots * -(-max_seq_len // _BLOCK)
+        self._steps = 0
+        self._stats: deque[dict[str, Any]] = deque(maxlen=kept)
         self._is_over = False
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -65,6 +69,12 @@ class _Executor:
         with self._lock:
             if request_id in self._sequences:
                 self._sequences[request_id].is_cancelled = True
+
+    def take_stats(self) -> list[dict[str, Any]]:
+        with self._lock:
+            stats = list(self._stats)
+            self._stats.clear()
+        return stats
 
     def shutdown(self) -> None:
         self._is_over = True
@@ -82,6 +92,8 @@ class _Executor:
                         with self._lock:
                             del self._sequences[request_id]
                     sequence.result.put(response)
+            if waiting:
+                self._keep_stats(min(len(waiting), self._slots))
             time.sleep(_STEP_SECONDS)
 
     def _step(self, sequence: _Sequence) -> Response:
@@ -106,6 +118,28 @@ class _Executor:
         if sequence.made == params.max_tokens:
             return Response([token_id], True, "LENGTH")
         return Response([token_id])
+
+    def _keep_stats(self, scheduled: int) -> None:
+        with self._lock:
+            active = [sequence for sequence in self._sequences.values() if sequence.made]
+            lengths = [len(each.result.prompt_token_ids) + each.made for each in active]
+            used = sum(-(-length // _BLOCK) for length in lengths)
+            self._stats.append(
+                {
+                    "iter": self._steps,
+                    "numActiveRequests": len(active),
+                    "numQueuedRequests": len(self._sequences) - len(active),
+                    "maxNumActiveRequests": self._slots,
+                    "kvCacheStats": {
+                        "maxNumBlocks": self._blocks,
+                        "freeNumBlocks": self._blocks - used,
+                        "usedNumBlocks": used,
+                        "tokensPerBlock": _BLOCK,
+                    },
+                    "inflightBatchingStats": {"numScheduledRequests": scheduled},
+                }
+            )
+        self._steps += 1
 
     def _look_up(self, result: RequestOutput) -> None:
         prompt = result.prompt_token_ids
@@ -150,7 +184,7 @@ class BaseLLM:
         slots = self.args.max_batch_size or self.args.build_config.max_batch_size
         length = self.args.max_seq_len or self.args.build_config.max_seq_len
         self._executor: _Executor | None = _Executor(
-            slots, length, words["vocab_size"], eos, self._seed
+            slots, length, words["vocab_size"], eos, self._seed, self.args.stats_kept
         )
         self._count = 0
         print("[TensorRT-LLM] stand-in arguments:", json.dumps({
@@ -184,6 +218,17 @@ class BaseLLM:
     def _check_arguments(self, prompt_len: int, params: SamplingParams) -> None:
         raise NotImplementedError
 
+    def get_stats(self, timeout: float | None = 2) -> list[dict[str, Any]]:
+        if os.environ.get("TRTLLM_STANDIN_STATS") == "failing":
+            raise RuntimeError("Statistics worker failed")
+        assert self._executor is not None
+        start = time.time()
+        while True:
+            stats = self._executor.take_stats()
+            if stats or timeout is None or time.time() - start >= timeout:
+                return stats
+            time.sleep(0.1)
+
     def shutdown(self) -> None:
         if self._executor is not None:
             self._executor.shutdown()
@@ -203,6 +248,10 @@ class _TorchLLM(BaseLLM):
             max_seq_len=kwargs.get("max_seq_len") or config["max_position_embeddings"],
             max_batch_size=kwargs.get("max_batch_size", 2048),
             max_num_tokens=kwargs.get("max_num_tokens", 8192),
+            # It drops the oldest before it adds one, once there are more than `max_stats_len`.
+            stats_kept=kwargs.get("max_stats_len", 1000) + 1
+            if kwargs.get("enable_iter_perf_stats")
+            else 0,
         )
 
     def _check_arguments(self, prompt_len: int, params: SamplingParams) -> None:
@@ -224,6 +273,7 @@ class _TrtLLM(BaseLLM):
             max_batch_size=kwargs.get("max_batch_size"),
             max_num_tokens=kwargs.get("max_num_tokens"),
             build_config=SimpleNamespace(**build),
+            stats_kept=1000,  # of the C++ runtime, without a word
         )
 
     def _check_arguments(self, prompt_len: int, params: SamplingParams) -> None:

@@ -1,5 +1,7 @@
 """Which arguments there are; pydantic models there, names here."""
 
+import os
+
 _BOTH = (
     "model", "tokenizer", "tokenizer_mode", "skip_tokenizer_init", "trust_remote_code",
     "tensor_parallel_size", "dtype", "revision", "tokenizer_revision", "max_batch_size",
@@ -8,8 +10,12 @@ _BOTH = (
 )  # fmt: skip
 
 
+_IS_OLD = os.environ.get("TRTLLM_STANDIN_STATS") == "old"  # before January 2026
+_STATS = ("enable_iter_perf_stats",) if _IS_OLD else ("enable_iter_perf_stats", "max_stats_len")
+
+
 class TorchLlmArgs:
-    model_fields = dict.fromkeys((*_BOTH, "enable_iter_perf_stats", "attn_backend"))
+    model_fields = dict.fromkeys((*_BOTH, *_STATS, "attn_backend"))
 
 
 class TrtLlmArgs:
