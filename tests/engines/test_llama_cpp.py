@@ -1,9 +1,10 @@
+import asyncio
 import re
 from pathlib import Path
 
 import pytest
 import xllamacpp
-from contract import ModelContract
+from contract import ModelContract, Served, idle
 
 from dynemo.engines.llama_cpp import _decode_event, _Sequence
 from dynemo.engines.llama_cpp_params import common_params
@@ -25,6 +26,31 @@ class TestLlamaCpp(ModelContract):
             kv_bytes_per_token=4096,
             options=[*options, "--threads", "1"],
         )
+
+    def test_all_that_it_was_asked_runs_or_waits(self, served: Served, prompt: list[int]) -> None:
+        """Some of what waits does so in the server, which does not tell."""
+
+        async def body() -> None:
+            local, endless = served.local, self.request(prompt * 20, 2000, ignore_eos=True)
+            assert local.instance is not None
+            assert local._asker is not None
+            slots = local.instance.slots
+            streams = [local.generate(endless) for _ in range(slots + 4)]
+            tasks = [asyncio.ensure_future(anext(stream)) for stream in streams]
+            try:
+                async with asyncio.timeout(15):
+                    while (local.load.running, local.load.waiting) != (slots, 4):
+                        local._asker.ping()
+                        await asyncio.sleep(0.02)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.wait(tasks)
+                for stream in streams:
+                    await stream.aclose()
+            await idle(local)
+
+        served.run(body())
 
 
 def test_a_file_of_arguments_is_read_as_options_are_and_stands_under_them() -> None:

@@ -98,34 +98,31 @@ class LlamaCpp:
         # A few more than the slots, so that a slot that falls free finds its next prompt waiting
         # in the server; the rest waits here, where it can be cancelled at once.
         self._admitted = asyncio.Semaphore(slots + 2)
-        self._waiting = 0
+        self._open = 0  # asked for and not ended; the server does not tell what waits in it
 
     async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
-        self._waiting += 1
+        self._open += 1
         try:
-            await self._admitted.acquire()
-        finally:
-            self._waiting -= 1
-        try:
-            if request.embed:
-                yield await self._embed(request)
-                return
-            body = json.encode(_body(request, self.context_length))
-            sequence = _Sequence(request)
-            async with post(self._path, "/completion", body) as events:
-                while data := await events.next():
-                    delta = sequence.feed(_decode_event(data))
-                    if delta is not None:
-                        yield delta
-                        if delta.finish is not None:
-                            return
+            async with self._admitted:
+                if request.embed:
+                    yield await self._embed(request)
+                    return
+                body = json.encode(_body(request, self.context_length))
+                sequence = _Sequence(request)
+                async with post(self._path, "/completion", body) as events:
+                    while data := await events.next():
+                        delta = sequence.feed(_decode_event(data))
+                        if delta is not None:
+                            yield delta
+                            if delta.finish is not None:
+                                return
             raise EngineError("llama.cpp ended the answer without a last event.")
         except RequestError as error:
             if request.guide is not None:  # all else was checked before
                 error.param = GUIDE_FIELD
             raise
         finally:
-            self._admitted.release()
+            self._open -= 1
 
     async def _embed(self, request: Request) -> Delta:
         body = json.encode({"content": request.token_ids, "cache_prompt": False})
@@ -142,7 +139,7 @@ class LlamaCpp:
         running = sum(slot.is_processing for slot in slots)
         used = sum(slot.n_prompt_tokens for slot in slots if slot.is_processing)
         kv_use = used / sum(slot.n_ctx for slot in slots)
-        return Load(running=running, waiting=self._waiting, kv_use=kv_use)
+        return Load(running=running, waiting=max(0, self._open - running), kv_use=kv_use)
 
 
 class _Sequence:
