@@ -105,7 +105,12 @@ def test_a_host_that_falls_silent_is_ended(monkeypatch: pytest.MonkeyPatch) -> N
         async with local_instance(spawner(), spawner) as (local, ready):
             await ready
             first = spawner.children[0].process.pid
-            os.kill(first, signal.SIGSTOP)
+            async with aclosing(local.generate(LONG)) as deltas:
+                await anext(deltas)
+                os.kill(first, signal.SIGSTOP)
+                with pytest.raises(EngineLost, match="said nothing"):
+                    async for _ in deltas:
+                        pass
             while local.instance is not None:  # noqa: ASYNC110 (nobody tells)
                 await asyncio.sleep(0.02)
             assert "said nothing" in local.trouble or local.trouble == "loading"

@@ -16,6 +16,7 @@ from dynemo.errors import (
     EngineNotLoaded,
     ModelError,
     Unavailable,
+    WireError,
 )
 from dynemo.messages import Delta, Instance, Load, Request
 from dynemo.runtime.child import Child, kill, signal_group
@@ -189,7 +190,9 @@ async def _watch(asker: Asker, lost: asyncio.Event) -> None:
                 await lost.wait()
         unanswered = 0 if asker.link.heard >= pinged else unanswered + 1
         if unanswered >= _MOST_UNANSWERED and not lost.is_set():
-            raise _EngineHangs(f"The engine has said nothing for {unanswered * _PING_SECONDS:g} s.")
+            silence = f"said nothing for {unanswered * _PING_SECONDS:g} s"
+            asker.link.abort(WireError(f"it has {silence}; it hangs, or blocks its event loop"))
+            raise _EngineHangs(f"The engine has {silence}; it hangs, or blocks its event loop.")
 
 
 Ready = asyncio.Future[Instance]
