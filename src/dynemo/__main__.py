@@ -1,11 +1,14 @@
 """`python -m dynemo` and the `dynemo-run` command."""
 
+import signal
 import sys
 
 
 def main() -> None:
-    from dynemo.cli import main as run
-
+    try:
+        from dynemo.cli import main as run
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
     sys.exit(run(sys.argv[1:]))
 
 

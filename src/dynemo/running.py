@@ -7,7 +7,7 @@ import socket
 import sys
 import time
 from collections.abc import Coroutine
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -67,7 +67,8 @@ def run_ingress(
 
 
 def _in_loop(place: Place, work: Coroutine[None, None, int]) -> int:
-    with _runner(place) as runner:
+    # Closed, for a Ctrl-C while uvloop is imported: nobody else would.
+    with closing(work), _runner(place) as runner:
         try:
             return runner.run(work)
         except asyncio.CancelledError as error:
@@ -102,7 +103,7 @@ async def _serve(run: Run) -> int:
         model = ServedModel(name, int(time.time()), run.card, local)
         pipeline = Pipeline({name: model}, defaults=run.defaults)
         if run.listener is not None:
-            waiting = _say_ready(name, ready, run.listener, local.ended)
+            waiting = _say_ready(name, ready, url_of(run.listener), local.ended)
             return await serve_http(pipeline, run.listener, run.config.grace, waiting)
         if run.place.kind == "text":
             import dynemo.terminal.chat  # noqa: F401  (slow to import, and the engine is loading)
@@ -256,10 +257,10 @@ async def _until_stopped(ready: Ready) -> Instance:
         loop.remove_signal_handler(signal.SIGTERM)
 
 
-async def _say_ready(name: str, ready: Ready, listener: socket.socket, ended: Ended) -> None:
+async def _say_ready(name: str, ready: Ready, url: str, ended: Ended) -> None:
     """Raises why the engine did not load, or why it has ended for good."""
     instance = await asyncio.shield(ready)
-    print(_greeting(name, instance, url_of(listener)), file=sys.stderr)
+    print(_greeting(name, instance, url), file=sys.stderr)
     await asyncio.shield(ended)
 
 

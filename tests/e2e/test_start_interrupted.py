@@ -1,0 +1,98 @@
+"""Ctrl-C at awkward moments of a start: an exit code, no traceback, no warning."""
+
+import asyncio
+import inspect
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command import COMMAND, wait_until
+
+from dynemo.arguments import Place
+from dynemo.running import _in_loop
+
+INTERRUPTED_IMPORT = """
+import sys
+
+class Interrupt:
+    def find_spec(self, name, path, target=None):
+        if name == "dynemo.cli":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupt())
+from dynemo.__main__ import main
+main()
+"""
+SLOW = """
+import os
+import time
+
+
+def load(model):
+    open({started!r}, "x").close()
+    while not os.path.exists({go!r}):
+        time.sleep(0.001)
+
+
+async def generate(request):
+    yield "never"
+"""
+
+
+def test_a_ctrl_c_while_the_command_itself_is_imported() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_IMPORT], capture_output=True, timeout=15, check=False
+    )
+    assert (done.returncode, done.stderr) == (128 + signal.SIGINT, b"")
+
+
+def test_work_that_an_interrupt_keeps_from_starting_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def work() -> int:
+        return await asyncio.sleep(0, 0)
+
+    started = work()
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    with pytest.raises(ImportError):
+        _in_loop(Place("http"), started)
+    assert inspect.getcoroutinestate(started) == inspect.CORO_CLOSED
+
+
+def test_an_engine_that_is_ready_while_the_server_ends_is_no_fault(tmp_path: Path) -> None:
+    started, go = tmp_path / "started", tmp_path / "go"
+    engine = tmp_path / "slow.py"
+    engine.write_text(SLOW.format(started=str(started), go=str(go)))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    process = subprocess.Popen(
+        [*COMMAND, "in=http", "--http-port", str(port), f"out={engine}"],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        wait_until(started.exists)
+        wait_until(lambda: _answers(port))
+        os.kill(process.pid, signal.SIGINT)
+        go.touch()
+        _, said = process.communicate(timeout=15)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 0, said
+    assert b"dynemo-run:" not in said
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as client:
+        client.settimeout(5)
+        try:
+            client.connect(("127.0.0.1", port))
+            client.sendall(b"GET /live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            return client.recv(100).startswith(b"HTTP/1.1 200")
+        except OSError:
+            return False
