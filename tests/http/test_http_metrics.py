@@ -1,13 +1,18 @@
 import asyncio
+import re
+from pathlib import Path
 from typing import Any
 
 from asgi_client import CHAT, Caller, ask, call, chat_body, make_app, until
 from fake_pipeline import PROMPT_TOKENS, FakePipeline, Script, say
+from prometheus_client.parser import text_string_to_metric_families
 
 from dynemo.errors import EngineLost
 from dynemo.http.app import App
 from dynemo.messages import Finish, Piece
-from dynemo.metrics import Metrics
+from dynemo.metrics import Metrics, WorkerMetrics
+
+DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 
 
 def scrape(app: App, accept: str = "") -> dict[str, float]:
@@ -38,6 +43,15 @@ def test_what_a_request_leaves() -> None:
     assert got[f"dynemo_engine_restarts_total{demo}"] == 0
     assert got[f"dynemo_requests_moved_total{demo}"] == 0
     assert any(name.startswith("process_") for name in got)
+
+
+def test_each_is_in_the_docs_by_the_name_that_it_has_here() -> None:
+    families = list(WorkerMetrics("demo").registry.collect())
+    reply = asyncio.run(call(make_app(FakePipeline([])), "GET", "/metrics"))
+    families += text_string_to_metric_families(reply.body.decode())
+    ours = [family for family in families if family.name.startswith("dynemo_")]
+    names = {f"{each.name}_total" if each.type == "counter" else each.name for each in ours}
+    assert set(re.findall(r"`(dynemo_[a-z_]+)`", DOCS.read_text())) == names
 
 
 def test_what_was_in_the_cache_counts_once_however_many_choices() -> None:
