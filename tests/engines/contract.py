@@ -22,7 +22,7 @@ from dynemo.errors import DynemoError, RequestError, UnsupportedField
 from dynemo.messages import Ask, Delta, EngineSpec, Finish, Guide, Request, Sampling
 from dynemo.models.find import Found, find_model
 from dynemo.models.load import read_model, speech_of
-from dynemo.runtime.child import spawn
+from dynemo.runtime.child import Child, spawn
 from dynemo.runtime.local import LocalInstance, local_instance
 from dynemo.text.card import Card
 from dynemo.text.prepare import prepare
@@ -52,7 +52,13 @@ T = TypeVar("T")
 async def running(
     spec: EngineSpec, python: str = sys.executable, seconds: float = 15
 ) -> AsyncIterator[LocalInstance]:
-    async with local_instance(spawn(spec, python), None) as (local, ready):
+    async with _loaded(spawn(spec, python), seconds) as local:
+        yield local
+
+
+@asynccontextmanager
+async def _loaded(child: Child, seconds: float) -> AsyncIterator[LocalInstance]:
+    async with local_instance(child, None) as (local, ready):
         async with asyncio.timeout(seconds):
             await ready
         yield local
@@ -62,8 +68,10 @@ async def running(
 class Served:
     """A loaded engine, and the loop that it is asked from."""
 
+    child: Child
     local: LocalInstance
     run: Callable[[Awaitable[Any]], Any]
+    end: Callable[[], Awaitable[None]]  #: for good, as a run that is over does it
 
     def collect(self, request: Request) -> tuple[list[Any], Finish]:
         answer: tuple[list[Any], Finish] = self.run(collect(self.local, request))
@@ -87,9 +95,10 @@ def serving(
         async def call(work: Awaitable[T]) -> T:
             return await work
 
-        local = runner.run(stack.enter_async_context(running(spec, python, seconds)))
+        child = spawn(spec, python)
+        local = runner.run(stack.enter_async_context(_loaded(child, seconds)))
         try:
-            yield Served(local, lambda work: runner.run(call(work)))
+            yield Served(child, local, lambda work: runner.run(call(work)), stack.aclose)
         finally:
             runner.run(stack.aclose())
 
@@ -257,24 +266,28 @@ class EngineContract:
                     prepare(ask, card, [instance], "r")
                 assert caught.value.param == name
 
-    def test_ends_in_time_and_leaves_no_process(
-        self, spec: EngineSpec, python: str, prompt: list[int]
-    ) -> None:
+    @pytest.fixture
+    def mortal(self, spec: EngineSpec, python: str) -> Iterator[Served]:
+        """One that is to be ended. `served` itself for an engine that loads for long: its class
+        has the test that ends it once more, as its last."""
+        with serving(spec, python, self.ready_seconds) as mortal:
+            yield mortal
+
+    def test_ends_in_time_and_leaves_no_process(self, mortal: Served, prompt: list[int]) -> None:
+        """In the midst of an answer."""
+
         async def body() -> None:
-            child = spawn(spec, python)
-            async with local_instance(child, None) as (local, ready):
-                async with asyncio.timeout(self.ready_seconds):
-                    await ready
-                stream = local.generate(self.request(prompt * 20, 2000, ignore_eos=True))
-                await anext(stream)
-                told = time.monotonic()
+            stream = mortal.local.generate(self.request(prompt * 20, 2000, ignore_eos=True))
+            await anext(stream)
+            told = time.monotonic()
+            await mortal.end()
             assert time.monotonic() - told < 10
-            assert child.process.returncode == 0  # it was not killed, as it is after 5 s
-            assert not child.workdir.exists()
+            assert mortal.child.process.returncode == 0  # it was not killed, as it is after 5 s
+            assert not mortal.child.workdir.exists()
             with pytest.raises(DynemoError):
                 await _exhaust(stream)
 
-        asyncio.run(body())
+        mortal.run(body())
 
 
 class ModelContract(EngineContract):

@@ -54,3 +54,10 @@ class TestVllm(ModelContract):
         served.collect(request)
         _, finish = served.collect(request)
         assert 32 <= finish.cached_tokens <= len(prompt) * 10
+
+    @pytest.fixture
+    def mortal(self, served: Served) -> Served:
+        return served
+
+    def test_ends_in_time_and_leaves_no_process(self, mortal: Served, prompt: list[int]) -> None:
+        super().test_ends_in_time_and_leaves_no_process(mortal, prompt)
