@@ -114,7 +114,7 @@ def test_a_worker_refuses_at_once_when_busy_and_when_draining(run: Run) -> None:
             worker.answering.drain()
             with pytest.raises(Unavailable, match="is draining"):
                 await anext(remote.generate(make_request()))
-            await until(lambda: remote.trouble == "draining" and remote.instance is None)
+            await until(lambda: remote.is_doubtful)
 
     run(body)
 

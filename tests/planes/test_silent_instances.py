@@ -82,7 +82,7 @@ def test_only_the_first_requests_wait_for_it(caplog: pytest.LogCaptureFixture) -
             await _ask(pool, 5)
             assert (silent.waiting, len(other.engine.seen)) == (1, 11)
             silent.door.set()  # it answers the first, too late
-            await until(lambda: not pool.remotes[0].is_silent)
+            await until(lambda: not pool.remotes[0].is_doubtful)
             await _ask(pool, 4)
             assert (silent.waiting, len(other.engine.seen)) == (3, 13)
 
@@ -113,11 +113,25 @@ def test_one_that_is_late_with_its_heartbeat(monkeypatch: pytest.MonkeyPatch) ->
             (outgoing,) = silent.answering._all
             with monkeypatch.context() as patch:
                 patch.setattr(outgoing.link, "send", lambda *_: None)
-                await until(lambda: pool.remotes[0].is_silent)
+                await until(lambda: pool.remotes[0].is_doubtful)
                 await _ask(pool, 2)
                 assert (silent.waiting, len(other.engine.seen)) == (1, 3)
-            await until(lambda: not pool.remotes[0].is_silent)
+            await until(lambda: not pool.remotes[0].is_doubtful)
             await _ask(pool, 2)
             assert silent.waiting == 2
+
+    asyncio.run(body())
+
+
+def test_one_that_is_draining_is_not_asked_where_there_is_another() -> None:
+    """Discovery may be away, and still name it."""
+
+    async def body() -> None:
+        async with _two() as (pool, draining, other):
+            await _ask(pool, 2)
+            draining.answering.drain()
+            await until(lambda: pool.remotes[0].is_doubtful)
+            await _ask(pool, 4)
+            assert (draining.waiting, len(other.engine.seen)) == (1, 5)
 
     asyncio.run(body())

@@ -20,7 +20,7 @@ REQUEST = Request(id="r", token_ids=[1], prompt="", max_tokens=1, sampling=Sampl
 class Remote:
     """An instance that counts what it is asked, and reports what it is told to."""
 
-    is_silent = False
+    is_doubtful = False
 
     def __init__(self, name: str) -> None:
         instance = Instance(

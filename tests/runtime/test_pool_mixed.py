@@ -33,7 +33,7 @@ GUIDE = Guide("json_schema", "{}")
 class Remote:
     """An instance that remembers what it was asked, and may break after some tokens."""
 
-    is_silent = False
+    is_doubtful = False
     load = Load()
 
     def __init__(self, name: str, context: int, *, breaks_after: int = 0, **can: Any) -> None:
@@ -169,7 +169,7 @@ def test_what_has_no_room_is_not_asked_where_all_are_alike_either() -> None:
 class Counted:
     """Counts how often it is looked at."""
 
-    is_silent = False
+    is_doubtful = False
     looks = 0
 
     def __init__(self, remote: Remote) -> None:

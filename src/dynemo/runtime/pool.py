@@ -184,12 +184,12 @@ class Pool:
             self._router.reported(name, remote.load)
 
     def _pick(self, request: Request, left_out: AbstractSet[str]) -> str | None:
-        """A silent one only where there is no other. All are looked at when one is met."""
+        """A doubtful one only where there is no other. All are looked at when one is met."""
         chosen = self._router.choose(request.token_ids, left_out)
-        if chosen is None or not self._remotes[chosen].is_silent:
+        if chosen is None or not self._remotes[chosen].is_doubtful:
             return chosen
-        silent = {name for name, remote in self._remotes.items() if remote.is_silent}
-        return self._router.choose(request.token_ids, left_out | silent) or chosen
+        doubtful = {name for name, remote in self._remotes.items() if remote.is_doubtful}
+        return self._router.choose(request.token_ids, left_out | doubtful) or chosen
 
     def _unfit_for(self, request: Request) -> frozenset[str]:
         """The instances that cannot honour all of a request's fields, or have no room for it. Kinds

@@ -6,7 +6,7 @@ from contextlib import closing
 from time import monotonic
 
 from dynemo.errors import DynemoError, InstanceSilent
-from dynemo.messages import Delta, Envelope, Instance, Load, Record, Request
+from dynemo.messages import Delta, Envelope, Load, Record, Request
 from dynemo.runtime.requests.base import RequestPlane
 from dynemo.runtime.responses.listen import Responses
 from dynemo.runtime.streams import encoded
@@ -20,7 +20,7 @@ _SILENT_SECONDS = 10.0
 
 
 class RemoteInstance:
-    """An `Answerer` for one record of discovery. Holds no connection and no task of its own."""
+    """Who answers for one record of discovery. Holds no connection and no task of its own."""
 
     def __init__(self, record: Record, requests: RequestPlane, responses: Responses) -> None:
         self.record = record
@@ -29,27 +29,23 @@ class RemoteInstance:
         self._owes_since = 0.0  # on the clock of `time.monotonic`; 0.0: it owes no answer
 
     @property
-    def instance(self) -> Instance | None:
-        return None if self.trouble else self.record.instance
-
-    @property
     def load(self) -> Load:
         """As last told; nothing where no connection to it is open, so that it is asked again."""
         return self._responses.load_of(self.record.instance.id) or Load()
 
     @property
-    def trouble(self) -> str:
-        return "draining" if self._responses.is_draining(self.record.instance.id) else ""
-
-    @property
-    def is_silent(self) -> bool:
-        """Others are better asked: it owes an answer to a request, or to a heartbeat.
+    def is_doubtful(self) -> bool:
+        """Others are better asked: it is draining, or owes an answer to a request or to a
+        heartbeat.
 
         Until it answers, late perhaps; a request that was not answered is forgotten in the end.
         """
+        name = self.record.instance.id
+        if self._responses.is_draining(name):
+            return True
         if self._is_owing():
             return monotonic() - self._owes_since > _QUIET_SECONDS
-        return self._responses.is_late(self.record.instance.id)
+        return self._responses.is_late(name)
 
     async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
         """See `Answerer.generate`. Raises InstanceGone or PlaneAway for what `Unavailable` covers.
