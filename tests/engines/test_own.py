@@ -103,6 +103,13 @@ def test_the_model_is_loaded_first_and_can_be_awaited(tmp_path: Path) -> None:
         ("def generate(request): return 1", "has no `async def generate(request)`"),
         ("GIVES = 'bytes'\nasync def generate(request): yield 1", "GIVES in wrong.py"),
         ("SAMPLING = ['heat']\nasync def generate(request): yield ''", "names 'heat'"),
+        (
+            "SAMPLING = 'seed'\nasync def generate(request): yield ''",
+            "is a list of names, not 'seed'",
+        ),
+        ("SAMPLING = 5\nasync def generate(request): yield ''", "is a list of names, not 5"),
+        ("async def generate(): yield ''", "`generate` in wrong.py takes one argument"),
+        ("import sys; sys.exit(3)", "wrong.py: SystemExit: 3"),
         ("import nothing_like_it", "ModuleNotFoundError: No module named 'nothing_like_it'"),
         ("async def generate(request):", "IndentationError"),
     ],
@@ -125,7 +132,7 @@ def test_what_it_raises_is_one_request_s_error_and_is_shown(tmp_path: Path) -> N
         "async def generate(request):\n"
         "    text = request.messages[-1]['content']\n"
         "    check(text)\n"
-        "    yield 7 if text == 'number' else text\n"
+        "    yield {'number': 7, 'half': '\\ud800'}.get(text, text)\n"
     )
 
     def ask(base: str, text: str, **fields: object) -> tuple[int, str]:
@@ -149,6 +156,8 @@ def test_what_it_raises_is_one_request_s_error_and_is_shown(tmp_path: Path) -> N
         assert (status, "yielded 7" in message) == (500, True)
         status, message = ask(server.api, "good", temperature=0.5)
         assert (status, "'temperature'" in message) == (400, True)
+        status, message = ask(server.api, "half")
+        assert (status, message.startswith("fails.py: UnicodeEncodeError")) == (500, True)
         assert ask(server.api, "good") == (200, "good")
     text = "\n".join(server.lines)
     assert f'File "{file}", line 3, in check' in text

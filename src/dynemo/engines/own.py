@@ -91,6 +91,8 @@ class Own:
                     f"{self._name} yielded {item!r}; it gives {self._gives}, "
                     f"so that each value is {wanted.__name__}, or a list of them."
                 )
+            if wanted is str:
+                item.encode()  # half of a character ends this answer, and not the host's frame
         return items
 
     async def load(self) -> Load:
@@ -110,6 +112,10 @@ def _generate_of(module: ModuleType, name: str) -> Callable[[Request], AsyncGene
         raise UsageError(
             f"{name} has no `async def generate(request)` that yields; that is what answers."
         )
+    try:
+        inspect.signature(found).bind("request")
+    except TypeError:
+        raise UsageError(f"`generate` in {name} takes one argument, the request.") from None
     return found
 
 
@@ -124,14 +130,16 @@ def _gives(module: ModuleType, name: str) -> Literal["tokens", "text"]:
 
 
 def _sampling(module: ModuleType, name: str) -> list[str]:
-    said = list(getattr(module, "SAMPLING", _FIELDS))
+    said = getattr(module, "SAMPLING", _FIELDS)
+    if not isinstance(said, list | tuple | set | frozenset):
+        raise UsageError(f"SAMPLING in {name} is a list of names, not {said!r}.")
     for field in said:
         if field not in _FIELDS:
             raise UsageError(f"SAMPLING in {name} names {field!r}; there are {', '.join(_FIELDS)}.")
-    return said
+    return list(said)
 
 
-def _failed(file: str, error: Exception) -> EngineError:
+def _failed(file: str, error: BaseException) -> EngineError:
     """With the traceback from the file's own first line on: what is above it is ours."""
     name = os.path.basename(file)
     steps = traceback.extract_tb(error.__traceback__)
@@ -159,7 +167,7 @@ async def _imported(spec: EngineSpec) -> ModuleType:
             await load(spec.model)
         elif load is not None:
             await asyncio.to_thread(load, spec.model)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         failed = _failed(spec.argument, error)
         problem = UsageError(str(failed))
         problem.trace = failed.trace
