@@ -81,7 +81,9 @@ def test_they_answer_as_one_and_end_when_the_follower_is_killed(nodes: Nodes) ->
     nodes.follower.send_signal(signal.SIGKILL)
     assert nodes.leader.process.wait(60) == 1
     wait_until(lambda: nodes.leader.lines[-1].startswith("dynemo-run: "))
-    assert "Connection closed by peer" in nodes.leader.lines[-1]
+    # Which of gloo's sentences depends on what was in flight.
+    assert "RuntimeError: " in nodes.leader.lines[-1]
+    assert "gloo" in nodes.leader.lines[-1]
     wait_until(nodes.leave_nothing, 20)
 
 
