@@ -12,7 +12,7 @@ import pytest
 from command import COMMAND, run
 from msgspec import json
 
-from dynemo.commands.engine_install import install, remove
+from dynemo.commands.engine_install import _undisturbed, install, remove
 from dynemo.commands.engine_list import describe
 from dynemo.engines.environments import find_python, locate
 from dynemo.engines.installed import Environment, home_of, read_environment
@@ -155,6 +155,22 @@ class TestThatFails:
                 process.kill()
                 process.wait()
         assert not list((tmp_path / "dynemo-run" / "engines").glob("[!.]*"))
+
+
+@pytest.mark.parametrize("command", ["install", "remove"])
+def test_a_data_folder_that_cannot_be_made(command: str, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    done = engine(command, "mistralrs", home=file)
+    assert done.returncode == 2
+    assert "Not a directory; XDG_DATA_HOME names another place." in done.stderr
+
+
+def test_a_second_ctrl_c_does_not_keep_the_first_from_clearing_up() -> None:
+    with _undisturbed():
+        os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_without_uv(tmp_path: Path) -> None:

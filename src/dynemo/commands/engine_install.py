@@ -50,7 +50,8 @@ def install(variant: Variant, python: str = sys.executable) -> int:
         try:
             made, seconds = _build(variant, source, home / name, python)
         except BaseException as error:
-            _clear(home, keep=kept)
+            with _undisturbed():
+                _clear(home, keep=kept)
             if isinstance(error, KeyboardInterrupt):
                 print("interrupted; nothing is left of the attempt", file=sys.stderr)
             raise
@@ -263,9 +264,16 @@ def _describe(made: Environment) -> str:
 @contextlib.contextmanager
 def _alone(engine: str) -> Iterator[None]:
     """One `install` or `remove` of an engine at a time."""
-    home = home_of(engine)
-    home.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (home.parent / f".{engine}.lock").open("w") as file:
+    folder = home_of(engine).parent
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (folder / f".{engine}.lock").open("w")
+    except OSError as error:
+        raise UsageError(
+            f"Engines cannot be kept in {folder}: {error.strerror}; XDG_DATA_HOME names another "
+            "place."
+        ) from None
+    with lock as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -281,6 +289,18 @@ def _ends_in_order() -> Iterator[None]:
         sys.exit(128 + number)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """A second Ctrl-C would leave half of what goes away because of the first."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
     try:
         yield
     finally:
