@@ -9,7 +9,8 @@ from command import run
 from msgspec import json
 
 from dynemo.engines import sglang_args
-from dynemo.errors import EngineLost
+from dynemo.engines.ranks import ranks_here
+from dynemo.errors import EngineLost, UsageError
 from dynemo.messages import EngineSpec, Parallel
 from dynemo.running import _while_it_lives
 
@@ -120,3 +121,8 @@ def test_a_chat_or_a_batch_ends_with_an_engine_that_is_not_started_again() -> No
         _result(lambda: seen.append(1), EngineLost("gone"))
     assert seen == [1]
     assert _result(lambda: None, None) == 7
+
+
+def test_a_build_for_a_gpu_where_there_is_none_names_no_flag_that_nobody_gave() -> None:
+    with pytest.raises(UsageError, match="build is for a GPU, and it sees none here"):
+        ranks_here(Parallel(), 0, "GPU")

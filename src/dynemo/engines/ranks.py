@@ -12,6 +12,11 @@ def ranks_here(parallel: Parallel, devices: int, what: str) -> int:
             f"{parallel.nodes}; give a multiple of it."
         )
     here = max(1, parallel.tensor // parallel.nodes)
+    if not devices:
+        raise UsageError(
+            f"The engine's build is for a {what}, and it sees none here: see whether the driver is "
+            "there, or install its build for the CPU."
+        )
     if here > devices:
         raise UsageError(
             f"--tensor-parallel-size {parallel.tensor} needs {here} {what}s on this machine, "
