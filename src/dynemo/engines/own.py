@@ -91,7 +91,7 @@ class Own:
                     f"{self._name} yielded {item!r}; it gives {self._gives}, "
                     f"so that each value is {wanted.__name__}, or a list of them."
                 )
-            if wanted is str:
+            if isinstance(item, str):
                 item.encode()  # half of a character ends this answer, and not the host's frame
         return items
 
