@@ -124,7 +124,8 @@ async def serve_worker(
                 with contextlib.suppress(asyncio.CancelledError):
                     await keeping
             with contextlib.suppress(Unavailable, TimeoutError):
-                await asyncio.wait_for(discovery.remove(key), 2)
+                async with asyncio.timeout(2):
+                    await discovery.remove(key)
             left = await answers.finish(grace)
             if left:
                 log.warning("%d streams go on elsewhere", left)

@@ -1,5 +1,8 @@
 """How the ranks of tensor parallelism are shared out over one machine."""
 
+import os
+import sys
+
 from dynemo.errors import UsageError
 from dynemo.messages import Parallel
 
@@ -23,6 +26,13 @@ def ranks_here(parallel: Parallel, devices: int, what: str) -> int:
             f"and it has {devices}."
         )
     return here
+
+
+def own_cores() -> list[int]:
+    """The CPU cores that this process may run on."""
+    if sys.platform == "linux":
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))  # macOS binds no process to cores
 
 
 def shared_cores(cores: list[int], ranks: int) -> str:

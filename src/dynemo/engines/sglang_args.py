@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from dynemo.engines.meeting import meeting_place
-from dynemo.engines.ranks import ranks_here, shared_cores
+from dynemo.engines.ranks import own_cores, ranks_here, shared_cores
 from dynemo.errors import UsageError
 from dynemo.messages import EngineSpec
 
@@ -52,7 +52,7 @@ def prepare(spec: EngineSpec) -> bool:
     if not torch.accelerator.is_available():
         os.environ.setdefault("SGLANG_USE_CPU_ENGINE", "1")
     is_cpu = os.environ.get("SGLANG_USE_CPU_ENGINE") == "1"
-    cores = sorted(os.sched_getaffinity(0)) if is_cpu else []
+    cores = own_cores() if is_cpu else []
     devices = len(cores) if is_cpu else torch.accelerator.device_count()
     here = ranks_here(spec.parallel, devices, "CPU core" if is_cpu else "GPU")
     if is_cpu:

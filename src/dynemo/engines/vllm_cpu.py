@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from dynemo.engines.ranks import ranks_here, shared_cores
+from dynemo.engines.ranks import own_cores, ranks_here, shared_cores
 from dynemo.messages import Parallel
 
 _IN_CORE = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
@@ -26,7 +26,7 @@ def check_devices(parallel: Parallel, *, is_cpu: bool) -> None:
     vLLM would give each a NUMA node, which most machines have one of."""
     import torch
 
-    cores = sorted(os.sched_getaffinity(0)) if is_cpu else []
+    cores = own_cores() if is_cpu else []
     devices = len(cores) if is_cpu else torch.accelerator.device_count()
     here = ranks_here(parallel, devices, "CPU core" if is_cpu else "GPU")
     if is_cpu and here > 1:
