@@ -227,12 +227,14 @@ async def local_instance(
     try:
         yield local, ready
     finally:
-        # An answer that was cut may be the reason to leave: its reader learns of what.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(2 * _LAST_WORDS_SECONDS):
-                await local.explained.wait()
-        task.cancel()
-        await asyncio.wait([task])
+        try:
+            # An answer that was cut may be the reason to leave: its reader learns of what.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(2 * _LAST_WORDS_SECONDS):
+                    await local.explained.wait()
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
 
 
 class _Lines(asyncio.Protocol):
