@@ -1,8 +1,8 @@
 """Rows of results, as a table and as JSON."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from statistics import median
+from dataclasses import asdict, dataclass, replace
+from statistics import fmean, geometric_mean, median
 from typing import Any
 
 _HEADINGS = ("what", "ours", "peer", "ratio or difference", "goal", "met")
@@ -68,6 +68,24 @@ def _paired(
         high=ordered[-1 - quarter],
         rounds=len(each),
         **more,
+    )
+
+
+def both_orders(first: Row, second: Row) -> Row:
+    """One row of two that measured the same, ours loaded first and loaded second: their middle, and
+    the widest of their quartiles."""
+    assert first.peer is not None and second.peer is not None  # noqa: PT018
+    assert first.value is not None and second.value is not None  # noqa: PT018
+    is_ratio = first.value_unit == "x"
+    middle = geometric_mean if is_ratio else fmean
+    return replace(
+        first,
+        ours=fmean([first.ours, second.ours]),
+        peer=fmean([first.peer, second.peer]),
+        value=middle([first.value, second.value]),
+        low=min(each.low for each in (first, second) if each.low is not None),
+        high=max(each.high for each in (first, second) if each.high is not None),
+        rounds=first.rounds + second.rounds,
     )
 
 
