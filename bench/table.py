@@ -74,17 +74,19 @@ def _paired(
 def both_orders(first: Row, second: Row) -> Row:
     """One row of two that measured the same, ours loaded first and loaded second: their middle, and
     the widest of their quartiles."""
-    assert first.peer is not None and second.peer is not None  # noqa: PT018
-    assert first.value is not None and second.value is not None  # noqa: PT018
-    is_ratio = first.value_unit == "x"
-    middle = geometric_mean if is_ratio else fmean
+    both = (first, second)
+
+    def told(name: str) -> list[float]:
+        return [getattr(row, name) for row in both]
+
+    middle = geometric_mean if first.value_unit == "x" else fmean
     return replace(
         first,
-        ours=fmean([first.ours, second.ours]),
-        peer=fmean([first.peer, second.peer]),
-        value=middle([first.value, second.value]),
-        low=min(each.low for each in (first, second) if each.low is not None),
-        high=max(each.high for each in (first, second) if each.high is not None),
+        ours=fmean(told("ours")),
+        peer=fmean(told("peer")),
+        value=middle(told("value")),
+        low=min(told("low")),
+        high=max(told("high")),
         rounds=first.rounds + second.rounds,
     )
 

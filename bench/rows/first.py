@@ -39,7 +39,7 @@ def ttft_row(
             seconds += both.ask(server, body).first
         return median(seconds) * 1000
 
-    one, other = in_turns(plan.firsts // at_once, both, measure)
+    one, other = in_turns(max(1, plan.firsts // at_once), both, measure)
     return difference(f"TTFT, warm, {subject.name}{how}", "ms", one, other, goal=goal)
 
 

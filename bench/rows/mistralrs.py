@@ -14,17 +14,13 @@ from bench.client import Outcome, client
 from bench.plan import CONTEXT, Plan, Subject
 from bench.random_checkout import cached_checkout
 from bench.random_model import cached_model
-from bench.rows.first import ttft_row
-from bench.rows.speed import check_same_prompt, speed_row
+from bench.rows.own_servers import engine_rows
 from bench.rows.turns import Pair
 from bench.servers import Served, ours
 from bench.table import Row, both_orders
 from dynemo.messages import EngineSpec
 from dynemo.models.find import demo_checkout, find_model
 from dynemo.models.load import read_model
-
-_GOAL = 0.97
-_TTFT_GOAL = 3.0
 
 
 @dataclass(frozen=True)
@@ -62,9 +58,7 @@ def mistralrs_rows(plan: Plan) -> list[Row]:
 def _rows_of(plan: Plan, subject: Subject, *, is_first: bool) -> list[Row]:
     """`is_first`: ours is loaded before the peer."""
     with _pair(subject, is_first=is_first) as both:
-        check_same_prompt(both)
-        rows = [speed_row(plan, both, subject, streams, goal=_GOAL) for streams in (1, 8)]
-        return [*rows, ttft_row(plan, both, subject, goal=_TTFT_GOAL)]
+        return engine_rows(plan, both, subject)
 
 
 @contextmanager

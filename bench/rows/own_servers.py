@@ -57,8 +57,12 @@ def own_server_rows(
             serve(model, python) as other,
             client() as load,
         ):
-            both = Pair(one, other, load, settle=settle)
-            check_same_prompt(both)
-            rows += [speed_row(plan, both, subject, streams, goal=_GOAL) for streams in (1, 8)]
-            rows.append(ttft_row(plan, both, subject, goal=_TTFT_GOAL, at_once=_AT_ONCE))
+            rows += engine_rows(plan, Pair(one, other, load, settle=settle), subject)
     return rows
+
+
+def engine_rows(plan: Plan, both: Pair, subject: Subject) -> list[Row]:
+    """Tokens/s at 1 and 8 streams, and TTFT."""
+    check_same_prompt(both)
+    rows = [speed_row(plan, both, subject, streams, goal=_GOAL) for streams in (1, 8)]
+    return [*rows, ttft_row(plan, both, subject, goal=_TTFT_GOAL, at_once=_AT_ONCE)]

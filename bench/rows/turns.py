@@ -21,9 +21,8 @@ class Pair:
     ours: Served
     peer: Served
     load: Client
-    settle: float = field(
-        default=0.0, kw_only=True
-    )  #: seconds that one needs after an answer before it lets go of the CPU
+    #: Seconds that one needs after an answer before it lets go of the CPU.
+    settle: float = field(default=0.0, kw_only=True)
 
     def ask(self, whom: Served, body: dict[str, Any], streams: int = 1) -> Outcome:
         return self.load.run(Task(whom.port, body, streams, streams))

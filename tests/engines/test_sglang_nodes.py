@@ -1,6 +1,7 @@
 """SGLang over two nodes: two runners on this machine, whose schedulers meet through gloo."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -82,8 +83,8 @@ def test_they_answer_as_one_and_end_when_the_follower_is_killed(nodes: Nodes) ->
     assert nodes.leader.process.wait(60) == 1
     wait_until(lambda: nodes.leader.lines[-1].startswith("dynemo-run: "))
     # Which of gloo's sentences depends on what was in flight.
-    assert "RuntimeError: " in nodes.leader.lines[-1]
-    assert "gloo" in nodes.leader.lines[-1]
+    missed = r"RuntimeError: .*gloo/transport/.*(by peer|Broken pipe|pair closure)"
+    assert re.search(missed, nodes.leader.lines[-1])
     wait_until(nodes.leave_nothing, 20)
 
 

@@ -214,7 +214,7 @@ address = ("127.0.0.1", store.port)
 async def main():
     follower = asyncio.create_task(vllm_nodes.leader_lost(address, 1))
     leader = asyncio.create_task(vllm_nodes.follower_lost(address, 2))
-    await asyncio.sleep(2.5)
+    await asyncio.sleep(4)
     print(follower.done(), leader.done())
     follower.cancel()
     print(await leader)
