@@ -4,20 +4,21 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
 
-from bench.client import Outcome, client
+from bench.client import Client, Outcome
 from bench.plan import CONTEXT, Plan, Subject
 from bench.random_checkout import cached_checkout
 from bench.random_model import cached_model
 from bench.rows.own_servers import engine_rows
 from bench.rows.turns import Pair
 from bench.servers import Served, ours
-from bench.table import Row, both_orders
+from bench.table import Row
 from dynemo.messages import EngineSpec
 from dynemo.models.find import demo_checkout, find_model
 from dynemo.models.load import read_model
@@ -49,29 +50,13 @@ def mistralrs_rows(plan: Plan) -> list[Row]:
         Subject("random weights, mistralrs (GGUF)", cached_model(plan.random_sizes)),
         Subject("demo model, mistralrs", demo_checkout(), has_goal=False),
     ):
-        # The same library loaded twice is up to a tenth faster in the process that loads second.
-        orders = [_rows_of(plan, subject, is_first=is_first) for is_first in (True, False)]
-        rows += map(both_orders, *orders)
+        one = partial(ours, subject.path, "out=mistralrs", "--context-length", str(CONTEXT))
+        rows += engine_rows(plan, subject, one, partial(_runner, subject), _direct)
     return rows
 
 
-def _rows_of(plan: Plan, subject: Subject, *, is_first: bool) -> list[Row]:
-    """`is_first`: ours is loaded before the peer."""
-    with _pair(subject, is_first=is_first) as both:
-        return engine_rows(plan, both, subject)
-
-
-@contextmanager
-def _pair(subject: Subject, *, is_first: bool) -> Iterator[Pair]:
-    words = ["out=mistralrs", "--context-length", str(CONTEXT)]
-    with ExitStack() as stack:
-        load = stack.enter_context(client())
-        if is_first:
-            one = stack.enter_context(ours(subject.path, *words))
-        process = stack.enter_context(_runner(subject))
-        if not is_first:
-            one = stack.enter_context(ours(subject.path, *words))
-        yield _Direct(one, Served(0, process.pid), load, process)
+def _direct(one: Served, process: "subprocess.Popen[str]", load: Client) -> Pair:
+    return _Direct(one, Served(0, process.pid), load, process)
 
 
 @contextmanager

@@ -1,17 +1,19 @@
 """`in=http out=ENGINE` against the engine's own server, on both models, with the same options."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
-from bench.client import client
+from bench.client import Client, client
 from bench.plan import CONTEXT, Plan, Subject
 from bench.random_checkout import cached_checkout
 from bench.rows.first import ttft_row
 from bench.rows.speed import check_same_prompt, speed_row
 from bench.rows.turns import Pair
 from bench.servers import Served, ours
-from bench.table import Row
+from bench.table import Row, both_orders
 from dynemo.engines.environments import find_python
 from dynemo.engines.registry import ENGINES
 from dynemo.errors import EngineNotInstalled
@@ -20,6 +22,8 @@ from dynemo.models.find import demo_checkout
 _GOAL = 0.97
 _TTFT_GOAL = 3.0
 _AT_ONCE = 10  # answers whose TTFT is one value
+
+T = TypeVar("T")
 
 #: Starts the engine's own server on a checkout, in this Python.
 Serve = Callable[[Path, str], AbstractContextManager[Served]]
@@ -51,18 +55,34 @@ def own_server_rows(
         ("random weights", cached_checkout(plan.random_sizes)),
         ("demo model", demo_checkout()),
     ):
-        subject = Subject(f"{name}, {people}", model)
-        with (
-            ours(model, *words, options=options) as one,
-            serve(model, python) as other,
-            client() as load,
-        ):
-            rows += engine_rows(plan, Pair(one, other, load, settle=settle), subject)
+        one = partial(ours, model, *words, options=options)
+        other = partial(serve, model, python)
+        pair = partial(Pair, settle=settle)
+        rows += engine_rows(plan, Subject(f"{name}, {people}", model), one, other, pair)
     return rows
 
 
-def engine_rows(plan: Plan, both: Pair, subject: Subject) -> list[Row]:
-    """Tokens/s at 1 and 8 streams, and TTFT."""
-    check_same_prompt(both)
-    rows = [speed_row(plan, both, subject, streams, goal=_GOAL) for streams in (1, 8)]
-    return [*rows, ttft_row(plan, both, subject, goal=_TTFT_GOAL, at_once=_AT_ONCE)]
+def engine_rows(
+    plan: Plan,
+    subject: Subject,
+    one: Callable[[], AbstractContextManager[Served]],
+    other: Callable[[], AbstractContextManager[T]],
+    pair: Callable[[Served, T, Client], Pair],
+) -> list[Row]:
+    """Tokens/s at 1 and 8 streams, and TTFT. `one` starts ours and `other` the peer, in both
+    orders: of two that are the same, the one that loaded second was up to a tenth faster."""
+
+    def rows(*, is_first: bool) -> list[Row]:
+        with ExitStack() as stack:
+            load = stack.enter_context(client())
+            if is_first:
+                mine = stack.enter_context(one())
+            peer = stack.enter_context(other())
+            if not is_first:
+                mine = stack.enter_context(one())
+            both = pair(mine, peer, load)
+            check_same_prompt(both)
+            speeds = [speed_row(plan, both, subject, streams, goal=_GOAL) for streams in (1, 8)]
+            return [*speeds, ttft_row(plan, both, subject, goal=_TTFT_GOAL, at_once=_AT_ONCE)]
+
+    return list(map(both_orders, rows(is_first=True), rows(is_first=False)))
