@@ -1,7 +1,6 @@
 """The command line: words in, a `Config` out. Imports no engine, no loop, no tokenizer."""
 
 import argparse
-import difflib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,9 +12,11 @@ from dynemo.config import ENGINE, NETWORK, OPTIONS, Config, build_config, read
 from dynemo.engines.registry import ALIASES, ENGINES
 from dynemo.errors import UsageError
 from dynemo.runtime.names import parse_name
+from dynemo.spelling import nearest
 
 USAGE = "dynemo-run [in=…] [out=…] [MODEL] [flags] [-- engine options]"
 INPUTS = ("text", "stdin", "http", "batch:FILE", "dyn://NAME", "none")
+OUTPUTS = (*ENGINES, "echo:text", "FILE.py", "dyn://NAME")
 COMMANDS = {
     "render": "the exact prompt that the engine would get for a conversation",
     "tokenize": "text to token ids",
@@ -149,12 +150,12 @@ def parse_output(word: str) -> str:
         return name
     if not name or name in ("echo:text", *ENGINES) or name.endswith(".py"):
         return name
-    raise UsageError(_unknown("out", word, tuple(ENGINES), (*ENGINES, "echo:text", "FILE.py")))
+    raise UsageError(_unknown("out", word, tuple(ENGINES), OUTPUTS))
 
 
 def _unknown(side: str, word: str, names: Sequence[str], all_forms: Sequence[str]) -> str:
-    near = difflib.get_close_matches(word, names, 1, cutoff=0.5)
-    hint = f"did you mean {side}={near[0]}? " if near else ""
+    near = nearest(word, names)
+    hint = f"did you mean {side}={near}? " if near else ""
     return f"Unknown {side}={word}: {hint}{side}= takes {', '.join(all_forms)}."
 
 
@@ -164,9 +165,9 @@ def _twice(key: str, first: str, second: str) -> str:
 
 
 def _nearest_flag(flag: str) -> str:
-    near = difflib.get_close_matches(flag.split("=")[0], [option.flag for option in OPTIONS], 1)
+    near = nearest(flag.split("=")[0], [option.flag for option in OPTIONS])
     if near:
-        return f"did you mean {near[0]}?"
+        return f"did you mean {near}?"
     return "an engine's own options go after `--`; `dynemo-run --help` lists ours."
 
 

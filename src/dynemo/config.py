@@ -4,7 +4,6 @@ The table here is the one place that lists them; `--help`, the variables, the fi
 completion are made from it.
 """
 
-import difflib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dynemo.errors import UsageError
+from dynemo.spelling import nearest
 
 
 @dataclass(frozen=True)
@@ -294,5 +294,5 @@ def _from_file(path: Path) -> dict[str, Any]:
 
 def _nearest(name: str) -> str:
     names = [*_PLACES, *_BY_NAME]
-    near = difflib.get_close_matches(name, names, 1)
-    return f"did you mean {near[0]!r}?" if near else f"it may have {', '.join(names)}."
+    near = nearest(name, names)
+    return f"did you mean {near!r}?" if near else f"it may have {', '.join(names)}."

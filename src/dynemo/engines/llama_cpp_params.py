@@ -1,11 +1,11 @@
 """llama.cpp's parameters for one host: defaults from the model, and the user's own options."""
 
-import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dynemo.errors import UsageError
 from dynemo.messages import EngineSpec
+from dynemo.spelling import nearest
 
 #: Tokens of context where neither the user nor the model says less: the KV cache grows with it.
 _CONTEXT = 8192
@@ -144,8 +144,8 @@ def _split(option: str) -> list[str]:
 
 
 def _unknown(name: str) -> str:
-    near = difflib.get_close_matches(name, _OPTIONS, 1)
-    hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(_OPTIONS)}."
+    near = nearest(name, _OPTIONS)
+    hint = f"did you mean {near}?" if near else f"it has {', '.join(_OPTIONS)}."
     return f"llama_cpp has no option {name!r}; {hint}"
 
 

@@ -1,6 +1,5 @@
 """What follows `--`: for an engine whose arguments are names with Python values, and for none."""
 
-import difflib
 from collections.abc import Collection
 from typing import Any
 
@@ -8,6 +7,7 @@ from msgspec import DecodeError, json
 
 from dynemo.errors import UsageError
 from dynemo.messages import EngineSpec
+from dynemo.spelling import nearest
 
 
 def read_options(engine: str, options: list[str], known: Collection[str]) -> dict[str, Any]:
@@ -43,8 +43,8 @@ def refuse_options(spec: EngineSpec, name: str) -> None:
 
 def _unknown(engine: str, flag: str, known: Collection[str]) -> str:
     names = [f"--{name.replace('_', '-')}" for name in known]
-    near = difflib.get_close_matches(flag.replace("_", "-"), names, 1)
-    hint = f"did you mean {near[0]}?" if near else "its own documentation lists them."
+    near = nearest(flag, names)
+    hint = f"did you mean {near}?" if near else "its own documentation lists them."
     return f"{engine} has no option {flag!r}; {hint}"
 
 

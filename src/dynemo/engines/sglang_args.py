@@ -4,7 +4,6 @@ They are checked by SGLang's own parser, so that what goes after `--` is what it
 """
 
 import argparse
-import difflib
 import os
 from collections.abc import Iterable
 from typing import Any, NoReturn
@@ -13,6 +12,7 @@ from dynemo.engines.meeting import meeting_place
 from dynemo.engines.ranks import own_cores, ranks_here, shared_cores
 from dynemo.errors import UsageError
 from dynemo.messages import EngineSpec
+from dynemo.spelling import nearest
 
 #: SGLang keeps so many tokens of its context for itself.
 _MARGIN = 6
@@ -155,6 +155,6 @@ def _check_ours(own: Iterable[str]) -> None:
 
 
 def _unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name.partition("=")[0], known, 1)
-    hint = f"did you mean {near[0]}?" if near else "`sglang serve --help` lists them."
+    near = nearest(name.partition("=")[0], known)
+    hint = f"did you mean {near}?" if near else "`sglang serve --help` lists them."
     return f"sglang has no {kind} {name!r}; {hint}"

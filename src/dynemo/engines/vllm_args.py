@@ -3,7 +3,6 @@
 They are checked by vLLM's own parser, so that what goes after `--` is what `vllm serve` takes.
 """
 
-import difflib
 import os
 from collections.abc import Iterable
 from dataclasses import fields
@@ -13,6 +12,7 @@ from dynemo.engines.meeting import meeting_place
 from dynemo.engines.vllm_cpu import check_devices, compute_in_core, free_memory
 from dynemo.errors import UsageError
 from dynemo.messages import EngineSpec
+from dynemo.spelling import nearest
 
 #: On a CPU the KV cache takes what so many sequences of full length need, at most this share of the
 #: free memory: vLLM writes to all of it at its start. On a GPU vLLM measures.
@@ -109,8 +109,8 @@ def _check_names(options: Iterable[str], known: Iterable[str]) -> None:
 
 
 def _unknown(kind: str, name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, 1)
-    hint = f"did you mean {near[0]}?" if near else "`vllm serve --help=all` lists them."
+    near = nearest(name, known)
+    hint = f"did you mean {near}?" if near else "`vllm serve --help=all` lists them."
     return f"vLLM has no {kind} {name!r}; {hint}"
 
 

@@ -1,0 +1,33 @@
+import pytest
+
+from dynemo.config import OPTIONS
+from dynemo.spelling import nearest
+
+FLAGS = [option.flag for option in OPTIONS]
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("--http-prot", "--http-port"),
+        ("--http_port", "--http-port"),
+        ("--request-templat", "--request-template"),
+        ("--tsl", "--tls"),
+        ("--port", "--http-port"),
+        ("--size-tensor", "--tensor-parallel-size"),
+        ("--temprature", None),
+        ("--temperature", None),
+        ("--nonsense", None),
+        ("--seed", None),
+        ("--verbose", None),
+        ("--gpu", None),
+        ("--", None),
+    ],
+)
+def test_a_flag_that_is_none(written: str, meant: str | None) -> None:
+    assert nearest(written, FLAGS) == meant
+
+
+def test_the_nearest_of_several_is_meant() -> None:
+    assert nearest("--temprature", ["--request-template", "--temperature"]) == "--temperature"
+    assert nearest("--cache-typ-v", ["--cache-type-k", "--cache-type-v"]) == "--cache-type-v"
