@@ -182,7 +182,7 @@ async def _work(run: Run, local: LocalInstance, ready: Ready) -> int:
                 dialling_tls(run.config),
             ),
             grace=run.config.grace,
-            has_loaded=lambda: _first(ready, stop),
+            loaded=lambda: _first(ready, stop),
             stop=stop,
             on_ready=say,
         )
@@ -204,8 +204,9 @@ def _status(
     return status_port(pipeline, metrics, run.listener, stop)
 
 
-async def _first(ready: Ready, stop: asyncio.Event) -> bool:
-    """True once the engine has loaded, False when it is to stop before. Raises why it did not."""
+async def _first(ready: Ready, stop: asyncio.Event) -> Instance | None:
+    """The instance once the engine has loaded, None when it is to stop before. Raises why it did
+    not load."""
     loaded = asyncio.ensure_future(asyncio.wait([ready]))
     stopped = asyncio.ensure_future(stop.wait())
     try:
@@ -213,10 +214,7 @@ async def _first(ready: Ready, stop: asyncio.Event) -> bool:
     finally:
         loaded.cancel()
         stopped.cancel()
-    if not ready.done():
-        return False
-    ready.result()
-    return True
+    return ready.result() if ready.done() else None
 
 
 async def _serve_ingress(

@@ -14,7 +14,7 @@ from msgspec import msgpack
 
 from dynemo.accounts import Accounts
 from dynemo.errors import DynemoError, Unavailable, UsageError
-from dynemo.messages import Record
+from dynemo.messages import Instance, Record
 from dynemo.runtime.addresses import host_id
 from dynemo.runtime.discovery.base import identity_key, instance_key
 from dynemo.runtime.discovery.discovery import Discovery
@@ -48,14 +48,12 @@ async def claim_name(discovery: Discovery, address: Address, card: Card) -> Card
 @asynccontextmanager
 async def registered(
     discovery: Discovery, address: Address, card: Card, intake: Intake
-) -> AsyncIterator[Callable[[LocalInstance], Record]]:
+) -> AsyncIterator[Callable[[Instance], Record]]:
     """Claims the name and stores the card; gives what makes the record once the engine is up."""
     identity = await claim_name(discovery, address, card)
     digest = await discovery.put_blob(await asyncio.to_thread(pack_card, card))
 
-    def record(local: LocalInstance) -> Record:
-        instance = local.instance
-        assert instance is not None
+    def record(instance: Instance) -> Record:
         return Record(
             instance=instance,
             namespace=address.namespace,
@@ -92,15 +90,15 @@ async def serve_worker(
     pool: Pool,
     *,
     grace: float,
-    has_loaded: Callable[[], Awaitable[bool]],
+    loaded: Callable[[], Awaitable[Instance | None]],
     stop: asyncio.Event,
     on_ready: Callable[[], None],
 ) -> None:
     """Serves until `stop`: then leaves discovery, finishes streams for `grace` seconds, hands the
     rest back to their ingresses.
 
-    Whatever could refuse this worker is asked while the engine still loads. `has_loaded` waits for
-    that: False where it is to stop before.
+    Whatever could refuse this worker is asked while the engine still loads. `loaded` waits for the
+    instance: None where it is to stop before.
     """
     local, discovery = accounts.local, pool.discovery
     async with (
@@ -111,10 +109,9 @@ async def serve_worker(
         registered(discovery, pool.address, card, intake) as record,
     ):
         answers.admit = lambda: _admit(local)
-        if not await has_loaded():
+        if (instance := await loaded()) is None:
             return
-        await local.up.wait()
-        async with intake.serve(record(local), accounts.of(answers.accept), lambda: local.load):
+        async with intake.serve(record(instance), accounts.of(answers.accept), lambda: local.load):
             key = instance_key(pool.address, pool.worker_id)
             keeping = asyncio.create_task(_keep_registered(local, discovery, key, record, on_ready))
             try:
@@ -140,14 +137,16 @@ async def _keep_registered(
     local: LocalInstance,
     discovery: Discovery,
     key: str,
-    record: Callable[[LocalInstance], Record],
+    record: Callable[[Instance], Record],
     on_ready: Callable[[], None],
 ) -> None:
     """In discovery while the engine is up; out of it while it is started again."""
     while True:
         await local.up.wait()
+        if (instance := local.instance) is None:
+            continue  # it died in the turn in which it came up
         with _told("register"):
-            await discovery.put(key, msgpack.encode(record(local)))
+            await discovery.put(key, msgpack.encode(record(instance)))
         on_ready()
         await local.down.wait()
         with _told("leave discovery"):
