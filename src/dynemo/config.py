@@ -4,6 +4,7 @@ The table here is the one place that lists them; `--help`, the variables, the fi
 completion are made from it.
 """
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -20,7 +21,7 @@ class Option:
     metavar: str
     help: str
     group: str
-    kind: Callable[[str], Any] = str
+    kind: Callable[[str], Any] = str  #: of another text it raises ValueError(what it takes)
     modes: frozenset[str] | None = None  #: the inputs that it applies to; None: all
     choices: tuple[str, ...] = ()
     alias: str = ""  #: another variable that is read, where others know it by that name
@@ -35,45 +36,53 @@ class Option:
         return "DYNEMO_" + self.name.upper()
 
 
+def _whole(text: str, takes: str, least: int, most: float = math.inf) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        raise ValueError(takes) from None
+    if not least <= number <= most:
+        raise ValueError(takes)
+    return number
+
+
 def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= 65535:
-        raise ValueError
-    return port
+    return _whole(text, "a port from 0 to 65535", 0, 65535)
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+    return _whole(text, "a whole number from 1 up", 1)
 
 
 def _count(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise ValueError
-    return number
+    return _whole(text, "a whole number from 0 up", 0)
 
 
 def _seconds(text: str) -> float:
-    number = float(text)
+    takes = "a number of seconds"
+    try:
+        number = float(text)
+    except ValueError:
+        raise ValueError(takes) from None
     if not 0 <= number < 1e9:
-        raise ValueError
+        raise ValueError(takes)
     return number
 
 
 def _host_port(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
+    takes = "PORT or HOST:PORT"
     if colon and not host:
-        raise ValueError
-    return host.strip("[]") or "127.0.0.1", _port(port)
+        raise ValueError(takes)
+    return host.strip("[]") or "127.0.0.1", _whole(port, takes, 0, 65535)
 
 
 def _meeting(text: str) -> str:
-    host, colon, port = text.rpartition(":")
-    if not (host and colon and _port(port)):
-        raise ValueError
+    host, _, port = text.rpartition(":")
+    takes = "HOST:PORT"
+    _whole(port, takes, 1, 65535)
+    if not host:
+        raise ValueError(takes)
     return text
 
 
@@ -88,7 +97,7 @@ ROUTER_MODES = ("random", "round-robin", "least-loaded", "prefix")
 
 def _discovery(text: str) -> str:
     if text not in ("etcd", "file") and not text.startswith("file:"):
-        raise ValueError
+        raise ValueError("etcd, file or file:DIR")
     return text
 
 
@@ -249,8 +258,8 @@ def read(option: Option, text: str, source: str) -> Any:
         raise UsageError(f"{source} takes {' or '.join(option.choices)}, not {text!r}.")
     try:
         return option.kind(text)
-    except ValueError:
-        raise UsageError(f"{source} does not take {text!r}; it is {option.help}.") from None
+    except ValueError as takes:
+        raise UsageError(f"{source} takes {takes}, not {text!r}.") from None
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:

@@ -62,7 +62,10 @@ def test_what_it_says(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["in=dyn://pool", "out=echo", "--status-port", ":1"], "--status-port does not take ':1'"),
+        (
+            ["in=dyn://pool", "out=echo", "--status-port", ":1"],
+            "--status-port takes PORT or HOST:PORT, not ':1'.",
+        ),
         (["in=http", "out=dyn://pool", "--status-port", "1"], "--status-port is for in=dyn"),
         (["in=http", "out=echo", "--status-port", "1"], "--status-port is for in=dyn"),
     ],

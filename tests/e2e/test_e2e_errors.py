@@ -40,7 +40,13 @@ def _refused(*args: str | Path, stdin: str = "hi", **environment: str) -> str:
         (["--http-prot", "1"], "did you mean --http-port?"),
         (["--threads", "1"], "go after `--`"),
         (["--temprature", "1"], "Unknown flag '--temprature'; an engine's own options"),
-        (["--http-port", "80808", "in=http"], "--http-port does not take '80808'"),
+        (
+            ["--http-port", "80808", "in=http"],
+            "--http-port takes a port from 0 to 65535, not '80808'.",
+        ),
+        (["--grace", "nan", "in=http"], "--grace takes a number of seconds, not 'nan'."),
+        (["--node-rank", "-1"], "--node-rank takes a whole number from 0 up, not '-1'."),
+        (["services", "up", "--etcd-port", "x"], "it takes a port from 1 to 65535, not 'x'"),
         (["--http-port", "1", "in=stdin"], "is for in=http"),
         (["--output", "x", "in=stdin"], "is for in=batch"),
         (["--context-length", "99999"], "give at most 4096"),
@@ -125,4 +131,6 @@ def test_settings_from_a_file_and_from_the_environment(tmp_path: Path) -> None:
     assert "Unknown out=nope" in _refused("--config", file)
     assert "Unknown out=never" in _refused("--config", file, DYNEMO_OUT="never")
     assert "Unknown out=last" in _refused("--config", file, "out=last", DYNEMO_OUT="never")
-    assert "DYNEMO_HTTP_PORT does not take 'x'" in _refused("in=http", DYNEMO_HTTP_PORT="x")
+    assert "DYNEMO_HTTP_PORT takes a port from 0 to 65535, not 'x'." in _refused(
+        "in=http", DYNEMO_HTTP_PORT="x"
+    )

@@ -111,10 +111,9 @@ def services_parser() -> Parser:
 
 
 def _port(text: str) -> int:
-    port = int(text)
-    if not 1 <= port <= 65535:
-        raise argparse.ArgumentTypeError(f"{text} is no port")
-    return port
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"it takes a port from 1 to 65535, not {text!r}")
+    return int(text)
 
 
 def completion_parser() -> Parser:
