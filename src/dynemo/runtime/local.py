@@ -33,6 +33,9 @@ _BACKOFF = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
 _LAST_WORDS_SECONDS = 0.5  # for the rest of a dead engine's output to be read
 _STEADY_SECONDS = 60.0  # an engine that ran this long starts anew at the first step of the backoff
 
+Ready = asyncio.Future[Instance]  #: raises what kept the first child from starting
+Ended = asyncio.Future[None]  #: raises why the engine has ended for good
+
 
 class LocalInstance:
     """An `Answerer` whose engine runs in a child process. Made by `local_instance`."""
@@ -84,7 +87,8 @@ class LocalInstance:
             raise Unavailable(f"The engine takes no requests now: {self._trouble}.")
         return self._asker.ask(request, inbox)
 
-    def _is_up(self, asker: Asker | None) -> None:
+    def _ask_of(self, asker: Asker | None) -> None:
+        """From now on; None: there is no engine to ask."""
         self._asker = asker
         for event, is_now in ((self.up, asker is not None), (self.down, asker is None)):
             if is_now:
@@ -92,7 +96,7 @@ class LocalInstance:
             else:
                 event.clear()
 
-    async def keep(self, child: Child, respawn: Callable[[], Child] | None, ready: "Ready") -> None:
+    async def keep(self, child: Child, respawn: Callable[[], Child] | None, ready: Ready) -> None:
         """Serves with `child`, then with what `respawn` makes whenever the last one has died.
 
         Sets `ready` once; a first child that does not start sets it to the reason and ends this.
@@ -124,7 +128,7 @@ class LocalInstance:
             child = next_child
             self.restarts += 1
 
-    async def _live(self, child: Child, ready: "Ready") -> DynemoError:
+    async def _live(self, child: Child, ready: Ready) -> DynemoError:
         """One child's life, to its end. Why it ended, as a sentence."""
         lost = asyncio.Event()
         lines = _Lines()
@@ -142,7 +146,7 @@ class LocalInstance:
             await loop.create_unix_connection(lambda: asker.link, sock=child.sock)
             pipe, _ = await loop.connect_read_pipe(lambda: lines, child.process.stdout)
             instance = await asyncio.shield(asker.greeted)
-            self._is_up(asker)
+            self._ask_of(asker)
             if not ready.done():
                 ready.set_result(instance)
             await _watch(asker, lost)
@@ -151,7 +155,7 @@ class LocalInstance:
         except OSError as error:
             problem = EngineLost(f"The engine cannot be reached: {error.strerror}.")
         finally:
-            self._is_up(None)
+            self._ask_of(None)
             # It ends by itself where it has loaded, or has let go of us; loading, it does not hear.
             is_orderly = not isinstance(problem, _EngineHangs) and (
                 asker.is_greeted or lost.is_set()
@@ -193,10 +197,6 @@ async def _watch(asker: Asker, lost: asyncio.Event) -> None:
             silence = f"said nothing for {unanswered * _PING_SECONDS:g} s"
             asker.link.abort(WireError(f"it has {silence}; it hangs, or blocks its event loop"))
             raise _EngineHangs(f"The engine has {silence}; it hangs, or blocks its event loop.")
-
-
-Ready = asyncio.Future[Instance]
-Ended = asyncio.Future[None]
 
 
 @contextlib.asynccontextmanager
