@@ -27,6 +27,9 @@ from dynemo.text.card_wire import unpack_card
 log = logging.getLogger("dynemo.ingress")
 
 _RETRY_SECONDS = 2.0
+#: After which the card and the tokenizer of a model without instances are let go of. All workers of
+#: a model may be started again at once, and not even a request need see more than a 503 of that.
+_IDLE_SECONDS = 600.0
 
 _decode_record = msgpack.Decoder(Record).decode
 
@@ -50,7 +53,7 @@ class Ingress:
         make_router: Callable[[], Router],
         migration_limit: int,
     ) -> None:
-        #: By name; those that have lost all instances stay, and answer 503.
+        #: By name; those that have lost all instances stay for a while, and answer 503.
         self.models: dict[str, ServedModel] = {}
         self.appeared = asyncio.Event()  #: the first model is there
         self._address = address
@@ -61,6 +64,7 @@ class Ingress:
         self._identities: dict[str, str] = {}
         self._names: dict[str, tuple[str, str]] = {}  # of keys: model, instance
         self._left_out: dict[str, Record] = {}  # by key
+        self._idle_since: dict[str, float] = {}  # models without instances
         self._lock = asyncio.Lock()
 
     async def watch(self) -> None:
@@ -72,11 +76,12 @@ class Ingress:
                     async with self._lock:
                         await self._apply(change)
 
-    async def retry(self) -> None:
+    async def tend(self) -> None:
         """Takes in, for ever, what had to be left out: its card could not be read, or its model's
-        last instance of another card has only just gone."""
+        last instance of another card has only just gone. Lets go of what nobody uses any more."""
         while True:
             await asyncio.sleep(_RETRY_SECONDS)
+            self._let_go()
             for key in list(self._left_out):
                 async with self._lock:
                     if (record := self._left_out.get(key)) is not None:
@@ -108,6 +113,7 @@ class Ingress:
             self._left_out[key] = record
             return
         self._left_out.pop(key, None)
+        self._idle_since.pop(record.model, None)
         pool.add(RemoteInstance(record, self._planes.requests, self._planes.responses))
         self._names[key] = (record.model, record.instance.id)
         self.appeared.set()
@@ -117,8 +123,21 @@ class Ingress:
         self._left_out.pop(key, None)
         model, instance_id = self._names.pop(key, ("", ""))
         if model:
-            self._pools[model].remove(instance_id)
+            pool = self._pools[model]
+            pool.remove(instance_id)
+            if not len(pool):
+                self._idle_since[model] = time.monotonic()
             log.info("instance %s of %s is gone", instance_id, model)
+
+    def _let_go(self) -> None:
+        """Of models that have had no instance for long. The last one stays: its requests are told
+        that there is none now, and not that there never was such a model."""
+        before = time.monotonic() - _IDLE_SECONDS
+        for model, since in list(self._idle_since.items()):
+            if since < before and len(self.models) > 1:
+                for held in (self.models, self._pools, self._identities, self._idle_since):
+                    del held[model]
+                log.info("%s is forgotten: it had no instance for long", model)
 
     async def _open(self, record: Record) -> Pool:
         """A pool for a model that is new here. Raises DynemoError where its card cannot be read."""
@@ -141,7 +160,7 @@ async def ingress(
 ) -> AsyncIterator[Ingress]:
     """Follows discovery while entered."""
     it = Ingress(address, planes, make_router, migration_limit)
-    tasks = [asyncio.create_task(work, name="ingress") for work in (it.watch(), it.retry())]
+    tasks = [asyncio.create_task(work, name="ingress") for work in (it.watch(), it.tend())]
     for task in tasks:
         task.add_done_callback(_tell)
     try:

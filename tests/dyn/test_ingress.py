@@ -1,11 +1,16 @@
 """What an ingress makes of records: those that it cannot take in yet, and those it never can."""
 
 import asyncio
+import gc
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from weakref import ref
 
+import pytest
 from msgspec import msgpack
 
+from dynemo import ingress as module
 from dynemo.errors import Unavailable
 from dynemo.ingress import Ingress, Planes, ingress
 from dynemo.messages import Capabilities, Envelope, Instance, Load, Record
@@ -32,7 +37,7 @@ class NoRequests:
         raise Unavailable("nobody is there")
 
 
-def _record(instance: str, card: str, identity: str = "same") -> bytes:
+def _record(instance: str, card: str, identity: str = "same", model: str = "demo") -> bytes:
     record = Record(
         instance=Instance(
             id=instance,
@@ -46,7 +51,7 @@ def _record(instance: str, card: str, identity: str = "same") -> bytes:
         namespace=ADDRESS.namespace,
         component=ADDRESS.component,
         endpoint=ADDRESS.endpoint,
-        model="demo",
+        model=model,
         identity=identity,
         card=card,
         host="",
@@ -105,5 +110,51 @@ def test_another_card_waits_until_the_last_of_the_first_has_gone(demo: Path) -> 
                 while found.models["demo"] is first:  # noqa: ASYNC110 (no event)
                     await asyncio.sleep(0.02)
             assert found.models["demo"].answerer.trouble == ""
+
+    asyncio.run(body())
+
+
+async def _until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not true():  # noqa: ASYNC110 (no event)
+            await asyncio.sleep(0.02)
+
+
+def test_what_no_instance_uses_for_long_is_let_go_of(
+    demo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = pack_card(read_model(find_model(str(demo)), "demo", None).card())
+    monkeypatch.setattr(module, "_RETRY_SECONDS", 0.02)
+
+    async def body() -> None:
+        async with AsyncExitStack() as stack:
+            found, theirs = await _enter(stack)
+            digest = await theirs.put_blob(card)
+            keys = {model: instance_key(ADDRESS, model) for model in ("one", "two")}
+            for model, key in keys.items():
+                await theirs.put(key, _record(model, digest, model=model))
+            await _until(lambda: len(found.models) == 2)
+            tokenizers = {name: ref(it.card.tokenizer) for name, it in found.models.items()}
+
+            await theirs.remove(keys["one"])
+            await _until(lambda: found.models["one"].answerer.trouble == "no instances")
+            await asyncio.sleep(0.1)
+            await theirs.put(keys["one"], _record("one", digest, model="one"))
+            await _until(lambda: found.models["one"].answerer.trouble == "")
+            assert found.models["one"].card.tokenizer is tokenizers["one"]()
+
+            monkeypatch.setattr(module, "_IDLE_SECONDS", 0.0)
+            await asyncio.sleep(0.1)
+            await theirs.remove(keys["one"])
+            await _until(lambda: list(found.models) == ["two"])
+            gc.collect()
+            assert tokenizers["one"]() is None
+
+            await theirs.remove(keys["two"])
+            await _until(lambda: found.models["two"].answerer.trouble == "no instances")
+            await asyncio.sleep(0.1)
+            assert found.models["two"].card.tokenizer is tokenizers["two"]()
+            await theirs.put(keys["one"], _record("one", digest, model="one"))
+            await _until(lambda: list(found.models) == ["one"])
 
     asyncio.run(body())
