@@ -25,13 +25,25 @@ def _extra(record: logging.LogRecord) -> dict[str, object]:
     return {key: value for key, value in record.__dict__.items() if key not in _STANDARD}
 
 
+def _one_word(value: object) -> str:
+    """A field's value as logfmt has it: quoted where a client's words could end it or the line."""
+    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    plain = text.isprintable() and not any(sign in text for sign in ' "=')
+    return text if plain and text else json.dumps(text)
+
+
 class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
-        fields = " ".join(f"{key}={value}" for key, value in _extra(record).items())
-        line = f"{clock} {record.levelname.lower()} {record.name}: {record.getMessage()} {fields}"
+        fields = [
+            f"{key}={_one_word(value)}"
+            for key, value in _extra(record).items()
+            if value is not None and value != []
+        ]
+        head = f"{clock} {record.levelname.lower()} {record.name}: {record.getMessage()}"
+        line = " ".join([head, *fields])
         trace = f"\n{self.formatException(record.exc_info)}" if record.exc_info else ""
-        return line.rstrip() + trace
+        return line + trace
 
 
 class _Json(logging.Formatter):

@@ -1,0 +1,40 @@
+"""A line of the log is one line, whatever a client put into it; what is missing is not said."""
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from dynemo.log import set_up
+
+
+def test_a_text_line_has_each_field_as_one_word_and_leaves_out_what_is_missing(
+    capsys: pytest.CaptureFixture[str], as_it_was: None
+) -> None:
+    set_up("text", 0, is_server=True)
+    fields = {"model": 'a\n00:00:00 info "x"', "id": None, "finish": ["stop", "length"], "none": []}
+    logging.getLogger("dynemo.http").info("chat completion: 200", extra=fields)
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert line.split(" ", 1)[1] == (
+        "info dynemo.http: chat completion: 200 "
+        'model="a\\n00:00:00 info \\"x\\"" finish=stop,length\n'
+    )
+
+
+def test_a_json_line_keeps_every_field(capsys: pytest.CaptureFixture[str], as_it_was: None) -> None:
+    set_up("json", 0, is_server=True)
+    logging.getLogger("dynemo.http").info("answered", extra={"id": None, "finish": ["stop"]})
+    line = json.loads(capsys.readouterr().err)
+    assert (line["message"], line["id"], line["finish"]) == ("answered", None, ["stop"])
+
+
+@pytest.fixture
+def as_it_was() -> Iterator[None]:
+    root, http = logging.getLogger(), logging.getLogger("dynemo.http")
+    before = root.handlers[:], root.level, http.level
+    yield
+    root.handlers[:] = before[0]
+    root.setLevel(before[1])
+    http.setLevel(before[2])
