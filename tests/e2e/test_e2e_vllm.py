@@ -96,6 +96,29 @@ def test_an_architecture_that_it_does_not_know(
     assert "NoSuchForCausalLM" in line
 
 
+def test_a_model_that_sees_answers_in_words(
+    vllm: list[str], demo_folder: Path, tmp_path: Path
+) -> None:
+    """Most big models of today do. One of random weights, which vLLM makes up."""
+    model = tmp_path / "model"
+    shutil.copytree(demo_folder, model)
+    text = json.loads((model / "config.json").read_text())
+    sight = {"hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 2}
+    sight |= {"num_hidden_layers": 1, "image_size": 56, "patch_size": 14}
+    config = {
+        "architectures": ["SmolVLMForConditionalGeneration"],
+        "model_type": "smolvlm",
+        "text_config": text,
+        "vision_config": sight,
+        "image_token_id": 5,
+    }
+    (model / "config.json").write_text(json.dumps(config))
+    words = ["--context-length", "64", "--", "--load-format", "dummy"]
+    done = run("out=vllm", model, *vllm[3:], *words, stdin="hi", timeout=READY_SECONDS)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
 @contextmanager
 def _follower(*args: str, **environment: str) -> "Iterator[subprocess.Popen[str]]":
     process = subprocess.Popen(

@@ -33,6 +33,7 @@ def test_gpu_defaults_are_vllm_s_own() -> None:
     assert defaults(_spec(), cpu_memory=None) == {
         "model": "/models/m",
         "skip_tokenizer_init": True,
+        "language_model_only": True,
         "generation_config": "vllm",
         "max_model_len": -1,
         "tensor_parallel_size": 1,
@@ -116,6 +117,8 @@ def test_words_of_errors() -> None:
     assert words_of(KeyError()) == "KeyError"
     assert words_of(ValueError("Not known. Known: " + "a, " * 1000)) == "Not known"
     assert len(words_of(ValueError("a " * 1000))) < 400
+    other = 'Error:\n a warning\nTraceback (most recent call last):\n  File "x.py"\nKeyError: 5\n'
+    assert words_of(RuntimeError(other)) == "KeyError: 5"
 
 
 #: Reads specs, and writes for each what vLLM's own parser makes of it.

@@ -34,6 +34,7 @@ def defaults(spec: EngineSpec, *, cpu_memory: int | None) -> dict[str, Any]:
     made: dict[str, Any] = {
         "model": spec.model,
         "skip_tokenizer_init": True,
+        "language_model_only": True,  # what reads images needs its tokenizer, and gets none from us
         "generation_config": "vllm",  # no EOS ids and no sampling of its own: requests say both
         "max_model_len": spec.context_length or -1,  # -1: the model's, or as much as memory holds
         "tensor_parallel_size": spec.parallel.tensor,

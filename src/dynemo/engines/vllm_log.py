@@ -89,7 +89,10 @@ def words_of(error: BaseException) -> str:
     if callable(details):
         first = details()[0]
         return words_of(first["ctx"]["error"]) if "error" in first.get("ctx", {}) else first["msg"]
-    text = " ".join(str(error).split()) or type(error).__name__
+    said = str(error)
+    if "Traceback (most" in said:  # another process's, whose last line is the reason
+        said = said.strip().splitlines()[-1]
+    text = " ".join(said.split()) or type(error).__name__
     if len(text) > _MOST_WORDS:
         whole, _, _ = text[:_MOST_WORDS].rpartition(". ")
         return whole or text[:_MOST_WORDS].rpartition(" ")[0]
