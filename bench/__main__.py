@@ -1,4 +1,7 @@
-"""`python -m bench`: measures, prints the table, always exits 0. Takes some eight minutes."""
+"""`python -m bench`: measures and prints the table. A goal that is missed is no failure.
+
+A family of rows takes a few minutes; one of an engine that loads for long, a quarter of an hour.
+"""
 
 import argparse
 import json
@@ -35,8 +38,9 @@ _LEGEND = """\
 ours: dynemo-run in=http. peer: what the row names, else the same xllamacpp server with the same
 parameters, addressed directly, same client and requests; for the start, a bare script on the same
 library. In turns, in one run; medians, with the quartiles of the rounds' own ratios or differences
-in brackets. Random weights: a Llama of 103 M parameters in Q8_0, as a checkout in bfloat16. CPU and
-memory: the runner, without engine. dyn://: etcd, NATS and TCP on loopback, all on this machine."""
+in brackets. Random weights: a Llama of 103 M parameters (a tiny one in a quick look) in Q8_0, as a
+checkout in bfloat16. CPU and memory: the runner, without engine. dyn://: etcd, NATS and TCP on
+loopback, all on this machine."""
 
 
 def main() -> None:

@@ -26,20 +26,20 @@ def ttft_rows(plan: Plan) -> list[Row]:
 
 
 def ttft_row(
-    plan: Plan, both: Pair, subject: Subject, *, goal: float, how: str = "", at_once: int = 1
+    plan: Plan, both: Pair, subject: Subject, *, goal: float, how: str = "", answers: int = 1
 ) -> Row:
     """A short prompt that both have in their caches: what is left is our way there and back. Each
-    value is the median of `at_once` answers, one after the other."""
+    value is the median of so many `answers`, one after the other."""
     body = chat(QUESTION, max_tokens=2, ignore_eos=True)
 
     def measure(server: Served) -> float:
         seconds: list[float] = []
-        for _ in range(at_once):
+        for _ in range(answers):
             time.sleep(0.01)
             seconds += both.ask(server, body).first
         return median(seconds) * 1000
 
-    one, other = in_turns(max(1, plan.firsts // at_once), both, measure)
+    one, other = in_turns(max(1, plan.firsts // answers), both, measure)
     return difference(f"TTFT, warm, {subject.name}{how}", "ms", one, other, goal=goal)
 
 

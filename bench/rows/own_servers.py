@@ -21,9 +21,9 @@ from dynemo.models.find import demo_checkout
 
 _GOAL = 0.97
 _TTFT_GOAL = 3.0
-_AT_ONCE = 10  # answers whose TTFT is one value
+_ANSWERS = 10  # whose median TTFT is one value
 
-T = TypeVar("T")
+Peer = TypeVar("Peer")  # what a peer is asked through
 
 #: Starts the engine's own server on a checkout, in this Python.
 Serve = Callable[[Path, str], AbstractContextManager[Served]]
@@ -66,8 +66,8 @@ def engine_rows(
     plan: Plan,
     subject: Subject,
     one: Callable[[], AbstractContextManager[Served]],
-    other: Callable[[], AbstractContextManager[T]],
-    pair: Callable[[Served, T, Client], Pair],
+    other: Callable[[], AbstractContextManager[Peer]],
+    pair: Callable[[Served, Peer, Client], Pair],
 ) -> list[Row]:
     """Tokens/s at 1 and 8 streams, and TTFT. `one` starts ours and `other` the peer, in both
     orders: of two that are the same, the one that loaded second was up to a tenth faster."""
@@ -83,6 +83,6 @@ def engine_rows(
             both = pair(mine, peer, load)
             check_same_prompt(both)
             speeds = [speed_row(plan, both, subject, streams, goal=_GOAL) for streams in (1, 8)]
-            return [*speeds, ttft_row(plan, both, subject, goal=_TTFT_GOAL, at_once=_AT_ONCE)]
+            return [*speeds, ttft_row(plan, both, subject, goal=_TTFT_GOAL, answers=_ANSWERS)]
 
     return list(map(both_orders, rows(is_first=True), rows(is_first=False)))

@@ -10,9 +10,8 @@ from bench.servers import Served, own_server
 from bench.table import Row
 
 _OPTIONS = ["--enforce-eager", "--kv-cache-memory-bytes", "256M", "--generation-config", "vllm"]
-
-# Its worker spins for a second after the last step, as long as that: `busy_loop_s` of its
-# `SpinCondition`. Who is measured meanwhile has one core less.
+#: Seconds. Its worker spins for one after its last step (`busy_loop_s` of its `SpinCondition`), and
+#: who is measured meanwhile has a core less.
 _SETTLE = 1.5
 
 
