@@ -76,14 +76,13 @@ class Installer:
     def _run(
         self, command: Sequence[str], folder: Path, places: Mapping[str, str] | None = None
     ) -> None:
-        # Not where the user is: a project there may have settings of its own for uv.
         with TemporaryFile() as said:
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=said,
-                cwd=folder,
+                cwd=folder,  # not where the user is: a project there may have settings for uv
                 env={**_environment(self.pip), **(places or {})},
                 start_new_session=True,
             )
