@@ -36,7 +36,7 @@ def test_list_shows_every_engine() -> None:
 
 
 def test_list_as_json() -> None:
-    rows = json.decode(run("engine", "list", "--json").stdout, type=list[Row])
+    rows = json.decode(run("engine", "list", "--json", VIRTUAL_ENV="").stdout, type=list[Row])
     found = {row.engine: row for row in rows}
     llama_cpp, trtllm = found["llama_cpp"], found["trtllm"]
     assert (llama_cpp.is_installed, llama_cpp.python) == (True, sys.executable)

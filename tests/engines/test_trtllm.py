@@ -4,13 +4,12 @@ import asyncio
 import json
 import os
 import subprocess
-import time
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command import COMMAND, run
+from command import COMMAND, children, is_alive, run, wait_until
 from contract import GREEDY, ModelContract, Served, idle, serving
 from trtllm_standin import make_engine_folder, python_with_standin
 
@@ -224,16 +223,15 @@ def test_a_follower_waits_for_its_leader_and_ends_when_told(
     with process, process.stderr as lines:
         try:
             said = [next(lines) for _ in range(2)]
+            [host] = children(process.pid)
+            [worker] = children(host)
             process.terminate()
             process.wait(10)
         finally:
             process.kill()
     assert "rank 1 of 2 · engine trtllm · leader 127.0.0.1:9876" in "".join(said)
     assert "worker rank waits" in "".join(said)
-    deadline = time.monotonic() + 5
-    while "mgmn_worker_node" in (listing := _processes()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert "mgmn_worker_node" not in listing
+    wait_until(lambda: not is_alive(worker))
 
 
 def test_a_follower_without_mpi_says_how_to_start_it(with_standin: str, demo_folder: Path) -> None:
@@ -259,7 +257,3 @@ def test_rank_0_under_the_launcher_is_given_all_devices(
     )
     assert done.returncode == 0
     assert '"tensor_parallel_size": 2' in done.stderr
-
-
-def _processes() -> str:
-    return subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
