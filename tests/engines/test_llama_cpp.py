@@ -68,8 +68,14 @@ def test_a_file_of_arguments_is_read_as_options_are_and_stands_under_them() -> N
     ("extra", "sentence"),
     [
         ({"threds": 3}, "did you mean --threads?"),
-        ({"threads": None}, "--threads does not take None"),
-        ({"swa_full": False}, "--swa-full does not take False"),
+        ({"threads": None}, "option --threads takes a whole number from 1 to 256, not null."),
+        ({"threads": True}, "--threads takes a whole number from 1 to 256, not true."),
+        (
+            {"cache_type_k": "f33"},
+            "takes a type of ggml's, such as f16 or q8_0, not 'f33'.",
+        ),
+        ({"swa_full": False}, "--swa-full takes true, or is left out, not false."),
+        ({"no_warmup": "yes"}, '--no-warmup takes true, or is left out, not "yes".'),
     ],
 )
 def test_arguments_of_a_file_that_are_wrong(extra: dict[str, object], sentence: str) -> None:

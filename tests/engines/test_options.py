@@ -1,8 +1,9 @@
+from argparse import ArgumentParser
 from typing import Any
 
 import pytest
 
-from dynemo.engines.options import read_options, refuse_options
+from dynemo.engines.options import check_values, kinds_of, read_options, refuse_options
 from dynemo.errors import UsageError
 from dynemo.messages import EngineSpec
 
@@ -43,3 +44,33 @@ def test_an_engine_without_options_refuses_them_from_wherever_they_come(given: A
     spec = EngineSpec(engine="echo", model="", workdir="", **given)
     with pytest.raises(UsageError, match="echo has no options of its own, but got '--speed'"):
         refuse_options(spec, "echo")
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ({"eager": "yes"}, 'vLLM\'s eager takes true or false, not "yes".'),
+        ({"slots": "x"}, 'vLLM\'s slots takes a whole number, not "x".'),
+        ({"slots": True}, "vLLM's slots takes a whole number, not true."),
+        ({"share": [1]}, "vLLM's share takes a number, not [1]."),
+    ],
+)
+def test_a_value_of_another_kind_is_refused(value: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        check_values("vLLM", value, kinds_of(_parser()._actions))
+    assert str(caught.value) == sentence
+
+
+def test_a_value_of_its_kind_or_of_one_that_nobody_knows_is_taken() -> None:
+    values = {"eager": False, "slots": None, "share": 1, "sizes": [1, 2], "about": {"a": 1}}
+    check_values("vLLM", values, kinds_of(_parser()._actions))
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser()
+    parser.add_argument("--eager", action="store_true")
+    parser.add_argument("--slots", type=int)
+    parser.add_argument("--share", type=float)
+    parser.add_argument("--sizes", type=int, nargs="*")
+    parser.add_argument("--about")
+    return parser

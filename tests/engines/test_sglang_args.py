@@ -57,6 +57,7 @@ def read(engine_python: Callable[[str], str]) -> dict[str, Any]:
         "fixed": _spec(options=["--skip-tokenizer-init"]),
         "file": _spec(options=["--config", "x.yaml"]),
         "extra": _spec(extra={"max_total_token": 5}),
+        "kind": _spec(extra={"max_running_requests": "x"}),
         "extra, ours": _spec(extra={"nnodes": 2}),
     }
     done = subprocess.run(
@@ -111,6 +112,7 @@ def test_what_reaches_it(read: dict[str, Any]) -> None:
         ("fixed", "sglang's skip_tokenizer_init is set by dynemo-run; leave it out."),
         ("file", "sglang's config follows from --extra-engine-args; say it there."),
         ("extra", "sglang has no argument 'max_total_token'; did you mean max_total_tokens?"),
+        ("kind", 'sglang\'s max_running_requests takes a whole number, not "x".'),
         ("extra, ours", "sglang's nnodes follows from --num-nodes; say it there."),
     ],
 )

@@ -179,6 +179,7 @@ def test_what_vllm_s_own_parser_makes_of_it(engine_python: Callable[[str], str])
         "unknown": _spec(options=["--gpu-memory-utilisation", "0.8"]),
         "unknown extra": _spec(extra={"max_modellen": 8}),
         "value": _spec(options=["--max-num-seqs", "many"]),
+        "kind": _spec(extra={"enforce_eager": "yes"}),
         "ours": _spec(options=["--nnodes", "2"]),
         "our model": _spec(extra={"model": "another"}),
         "ranks": _spec(parallel=Parallel(tensor=1000)),
@@ -202,6 +203,7 @@ def test_what_vllm_s_own_parser_makes_of_it(engine_python: Callable[[str], str])
     assert "did you mean --gpu-memory-utilization?" in read["unknown"]
     assert "did you mean max_model_len?" in read["unknown extra"]
     assert "--max-num-seqs" in read["value"]
+    assert read["kind"] == 'vLLM\'s enforce_eager takes true or false, not "yes".'
     assert read["ours"] == "vLLM's nnodes follows from --num-nodes; say it there."
     assert read["our model"] == "vLLM's model follows from MODEL; say it there."
     assert read["ranks"].startswith("--tensor-parallel-size 1000 needs 1000 ")

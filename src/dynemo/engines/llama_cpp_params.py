@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from dynemo.engines.options import in_json
 from dynemo.errors import UsageError
 from dynemo.messages import EngineSpec
 from dynemo.spelling import nearest
@@ -37,6 +38,18 @@ _OPTIONS: dict[str, tuple[str, str]] = {
     "--embeddings": ("embedding", "flag"),
     "--pooling": ("pooling_type", "pooling"),
 }
+#: How each kind is told to who gave something else.
+_TAKES = {
+    "int": "a whole number",
+    "count": "a whole number from 1 to 256",
+    "float": "a number",
+    "flash": "on, off or auto",
+    "pooling": "mean, cls or last",
+    "ggml": "a type of ggml's, such as f16 or q8_0",
+    "flag": "true, or is left out",
+    "unset": "true, or is left out",
+}
+_FLAGS = ("flag", "unset")
 _SHORT = {
     "-np": "--parallel",
     "-b": "--batch-size",
@@ -110,37 +123,36 @@ def _as_words(extra: Mapping[str, Any]) -> Iterator[str]:
     """What --extra-engine-args holds, as it would stand after `--`."""
     for name, value in extra.items():
         flag = "--" + name.replace("_", "-")
-        if value is True:
-            yield flag
-        elif isinstance(value, str | int | float) and value is not False:
-            yield f"{flag}={value}"
-        else:
-            raise UsageError(f"llama_cpp's option {flag} does not take {value!r}.")
+        if flag not in _OPTIONS:
+            raise UsageError(_unknown(flag))
+        _, kind = _OPTIONS[flag]
+        if not (value is True if kind in _FLAGS else type(value) in (str, int, float)):
+            raise UsageError(_refused(flag, kind, in_json(value)))
+        yield flag if kind in _FLAGS else f"{flag}={value}"
 
 
 def apply_options(params: Any, options: list[str]) -> None:
     """Sets what the user gave after `--`, in llama-server's words: `--name value` or with `=`."""
-    rest = [part for option in options for part in _split(option)]
+    rest = list(options)
     while rest:
-        name = rest.pop(0)
+        word = rest.pop(0)
+        name, equals, text = word.partition("=") if word.startswith("--") else (word, "", "")
         if _SHORT.get(name, name) not in _OPTIONS:
             raise UsageError(_unknown(name))
         field, kind = _OPTIONS[_SHORT.get(name, name)]
-        if kind in ("flag", "unset"):
+        if kind in _FLAGS and equals:
+            raise UsageError(f"llama_cpp's option {name} takes no value, and got {text!r}.")
+        if kind in _FLAGS:
             value: Any = kind == "flag"
-        elif not rest:
+        elif not equals and not rest:
             raise UsageError(f"llama_cpp's option {name} needs a value after it.")
         else:
-            value = _value(name, kind, rest.pop(0))
+            value = _value(name, kind, text if equals else rest.pop(0))
         target = params
         *path, last = field.split(".")
         for part in path:
             target = getattr(target, part)
         setattr(target, last, value)
-
-
-def _split(option: str) -> list[str]:
-    return option.split("=", 1) if option.startswith("--") else [option]
 
 
 def _unknown(name: str) -> str:
@@ -176,4 +188,8 @@ def _value(name: str, kind: str, text: str) -> Any:
             return getattr(xllamacpp.llama_pooling_type, f"LLAMA_POOLING_TYPE_{word}")
         return getattr(xllamacpp.ggml_type, f"GGML_TYPE_{text.upper()}")
     except (ValueError, KeyError, AttributeError):
-        raise UsageError(f"llama_cpp's option {name} does not take {text!r}.") from None
+        raise UsageError(_refused(name, kind, repr(text))) from None
+
+
+def _refused(name: str, kind: str, got: str) -> str:
+    return f"llama_cpp's option {name} takes {_TAKES[kind]}, not {got}."

@@ -16,7 +16,7 @@ from typing import Any
 from msgspec import DecodeError, Raw, json
 
 from dynemo.engines.mistralrs_tokenizer import tokenizer_json
-from dynemo.engines.options import read_options
+from dynemo.engines.options import check_values, read_options
 from dynemo.errors import ModelError, UsageError
 from dynemo.messages import EngineSpec
 
@@ -32,6 +32,13 @@ _WHICH = (
 _PLAIN = ("arch", "from_uqff")
 #: The names of these values are attributes of classes of the wheel.
 _ENUMS = {"dtype": "ModelDType", "arch": "Architecture", "organization": "IsqOrganization"}
+#: Of the others that take one kind of value.
+_KINDS: dict[str, type] = {
+    **dict.fromkeys(("max_seqs", "prefix_cache_n", "mtp_n_predict", "pa_blk_size", "seed"), int),
+    **dict.fromkeys(("no_kv_cache", "no_paged_attn", "paged_attn"), bool),
+    **{name: str for name in ("mtp_model", *_WHICH) if name not in _ENUMS},
+}
+
 
 _PROMPT = "{{ messages[0]['content'] }}"
 _PART = re.compile(r"-\d{5}-of-(\d{5})\.gguf$")
@@ -130,9 +137,10 @@ def _given(spec: EngineSpec, known: tuple[str, ...]) -> dict[str, Any]:
         given["in_situ_quant"] = str(given["in_situ_quant"])  # 4 and Q4K are both names
     if isinstance(given.get("num_device_layers"), str):
         given["num_device_layers"] = given["num_device_layers"].split(",")
+    check_values("mistralrs", given, _KINDS)
     slots = given.get("max_seqs", 1)
-    if not isinstance(slots, int) or isinstance(slots, bool) or slots < 1:
-        raise UsageError(f"mistralrs's option --max-seqs does not take {slots!r}.")
+    if slots is None or slots < 1:
+        raise UsageError(f"mistralrs's max_seqs takes a whole number from 1 up, not {slots}.")
     return given
 
 

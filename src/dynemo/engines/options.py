@@ -1,13 +1,24 @@
-"""What follows `--`: for an engine whose arguments are names with Python values, and for none."""
+"""An engine's own arguments, after `--` or in a file: as names with Python values, or none."""
 
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from msgspec import DecodeError, json
 
 from dynemo.errors import UsageError
 from dynemo.messages import EngineSpec
 from dynemo.spelling import nearest
+
+if TYPE_CHECKING:
+    from argparse import Action
+
+#: What a value has to be, in the words of JSON; of other kinds nothing is known.
+_WORDS: dict[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+}
 
 
 def read_options(engine: str, options: list[str], known: Collection[str]) -> dict[str, Any]:
@@ -39,6 +50,30 @@ def refuse_options(spec: EngineSpec, name: str) -> None:
     """For an engine that has none. Raises UsageError for the first that was given."""
     for word in [*spec.options, *spec.extra]:
         raise UsageError(f"{name} has no options of its own, but got {word!r}.")
+
+
+def check_values(engine: str, values: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
+    """Raises UsageError for a value that is not of its name's kind: `bool`, `int`, `float` or
+    `str`. None is of all kinds."""
+    for name, value in values.items():
+        kind = kinds.get(name)
+        taken = (int, float) if kind is float else (kind,)
+        if kind in _WORDS and value is not None and type(value) not in taken:
+            raise UsageError(f"{engine}'s {name} takes {_WORDS[kind]}, not {in_json(value)}.")
+
+
+def kinds_of(actions: Iterable["Action"]) -> dict[str, Any]:
+    """For `check_values`: the names that argparse would read one value for, or none."""
+    return {
+        action.dest: bool if action.nargs == 0 else action.type
+        for action in actions
+        if action.nargs in (0, None)
+    }
+
+
+def in_json(value: Any) -> str:
+    """A value as it stands in a file."""
+    return json.encode(value).decode()
 
 
 def _unknown(engine: str, flag: str, known: Collection[str]) -> str:

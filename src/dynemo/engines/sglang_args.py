@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from dynemo.engines.meeting import meeting_place
+from dynemo.engines.options import check_values, kinds_of
 from dynemo.engines.ranks import own_cores, ranks_here, shared_cores
 from dynemo.errors import UsageError
 from dynemo.messages import EngineSpec
@@ -130,6 +131,7 @@ def _own(spec: EngineSpec) -> dict[str, Any]:
     for name in extra:
         if name not in fields:
             raise UsageError(_unknown("argument", name, fields))
+    check_values("sglang", extra, kinds_of(parser._actions))
     # Attributes that are there already keep their value unless an option was given.
     unset = argparse.Namespace(**dict.fromkeys([*fields, "config"], _UNSET))
     for action in parser._actions:

@@ -9,6 +9,7 @@ from dataclasses import fields
 from typing import Any, NoReturn
 
 from dynemo.engines.meeting import meeting_place
+from dynemo.engines.options import check_values, kinds_of
 from dynemo.engines.vllm_cpu import check_devices, compute_in_core, free_memory
 from dynemo.errors import UsageError
 from dynemo.messages import EngineSpec
@@ -87,6 +88,7 @@ def engine_args(spec: EngineSpec, log_config: str) -> Any:
             raise UsageError(_unknown("argument", name, known))
     parser = AsyncEngineArgs.add_cli_args(FlexibleArgumentParser(prog="vllm", add_help=False))
     parser.error = _refuse
+    check_values("vLLM", extra, kinds_of(parser._actions))
     _check_names(spec.options, parser._option_string_actions)
     decided = {name: ours.get(name, parser.get_default(name)) for name in _OURS}
     parser.set_defaults(**{**ours, **extra})
