@@ -164,6 +164,26 @@ def test_what_it_raises_is_one_request_s_error_and_is_shown(tmp_path: Path) -> N
     assert "dynemo/engines" not in text
 
 
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ("99999999", "ids.py yielded 99999999, and the model's token ids are below 1536."),
+        ("-3", "ids.py yielded -3, and the model's token ids are below 1536."),
+        ("1 << 80", f"ids.py yielded {1 << 80}, and the model's token ids are below 1536."),
+        ("True", "ids.py yielded True; it gives tokens, so that each value is int"),
+    ],
+)
+def test_an_id_that_the_model_has_not_is_told_with_the_file_s_name(
+    tmp_path: Path, value: str, sentence: str
+) -> None:
+    file = tmp_path / "ids.py"
+    file.write_text(f"async def generate(request) -> int:\n    yield 5\n    yield {value}\n")
+    done = run(f"out={file}", stdin="hi")
+    assert done.returncode == 1
+    assert sentence in done.stderr.splitlines()[-1]
+    assert "Starting it again" not in done.stderr
+
+
 def test_echo_text_gives_the_last_message_back() -> None:
     text = "one  two\nthree — four"
     done = run("out=echo:text", stdin=text)

@@ -36,6 +36,7 @@ from dynemo.messages import (
 )
 
 _CONTEXT = 8192
+_MOST_IDS = 1 << 31  # where nobody knows the model's own
 _FIELDS = (*Sampling.__struct_fields__, "ignore_eos")
 
 
@@ -44,8 +45,9 @@ class Own:
     device = "cpu"  # as far as we know
     slots = 64
 
-    def __init__(self, file: str, module: ModuleType, context_length: int) -> None:
+    def __init__(self, file: str, module: ModuleType, context_length: int, vocabulary: int) -> None:
         self.context_length = context_length
+        self._ids = vocabulary or _MOST_IDS
         self._file = file
         self._name = os.path.basename(file)
         self._generate = _generate_of(module, self._name)
@@ -86,10 +88,14 @@ class Own:
         wanted = int if self._gives == "tokens" else str
         items = value if isinstance(value, list) else [value]
         for item in items:
-            if not isinstance(item, wanted):
+            if not isinstance(item, wanted) or isinstance(item, bool):
                 raise EngineError(
                     f"{self._name} yielded {item!r}; it gives {self._gives}, "
                     f"so that each value is {wanted.__name__}, or a list of them."
+                )
+            if isinstance(item, int) and not 0 <= item < self._ids:
+                raise EngineError(
+                    f"{self._name} yielded {item}, and the model's token ids are below {self._ids}."
                 )
             if isinstance(item, str):
                 item.encode()  # half of a character ends this answer, and not the host's frame
@@ -179,4 +185,5 @@ async def _imported(spec: EngineSpec) -> ModuleType:
 async def open_engine(spec: EngineSpec) -> AsyncIterator[Own]:
     refuse_options(spec, os.path.basename(spec.argument))
     module = await _imported(spec)
-    yield Own(spec.argument, module, spec.context_length or spec.model_context or _CONTEXT)
+    context_length = spec.context_length or spec.model_context or _CONTEXT
+    yield Own(spec.argument, module, context_length, spec.vocabulary)
