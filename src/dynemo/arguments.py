@@ -37,7 +37,7 @@ Serve a large language model: a chat in this terminal, an OpenAI-compatible API,
   out=   what answers them: llama_cpp (the default for a GGUF), mistralrs (for a checkout), vllm,
          sglang, trtllm, echo (the prompt's own tokens, for tests; echo:text: the last message),
          FILE.py (an engine of your own), or dyn://NAME (an ingress: the workers of that pool;
-         `dyn` alone: every model there is)
+         `dyn` alone: those of every one-part NAME)
   MODEL  a GGUF file, a Hugging Face checkout's folder, or a Hub name (org/repo, org/repo:Q4_K_M);
          none: the small demo model that comes with the package
 """
