@@ -124,7 +124,7 @@ class Pipeline:
         kinds = model.answerer.kinds
         if not kinds:
             reason = model.answerer.trouble
-            raise Unavailable(f"{model.name} takes no requests now: {reason}.")
+            raise Unavailable(f"{model.name} takes no requests now: {reason.rstrip('.')}.")
         return model, kinds
 
     def _find(self, name: str | None) -> ServedModel:
@@ -136,7 +136,8 @@ class Pipeline:
             return self._models[name]
         except KeyError:
             raise UnknownModel(
-                f"The model `{name}` does not exist or you do not have access to it.", param="model"
+                f"The model `{name[:200]}` does not exist or you do not have access to it.",
+                param="model",
             ) from None
 
     def run(self, job: Job) -> AsyncGenerator[Piece, None]:

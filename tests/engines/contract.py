@@ -401,9 +401,13 @@ class ModelContract(EngineContract):
             ),
             "grammar": Guide("grammar", 'root ::= "{" [n] "}"'),
         }
+        endless = '{"items":{"type":"array","minItems":1000000000}}'  # would take all memory
         wrong = {
-            "json_schema": Guide("json_schema", '{"type":"objekt"}'),
-            "grammar": Guide("grammar", "root :="),
+            "json_schema": [
+                Guide("json_schema", '{"type":"objekt"}'),
+                Guide("json_schema", endless),
+            ],
+            "grammar": [Guide("grammar", "root :="), Guide("grammar", "%llguidance {}\nstart: (")],
         }
         for kind in instance.capabilities.guides:
             tokens, finish = served.collect(self.request(prompt, 100, guide=wanted[kind]))
@@ -411,9 +415,10 @@ class ModelContract(EngineContract):
             if instance.capabilities.gives == "text":
                 assert "".join(tokens).startswith("{")
                 assert "".join(tokens).endswith("}")
-            with pytest.raises(RequestError) as caught:
-                served.collect(self.request(prompt, 100, guide=wrong[kind]))
-            assert caught.value.param == "response_format"
+            for guide in wrong[kind]:
+                with pytest.raises(RequestError) as caught:
+                    served.collect(self.request(prompt, 100, guide=guide))
+                assert caught.value.param == "response_format"
 
     def test_a_stream_that_is_closed_is_computed_no_further(
         self, served: Served, prompt: list[int]

@@ -1,6 +1,8 @@
 import pytest
 from contract import EngineContract
 
+from dynemo.engines.echo import _delay_seconds
+from dynemo.errors import UsageError
 from dynemo.messages import EngineSpec
 
 
@@ -13,3 +15,14 @@ class TestEcho(EngineContract):
     @pytest.fixture
     def prompt(self) -> list[int]:
         return list(range(100, 130))
+
+
+@pytest.mark.parametrize("word", ["", "ten", "-1", "nan", "inf", "1e400", "60001"])
+def test_a_delay_that_is_none(word: str) -> None:
+    with pytest.raises(UsageError, match="milliseconds from 0 to 60000, not"):
+        _delay_seconds(word)
+
+
+def test_a_delay() -> None:
+    assert _delay_seconds("10") == 0.01
+    assert _delay_seconds("0") == 0

@@ -2,6 +2,7 @@
 word. For tests and load; it computes nothing."""
 
 import asyncio
+import math
 import os
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -27,6 +28,7 @@ _DEFAULT_CONTEXT = 1 << 20
 #: takes longer than a token.
 _BURST = 8
 _DELAY = "DYNEMO_TOKEN_ECHO_DELAY_MS"
+_MOST_DELAY = 60_000
 
 
 class Echo:
@@ -103,13 +105,22 @@ def _said(words: list[str], request: Request) -> int:
     return 0
 
 
+def _delay_seconds(word: str) -> float:
+    """Raises UsageError."""
+    try:
+        delay = float(word)
+    except ValueError:
+        delay = math.nan
+    if not 0 <= delay <= _MOST_DELAY:  # and NaN
+        raise UsageError(
+            f"{_DELAY} takes a number of milliseconds from 0 to {_MOST_DELAY}, not {word!r}."
+        )
+    return delay / 1000
+
+
 @asynccontextmanager
 async def open_engine(spec: EngineSpec) -> AsyncIterator[Echo]:
     refuse_options(spec, "echo")
-    word = os.environ.get(_DELAY, "10")
-    try:
-        delay = float(word) / 1000
-    except ValueError:
-        raise UsageError(f"{_DELAY} is a number of milliseconds, not {word!r}.") from None
+    delay = _delay_seconds(os.environ.get(_DELAY, "10"))
     kind = EchoText if spec.argument == "text" else Echo
     yield kind(spec.context_length or _DEFAULT_CONTEXT, delay)

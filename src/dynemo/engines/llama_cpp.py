@@ -220,6 +220,8 @@ def _guide(guide: Guide | None) -> dict[str, Any]:
     if guide is None:
         return {}
     if guide.kind == "grammar":
+        if guide.text.startswith("%llguidance"):  # where one is wrong, it answers unbound
+            raise RequestError("'response_format.grammar' takes GBNF.", param=GUIDE_FIELD)
         return {"grammar": guide.text}
     check_schema(guide.text)
     return {"json_schema": Raw(guide.text.encode())}

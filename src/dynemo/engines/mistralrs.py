@@ -19,6 +19,7 @@ from pathlib import Path
 from threading import Lock, Thread, current_thread
 from typing import Any
 
+from dynemo.engines.json_schema import check_size
 from dynemo.engines.mistralrs_model import environment, runner_arguments
 from dynemo.engines.mistralrs_stream import Sequence, Stream, Wakes, words_of
 from dynemo.errors import EngineNotInstalled, ModelError, UsageError
@@ -54,6 +55,8 @@ class MistralRs:
         self._has_warned = False
 
     async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
+        if request.guide is not None:
+            check_size(request.guide.text)
         self._waiting += 1
         try:
             await self._admitted.acquire()
