@@ -50,6 +50,15 @@ def test_a_size_that_would_take_an_engine_from_others(schema: Any, said: str) ->
     assert caught.value.param == "response_format"
 
 
-def test_what_is_wrong_in_a_pattern_is_said() -> None:
-    with pytest.raises(RequestError, match=r"regex parse error: unclosed group\.$"):
-        check_schema('{"type":"string","pattern":"(("}')
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        ('{"type":"objekt"}', "cannot be followed: Invalid type: objekt."),
+        ('{"type":"string","pattern":"(("}', "regex parse error: unclosed group."),
+        ('{"$ref":"#"}', "no answer could even begin."),
+        ('{"enum":[]}', "Unsatisfiable schema"),
+    ],
+)
+def test_what_is_wrong_in_a_schema_is_said(schema: str, said: str) -> None:
+    with pytest.raises(RequestError, match=re.escape(said)):
+        check_schema(schema)

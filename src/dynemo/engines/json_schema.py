@@ -45,15 +45,19 @@ def check_schema(schema: str) -> None:
     """
     check_size(schema)
     try:
-        from llguidance import LLMatcher
+        from llguidance import LLMatcher, LLTokenizer
     except ImportError:
         raise UnsupportedField(
             "A JSON schema needs llguidance, which is not installed; run `pip install llguidance`.",
             param=GUIDE_FIELD,
         ) from None
-    error = LLMatcher.validate_grammar(f"%llguidance {{}}\nstart: %json {schema}")
-    if error:
+    grammar = f"%llguidance {{}}\nstart: %json {schema}"
+    matcher = LLMatcher(LLTokenizer("byte"), grammar, log_level=0)
+    if error := matcher.get_error():
         raise _refused(_reason(error))
+    matcher.compute_bitmask()
+    if matcher.is_error():  # as of one that is its own only part
+        raise _refused("no answer could even begin")
 
 
 def _reason(error: str) -> str:
