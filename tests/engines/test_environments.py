@@ -271,6 +271,16 @@ class TestSearch:
         with pytest.raises(UsageError, match=f"--engine-python {given}"):
             find_python(VLLM, Path(given))
 
+    def test_a_python_that_is_too_old(self, empty: Path, tmp_path: Path) -> None:
+        old = tmp_path / "python"
+        old.write_text("#!/bin/sh\necho 3.9\n")
+        old.chmod(0o755)
+        said = f"python {old} is Python 3.9; it takes 3.11 or newer."
+        with pytest.raises(UsageError, match=f"--engine-{said}"):
+            find_python(VLLM, old)
+        with pytest.raises(UsageError, match=f"--{said}"):
+            install(find_variant("mistralrs", "cpu"), str(old))
+
     def test_an_environment_that_has_lost_its_python(self, empty: Path) -> None:
         python = installed("vllm")
         python.unlink()

@@ -19,7 +19,7 @@ from types import FrameType
 
 from msgspec import json
 
-from dynemo.engines.environments import distributions, site_packages, version_in
+from dynemo.engines.environments import distributions, refuse_old, site_packages, version_in
 from dynemo.engines.installed import (
     Environment,
     environment_file,
@@ -206,11 +206,9 @@ def _version_of(python: str, variant: Variant) -> str:
             [python, "-c", code], capture_output=True, text=True, timeout=30, check=True
         )
         version = said.stdout.strip()
-        is_old = tuple(map(int, version.split("."))) < (3, 11)
+        refuse_old("--python", python, version)
     except (OSError, subprocess.SubprocessError, ValueError):
         raise UsageError(f"--python {python} does not run as a Python does.") from None
-    if is_old:
-        raise UsageError(f"--python {python} is Python {version}; it takes 3.11 or newer.")
     if variant.pythons and version not in variant.pythons:
         raise UsageError(
             f"{variant.engine} has builds for Python {' and '.join(variant.pythons)}, and this is "

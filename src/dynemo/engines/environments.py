@@ -73,6 +73,14 @@ def default_engine(kind: str, given: Path | None) -> Entry:
     raise problem
 
 
+def refuse_old(flag: str, python: str | Path, version: str) -> None:
+    """Raises UsageError for a Python that our package does not run in, ValueError for a `version`
+    that is none (`3.11` is one)."""
+    if tuple(map(int, version.split("."))) < _OLDEST:
+        oldest = ".".join(map(str, _OLDEST))
+        raise UsageError(f"{flag} {python} is Python {version}; it takes {oldest} or newer.")
+
+
 def site_packages(prefix: Path) -> Path | None:
     """Where a virtual environment has its packages."""
     return next(iter(prefix.glob("lib/python3.*/site-packages")), None)
@@ -140,14 +148,9 @@ def _ask(engine: Entry, python: Path) -> None:
             [python, "-c", _ASK, *needed], capture_output=True, text=True, timeout=30, check=True
         )
         version, *missing = said.stdout.split()
-        is_old = tuple(map(int, version.split("."))) < _OLDEST
+        refuse_old("--engine-python", python, version)
     except (OSError, subprocess.SubprocessError, ValueError):
         raise UsageError(f"--engine-python {python} does not run as a Python does.") from None
-    if is_old:
-        oldest = ".".join(map(str, _OLDEST))
-        raise UsageError(
-            f"--engine-python {python} is Python {version}; it takes {oldest} or newer."
-        )
     if engine.package in missing:
         raise EngineNotInstalled(
             f"--engine-python {python} has no {engine.package}: install {engine.name} there, or "
