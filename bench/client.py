@@ -39,7 +39,7 @@ class Task:
     streams: int = 1
     requests: int = 1
     bodies: list[Body] = field(default_factory=list)  #: instead of one `body`, `requests` times
-    keep: bool = False  #: one connection a stream, not one a request
+    keep: bool = False  #: one connection per stream, not per request
     hold: bool = False  #: return once all streams are open; the next task closes them
 
 

@@ -1,4 +1,4 @@
-"""The measurements, one family a file. `FAMILIES` is what `--only` names."""
+"""The measurements, one family per file. `FAMILIES` is what `--only` names."""
 
 from collections.abc import Callable
 

@@ -2,7 +2,7 @@
 
 `Store` is what an adapter implements: small, each call done or failed by its own deadline, no
 memory of what was asked before. `Discovery` (in `discovery.py`) stands on any of them and adds
-what lasts: one lease a process, registering again, watching across lost connections, blobs.
+what lasts: one lease per process, registering again, watching across lost connections, blobs.
 
 Keys; each part is percent-encoded, so that a `/` in a model's name stays in its part:
 

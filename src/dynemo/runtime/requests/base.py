@@ -1,4 +1,4 @@
-"""The request plane: one message a request, to the instance that was picked, accepted or refused
+"""The request plane: one message per request, to the instance that was picked, accepted or refused
 at once. The answer comes on the response plane.
 
 An ingress holds a `RequestPlane`, a worker an `Intake`. NATS and the memory adapter are both; over
