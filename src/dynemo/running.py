@@ -134,18 +134,22 @@ def _loading_shown(run: Run, ready: Ready) -> AbstractAsyncContextManager[None]:
 
 
 async def _follow(spec: EngineSpec, child: Child) -> int:
-    """Until a signal, or the end of the engine: it never takes requests, and so is never ready."""
+    """Until a signal, or the end of the engine."""
     stop, parallel = stop_on_signals(), spec.parallel
-    async with local_instance(child, None) as (_, ready):
+    async with local_instance(child, None) as (local, ready):
+        local.ended.add_done_callback(lambda _: stop.set())
         print(
             f"rank {parallel.rank} of {parallel.nodes} · engine {spec.engine} · "
             f"leader {parallel.leader}",
             file=sys.stderr,
         )
         try:
-            await _first(ready, stop)
+            if await _first(ready, stop) is not None:
+                await stop.wait()
+            if local.ended.done():
+                local.ended.result()
         except EngineLost as error:
-            raise EngineLost(
+            raise type(error)(
                 f"Rank {parallel.rank} has ended, as it does when its leader at {parallel.leader} "
                 f"ends. {error}"
             ) from None

@@ -3,13 +3,13 @@
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from command import run
+from short_lived import LAST_WORDS, short_lived
 
 from dynemo.accounts import Accounts
 from dynemo.messages import EngineSpec, Instance
@@ -23,55 +23,18 @@ from dynemo.runtime.names import parse_name
 from dynemo.runtime.requests.memory import MemoryRequests
 from dynemo.worker import Pool, serve_worker
 
-#: A host that says HELLO and dies in the same moment.
-SHORT_LIVED = """
-import socket, sys
-from msgspec import json, msgpack
-from dynemo.link import PROTOCOL
-from dynemo.messages import Capabilities, EngineSpec, Hello, Instance
-from dynemo.wire.frames import Kind, encode
-
-spec = json.decode(open(sys.argv[-2], "rb").read(), type=EngineSpec)
-instance = Instance(
-    id=spec.instance,
-    engine=spec.engine,
-    version="0",
-    device="cpu",
-    context_length=8,
-    slots=1,
-    capabilities=Capabilities(),
-)
-hello = encode(Kind.HELLO, 0, msgpack.encode(Hello(PROTOCOL, instance)))
-socket.socket(fileno=int(sys.argv[-1])).sendall(hello)
-sys.exit("RuntimeError: no luck")
-"""
-
-
-def _short_lived(folder: Path) -> Path:
-    """An interpreter that has every engine, each of which dies as soon as it has loaded."""
-    host, program = folder / "host.py", folder / "python"
-    host.write_text(SHORT_LIVED)
-    program.write_text(
-        '#!/bin/sh\nif [ "$1" = -c ]; then echo 3.11; exit; fi\n'
-        f"exec '{sys.executable}' '{host}' \"$@\"\n"
-    )
-    program.chmod(0o755)
-    return program
-
 
 def test_it_ends_with_the_last_words_of_an_engine_that_is_not_started_again(
     tmp_path: Path, demo_folder: Path
 ) -> None:
     done = run(
         *("in=dyn://lost", "out=sglang", "--model-path", demo_folder),
-        *("--engine-python", _short_lived(tmp_path)),
+        *("--engine-python", short_lived(tmp_path)),
         *("--num-nodes", "2", "--dist-init-addr", "127.0.0.1:9"),
         *("--discovery", f"file:{tmp_path / 'discovery'}", "--request-plane", "tcp"),
     )
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == (
-        "dynemo-run: The engine ended with exit code 1: RuntimeError: no luck."
-    )
+    assert done.stderr.splitlines()[-1] == f"dynemo-run: {LAST_WORDS}"
 
 
 def _nobody() -> Child:

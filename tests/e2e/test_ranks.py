@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from command import run
 from msgspec import json
+from short_lived import LAST_WORDS, short_lived
 
 from dynemo.engines import sglang_args
 from dynemo.engines.ranks import ranks_here
@@ -81,8 +82,19 @@ def test_what_reaches_the_host_of_each_rank(
     assert told.model == str(demo_folder)
     assert told.parallel == Parallel(tensor=8, nodes=2, rank=rank, leader=LEADER)
     assert "exit code 3" in done.stderr.splitlines()[-1]
-    # The others cannot know whether it is their leader that has ended.
-    assert done.returncode == (1 if rank else 2)
+    assert done.returncode == 2
+
+
+def test_a_rank_that_has_joined_fails_while_running(tmp_path: Path, demo_folder: Path) -> None:
+    done = run(
+        *("in=none", "out=sglang", "--model-path", demo_folder),
+        *(*NODES, "--node-rank", "1"),
+        *("--engine-python", short_lived(tmp_path)),
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        f"dynemo-run: Rank 1 has ended, as it does when its leader at {LEADER} ends. {LAST_WORDS}"
+    )
 
 
 @pytest.mark.parametrize("rank", [0, 1])

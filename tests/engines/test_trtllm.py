@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import subprocess
 from contextlib import aclosing
 from pathlib import Path
@@ -14,9 +15,11 @@ from contract import GREEDY, ModelContract, Served, idle, serving
 from trtllm_standin import make_engine_folder, python_with_standin
 
 from dynemo.engines.trtllm import llm_arguments
-from dynemo.errors import UsageError
+from dynemo.errors import EngineLost, UsageError
 from dynemo.messages import EngineSpec, Load, Parallel, Request
-from dynemo.runtime.local import LocalInstance
+from dynemo.runtime import local as local_module
+from dynemo.runtime.child import spawn
+from dynemo.runtime.local import LocalInstance, local_instance
 
 NODES = ["--num-nodes", "2", "--tensor-parallel-size", "2", "--dist-init-addr", "127.0.0.1:9876"]
 
@@ -232,6 +235,29 @@ def test_a_follower_waits_for_its_leader_and_ends_when_told(
     assert "rank 1 of 2 · engine trtllm · leader 127.0.0.1:9876" in "".join(said)
     assert "worker rank waits" in "".join(said)
     wait_until(lambda: not is_alive(worker))
+
+
+def test_a_follower_that_has_joined_lives_until_its_worker_ends(
+    with_standin: str, demo_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "1")
+    monkeypatch.setattr(local_module, "_PING_SECONDS", 0.2)
+    parallel = Parallel(tensor=2, nodes=2, rank=1, leader="127.0.0.1:9876")
+    spec = EngineSpec(engine="trtllm", model=str(demo_folder), workdir="", parallel=parallel)
+
+    async def body() -> None:
+        child = spawn(spec, with_standin)
+        async with local_instance(child, None) as (local, ready), asyncio.timeout(15):
+            await ready
+            await asyncio.sleep(1.5)  # in which it is asked whether it lives
+            assert local.trouble == ""
+            [worker] = children(child.process.pid)
+            os.kill(worker, signal.SIGKILL)
+            await local.ended
+
+    with pytest.raises(EngineLost, match="EngineError: TensorRT-LLM's worker ended with") as caught:
+        asyncio.run(body())
+    assert caught.value.exit_code == 1
 
 
 def test_a_follower_without_mpi_says_how_to_start_it(with_standin: str, demo_folder: Path) -> None:

@@ -1,6 +1,6 @@
 """The port of an engine adapter. One file an adapter; it translates names and types, no more."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -41,9 +41,10 @@ class Adapter(Protocol):
 class Follower(Protocol):
     """What the module of an engine that runs on several nodes offers too."""
 
-    async def follow(self, spec: EngineSpec) -> None:
+    async def follow(self, spec: EngineSpec, on_joined: Callable[[], None]) -> None:
         """Runs rank `spec.parallel.rank` (above 0) until its leader ends. Cancelling ends it.
 
-        Raises as `open_engine` does.
+        Calls `on_joined` once: this rank has loaded, and works for its leader. Raises as entering
+        `open_engine` does, afterwards EngineError.
         """
         ...

@@ -16,7 +16,7 @@ from dynemo.answers import Answers, EngineSource, failure
 from dynemo.engines.base import Adapter, Engine, Follower
 from dynemo.errors import DynemoError
 from dynemo.link import PROTOCOL, Link
-from dynemo.messages import EngineSpec, Hello, Instance
+from dynemo.messages import Capabilities, EngineSpec, Hello, Instance, Load
 from dynemo.wire.frames import Frame, Kind
 
 _encode = msgpack.Encoder().encode
@@ -31,6 +31,8 @@ async def serve(spec: EngineSpec, sock: socket.socket) -> int:
         for frame in frames:
             if answers is not None:
                 _take(answers, frame)
+            elif frame.kind == Kind.PING:  # to a rank that follows another
+                link.send(Kind.PONG, 0, _encode(Load()))
 
     link = Link(on_frames, lambda _: ended.set())
     loop = asyncio.get_running_loop()
@@ -40,9 +42,7 @@ async def serve(spec: EngineSpec, sock: socket.socket) -> int:
     async with AsyncExitStack() as stack:
         try:
             if spec.parallel.rank > 0:
-                await _until(cast(Follower, adapter).follow(spec), ended)
-                link.close()
-                return 0
+                return await _follow(cast(Follower, adapter), spec, link, ended)
             engine = await stack.enter_async_context(adapter.open_engine(spec))
         except Exception as error:
             link.send(Kind.ERROR, 0, failure(error))
@@ -55,10 +55,36 @@ async def serve(spec: EngineSpec, sock: socket.socket) -> int:
         gc.freeze()  # what was loaded stays, and is not looked through for what could go
         async with asyncio.TaskGroup() as tasks:
             answers = Answers(link, EngineSource(engine), tasks)
-            link.send(Kind.HELLO, 0, _encode(Hello(PROTOCOL, _describe(spec, engine))))
+            _greet(link, _describe(spec, engine))
             await ended.wait()
             answers.cancel_all()
     return 0
+
+
+def _greet(link: Link, instance: Instance) -> None:
+    link.send(Kind.HELLO, 0, _encode(Hello(PROTOCOL, instance)))
+
+
+async def _follow(adapter: Follower, spec: EngineSpec, link: Link, ended: asyncio.Event) -> int:
+    """A rank above 0. It says HELLO when it has joined the others, though nobody asks it anything:
+    from then on its end is a failure while running, and no more one of its start."""
+    has_joined, code = False, 0
+
+    def on_joined() -> None:
+        nonlocal has_joined
+        has_joined = True
+        _greet(link, _describe_follower(spec))
+
+    try:
+        await _until(adapter.follow(spec, on_joined), ended)
+    except DynemoError as error:
+        if not has_joined:
+            raise
+        # As an exception is printed: the runner tells the last one.
+        print(f"EngineError: {error}", flush=True)
+        code = 1
+    link.close()
+    return code
 
 
 def _leave_to_runner(loop: asyncio.AbstractEventLoop) -> None:
@@ -102,4 +128,16 @@ def _describe(spec: EngineSpec, engine: Engine) -> Instance:
         context_length=engine.context_length,
         slots=engine.slots,
         capabilities=engine.capabilities,
+    )
+
+
+def _describe_follower(spec: EngineSpec) -> Instance:
+    return Instance(
+        id=spec.instance,
+        engine=spec.engine,
+        version="",
+        device="",
+        context_length=0,
+        slots=0,
+        capabilities=Capabilities(),
     )

@@ -9,7 +9,7 @@ import gc
 import os
 import signal
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -170,12 +170,13 @@ def _unlink_queues(engine: Any) -> None:
             path.unlink(missing_ok=True)
 
 
-async def follow(spec: EngineSpec) -> None:
+async def follow(spec: EngineSpec, on_joined: Callable[[], None]) -> None:
     # It would else wait on our event loop, and answer health checks on a port of its own.
     os.environ["SGLANG_BLOCK_NONZERO_RANK_CHILDREN"] = "0"
     engine = _launch(spec)
     # That a scheduler has failed is seen by its end.
     signal.signal(signal.SIGQUIT, signal.SIG_IGN)
+    on_joined()
     try:
         await asyncio.to_thread(engine._scheduler_init_result.block_until_scheduler_exits)
     finally:

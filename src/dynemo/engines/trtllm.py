@@ -11,7 +11,7 @@ Written against the sources of NVIDIA/TensorRT-LLM at 4c05a748 (`llmapi/llm.py`)
 import asyncio
 import os
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import getrandbits
@@ -245,13 +245,14 @@ def _check_ranks(spec: EngineSpec) -> None:
         )
 
 
-async def follow(spec: EngineSpec) -> None:
+async def follow(spec: EngineSpec, on_joined: Callable[[], None]) -> None:
     """A rank above 0 waits for work from its leader, as a process of MPI's."""
     if not any(name in os.environ for name in _MPI_RANKS):
         raise UsageError(_LAUNCH.format(devices=spec.parallel.tensor))
     worker = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tensorrt_llm.llmapi.mgmn_worker_node"
     )
+    on_joined()  # it loads when its leader asks it to, and tells nobody here
     try:
         code = await worker.wait()
     finally:

@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from importlib.util import find_spec
 from typing import Any
@@ -252,20 +252,21 @@ async def _watch(engine: Any, log: Log) -> None:
     os._exit(1)
 
 
-async def follow(spec: EngineSpec) -> None:
+async def follow(spec: EngineSpec, on_joined: Callable[[], None]) -> None:
     """The workers of a rank above 0, as `vllm serve --headless` runs them: rank 0's core schedules
     for all. They end with their leader."""
     log = _prepare(spec)
     with _translated(spec, log):
         executor = await asyncio.to_thread(_join, spec, log)
     log.forget()
+    on_joined()
     address = _address(executor.parallel_config)
     workers = asyncio.ensure_future(asyncio.to_thread(executor.start_worker_monitor, inline=True))
     leader = asyncio.ensure_future(leader_lost(address, spec.parallel.rank))
     try:
         await asyncio.wait({workers, leader}, return_when=asyncio.FIRST_COMPLETED)
         if workers.done():
-            raise EngineLost(f"vLLM's workers have ended: {log.failure() or 'nothing is told'}.")
+            raise EngineError(f"vLLM's workers have ended: {log.failure() or 'nothing is told'}.")
     finally:
         leader.cancel()
         await asyncio.to_thread(executor.shutdown)
