@@ -59,6 +59,11 @@ def read(engine_python: Callable[[str], str]) -> dict[str, Any]:
         "extra": _spec(extra={"max_total_token": 5}),
         "kind": _spec(extra={"max_running_requests": "x"}),
         "extra, ours": _spec(extra={"nnodes": 2}),
+        "stages": _spec(
+            parallel=Parallel(tensor=1, nodes=3, rank=1, leader="127.0.0.1:1"),
+            options=["--pp-size", "3"],
+        ),
+        "no stages": _spec(parallel=Parallel(tensor=2, nodes=3, rank=1, leader="127.0.0.1:1")),
     }
     done = subprocess.run(
         [engine_python("sglang"), "-c", _READ, str(Path(dynemo.__file__).parent.parent)],
@@ -99,6 +104,7 @@ def test_what_reaches_it(read: dict[str, Any]) -> None:
     assert given["dtype"] == "bfloat16"  # what stands after `--` wins
     assert given["chunked_prefill_size"] == 512
     assert given["enable_metrics"] is True
+    assert read["stages"]["pp_size"] == 3
 
 
 @pytest.mark.timeout(200)
@@ -108,12 +114,19 @@ def test_what_reaches_it(read: dict[str, Any]) -> None:
         ("unknown", "sglang has no option '--max-total-tokes'; did you mean --max-total-tokens?"),
         ("missing", "sglang does not take its options: argument --dtype: expected one argument."),
         ("word", "sglang has no option 'five'; `sglang serve --help` lists them."),
-        ("ours", "sglang's tp_size follows from --tensor-parallel-size; say it there."),
+        (
+            "ours",
+            "sglang's tp_size follows from --tensor-parallel-size; say it there, before `--`.",
+        ),
         ("fixed", "sglang's skip_tokenizer_init is set by dynemo-run; leave it out."),
-        ("file", "sglang's config follows from --extra-engine-args; say it there."),
+        ("file", "sglang's config follows from --extra-engine-args; say it there, before `--`."),
         ("extra", "sglang has no argument 'max_total_token'; did you mean max_total_tokens?"),
         ("kind", 'sglang\'s max_running_requests takes a whole number, not "x".'),
-        ("extra, ours", "sglang's nnodes follows from --num-nodes; say it there."),
+        (
+            "no stages",
+            "--tensor-parallel-size 2 cannot be shared by --num-nodes 3; give a multiple of it.",
+        ),
+        ("extra, ours", "sglang's nnodes follows from --num-nodes; say it there, before `--`."),
     ],
 )
 def test_what_it_refuses(read: dict[str, Any], name: str, sentence: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from contract import running
 from msgspec import json as wire
+from msgspec import structs
 
 from dynemo.engines.vllm_args import defaults
 from dynemo.engines.vllm_log import Log, words_of
@@ -142,7 +143,7 @@ print(json.encode(said).decode())
 _NAMES = [
     "model", "tensor_parallel_size", "nnodes", "node_rank", "master_addr", "master_port",
     "distributed_executor_backend", "max_model_len", "gpu_memory_utilization", "enforce_eager",
-    "seed", "dtype",
+    "seed", "dtype", "language_model_only",
 ]  # fmt: skip
 
 
@@ -170,6 +171,7 @@ def test_what_vllm_s_own_parser_makes_of_it(engine_python: Callable[[str], str])
     """One process for all: the import of vLLM is what takes long."""
     port = _free_port()
     nodes = [Parallel(tensor=2, nodes=2, rank=rank, leader=f"127.0.0.1:{port}") for rank in (0, 1)]
+    thirds = Parallel(nodes=3, rank=1, leader=f"127.0.0.1:{port}")
     specs = {
         "leader": _spec(parallel=nodes[0]),
         "follower": _spec(parallel=nodes[1]),
@@ -183,6 +185,10 @@ def test_what_vllm_s_own_parser_makes_of_it(engine_python: Callable[[str], str])
         "ours": _spec(options=["--nnodes", "2"]),
         "our model": _spec(extra={"model": "another"}),
         "ranks": _spec(parallel=Parallel(tensor=1000)),
+        "our ranks": _spec(options=["--tensor-parallel-size", "2"]),
+        "stages": _spec(parallel=thirds, options=["--pipeline-parallel-size", "3"]),
+        "no stages": _spec(parallel=structs.replace(thirds, tensor=2)),
+        "sight": _spec(options=["--no-language-model-only"]),
     }
     read = dict(zip(specs, _read(engine_python("vllm"), *specs.values()), strict=True))
     for rank, node in enumerate((read["leader"], read["follower"])):
@@ -204,8 +210,19 @@ def test_what_vllm_s_own_parser_makes_of_it(engine_python: Callable[[str], str])
     assert "did you mean max_model_len?" in read["unknown extra"]
     assert "--max-num-seqs" in read["value"]
     assert read["kind"] == 'vLLM\'s enforce_eager takes true or false, not "yes".'
-    assert read["ours"] == "vLLM's nnodes follows from --num-nodes; say it there."
-    assert read["our model"] == "vLLM's model follows from MODEL; say it there."
+    assert read["ours"] == "vLLM's nnodes follows from --num-nodes; say it there, before `--`."
+    assert read["our model"] == "vLLM's model follows from MODEL; say it there, before `--`."
+    assert read["our ranks"].startswith(
+        "vLLM's tensor_parallel_size follows from --tensor-parallel"
+    )
+    assert read["stages"]["nnodes"] == 3
+    assert read["no stages"].startswith(
+        "--tensor-parallel-size 2 cannot be shared by --num-nodes 3"
+    )
+    assert (read["options"]["language_model_only"], read["sight"]["language_model_only"]) == (
+        True,
+        False,
+    )
     assert read["ranks"].startswith("--tensor-parallel-size 1000 needs 1000 ")
 
 

@@ -1,4 +1,4 @@
-"""How the ranks of tensor parallelism are shared out over one machine."""
+"""How the ranks of one engine are shared out over one machine."""
 
 import os
 import sys
@@ -7,14 +7,16 @@ from dynemo.errors import UsageError
 from dynemo.messages import Parallel
 
 
-def ranks_here(parallel: Parallel, devices: int, what: str) -> int:
-    """How many ranks of tensor parallelism this node has. Raises UsageError."""
-    if parallel.tensor > 1 and parallel.tensor % parallel.nodes:
+def ranks_here(parallel: Parallel, devices: int, what: str, times: int = 1) -> int:
+    """How many ranks this node has, where each of `times` parts of the model (the stages of a
+    pipeline) takes as many as tensor parallelism has. Raises UsageError."""
+    ranks = parallel.tensor * times
+    if ranks > 1 and ranks % parallel.nodes:
         raise UsageError(
             f"--tensor-parallel-size {parallel.tensor} cannot be shared by --num-nodes "
             f"{parallel.nodes}; give a multiple of it."
         )
-    here = max(1, parallel.tensor // parallel.nodes)
+    here = max(1, ranks // parallel.nodes)
     if not devices:
         raise UsageError(
             f"The engine's build is for a {what}, and it sees none here: see whether the driver is "

@@ -12,7 +12,7 @@ from dynemo.engines.meeting import meeting_place
 from dynemo.engines.options import check_values, kinds_of
 from dynemo.engines.ranks import own_cores, ranks_here, shared_cores
 from dynemo.errors import UsageError
-from dynemo.messages import EngineSpec
+from dynemo.messages import EngineSpec, Parallel
 from dynemo.spelling import nearest
 
 #: SGLang keeps so many tokens of its context for itself.
@@ -53,15 +53,10 @@ def prepare(spec: EngineSpec) -> bool:
     if not torch.accelerator.is_available():
         os.environ.setdefault("SGLANG_USE_CPU_ENGINE", "1")
     is_cpu = os.environ.get("SGLANG_USE_CPU_ENGINE") == "1"
-    cores = own_cores() if is_cpu else []
-    devices = len(cores) if is_cpu else torch.accelerator.device_count()
-    here = ranks_here(spec.parallel, devices, "CPU core" if is_cpu else "GPU")
     if is_cpu:
         # Threads that spin where they meet take the cores from whatever else runs: the demo model
         # fell from 170 to 10 tokens/s on two cores that others wanted too.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        if spec.parallel.tensor > 1:
-            os.environ.setdefault("SGLANG_CPU_OMP_THREADS_BIND", shared_cores(cores, here))
     # A context is what the user said and the margin, which no sequence gets into.
     os.environ.setdefault("SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN", "1")
     return is_cpu
@@ -70,7 +65,21 @@ def prepare(spec: EngineSpec) -> bool:
 def server_args(spec: EngineSpec, *, is_cpu: bool) -> dict[str, Any]:
     """The arguments of SGLang's `Engine`. Raises UsageError for what it has no argument for, and
     for what is ours to say."""
-    return {**defaults(spec, is_cpu=is_cpu), **_own(spec)}
+    own = _own(spec)
+    _share_out(spec.parallel, own.get("pp_size", 1), is_cpu=is_cpu)
+    return {**defaults(spec, is_cpu=is_cpu), **own}
+
+
+def _share_out(parallel: Parallel, stages: int, *, is_cpu: bool) -> None:
+    """Raises UsageError where this machine has too few devices. On a CPU each rank gets cores of
+    its own."""
+    import torch
+
+    cores = own_cores() if is_cpu else []
+    devices = len(cores) if is_cpu else torch.accelerator.device_count()
+    here = ranks_here(parallel, devices, "CPU core" if is_cpu else "GPU", stages)
+    if is_cpu and parallel.tensor > 1:
+        os.environ.setdefault("SGLANG_CPU_OMP_THREADS_BIND", shared_cores(cores, here))
 
 
 def defaults(spec: EngineSpec, *, is_cpu: bool) -> dict[str, Any]:
@@ -150,7 +159,7 @@ def _check_ours(own: Iterable[str]) -> None:
         if name in _OURS:
             ours = _OURS[name]
             raise UsageError(
-                f"sglang's {name} follows from {ours}; say it there."
+                f"sglang's {name} follows from {ours}; say it there, before `--`."
                 if ours
                 else f"sglang's {name} is set by dynemo-run; leave it out."
             )

@@ -24,6 +24,7 @@ _OURS = {
     "model": "MODEL",
     "nnodes": "--num-nodes",
     "node_rank": "--node-rank",
+    "tensor_parallel_size": "--tensor-parallel-size",
     "master_addr": "--dist-init-addr",
     "master_port": "--dist-init-addr",
 }
@@ -79,7 +80,6 @@ def engine_args(spec: EngineSpec, log_config: str) -> Any:
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
     cpu_memory = free_memory()
-    check_devices(spec.parallel, is_cpu=cpu_memory is not None)
     ours = {**defaults(spec, cpu_memory=cpu_memory), "log_config_file": log_config}
     known = [field.name for field in fields(AsyncEngineArgs)]
     extra = {name.replace("-", "_"): value for name, value in spec.extra.items()}
@@ -95,8 +95,14 @@ def engine_args(spec: EngineSpec, log_config: str) -> Any:
     given = parser.parse_args(spec.options)
     for name, value in decided.items():
         if getattr(given, name) != value:
-            raise UsageError(f"vLLM's {name} follows from {_OURS[name]}; say it there.")
+            raise UsageError(
+                f"vLLM's {name} follows from {_OURS[name]}; say it there, before `--`."
+            )
     args = AsyncEngineArgs.from_cli_args(given)
+    # Nodes may hold replicas of the model as well; on one, vLLM itself counts what these need.
+    replicas = args.data_parallel_size if args.nnodes > 1 else 1
+    times = args.pipeline_parallel_size * replicas
+    check_devices(spec.parallel, times, is_cpu=cpu_memory is not None)
     if cpu_memory is not None:
         compute_in_core(args)
     return args

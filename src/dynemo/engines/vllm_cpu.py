@@ -21,14 +21,14 @@ def free_memory() -> int | None:
     return int(get_memory_node_info(nodes[0]).available_memory)
 
 
-def check_devices(parallel: Parallel, *, is_cpu: bool) -> None:
-    """Raises UsageError where this machine has too few. On a CPU each rank gets cores of its own:
+def check_devices(parallel: Parallel, times: int, *, is_cpu: bool) -> None:
+    """`times`: see `ranks_here`. Raises UsageError where this machine has too few. On a CPU each rank gets cores of its own:
     vLLM would give each a NUMA node, which most machines have one of."""
     import torch
 
     cores = own_cores() if is_cpu else []
     devices = len(cores) if is_cpu else torch.accelerator.device_count()
-    here = ranks_here(parallel, devices, "CPU core" if is_cpu else "GPU")
+    here = ranks_here(parallel, devices, "CPU core" if is_cpu else "GPU", times)
     if is_cpu and here > 1:
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", shared_cores(cores, here))
 
