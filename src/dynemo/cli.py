@@ -3,6 +3,7 @@
 Imports little at its top: the engine is started before what only the runner needs is imported.
 """
 
+import io
 import os
 import signal
 import sys
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str]) -> int:
     """Runs the command; returns the exit code. A mistake is one sentence on standard error."""
     _open_closed()
+    _write_utf8()
     flags = [word for word in argv if word.startswith("-v")]
     is_loud = sum(word.count("v") for word in flags) >= 2
     try:
@@ -59,6 +61,14 @@ def _open_closed() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (for the whole run)
+
+
+def _write_utf8() -> None:
+    """In UTF-8 whatever the locale is, as answers are: a prompt comes out exactly, and no sentence
+    fails for want of a letter."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 def _run(config: Config) -> int:

@@ -42,9 +42,10 @@ def _quiet_torchvision(site: Path) -> None:
     """Two of its modules register kernels of its own library, which the CPU build of torch does
     not load."""
     module = site / "torchvision" / "__init__.py"
-    lines = module.read_text().splitlines(keepends=True)
+    lines = module.read_text(encoding="utf-8").splitlines(keepends=True)
     gone = {"_autograd_registrations,", "_meta_registrations,"}
-    module.write_text("".join(line for line in lines if line.strip() not in gone))
+    kept = "".join(line for line in lines if line.strip() not in gone)
+    module.write_text(kept, encoding="utf-8")
 
 
 SGL_KERNEL = Workaround(

@@ -59,8 +59,12 @@ def _launch(
     try:
         told.write_bytes(json.encode(structs.replace(spec, workdir=str(workdir))))
     except UnicodeEncodeError:
-        raise UsageError("The model's path or an engine option is not UTF-8; rename it.") from None
+        raise UsageError(
+            "The model's path or an engine option is not UTF-8: rename it, or, where it is, set a "
+            "locale that is, such as LC_ALL=C.UTF-8."
+        ) from None
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
+    environment.setdefault("PYTHONIOENCODING", "utf-8:backslashreplace")  # as we read what it says
     command = [python, "-P", "-c", _START, str(workdir / "path"), str(told), str(descriptor)]
     return subprocess.Popen(
         command,

@@ -1,6 +1,5 @@
 """A chat in the terminal (`in=text`)."""
 
-import io
 import signal
 import sys
 from collections.abc import Callable
@@ -33,9 +32,6 @@ async def chat(pipeline: Pipeline, *, model: str, system: str | None, settings: 
     after SIGTERM or SIGHUP. Raises UsageError where there is no terminal."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("A chat needs a terminal: use in=stdin for a prompt from a file or pipe.")
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # A terminal that is not UTF-8 shows a question mark for what it lacks.
-        sys.stdout.reconfigure(errors="replace")
     settings = structs.replace(settings, n=1)
     state = Chat(pipeline, model, settings, settings, Conversation(system or None))
     with held_terminal():
