@@ -126,12 +126,14 @@ def test_a_file_that_is_wrong_ends_it(tmp_path: Path, source: str, sentence: str
 def test_what_it_raises_is_one_request_s_error_and_is_shown(tmp_path: Path) -> None:
     file = tmp_path / "fails.py"
     file.write_text(
+        "import sys\n"
         "SAMPLING = []\n"
         "def check(text):\n"
         "    assert text != 'bad', 'not that one'\n"
         "async def generate(request):\n"
         "    text = request.messages[-1]['content']\n"
         "    check(text)\n"
+        "    if text == 'leave': sys.exit(3)\n"
         "    yield {'number': 7, 'half': '\\ud800'}.get(text, text)\n"
     )
 
@@ -158,9 +160,10 @@ def test_what_it_raises_is_one_request_s_error_and_is_shown(tmp_path: Path) -> N
         assert (status, "'temperature'" in message) == (400, True)
         status, message = ask(server.api, "half")
         assert (status, message.startswith("fails.py: UnicodeEncodeError")) == (500, True)
+        assert ask(server.api, "leave") == (500, "fails.py: SystemExit: 3")
         assert ask(server.api, "good") == (200, "good")
     text = "\n".join(server.lines)
-    assert f'File "{file}", line 3, in check' in text
+    assert f'File "{file}", line 4, in check' in text
     assert "dynemo/engines" not in text
 
 

@@ -42,6 +42,7 @@ def test_the_plain_request() -> None:
         (b'"presence_penalty":2.5', "presence_penalty"),
         (b'"frequency_penalty":-2.5', "frequency_penalty"),
         (b'"repetition_penalty":0', "repetition_penalty"),
+        (b'"repetition_penalty":1e-300', "repetition_penalty"),
         (b'"max_tokens":0', "max_tokens"),
         (b'"max_completion_tokens":1.5', "max_completion_tokens"),
         (b'"n":0', "n"),

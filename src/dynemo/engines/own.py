@@ -79,7 +79,7 @@ class Own:
             yield Delta(finish=Finish(reason, len(request.token_ids), count))
         except EngineError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # no end of the others' answers
             raise _failed(self._file, error) from error
         finally:
             self._running -= 1

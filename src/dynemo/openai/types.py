@@ -103,7 +103,7 @@ class ChatRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     seed: Int64 | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
-    repetition_penalty: Annotated[float, Meta(gt=0, description="1: off.")] | None = None
+    repetition_penalty: Annotated[float, Meta(ge=0.01, le=100, description="1: off.")] | None = None
     logit_bias: dict[TokenId, Annotated[float, Meta(ge=-100, le=100)]] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
