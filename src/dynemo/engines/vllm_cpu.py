@@ -22,8 +22,9 @@ def free_memory() -> int | None:
 
 
 def check_devices(parallel: Parallel, times: int, *, is_cpu: bool) -> None:
-    """`times`: see `ranks_here`. Raises UsageError where this machine has too few. On a CPU each rank gets cores of its own:
-    vLLM would give each a NUMA node, which most machines have one of."""
+    """Raises UsageError where this machine has too few; `times` as for `ranks_here`. On a CPU each
+    rank gets cores of its own: vLLM would give each a NUMA node, which most machines have one of.
+    """
     import torch
 
     cores = own_cores() if is_cpu else []
