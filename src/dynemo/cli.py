@@ -244,7 +244,7 @@ def _parallel(config: Config, place: Place, out: str) -> "Parallel":
             f"--node-rank {rank} is out of range: with --num-nodes {nodes} "
             f"it is at most {nodes - 1}."
         )
-    if nodes > 1 and not config.dist_init_addr:
+    if nodes > 1 and not config.dist_init_addr and not (engine and engine.has_launcher):
         raise UsageError(
             f"--num-nodes {nodes} needs --dist-init-addr HOST:PORT, on rank 0's machine."
         )

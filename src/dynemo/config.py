@@ -131,7 +131,7 @@ OPTIONS = (
         ENGINE, _count,
     ),
     Option(
-        "dist_init_addr", "HOST:PORT", "where the machines meet, on rank 0's",
+        "dist_init_addr", "HOST:PORT", "where the machines meet, on rank 0's; trtllm needs none",
         ENGINE, _meeting, flags=("--leader-addr",),
     ),
     Option("request_template", "FILE", "JSON defaults, merged under each request", "requests"),

@@ -191,7 +191,7 @@ class Parallel(Struct, frozen=True, kw_only=True):
     tensor: int = 1  #: devices that each layer is split over, on all nodes together
     nodes: int = 1
     rank: int = 0  #: of this node; 0 leads and takes the requests, the others follow
-    leader: str = ""  #: HOST:PORT where the nodes meet
+    leader: str = ""  #: HOST:PORT where the nodes meet; empty where a launcher joins them
 
 
 class EngineSpec(Struct, frozen=True, kw_only=True):

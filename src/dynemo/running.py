@@ -136,13 +136,14 @@ def _loading_shown(run: Run, ready: Ready) -> AbstractAsyncContextManager[None]:
 async def _follow(spec: EngineSpec, child: Child) -> int:
     """Until a signal, or the end of the engine."""
     stop, parallel = stop_on_signals(), spec.parallel
+    greeting = [f"rank {parallel.rank} of {parallel.nodes}", f"engine {spec.engine}"]
+    leader = "its leader"
+    if parallel.leader:
+        greeting.append(f"leader {parallel.leader}")
+        leader += f" at {parallel.leader}"
     async with local_instance(child, None) as (local, ready):
         local.ended.add_done_callback(lambda _: stop.set())
-        print(
-            f"rank {parallel.rank} of {parallel.nodes} · engine {spec.engine} · "
-            f"leader {parallel.leader}",
-            file=sys.stderr,
-        )
+        print(" · ".join(greeting), file=sys.stderr)
         try:
             if await _first(ready, stop) is not None:
                 await stop.wait()
@@ -150,8 +151,7 @@ async def _follow(spec: EngineSpec, child: Child) -> int:
                 local.ended.result()
         except EngineLost as error:
             raise type(error)(
-                f"Rank {parallel.rank} has ended, as it does when its leader at {parallel.leader} "
-                f"ends. {error}"
+                f"Rank {parallel.rank} has ended, as it does when {leader} ends. {error}"
             ) from None
     return 0
 

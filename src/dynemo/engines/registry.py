@@ -19,6 +19,7 @@ class Entry:
     tasks: tuple[str, ...] = ("chat",)
     has_tensor_parallel: bool = False
     has_nodes: bool = False  #: several machines may run one model
+    has_launcher: bool = False  #: which joins them; else they meet at an address that we tell them
 
     @property
     def install(self) -> str:
@@ -50,7 +51,7 @@ ENGINES = {
         ),
         Entry(
             "trtllm", "tensorrt_llm", ("tensorrt-llm",), _CHECKOUT | {"engine"},
-            has_tensor_parallel=True, has_nodes=True,
+            has_tensor_parallel=True, has_nodes=True, has_launcher=True,
         ),
         Entry("echo", reads=_GGUF | _CHECKOUT),
     )
