@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -190,14 +191,18 @@ def _partings(asked: Asked, ones: list[list[str]], others: list[list[str]]) -> I
     for request, one, other in zip(asked.requests, ones, others, strict=True):
         if one == other:
             continue
-        at = next(
-            (n for n, pair in enumerate(zip(one, other, strict=False)) if len({*pair}) > 1), 0
-        )
+        pairs = enumerate(zip_longest(one, other))
+        at = next(number for number, (token, its) in pairs if token != its)
         common = asked.tokenizer.encode("".join(one[:at]), add_special=False, parse_special=False)
         likely = logits.log_probabilities([*request.token_ids, *common])
-        tokens = one[at], other[at]
+        tokens = _at(one, at), _at(other, at)
         least = min(likely[_id(asked.tokenizer, text, request)] for text in tokens)
         yield Parting(request.id, at, tokens, float(likely.max() - least))
+
+
+def _at(texts: list[str], position: int) -> str:
+    """After the last one stands the end, which has no text."""
+    return texts[position] if position < len(texts) else ""
 
 
 def _id(tokenizer: Tokenizer, text: str, request: Request) -> int:

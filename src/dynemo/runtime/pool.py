@@ -25,7 +25,6 @@ from dynemo.trace import trace_id
 
 log = logging.getLogger("dynemo.pool")
 
-MIGRATION_LIMIT = 3
 _PAUSE = 0.1  # seconds before those are asked again that have all failed
 #: Seconds that a choice may be behind what the instances have reported. All are looked at then.
 _BEHIND_SECONDS = 1.0
