@@ -98,7 +98,7 @@ def test_a_killed_host_breaks_its_streams_and_is_started_again() -> None:
 
 
 def test_a_host_that_falls_silent_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_PING_SECONDS", 0.2)  # a second in all, which a busy machine may take
+    monkeypatch.setattr(module, "_PING_SECONDS", 0.2)  # a second in all: tests share a machine
     spawner = Spawner()
 
     async def body() -> None:
