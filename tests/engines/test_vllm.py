@@ -1,12 +1,14 @@
 """The engine contract with vLLM itself, on the CPU, and what else its adapter holds."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 from contract import ModelContract, Served
 
-from dynemo.messages import EngineSpec, Sampling
+from dynemo.errors import Unavailable
+from dynemo.messages import Delta, EngineSpec, Sampling
 
 #: It loads in a minute on two idle cores, and most of that is imports.
 READY_SECONDS = 400
@@ -26,8 +28,12 @@ def spec(demo_folder: Path) -> EngineSpec:
         model_context=4096,
         kv_bytes_per_token=2048,
         # Alone or in a batch, the ids are the same. It caches whole blocks, of 128 on a CPU.
-        options=["--dtype", "float32", "--block-size", "32"],
+        options=["--dtype", "float32", "--block-size", "32", "--max-num-queued-reqs", "24"],
     )
+
+
+async def _count(stream: AsyncIterator[Delta]) -> int:
+    return sum([len(delta.token_ids) async for delta in stream])
 
 
 @pytest.mark.timeout(READY_SECONDS + 60)
@@ -54,6 +60,22 @@ class TestVllm(ModelContract):
         served.collect(request)
         _, finish = served.collect(request)
         assert 32 <= finish.cached_tokens <= len(prompt) * 10
+
+    def test_who_comes_to_a_full_queue_may_come_again(
+        self, served: Served, prompt: list[int]
+    ) -> None:
+        """Its own bound, which the user has set; another instance would take the request."""
+
+        async def body() -> list[int | BaseException]:
+            request = self.request(prompt, 40, ignore_eos=True)
+            asked = (_count(served.local.generate(request)) for _ in range(32))
+            return await asyncio.gather(*asked, return_exceptions=True)
+
+        told = served.run(body())
+        refused = [each for each in told if each != 40]
+        assert 0 < len(refused) < 32
+        assert all(isinstance(each, Unavailable) for each in refused)
+        assert "vLLM: " in str(refused[0])
 
     @pytest.fixture
     def mortal(self, served: Served) -> Served:

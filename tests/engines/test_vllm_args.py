@@ -16,10 +16,11 @@ from contract import running
 from msgspec import json as wire
 from msgspec import structs
 
+from dynemo.engines.vllm import check_request
 from dynemo.engines.vllm_args import defaults
 from dynemo.engines.vllm_log import Log, words_of
-from dynemo.errors import UsageError
-from dynemo.messages import EngineSpec, Parallel
+from dynemo.errors import RequestError, UsageError
+from dynemo.messages import EngineSpec, Parallel, Request, Sampling
 
 SRC = Path(__file__).parent.parent.parent / "src"
 GIB = 1 << 30
@@ -74,6 +75,22 @@ def test_a_gguf_is_refused_before_anything_is_loaded(demo: Path) -> None:
     said = asyncio.run(_refusal(_spec(model=str(demo))))  # in a Python that has no vLLM
     assert "only with vllm-gguf-plugin" in said
     assert "out=llama_cpp" in said
+
+
+def test_what_would_end_its_worker_is_refused_before() -> None:
+    def check(ids: list[int], biased: int) -> None:
+        sampling = Sampling(logit_bias=dict.fromkeys(range(biased), 1.0))
+        request = Request(id="r", token_ids=ids, prompt="", max_tokens=1, sampling=sampling)
+        check_request(request, vocabulary=5000, most_biased=1024)
+
+    check([0, 4999], 1024)
+    bad: list[list[int]] = [[], [5000], [-1]]
+    for ids in bad:
+        with pytest.raises(RequestError, match="an id that is none of the 5000"):
+            check(ids, 0)
+    with pytest.raises(RequestError, match="names 1025 ids, and vLLM takes at most 1024") as caught:
+        check([1], 1025)
+    assert caught.value.param == "logit_bias"
 
 
 @pytest.fixture

@@ -20,7 +20,15 @@ from dynemo.engines.meeting import meeting_place
 from dynemo.engines.vllm_args import engine_args, is_gguf
 from dynemo.engines.vllm_log import Log, words_of
 from dynemo.engines.vllm_nodes import follower_lost, leader_lost
-from dynemo.errors import DynemoError, EngineError, EngineLost, RequestError, UsageError
+from dynemo.engines.vllm_stats import Stats
+from dynemo.errors import (
+    DynemoError,
+    EngineError,
+    EngineLost,
+    RequestError,
+    Unavailable,
+    UsageError,
+)
 from dynemo.messages import (
     Capabilities,
     Delta,
@@ -35,13 +43,15 @@ from dynemo.messages import (
 _CAPABILITIES = Capabilities(sampling=[*Sampling.__struct_fields__, "ignore_eos"])
 _KILLED = "its engine core was killed, as the system kills what takes too much memory"
 _SHUTDOWN_SECONDS = 1.0  # for the core; after that it is killed
+#: Ids of `logit_bias`, in vLLM's runner for GPUs; one more would end its worker.
+_MOST_BIASED = 1024
 _REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 
 
 class Vllm:
     capabilities = _CAPABILITIES
 
-    def __init__(self, engine: Any, stats: "_Stats") -> None:
+    def __init__(self, engine: Any, stats: Stats) -> None:
         import vllm
         from vllm.platforms import current_platform
 
@@ -53,13 +63,15 @@ class Vllm:
         self._engine = engine
         self._stats = stats
         self._vocabulary: int = config.model_config.get_vocab_size()
+        self._most_biased = _MOST_BIASED if config.use_v2_model_runner else self._vocabulary
         self._open = 0
 
     async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
-        from vllm.exceptions import VLLMClientError
+        from vllm.exceptions import GracefulHTTPError, VLLMClientError
         from vllm.v1.engine.exceptions import EngineDeadError
 
-        prompt = {"type": "token", "prompt_token_ids": self._checked(request.token_ids)}
+        check_request(request, self._vocabulary, self._most_biased)
+        prompt = {"type": "token", "prompt_token_ids": request.token_ids}
         count = 0
         self._open += 1
         try:
@@ -75,17 +87,13 @@ class Vllm:
                         yield Delta(part.token_ids, finish=_finish(request, output, count))
         except EngineDeadError as error:
             raise EngineLost("vLLM's engine core has ended.") from error
+        except GracefulHTTPError as error:  # its queue is as full as the user lets it be
+            raise Unavailable(f"vLLM: {error}") from error
         except VLLMClientError as error:
             field = getattr(error, "parameter", None)
             raise RequestError(f"vLLM: {error.args[0]}", param=field) from error
         finally:
             self._open -= 1
-
-    def _checked(self, ids: list[int]) -> list[int]:
-        """An id that the model has no row for would end vLLM's worker, and with it everything."""
-        if not ids or max(ids) >= self._vocabulary or min(ids) < 0:
-            raise RequestError(f"The prompt has an id that is none of the {self._vocabulary} here.")
-        return ids
 
     async def load(self) -> Load:
         """vLLM tells what it is busy with at each step, and is silent once nothing is left."""
@@ -95,23 +103,15 @@ class Vllm:
         return Load(running, self._open - running, self._stats.kv_use)
 
 
-class _Stats:
-    """Takes what vLLM's schedulers tell of themselves at each step: one of its stat loggers."""
-
-    def __init__(self) -> None:
-        self._told: dict[int, Any] = {}  # by core: with data parallelism there are several
-
-    @property
-    def running(self) -> int:
-        return sum(stats.num_running_reqs for stats in self._told.values())
-
-    @property
-    def kv_use(self) -> float:
-        return max((stats.kv_cache_usage for stats in self._told.values()), default=0.0)
-
-    def record(self, scheduler_stats: Any, *_: Any, engine_idx: int = 0, **__: Any) -> None:
-        if scheduler_stats is not None:
-            self._told[engine_idx] = scheduler_stats
+def check_request(request: Request, vocabulary: int, most_biased: int) -> None:
+    """Raises RequestError for what would end vLLM's worker, and with it everything: an id that the
+    model has no row for, and more than `most_biased` ids in `logit_bias`."""
+    ids = request.token_ids
+    if not ids or max(ids) >= vocabulary or min(ids) < 0:
+        raise RequestError(f"The prompt has an id that is none of the {vocabulary} here.")
+    if (count := len(request.sampling.logit_bias)) > most_biased:
+        said = f"'logit_bias' names {count} ids, and vLLM takes at most {most_biased}."
+        raise RequestError(said, param="logit_bias")
 
 
 def _params(request: Request, vocabulary: int) -> Any:
@@ -149,7 +149,7 @@ def _finish(request: Request, output: Any, count: int) -> Finish:
 @asynccontextmanager
 async def open_engine(spec: EngineSpec) -> AsyncIterator[Vllm]:
     log = _prepare(spec)
-    stats = _Stats()
+    stats = Stats()
     with _translated(spec, log):
         engine = _load(spec, log, stats)
     log.forget()
@@ -194,7 +194,7 @@ def _end_at_once() -> None:
     os._exit(0)
 
 
-def _load(spec: EngineSpec, log: Log, stats: _Stats) -> Any:
+def _load(spec: EngineSpec, log: Log, stats: Stats) -> Any:
     """Starts the core and its workers; blocks until they are ready."""
     from vllm.usage.usage_lib import UsageContext
     from vllm.v1.engine.async_llm import AsyncLLM
