@@ -108,7 +108,8 @@ OPTIONS = (
         "model_config", "DIR", "a checkout to take tokenizer and chat template from", "model"
     ),
     Option(
-        "context_length", "N", "tokens that one sequence may hold (the model's, at most 8192)",
+        "context_length", "N",
+        "tokens that one sequence may hold (the model's; llama_cpp: at most 8192)",
         "model", _positive,
     ),
     Option(
