@@ -5,14 +5,17 @@ import sys
 from pathlib import Path
 
 import pytest
-from command import run
+from command import COMMAND, run
 from msgspec import json
+from pseudo_terminal import Terminal
 
 from dynemo.commands import engine_doctor
 from dynemo.commands.engine_list import ABILITIES, Row, cell, describe
 from dynemo.engines.registry import ENGINES
 from dynemo.terminal.status_line import StatusLine
 
+#: No engine environments, and so none of what is said of them below the table.
+NOTHING = {"XDG_DATA_HOME": "/nowhere", "VIRTUAL_ENV": ""}
 ROOT = Path(__file__).parent.parent.parent
 
 
@@ -33,6 +36,29 @@ def test_list_shows_every_engine() -> None:
     heading, *lines = done.stdout.splitlines()
     assert heading.split()[:2] == ["engine", "installed"]
     assert [line.split()[0] for line in lines[: len(ENGINES)]] == list(ENGINES)
+
+
+def test_list_fits_a_narrow_terminal(tmp_path: Path) -> None:
+    terminal = Terminal([*COMMAND, "engine", "list"], tmp_path, {"COLUMNS": "80", **NOTHING})
+    try:
+        shown = terminal.wait("echo\n") + terminal.wait("multi-node: no\n")
+    finally:
+        terminal.close()
+    lines = shown.splitlines()
+    assert [line for line in lines if not line.startswith(" ")] == list(ENGINES)
+    assert max(map(len, lines)) <= 80
+    for heading, _ in ABILITIES:
+        assert shown.count(f" {heading}: ") == len(ENGINES)
+    assert "; models: engine folder, checkout;" in shown
+
+
+def test_list_is_a_table_on_a_wide_terminal_and_in_a_pipe(tmp_path: Path) -> None:
+    piped = run("engine", "list", COLUMNS="40", XDG_DATA_HOME="/nowhere", VIRTUAL_ENV="").stdout
+    terminal = Terminal([*COMMAND, "engine", "list"], tmp_path, {"COLUMNS": "200", **NOTHING})
+    try:
+        assert terminal.wait(piped) == piped
+    finally:
+        terminal.close()
 
 
 def test_list_as_json() -> None:

@@ -1,7 +1,10 @@
 """`dynemo-run engine list`: what is installed, and what each engine can do."""
 
 import platform
+import shutil
 import sys
+import textwrap
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -46,6 +49,7 @@ ABILITIES = (
     ("multi-node", "multi_node"),
 )
 _INSTALLED = (("installed", "version"), ("device", "device"), ("found as", "origin"))
+_TIED = "\N{NO-BREAK SPACE}"
 _WORDS = {
     "gguf": "GGUF",
     "checkout": "checkout",
@@ -60,13 +64,11 @@ def list_engines(*, as_json: bool) -> int:
     if as_json:
         print(json.format(json.encode(rows), indent=2).decode())
         return 0
-    columns = (("engine", "engine"), *_INSTALLED, *ABILITIES)
-    table = [[heading for heading, _ in columns]]
-    table += [[cell(row, name) for _, name in columns] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for line in table:
-        padded = (f"{text:<{width}}" for text, width in zip(line, widths, strict=True))
-        print("  ".join(padded).rstrip())
+    lines = _table(rows)
+    width = shutil.get_terminal_size().columns
+    if sys.stdout.isatty() and max(map(len, lines)) > width:
+        lines = _blocks(rows, width)
+    print("\n".join(lines))
     for row in rows:
         for text in (row.problem, *row.workarounds):
             if text:
@@ -74,6 +76,32 @@ def list_engines(*, as_json: bool) -> int:
     if any(row.problem or row.workarounds for row in rows):
         print()
     return 0
+
+
+def _table(rows: Sequence[Row]) -> list[str]:
+    columns = (("engine", "engine"), *_INSTALLED, *ABILITIES)
+    table = [[heading for heading, _ in columns]]
+    table += [[cell(row, name) for _, name in columns] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    padded = (
+        (f"{text:<{width}}" for text, width in zip(line, widths, strict=True)) for line in table
+    )
+    return ["  ".join(line).rstrip() for line in padded]
+
+
+def _blocks(rows: Sequence[Row], width: int) -> list[str]:
+    """What the table says, for a terminal that is narrower: a line or a few of each engine."""
+    lines: list[str] = []
+    for row in rows:
+        # No line ends within a fact.
+        facts = [f"{heading}: {cell(row, name)}" for heading, name in (*_INSTALLED, *ABILITIES)]
+        text = "; ".join(fact.replace(" ", _TIED) for fact in facts)
+        wrapped = textwrap.wrap(
+            text, max(width, 40), initial_indent="  ", subsequent_indent="  ",
+            break_long_words=False, break_on_hyphens=False,
+        )  # fmt: skip
+        lines += [row.engine, *(line.replace(_TIED, " ") for line in wrapped)]
+    return lines
 
 
 def describe(entry: Entry) -> Row:
