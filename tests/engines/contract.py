@@ -116,6 +116,11 @@ async def collect(local: LocalInstance, request: Request) -> tuple[list[Any], Fi
     return ids, finish
 
 
+async def count(stream: AsyncIterator[Delta]) -> int:
+    """Of the ids that come."""
+    return sum([len(delta.token_ids) async for delta in stream])
+
+
 async def idle(local: LocalInstance, seconds: float = 5.0) -> None:
     """Returns once the engine itself reports nothing running."""
     assert local._asker is not None

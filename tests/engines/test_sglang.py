@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from command import children
-from contract import ModelContract, Served
+from contract import ModelContract, Served, count
 
-from dynemo.errors import EngineLost, RequestError
+from dynemo.errors import EngineLost, RequestError, Unavailable
 from dynemo.messages import EngineSpec
 
 #: It loads in 40 s on two idle cores, and most of that is imports.
@@ -37,6 +37,7 @@ class TestSgLang(ModelContract):
             model_context=4096,
             kv_bytes_per_token=2048,
             vocabulary=1536,
+            options=["--max-queued-requests", "12"],
         )
 
     def test_the_whole_context_is_there(self, served: Served, prompt: list[int]) -> None:
@@ -47,6 +48,21 @@ class TestSgLang(ModelContract):
         assert served.collect(self.request(full, 1))[1].completion_tokens == 1
         with pytest.raises(RequestError, match="4095"):
             served.collect(self.request(full, 20))
+
+    def test_who_comes_to_a_full_queue_may_come_again(
+        self, served: Served, prompt: list[int]
+    ) -> None:
+        """Its own bound, which the user has set; another instance would take the request."""
+
+        async def body() -> list[int | BaseException]:
+            request = self.request(prompt, 40, ignore_eos=True)
+            asked = (count(served.local.generate(request)) for _ in range(60))
+            return await asyncio.gather(*asked, return_exceptions=True)
+
+        refused = [each for each in served.run(body()) if each != 40]
+        assert 0 < len(refused) < 60
+        assert all(isinstance(each, Unavailable) for each in refused)
+        assert str(refused[0]) == "SGLang: The request queue is full."
 
     def test_a_scheduler_that_dies_ends_the_engine_in_a_sentence(
         self, served: Served, prompt: list[int]

@@ -1,14 +1,14 @@
 """The engine contract with vLLM itself, on the CPU, and what else its adapter holds."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from contract import ModelContract, Served
+from contract import ModelContract, Served, count
 
 from dynemo.errors import Unavailable
-from dynemo.messages import Delta, EngineSpec, Sampling
+from dynemo.messages import EngineSpec, Sampling
 
 #: It loads in a minute on two idle cores, and most of that is imports.
 READY_SECONDS = 400
@@ -30,10 +30,6 @@ def spec(demo_folder: Path) -> EngineSpec:
         # Alone or in a batch, the ids are the same. It caches whole blocks, of 128 on a CPU.
         options=["--dtype", "float32", "--block-size", "32", "--max-num-queued-reqs", "24"],
     )
-
-
-async def _count(stream: AsyncIterator[Delta]) -> int:
-    return sum([len(delta.token_ids) async for delta in stream])
 
 
 @pytest.mark.timeout(READY_SECONDS + 60)
@@ -68,7 +64,7 @@ class TestVllm(ModelContract):
 
         async def body() -> list[int | BaseException]:
             request = self.request(prompt, 40, ignore_eos=True)
-            asked = (_count(served.local.generate(request)) for _ in range(32))
+            asked = (count(served.local.generate(request)) for _ in range(32))
             return await asyncio.gather(*asked, return_exceptions=True)
 
         told = served.run(body())

@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from dynemo.engines.guard import start_tracker
 from dynemo.engines.sglang_args import prepare, server_args
-from dynemo.errors import EngineError, EngineNotInstalled, ModelError, RequestError
+from dynemo.errors import EngineError, EngineNotInstalled, ModelError, RequestError, Unavailable
 from dynemo.messages import (
     Capabilities,
     Delta,
@@ -44,7 +44,7 @@ _CAPABILITIES = Capabilities(
     ]
 )
 _REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
-_BAD_REQUEST = 400
+_BAD_REQUEST, _UNAVAILABLE = 400, 503
 _LONGEST = 300  # characters of an error
 
 
@@ -77,7 +77,7 @@ class SgLang:
                 async for output in outputs:
                     ids, told = output["output_ids"], output["meta_info"]
                     if told["finish_reason"] is not None:
-                        yield Delta(ids, finish=_finish(told))
+                        yield Delta(ids, finish=_finish(told, has_begun=count > 0))
                         return
                     yield Delta(ids, cached_tokens=0 if count else told["cached_tokens"])
                     count += len(ids)
@@ -120,12 +120,14 @@ def _params(request: Request) -> dict[str, Any]:
     }
 
 
-def _finish(told: dict[str, Any]) -> Finish:
+def _finish(told: dict[str, Any], *, has_begun: bool) -> Finish:
     reason = told["finish_reason"]
     if reason["type"] not in _REASONS:
         words = f"SGLang: {reason.get('message') or reason['type']}"
         if reason.get("status_code") == _BAD_REQUEST:
             raise RequestError(words)
+        if reason.get("status_code") == _UNAVAILABLE and not has_begun:
+            raise Unavailable(words)  # its queue is as full as the user lets it be
         raise EngineError(words)
     return Finish(
         _REASONS[reason["type"]],
