@@ -19,16 +19,16 @@ _KV_SHARE = 0.25
 #: llama-server's names for what may follow `--`: the parameter they set, and how it is read.
 _OPTIONS: dict[str, tuple[str, str]] = {
     "--parallel": ("n_parallel", "count"),
-    "--batch-size": ("n_batch", "int"),
-    "--ubatch-size": ("n_ubatch", "int"),
+    "--batch-size": ("n_batch", "tokens"),
+    "--ubatch-size": ("n_ubatch", "tokens"),
     "--threads": ("cpuparams.n_threads", "count"),
     "--threads-batch": ("cpuparams_batch.n_threads", "count"),
     "--gpu-layers": ("n_gpu_layers", "int"),
     "--main-gpu": ("main_gpu", "int"),
     "--cache-ram": ("cache_ram_mib", "int"),
     "--flash-attn": ("flash_attn_type", "flash"),
-    "--cache-type-k": ("cache_type_k", "ggml"),
-    "--cache-type-v": ("cache_type_v", "ggml"),
+    "--cache-type-k": ("cache_type_k", "cache"),
+    "--cache-type-v": ("cache_type_v", "cache"),
     "--kv-unified": ("kv_unified", "flag"),
     "--swa-full": ("swa_full", "flag"),
     "--no-warmup": ("warmup", "unset"),
@@ -38,17 +38,24 @@ _OPTIONS: dict[str, tuple[str, str]] = {
     "--embeddings": ("embedding", "flag"),
     "--pooling": ("pooling_type", "pooling"),
 }
+#: Those of ggml's types that llama.cpp keeps a cache in.
+_CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 #: How each kind is told to who gave something else.
 _TAKES = {
     "int": "a whole number",
     "count": "a whole number from 1 to 256",
-    "float": "a number",
+    "tokens": "a whole number from 2 up",
+    "float": "a number from 0 up",
     "flash": "on, off or auto",
     "pooling": "mean, cls or last",
-    "ggml": "a type of ggml's, such as f16 or q8_0",
+    "cache": f"one of {', '.join(_CACHE_TYPES)}",
     "flag": "true, or is left out",
     "unset": "true, or is left out",
 }
+_INT32 = 2**31 - 1
+#: As many slots as llama.cpp has sequences for (LLAMA_MAX_SEQ), and more threads than cores make no
+#: sense either.
+_RANGES = {"int": (-_INT32, _INT32), "count": (1, 256), "tokens": (2, _INT32), "float": (0, 1e30)}
 _FLAGS = ("flag", "unset")
 _SHORT = {
     "-np": "--parallel",
@@ -161,33 +168,30 @@ def _unknown(name: str) -> str:
     return f"llama_cpp has no option {name!r}; {hint}"
 
 
-def _count(text: str) -> int:
-    """As many slots as llama.cpp has sequences for (LLAMA_MAX_SEQ), and more threads than cores
-    make no sense either."""
-    count = int(text)
-    if not 1 <= count <= 256:
+def _number(kind: str, text: str) -> float:
+    """Raises ValueError for one that llama.cpp would end at, or compute nonsense with."""
+    number = float(text) if kind == "float" else int(text)
+    least, most = _RANGES[kind]
+    if not least <= number <= most:  # nor NaN
         raise ValueError
-    return count
+    return number
 
 
 def _value(name: str, kind: str, text: str) -> Any:
     import xllamacpp
 
     try:
-        if kind == "int":
-            return int(text)
-        if kind == "count":
-            return _count(text)
-        if kind == "float":
-            return float(text)
+        if kind in _RANGES:
+            return _number(kind, text)
         if kind == "flash":
             word = {"on": "ENABLED", "off": "DISABLED", "auto": "AUTO"}[text]
             return getattr(xllamacpp.llama_flash_attn_type, f"LLAMA_FLASH_ATTN_TYPE_{word}")
         if kind == "pooling":
             word = {"mean": "MEAN", "cls": "CLS", "last": "LAST"}[text]
             return getattr(xllamacpp.llama_pooling_type, f"LLAMA_POOLING_TYPE_{word}")
-        return getattr(xllamacpp.ggml_type, f"GGML_TYPE_{text.upper()}")
-    except (ValueError, KeyError, AttributeError):
+        at = _CACHE_TYPES.index(text.lower())
+        return getattr(xllamacpp.ggml_type, f"GGML_TYPE_{_CACHE_TYPES[at].upper()}")
+    except (ValueError, KeyError):
         raise UsageError(_refused(name, kind, repr(text))) from None
 
 
