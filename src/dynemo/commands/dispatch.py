@@ -39,7 +39,7 @@ def _render(words: Sequence[str]) -> int:
     given = parsers.render_parser().parse_args(words)
     tools = render.read_tools(given.tools) if given.tools else None
     kwargs = render.parse_kwargs(given.kwargs) if given.kwargs else None
-    template, tokenizer = speech_of(_found(given.model))
+    template, tokenizer = speech_of(_found(given.model), given.model_config)
     renderer = render.Renderer(
         template, tokenizer, tools=tools, kwargs=kwargs, adapt=not given.as_given
     )

@@ -39,6 +39,9 @@ def render_parser() -> Parser:
     )
     parser.add_argument("model", metavar="MODEL", help=_MODEL)
     parser.add_argument("--messages", metavar="FILE", type=Path, required=True)
+    parser.add_argument(
+        "--model-config", metavar="DIR", help="a checkout to take tokenizer and chat template from"
+    )
     parser.add_argument("--tools", metavar="FILE", type=Path, help="a JSON list of tools")
     parser.add_argument("--kwargs", metavar="JSON", help="the template's own variables")
     parser.add_argument("--ids", action="store_true", help="print token ids, not text")

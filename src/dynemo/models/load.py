@@ -67,7 +67,7 @@ def read_model(found: Found, name: str | None, config: str | None) -> ModelFiles
     Raises ModelError.
     """
     name = name or found.name
-    other = read_checkout(Path(config).expanduser(), needs_config=False) if config else None
+    other = _words(config)
     if found.kind == "gguf":
         return _of_gguf(read_gguf(found.path), name, other)
     if found.kind == "engine":
@@ -82,13 +82,21 @@ def tokenizer_of(found: Found) -> Tokenizer:
     return read_checkout(found.path, needs_config=False).tokenizer
 
 
-def speech_of(found: Found) -> tuple[ChatTemplate, Tokenizer]:
-    """Template and tokenizer; the files may hold nothing else. Raises ModelError."""
+def speech_of(found: Found, config: str | None = None) -> tuple[ChatTemplate, Tokenizer]:
+    """Template and tokenizer; the files may hold nothing else. `config` is as for `read_model`.
+    Raises ModelError."""
+    other = _words(config)
     if found.kind == "gguf":
         gguf = read_gguf(found.path)
-        return _gguf_template(gguf), _gguf_tokenizer(gguf)
-    checkout = read_checkout(found.path, needs_config=False)
+        if other is None:
+            return _gguf_template(gguf), _gguf_tokenizer(gguf)
+        _check_vocabulary(gguf, other)
+    checkout = other or read_checkout(found.path, needs_config=False)
     return checkout.template, checkout.tokenizer
+
+
+def _words(config: str | None) -> Checkout | None:
+    return read_checkout(Path(config).expanduser(), needs_config=False) if config else None
 
 
 def _of_gguf(gguf: Gguf, name: str, other: Checkout | None) -> ModelFiles:
