@@ -321,7 +321,7 @@ class TestVariants:
     def test_one_that_is_not_there_says_what_is(self) -> None:
         with pytest.raises(UsageError, match="vllm has environments for --device cpu, cuda"):
             find_variant("vllm", "rocm")
-        with pytest.raises(UsageError, match="trtllm runs on NVIDIA GPUs alone"):
+        with pytest.raises(UsageError, match="trtllm runs only on NVIDIA GPUs"):
             find_variant("trtllm", "cpu")
         with pytest.raises(UsageError, match="nothing to install for echo"):
             find_variant("echo", None)
@@ -350,3 +350,18 @@ def test_an_engine_of_the_environment_answers(home: Path) -> None:
         "out=mistralrs", stdin="What is the capital of Peru?", timeout=60, XDG_DATA_HOME=str(home)
     )
     assert "Lima" in done.stdout, done.stderr
+
+
+def test_llama_cpp_of_the_environment_follows_a_schema(home: Path, tmp_path: Path) -> None:
+    """For which it needs what is no dependency of its own."""
+    done = engine("install", "llama_cpp", "--device", "cpu", home=home)
+    assert done.returncode == 0, done.stderr
+    asked, answered = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    schema = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"const": "Lima"}}}
+    asked.write_bytes(json.encode({"text": "Hello", "response_format": schema}))
+    done = run(
+        f"in=batch:{asked}", "out=llama_cpp", "--output", answered,
+        timeout=60, XDG_DATA_HOME=str(home),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.decode(answered.read_bytes())["response"] == '"Lima"'

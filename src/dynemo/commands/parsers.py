@@ -100,7 +100,7 @@ def services_parser() -> Parser:
     parser = _parser(
         "services",
         "etcd and nats-server on this machine, for a pool of workers on one host or to try one.\n\n"
-        "  up      starts both, listening on 127.0.0.1 alone, and returns when they answer\n"
+        "  up      starts both, listening only on 127.0.0.1, and returns when they answer\n"
         "  down    ends both\n"
         "  status  says of each whether it runs; exit code 1 unless both do\n\n"
         f"Data, logs and pids are in {services.folder()}.",

@@ -128,7 +128,7 @@ def find_variant(engine: str, device: str | None) -> Variant:
     if wanted not in found:
         if list(found) == ["cuda"]:
             raise UsageError(
-                f"{engine} runs on NVIDIA GPUs alone: give --device cuda, where there is one."
+                f"{engine} runs only on NVIDIA GPUs: give --device cuda where there is one."
             )
         raise UsageError(
             f"{engine} has environments for --device {', '.join(found)}, and none for {wanted}; "
@@ -137,5 +137,5 @@ def find_variant(engine: str, device: str | None) -> Variant:
     variant = found[wanted]
     if variant.platform not in ("", sys.platform):
         name = {"linux": "Linux", "darwin": "macOS"}[variant.platform]
-        raise UsageError(f"{engine} for {wanted} is for {name} alone.")
+        raise UsageError(f"{engine} for {wanted} is only for {name}.")
     return variant
