@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from command import COMMAND, children, is_alive, run, wait_until
-from contract import GREEDY, ModelContract, Served, idle, serving
+from contract import GREEDY, ModelContract, Served, count, idle, serving
 from trtllm_standin import make_engine_folder, python_with_standin
 
 from dynemo.engines.trtllm import llm_arguments
@@ -210,6 +210,39 @@ def test_an_engine_folder_was_built_for_so_many_devices(
     done = run("out=trtllm", tmp_path, *words, stdin="hi")
     assert done.returncode == 2
     assert "give --tensor-parallel-size 2" in done.stderr
+
+
+def test_the_stages_of_a_pipeline_are_no_ranks_of_tensor_parallelism(
+    with_standin: str, demo_folder: Path, tmp_path: Path
+) -> None:
+    folder = make_engine_folder(tmp_path, demo_folder, stages=2)
+    words: list[str | Path] = ["--model-config", demo_folder, "--engine-python", with_standin]
+    done = run("out=trtllm", folder, *words, stdin="hi")
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_ends_in_its_processes_ends_the_engine(
+    with_standin: str, engine_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is started again then, where this is not a test. TensorRT-LLM itself tells of it who asks
+    for an answer, and not who waits for one."""
+    monkeypatch.setenv("TRTLLM_STANDIN_LAST_STEP", "20")
+    spec = EngineSpec(engine="trtllm", model=str(engine_folder), workdir="")
+    endless = Request(
+        id="r", token_ids=[30], prompt="", max_tokens=2000, sampling=GREEDY, ignore_eos=True
+    )
+    with serving(spec, with_standin) as served:
+
+        async def body() -> None:
+            with pytest.raises(EngineLost):
+                await count(served.local.generate(endless))
+            async with asyncio.timeout(15):
+                with pytest.raises(
+                    EngineLost, match=r"TensorRT-LLM has ended: Executor worker died"
+                ):
+                    await served.local.ended
+
+        served.run(body())
 
 
 def test_a_follower_waits_for_its_leader_and_ends_when_told(

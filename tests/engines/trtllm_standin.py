@@ -19,17 +19,19 @@ def python_with_standin(folder: Path) -> str:
     return str(folder / "bin" / "python")
 
 
-def make_engine_folder(folder: Path, checkout: Path) -> Path:
+def make_engine_folder(folder: Path, checkout: Path, stages: int = 1) -> Path:
     """What `LLM(checkout).save(folder)` leaves, as far as anybody here reads it."""
     config = json.loads((checkout / "config.json").read_text())
     pretrained = {
         "architecture": "LlamaForCausalLM",
         "vocab_size": config["vocab_size"],
         "eos_token_id": config["eos_token_id"],
+        "mapping": {"world_size": stages, "tp_size": 1, "pp_size": stages},
     }
     build = {"max_seq_len": 3072, "max_batch_size": 4}
     (folder / "config.json").write_text(
         json.dumps({"version": "1.2.0", "pretrained_config": pretrained, "build_config": build})
     )
-    (folder / "rank0.engine").touch()
+    for rank in range(stages):
+        (folder / f"rank{rank}.engine").touch()
     return folder

@@ -4,21 +4,30 @@
     a checkout                   the PyTorch backend
 
 Written against the sources of NVIDIA/TensorRT-LLM at 4c05a748 (`llmapi/llm.py`), a678b91a
-(`executor/result.py`), 000a01de (`sampling_params.py`), 21c8b6d4 (`defaultDecodingParams.h`) and
-2d06866f (`executor/rpc_worker_mixin.py`, where its statistics come from).
+(`executor/result.py`), ed53795b (`executor/executor.py`), 000a01de (`sampling_params.py`), 21c8b6d4
+(`defaultDecodingParams.h`) and 2d06866f (`executor/rpc_worker_mixin.py`, where its statistics come
+from).
 """
 
 import asyncio
 import os
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from pathlib import Path
+from contextlib import asynccontextmanager, suppress
 from random import getrandbits
 from typing import Any
 
 from dynemo.engines.options import read_options
-from dynemo.errors import EngineError, EngineNotInstalled, ModelError, RequestError, UsageError
+from dynemo.engines.trtllm_folder import check_ranks, is_engine
+from dynemo.errors import (
+    DynemoError,
+    EngineError,
+    EngineLost,
+    EngineNotInstalled,
+    ModelError,
+    RequestError,
+    UsageError,
+)
 from dynemo.messages import (
     Capabilities,
     Delta,
@@ -51,6 +60,7 @@ _LAUNCH = (
     "TensorRT-LLM joins its nodes through MPI; start it on all of them with its launcher: "
     "mpirun -n {devices} trtllm-llmapi-launch dynemo-run ... (or srun --mpi=pmix)."
 )
+_TELL_SECONDS = 0.2  # for the streams to be told that it has ended
 _MPI_RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
 
 
@@ -59,11 +69,12 @@ class TrtLlm:
 
     def __init__(self, module: Any, llm: Any, spec: EngineSpec) -> None:
         self.version = str(module.__version__)
-        is_engine = _is_engine(spec.model)
-        self.capabilities = Capabilities(sampling=_ENGINE_SAMPLING if is_engine else _SAMPLING)
+        sampling = _ENGINE_SAMPLING if is_engine(spec.model) else _SAMPLING
+        self.capabilities = Capabilities(sampling=sampling)
         self.context_length, self.slots = _limits(llm.args, spec)
         self._llm = llm
         self._params = module.SamplingParams
+        self._failed = module.llmapi.RequestError  #: one request, and nothing else
         self._running = 0
         self._has_stats = _STATS_KEPT in module.llmapi.llm_args.TorchLlmArgs.model_fields
         self._kv_use = 0.0
@@ -75,6 +86,10 @@ class TrtLlm:
             )
         except ValueError as error:
             raise RequestError(f"TensorRT-LLM: {error}") from error
+        except self._failed as error:
+            raise EngineError(f"TensorRT-LLM: {error}") from error
+        except Exception as error:
+            raise _lost(error) from error
         self._running += 1
         count = 0
         try:
@@ -90,12 +105,17 @@ class TrtLlm:
                 yield Delta(ids, finish=_finish(step, request, count))
                 return
             raise EngineError("TensorRT-LLM ended the answer without a finish.")
-        except RuntimeError as error:
+        except (self._failed, ValueError) as error:
             raise EngineError(f"TensorRT-LLM: {error}") from error
+        except DynemoError:
+            raise
+        except Exception as error:
+            raise _lost(error) from error
         finally:
             self._running -= 1
             if not result.finished:
-                result.abort()
+                with suppress(Exception):  # where it has ended, there is nobody to tell
+                    result.abort()
 
     def _sampling(self, request: Request) -> Any:
         """Stop ids travel as stop words and not as `end_id`, so that they are part of the output
@@ -132,12 +152,24 @@ class TrtLlm:
 
     async def load(self) -> Load:
         """The sequences are counted here: its own counts are of one rank's last batch."""
+        self._check()
         if not self._running:
             self._kv_use = 0.0  # it makes no steps, and so tells nothing
         elif self._has_stats:
             self._kv_use = _kv_use(await asyncio.to_thread(self._stats), self._kv_use)
         running = min(self._running, self.slots)
         return Load(running, self._running - running, self._kv_use)
+
+    def _check(self) -> None:
+        """What has ended in its processes it tells with the next answer, and who waits for one
+        would wait for ever."""
+        executor = getattr(self._llm, "_executor", None)
+        check = getattr(executor, "_handle_background_error", None)
+        try:
+            if check is not None:
+                check()
+        except Exception as error:
+            _lost(error)
 
     def _stats(self) -> list[dict[str, Any]]:
         """Of its steps since the last call. Blocks, as the engine is another process."""
@@ -146,6 +178,24 @@ class TrtLlm:
         except Exception:  # of many kinds; that it cannot tell is no reason not to say the rest
             return []
         return stats
+
+
+def _lost(error: Exception) -> EngineLost:
+    """TensorRT-LLM shuts itself down with what is not one request's alone, and takes nothing more.
+    This process ends with it, and the runner starts another."""
+    words = _first_line(error)
+    asyncio.get_running_loop().call_later(_TELL_SECONDS, _end, words)
+    return EngineLost(f"TensorRT-LLM has ended: {words}")
+
+
+def _end(words: str) -> None:
+    # As an exception is printed: the runner tells the last one.
+    print(f"EngineError: TensorRT-LLM has ended: {words}", flush=True)
+    os._exit(1)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _kv_use(stats: list[dict[str, Any]], last: float) -> float:
@@ -162,10 +212,6 @@ def _finish(step: Any, request: Request, count: int) -> Finish:
         raise EngineError(f"TensorRT-LLM ended the answer: {said}.")
     cached = getattr(step, "cached_tokens", 0) or 0
     return Finish(_REASONS[said], len(request.token_ids), count, cached)
-
-
-def _is_engine(model: str) -> bool:
-    return os.path.exists(os.path.join(model, "rank0.engine"))
 
 
 def _limits(args: Any, spec: EngineSpec) -> tuple[int, int]:
@@ -206,8 +252,8 @@ async def open_engine(spec: EngineSpec) -> AsyncIterator[TrtLlm]:
         # On the main thread, as its own server does; nothing else runs here yet.
         llm = maker(**arguments)
     except Exception as error:
-        said = str(error).strip().splitlines() or [type(error).__name__]
-        raise ModelError(f"TensorRT-LLM could not load {spec.model}: {said[0]}") from error
+        said = f"TensorRT-LLM could not load {spec.model}: {_first_line(error)}"
+        raise ModelError(said) from error
     try:
         yield TrtLlm(module, llm, spec)
     finally:
@@ -223,7 +269,7 @@ def _api(spec: EngineSpec) -> tuple[Any, Any, Any]:
         raise EngineNotInstalled(
             f"trtllm is not installed ({error}); run `dynemo-run engine install trtllm`."
         ) from error
-    if not _is_engine(spec.model):
+    if not is_engine(spec.model):
         return tensorrt_llm, tensorrt_llm.LLM, llm_args.TorchLlmArgs
     try:
         from tensorrt_llm._tensorrt_engine import LLM
@@ -232,17 +278,8 @@ def _api(spec: EngineSpec) -> tuple[Any, Any, Any]:
             f"TensorRT-LLM {tensorrt_llm.__version__} reads no engine folders any more; "
             "give it the checkout, or install version 1.2.x for this engine."
         ) from None
-    _check_ranks(spec)
+    check_ranks(spec)
     return tensorrt_llm, LLM, llm_args.TrtLlmArgs
-
-
-def _check_ranks(spec: EngineSpec) -> None:
-    """An engine folder is built for so many devices."""
-    ranks = len(list(Path(spec.model).glob("rank*.engine")))
-    if ranks != spec.parallel.tensor:
-        raise UsageError(
-            f"{spec.model} was built for {ranks} devices: give --tensor-parallel-size {ranks}."
-        )
 
 
 async def follow(spec: EngineSpec, on_joined: Callable[[], None]) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from tensorrt_llm.executor.utils import RequestError
 from tensorrt_llm.sampling_params import SamplingParams
 
 
@@ -82,7 +83,7 @@ class RequestOutput:
         output, params = self.outputs[0], self.sampling_params
         self._done = response.is_final
         if response.error:
-            raise RuntimeError(response.error)
+            raise RequestError(response.error)
         output._last_token_ids_len = len(output.token_ids)
         output.token_ids.extend(response.token_ids)
         if response.reason == "CANCELLED":

@@ -1,0 +1,3 @@
+from tensorrt_llm.executor.utils import RequestError
+
+__all__ = ["RequestError"]

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Queue
 from types import SimpleNamespace
 from typing import Any
 
@@ -58,6 +59,7 @@ class _Executor:
         self._steps = 0
         self._stats: deque[dict[str, Any]] = deque(maxlen=kept)
         self._is_over = False
+        self._error_queue: Queue[Exception] = Queue()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -76,12 +78,24 @@ class _Executor:
             self._stats.clear()
         return stats
 
+    def is_shutdown(self) -> bool:
+        return self._is_over
+
+    def _handle_background_error(self) -> None:
+        if not self._error_queue.empty():
+            error = self._error_queue.get()
+            self.shutdown()
+            raise error
+
     def shutdown(self) -> None:
         self._is_over = True
         self._thread.join()
 
     def _run(self) -> None:
         while not self._is_over:
+            if self._steps == int(os.environ.get("TRTLLM_STANDIN_LAST_STEP", "-1")):
+                self._error_queue.put(RuntimeError("Executor worker died.\nAt a place in it."))
+                return
             with self._lock:
                 waiting = list(self._sequences.items())
             cancelled = [item for item in waiting if item[1].is_cancelled]
@@ -202,6 +216,8 @@ class BaseLLM:
         prompt_adapter_request: Any = None,
         streaming: bool = False,
     ) -> RequestOutput:
+        if self._executor is None or self._executor.is_shutdown():
+            raise RuntimeError("LLM is shutting down")
         params = sampling_params or SamplingParams()
         if params.end_id is None and self.tokenizer is None:
             raise ValueError(
@@ -209,7 +225,6 @@ class BaseLLM:
                 "specify the end_id for sampling_params"
             )
         self._check_arguments(len(inputs), params)
-        assert self._executor is not None
         self._count += 1
         result = RequestOutput(self._count, inputs, params, self._executor.abort_request)
         self._executor.submit(result)

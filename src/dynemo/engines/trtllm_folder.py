@@ -1,0 +1,31 @@
+"""A folder that TensorRT-LLM has built for so many devices."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from msgspec import json
+
+from dynemo.errors import UsageError
+from dynemo.messages import EngineSpec
+
+
+def is_engine(model: str) -> bool:
+    return os.path.exists(os.path.join(model, "rank0.engine"))
+
+
+def check_ranks(spec: EngineSpec) -> None:
+    """Its devices may be shared by the stages of a pipeline. Raises UsageError."""
+    ranks = len(list(Path(spec.model).glob("rank*.engine")))
+    tensor = ranks // _stages(Path(spec.model) / "config.json")
+    if tensor != spec.parallel.tensor:
+        raise UsageError(
+            f"{spec.model} was built for {ranks} devices: give --tensor-parallel-size {tensor}."
+        )
+
+
+def _stages(config: Path) -> int:
+    built: dict[str, Any] = json.decode(config.read_bytes())
+    mapping = built.get("pretrained_config", {}).get("mapping", {})
+    stages: int = mapping.get("pp_size", 1)
+    return max(1, stages)

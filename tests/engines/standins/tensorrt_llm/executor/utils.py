@@ -1,0 +1,5 @@
+"""Of one request alone."""
+
+
+class RequestError(RuntimeError):
+    pass
