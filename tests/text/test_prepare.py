@@ -6,7 +6,7 @@ from msgspec import structs
 
 from byte_tokenizer import Bytes
 from dynemo.errors import ContextLengthExceeded, RequestError, UnsupportedField
-from dynemo.messages import Ask, Capabilities, Instance
+from dynemo.messages import Ask, Capabilities, Guide, Instance
 from dynemo.text.card import Card
 from dynemo.text.prepare import merged, prepare
 from dynemo.text.template import ChatTemplate
@@ -73,6 +73,16 @@ def test_choices_have_their_own_ids_and_seeds() -> None:
 def test_ignoring_eos_leaves_no_stop_ids() -> None:
     [request] = prepare(_ask(ignore_eos=True), CARD, [INSTANCE], "r").requests
     assert (request.stop_ids, request.ignore_eos) == ([], True)
+
+
+def test_an_answer_that_fits_a_schema_ends_there() -> None:
+    guide = Guide("json_schema", "{}")
+    can = structs.replace(INSTANCE.capabilities, guides=["json_schema"])
+    guided = structs.replace(INSTANCE, capabilities=can)
+    assert prepare(_ask(guide=guide), CARD, [guided], "r").requests[0].guide == guide
+    with pytest.raises(RequestError, match="exclude each other") as caught:
+        prepare(_ask(guide=guide, ignore_eos=True), CARD, [guided], "r")
+    assert caught.value.param == "ignore_eos"
 
 
 def test_a_bias_outside_the_vocabulary_is_refused() -> None:

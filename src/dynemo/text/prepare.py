@@ -43,6 +43,11 @@ def prepare(
     ask = merged(ask, _honoured(card.defaults, kinds))
     sampling = _sampling(ask)
     ignore_eos = bool(ask.ignore_eos)
+    if ignore_eos and ask.guide is not None:  # an engine leaves the schema to go on
+        raise RequestError(
+            "'ignore_eos' and 'response_format' exclude each other.",
+            param="ignore_eos",
+        )
     needs = chat_needs(sampling, ask.guide, ignore_eos=ignore_eos)
     fit = able(needs, kinds, card.name)
     context_length = max(kind.context_length for kind in fit)
