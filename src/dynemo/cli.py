@@ -7,7 +7,8 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from dynemo.models.choose import ModelKind
     from dynemo.models.find import Found
     from dynemo.models.load import ModelFiles
+    from dynemo.runtime.child import Child
 
 
 def main(argv: Sequence[str]) -> int:
@@ -72,9 +74,10 @@ def _write_utf8() -> None:
 
 
 def _run(config: Config) -> int:
-    from dynemo.engines.environments import find_python
-    from dynemo.log import set_up
-    from dynemo.runtime.child import discard, spawn
+    with _interrupt_ends():
+        from dynemo.engines.environments import find_python
+        from dynemo.log import set_up
+        from dynemo.runtime.child import discard, spawn
 
     place = parse_input(config.input)
     set_up(config.log_format, config.verbosity, is_server=place.kind in ("http", "dyn"))
@@ -89,19 +92,44 @@ def _run(config: Config) -> int:
     listener = _listener(config, place)
     child = spawn(spec, python)
     if parallel.rank > 0:
-        from dynemo.running import run_follower
-
+        with _interrupt_ends(child):
+            from dynemo.running import run_follower
         return run_follower(spec, child)
     try:
         # While the engine loads in its process: what only the runner needs.
-        card = files.card()
+        with _interrupt_ends(child):
+            from dynemo.running import Run, run
+
+            card = files.card()
         text = _standard_input() if place.kind == "stdin" else ""
     except BaseException:
         discard(child)
         raise
-    from dynemo.running import Run, run
-
     return run(Run(config, place, spec, python, defaults, card, child, text, listener))
+
+
+@contextmanager
+def _interrupt_ends(child: "Child | None" = None) -> Iterator[None]:
+    """Here Ctrl-C ends this process at once, and the child with it, instead of raising
+    KeyboardInterrupt: libraries that are imported, or that load a model's words, do not expect it.
+    msgspec has lost one, and died of another."""
+
+    def end(*_: object) -> None:
+        if child is not None:
+            from dynemo.runtime.child import discard
+
+            discard(child)
+        os._exit(128 + signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler:  # it is ignored, as shells do in the background
+        yield
+        return
+    signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _run_ingress(config: Config, place: Place, defaults: "Ask") -> int:
@@ -119,8 +147,8 @@ def _run_ingress(config: Config, place: Place, defaults: "Ask") -> int:
         raise UsageError(f"The workers of {config.out} have the model; leave out {config.model!r}.")
     listener = _listener(config, place)
     text = _standard_input() if place.kind == "stdin" else ""
-    from dynemo.running import run_ingress
-
+    with _interrupt_ends():
+        from dynemo.running import run_ingress
     return run_ingress(config, place, defaults, text, listener)
 
 
@@ -128,9 +156,10 @@ def _choose(
     config: Config, wanted: str, slots: int | None, parallel: "Parallel"
 ) -> "tuple[EngineSpec, ModelFiles]":
     """The model, and what its engine is told."""
-    from dynemo.engines.environments import default_engine
-    from dynemo.messages import EngineSpec
-    from dynemo.models.load import read_model
+    with _interrupt_ends():
+        from dynemo.engines.environments import default_engine
+        from dynemo.messages import EngineSpec
+        from dynemo.models.load import read_model
 
     engine, argument = _split_argument(wanted) if wanted else (None, "")
     found = _find(config, engine)

@@ -72,7 +72,8 @@ def _in_loop(place: Place, work: Coroutine[None, None, int]) -> int:
         try:
             return runner.run(work)
         except asyncio.CancelledError as error:
-            number: int = next(iter(error.args), signal.SIGTERM)
+            # Without one it was a Ctrl-C that came before the Runner counts them.
+            number: int = next(iter(error.args), signal.SIGINT)
             return 128 + number
 
 
@@ -252,7 +253,7 @@ async def _until_stopped(ready: Ready) -> Instance:
     """The instance, once the engine has loaded. SIGTERM ends the wait as Ctrl-C does."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
-    loop.add_signal_handler(signal.SIGTERM, task.cancel)
+    loop.add_signal_handler(signal.SIGTERM, task.cancel, signal.SIGTERM)
     try:
         return await asyncio.shield(ready)
     finally:

@@ -27,6 +27,26 @@ sys.meta_path.insert(0, Interrupt())
 from dynemo.__main__ import main
 main()
 """
+#: A library that takes a Ctrl-C for an error of its own, and goes on.
+SWALLOWING_IMPORT = """
+import signal
+import sys
+import time
+
+class Library:
+    def find_spec(self, name, path, target=None):
+        if name == module:
+            try:
+                signal.raise_signal(signal.SIGINT)
+                time.sleep(0)
+            except KeyboardInterrupt:
+                pass
+
+module = sys.argv.pop(1)
+sys.meta_path.insert(0, Library())
+from dynemo.__main__ import main
+main()
+"""
 SLOW = """
 import os
 import time
@@ -48,6 +68,41 @@ def test_a_ctrl_c_while_the_command_itself_is_imported() -> None:
         [sys.executable, "-c", INTERRUPTED_IMPORT], capture_output=True, timeout=15, check=False
     )
     assert (done.returncode, done.stderr) == (128 + signal.SIGINT, b"")
+
+
+@pytest.mark.parametrize(
+    ("out", "module"),
+    [
+        ("echo", "dynemo.runtime.child"),
+        ("echo", "dynemo.models.load"),
+        ("echo", "dynemo.running"),
+        ("dyn://nobody", "dynemo.running"),
+    ],
+)
+def test_a_ctrl_c_that_a_library_would_lose(out: str, module: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SWALLOWING_IMPORT, module, "in=stdin", f"out={out}"],
+        input=b"hi",
+        capture_output=True,
+        timeout=15,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (128 + signal.SIGINT, b"", b"")
+    assert list(tmp_path.iterdir()) == []  # the engine's host is not left behind
+
+
+@pytest.mark.parametrize(
+    ("number", "said"), [(signal.SIGINT, ()), (signal.SIGTERM, (signal.SIGTERM,))]
+)
+def test_the_exit_code_is_that_of_the_signal(number: int, said: tuple[int, ...]) -> None:
+    async def work() -> int:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel(*said)
+        return await asyncio.sleep(0, 0)
+
+    assert _in_loop(Place("none"), work()) == 128 + number
 
 
 def test_work_that_an_interrupt_keeps_from_starting_is_closed(
