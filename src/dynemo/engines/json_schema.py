@@ -48,7 +48,7 @@ def check_schema(schema: str) -> None:
         from llguidance import LLMatcher, LLTokenizer
     except ImportError:
         raise UnsupportedField(
-            "A JSON schema needs llguidance, which is not installed; run `pip install llguidance`.",
+            "A JSON schema needs llguidance beside llama.cpp: `pip install llguidance` there.",
             param=GUIDE_FIELD,
         ) from None
     grammar = f"%llguidance {{}}\nstart: %json {schema}"
