@@ -73,7 +73,8 @@ class Request(Struct, frozen=True, kw_only=True):
     ignore_eos: bool = False  #: `stop_ids` is empty and the engine's own EOS is off as well
     guide: Guide | None = None
     embed: bool = False  #: not an answer is wanted but the prompt's embedding
-    messages: list[dict[str, Any]] = []  #: as they were sent; for an engine that takes them
+    #: As they were sent, but for their contents: each is one text. For an engine that takes them.
+    messages: list[dict[str, Any]] = []
     continued: int = 0  #: of `token_ids`, at their end: answered by another instance before
     traceparent: str = ""  #: see `trace.py`; empty where the input knows of no trace
 

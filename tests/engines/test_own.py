@@ -187,6 +187,19 @@ def test_an_id_that_the_model_has_not_is_told_with_the_file_s_name(
     assert "Starting it again" not in done.stderr
 
 
+def test_a_message_in_parts_is_one_text(tmp_path: Path) -> None:
+    parts = [{"type": "text", "text": "good"}, {"type": "text", "text": "morning"}]
+    asked, answered = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    asked.write_text(json.dumps({"messages": [{"role": "user", "content": parts}]}))
+    for out, said in (
+        (example(tmp_path, "shout.py"), "GOOD MORNING "),
+        ("echo:text", "good\nmorning"),
+    ):
+        run(f"in=batch:{asked}", f"out={out}", "--output", answered)
+        assert json.loads(answered.read_text())["response"] == said
+        answered.unlink()
+
+
 def test_echo_text_gives_the_last_message_back() -> None:
     text = "one  two\nthree — four"
     done = run("out=echo:text", stdin=text)

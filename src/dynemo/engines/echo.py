@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from dynemo import __version__
 from dynemo.engines.options import refuse_options
@@ -73,7 +72,7 @@ class EchoText(Echo):
     )
 
     async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
-        every = re.findall(r"\s*\S+|\s+$", _text_of(request.messages[-1])) or [""]
+        every = re.findall(r"\s*\S+|\s+$", request.messages[-1]["content"]) or [""]
         rest = every[_said(every, request) :]
         words = rest[: request.max_tokens]
         self._running += 1
@@ -87,13 +86,6 @@ class EchoText(Echo):
             yield Delta(texts=words[-1:], finish=finish)
         finally:
             self._running -= 1
-
-
-def _text_of(message: dict[str, Any]) -> str:
-    content = message.get("content") or ""
-    if isinstance(content, str):
-        return content
-    return "".join(part.get("text", "") for part in content)
 
 
 def _said(words: list[str], request: Request) -> int:

@@ -42,6 +42,18 @@ def fill_content(messages: Iterable[Message]) -> list[dict[str, Any]]:
     ]
 
 
+def in_text(messages: Iterable[Message]) -> list[dict[str, Any]]:
+    """The messages with one text as each content, for an engine that reads them itself: of parts
+    what `normalise` makes of them, and empty where there is none. Raises as `normalise` does."""
+    return [{**message, "content": _whole(message.get("content"))} for message in messages]
+
+
+def _whole(content: Any) -> str:
+    if content is None or isinstance(content, str):
+        return content or ""
+    return "\n".join(_text_of(part, "content") for part in content)
+
+
 def _message(index: int, message: object, traits: Traits, has_tools: bool) -> dict[str, Any]:
     place = f"messages[{index}]"
     if not isinstance(message, Mapping):

@@ -9,6 +9,7 @@ from msgspec import structs
 from dynemo.errors import ContextLengthExceeded, RequestError
 from dynemo.messages import Ask, Instance, Request, Sampling
 from dynemo.text.card import Card
+from dynemo.text.messages import in_text
 from dynemo.text.needs import NEUTRAL, SAMPLING, Needs, able, chat_needs
 from dynemo.text.prompt import Conversation, build_prompt
 
@@ -64,7 +65,9 @@ def prepare(
         ignore_eos=ignore_eos,
         guide=ask.guide,
         traceparent=traceparent,
-        messages=ask.messages if any(k.capabilities.takes == "messages" for k in fit) else [],
+        messages=in_text(ask.messages)
+        if any(k.capabilities.takes == "messages" for k in fit)
+        else [],
     )
     choices = [_choice(request, index) for index in range(ask.n or 1)]
     return Prepared(choices, tuple(ask.stop or ()))
