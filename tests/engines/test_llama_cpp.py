@@ -4,12 +4,23 @@ from pathlib import Path
 
 import pytest
 import xllamacpp
-from contract import ModelContract, Served, idle
+from contract import HOT, ModelContract, Served, idle
+from llguidance import LLMatcher, LLTokenizer
 
 from dynemo.engines.llama_cpp import _decode_event, _Sequence
 from dynemo.engines.llama_cpp_params import common_params
-from dynemo.errors import UsageError
-from dynemo.messages import Delta, EngineSpec, Finish, Request, Sampling
+from dynemo.errors import RequestError, UsageError
+from dynemo.messages import Delta, EngineSpec, Finish, Guide, Request, Sampling
+
+SCHEMAS = [
+    *(f'{{"type":"string","format":"{name}"}}' for name in ("date-time", "email", "uri", "uuid")),
+    '{"type":"integer","multipleOf":7,"minimum":0,"maximum":999}',
+    '{"type":"array","items":{"type":"number"},"maxItems":20000}',
+    '{"type":"object","patternProperties":{"^x":{"type":"integer"}},"minProperties":1}',
+    '{"type":"string","pattern":"^[A-Z]{2,4}$"}',
+    '{"anyOf":[{"type":"integer"},{"$ref":"#"}]}',
+    '{"$ref":"#"}',
+]
 
 
 class TestLlamaCpp(ModelContract):
@@ -26,6 +37,22 @@ class TestLlamaCpp(ModelContract):
             kv_bytes_per_token=4096,
             options=[*options, "--threads", "1"],
         )
+
+    @pytest.mark.parametrize("schema", SCHEMAS, ids=lambda schema: schema[:60])
+    def test_what_the_check_lets_through_is_followed(
+        self, served: Served, prompt: list[int], schema: str
+    ) -> None:
+        """It is made by another build of llguidance than the one that follows."""
+        request = self.request(prompt, 60, guide=Guide("json_schema", schema), sampling=HOT)
+        try:
+            texts, finish = served.collect(request)
+        except RequestError:
+            return
+        answer = list("".join(texts).encode())
+        grammar = f"%llguidance {{}}\nstart: %json {schema}"
+        matcher = LLMatcher(LLTokenizer("byte"), grammar)
+        assert matcher.try_consume_tokens(answer) == len(answer)
+        assert finish.reason == "length" or matcher.is_accepting()
 
     def test_all_that_it_was_asked_runs_or_waits(self, served: Served, prompt: list[int]) -> None:
         """Some of what waits does so in the server, which does not tell."""

@@ -41,7 +41,7 @@ def check_schema(schema: str) -> None:
     """Raises RequestError, with the reason, for a schema that cannot be followed.
 
     llama.cpp follows schemas with llguidance and, where that refuses one, logs so and answers
-    unbound: the same library is asked here first.
+    unbound: the same library is asked here first, in the version that llama.cpp is built with.
     """
     check_size(schema)
     try:
