@@ -1,10 +1,12 @@
 import re
+from importlib.metadata import requires
 from typing import Any
 
 import pytest
 from msgspec import json
 
-from dynemo.engines.json_schema import check_schema, check_size
+from dynemo.engines.json_schema import NEEDS, check_schema, check_size
+from dynemo.engines.variants import VARIANTS
 from dynemo.errors import RequestError
 
 
@@ -62,3 +64,9 @@ def test_a_size_that_would_take_an_engine_from_others(schema: Any, said: str) ->
 def test_what_is_wrong_in_a_schema_is_said(schema: str, said: str) -> None:
     with pytest.raises(RequestError, match=re.escape(said)):
         check_schema(schema)
+
+
+def test_whoever_installs_llama_cpp_gets_what_checks_schemas() -> None:
+    assert NEEDS in (requires("dynemo-run") or [])
+    for variant in VARIANTS:
+        assert variant.engine != "llama_cpp" or NEEDS in variant.requirements

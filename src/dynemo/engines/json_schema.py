@@ -9,6 +9,8 @@ from msgspec import json
 from dynemo.errors import RequestError, UnsupportedField
 
 GUIDE_FIELD = "response_format"
+#: What llama.cpp is built with (its `common/CMakeLists.txt`); a newer one lets more through.
+NEEDS = "llguidance==1.0.1"
 _WHERE = "failed to compile JSON schema: "
 #: Items that the arrays of a schema may name in their bounds, together. The engines' builds of
 #: llguidance write each one out, and fail at twice as many; at a billion they take all memory.
@@ -48,7 +50,7 @@ def check_schema(schema: str) -> None:
         from llguidance import LLMatcher, LLTokenizer
     except ImportError:
         raise UnsupportedField(
-            "A JSON schema needs llguidance beside llama.cpp: `pip install llguidance` there.",
+            f"A JSON schema needs llguidance beside llama.cpp: `pip install {NEEDS}` there.",
             param=GUIDE_FIELD,
         ) from None
     grammar = f"%llguidance {{}}\nstart: %json {schema}"
