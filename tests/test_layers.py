@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "src" / "dynemo"
 
 #: Lower may not import higher; the parts of one layer do not import each other.
 LAYERS = (
-    {"errors", "spelling"},
+    {"errors", "spelling", "interrupt"},
     {"config", "messages", "metrics", "log", "trace"},
     {"text", "wire", "router", "openai"},
     {"models", "link"},

@@ -1,14 +1,13 @@
 """`python -m dynemo` and the `dynemo-run` command."""
 
-import signal
 import sys
+
+from dynemo.interrupt import interrupt_ends
 
 
 def main() -> None:
-    try:
+    with interrupt_ends():
         from dynemo.cli import main as run
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
     sys.exit(run(sys.argv[1:]))
 
 

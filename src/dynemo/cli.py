@@ -7,8 +7,8 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from dynemo.arguments import COMMANDS, Place, parse, parse_input, parse_output
 from dynemo.config import Config
 from dynemo.engines.registry import ENGINES, OWN, Entry
 from dynemo.errors import DynemoError, UsageError
+from dynemo.interrupt import interrupt_ends, interrupt_raises
 
 if TYPE_CHECKING:
     import socket
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from dynemo.models.choose import ModelKind
     from dynemo.models.find import Found
     from dynemo.models.load import ModelFiles
-    from dynemo.runtime.child import Child
 
 
 def main(argv: Sequence[str]) -> int:
@@ -38,7 +38,8 @@ def main(argv: Sequence[str]) -> int:
             from dynemo.commands.dispatch import run_command
 
             return run_command(argv)
-        return _run(parse(argv))
+        with interrupt_ends():
+            return _run(parse(argv))
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except DynemoError as error:
@@ -74,10 +75,9 @@ def _write_utf8() -> None:
 
 
 def _run(config: Config) -> int:
-    with _interrupt_ends():
-        from dynemo.engines.environments import find_python
-        from dynemo.log import set_up
-        from dynemo.runtime.child import discard, spawn
+    from dynemo.engines.environments import find_python
+    from dynemo.log import set_up
+    from dynemo.runtime.child import discard, spawn
 
     place = parse_input(config.input)
     set_up(config.log_format, config.verbosity, is_server=place.kind in ("http", "dyn"))
@@ -90,46 +90,23 @@ def _run(config: Config) -> int:
     spec, files = _choose(config, out, 1 if place.kind in ("stdin", "text") else None, parallel)
     python = find_python(_entry(spec.engine), config.engine_python)
     listener = _listener(config, place)
-    child = spawn(spec, python)
+    with interrupt_raises():  # it leaves no folder behind
+        child = spawn(spec, python)
     if parallel.rank > 0:
-        with _interrupt_ends(child):
-            from dynemo.running import run_follower
+        from dynemo.running import run_follower
+
         return run_follower(spec, child)
     try:
-        # While the engine loads in its process: what only the runner needs.
-        with _interrupt_ends(child):
+        with interrupt_ends(partial(discard, child)):
+            # While the engine loads in its process: what only the runner needs.
             from dynemo.running import Run, run
 
             card = files.card()
-        text = _standard_input() if place.kind == "stdin" else ""
+            text = _standard_input() if place.kind == "stdin" else ""
     except BaseException:
         discard(child)
         raise
     return run(Run(config, place, spec, python, defaults, card, child, text, listener))
-
-
-@contextmanager
-def _interrupt_ends(child: "Child | None" = None) -> Iterator[None]:
-    """Here Ctrl-C ends this process at once, and the child with it, instead of raising
-    KeyboardInterrupt: libraries that are imported, or that load a model's words, do not expect it.
-    msgspec has lost one, and died of another."""
-
-    def end(*_: object) -> None:
-        if child is not None:
-            from dynemo.runtime.child import discard
-
-            discard(child)
-        os._exit(128 + signal.SIGINT)
-
-    before = signal.getsignal(signal.SIGINT)
-    if before is not signal.default_int_handler:  # it is ignored, as shells do in the background
-        yield
-        return
-    signal.signal(signal.SIGINT, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _run_ingress(config: Config, place: Place, defaults: "Ask") -> int:
@@ -147,8 +124,8 @@ def _run_ingress(config: Config, place: Place, defaults: "Ask") -> int:
         raise UsageError(f"The workers of {config.out} have the model; leave out {config.model!r}.")
     listener = _listener(config, place)
     text = _standard_input() if place.kind == "stdin" else ""
-    with _interrupt_ends():
-        from dynemo.running import run_ingress
+    from dynemo.running import run_ingress
+
     return run_ingress(config, place, defaults, text, listener)
 
 
@@ -156,10 +133,9 @@ def _choose(
     config: Config, wanted: str, slots: int | None, parallel: "Parallel"
 ) -> "tuple[EngineSpec, ModelFiles]":
     """The model, and what its engine is told."""
-    with _interrupt_ends():
-        from dynemo.engines.environments import default_engine
-        from dynemo.messages import EngineSpec
-        from dynemo.models.load import read_model
+    from dynemo.engines.environments import default_engine
+    from dynemo.messages import EngineSpec
+    from dynemo.models.load import read_model
 
     engine, argument = _split_argument(wanted) if wanted else (None, "")
     found = _find(config, engine)
@@ -206,12 +182,13 @@ def _find(config: Config, engine: Entry | None) -> "Found":
             needs = "gguf" if "gguf" in reads else "checkout"
         elif config.model is None:
             needs = engine.demo
-    found = find_model(
-        config.model,
-        needs=needs,
-        engine=engine.name if engine else "dynemo-run",
-        takes_engines="engine" in reads,
-    )
+    with interrupt_raises():  # a download says then how it goes on
+        found = find_model(
+            config.model,
+            needs=needs,
+            engine=engine.name if engine else "dynemo-run",
+            takes_engines="engine" in reads,
+        )
     if engine is not None and found.kind not in reads:
         raise UsageError(
             f"{config.model} is a TensorRT-LLM engine, and {engine.name} cannot read it."

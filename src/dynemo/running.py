@@ -17,6 +17,7 @@ from dynemo.arguments import Place
 from dynemo.config import Config
 from dynemo.errors import EngineLost
 from dynemo.inputs import serve_http, serve_terminal, stop_on_signals, url_of
+from dynemo.interrupt import interrupt_raises
 from dynemo.messages import Ask, EngineSpec, Instance
 from dynemo.pipeline import Pipeline, ServedModel
 from dynemo.runtime.child import Child, spawn
@@ -67,8 +68,8 @@ def run_ingress(
 
 
 def _in_loop(place: Place, work: Coroutine[None, None, int]) -> int:
-    # Closed, for a Ctrl-C while uvloop is imported: nobody else would.
-    with closing(work), _runner(place) as runner:
+    # Closed, for an error before it runs: nobody else would.
+    with closing(work), _runner(place) as runner, interrupt_raises():
         try:
             return runner.run(work)
         except asyncio.CancelledError as error:
