@@ -1,6 +1,8 @@
 """What a user can get wrong: one sentence on standard error, exit code 2, no traceback."""
 
 import gzip
+import os
+import shutil
 import socket
 from pathlib import Path
 
@@ -104,6 +106,15 @@ def test_a_gguf_whose_end_is_missing(demo: Path, tmp_path: Path) -> None:
     whole = demo.read_bytes()
     file.write_bytes(whole[: len(whole) - 1000])
     assert "download" in _refused(file)
+
+
+def test_a_checkout_whose_weights_are_cut_short(demo_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(demo_folder, folder)
+    os.truncate(folder / "model.safetensors", 1_500_000)
+    said = _refused(folder)
+    assert f"{folder / 'model.safetensors'} is cut short: it needs" in said
+    assert "has 1,500,000; download it again" in said
 
 
 def test_a_folder_without_a_config(tmp_path: Path) -> None:

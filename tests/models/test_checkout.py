@@ -317,5 +317,5 @@ def test_missing_shards_are_named(checkout: Write) -> None:
     ):
         read_checkout(folder)
     for shard in shards:
-        (folder / shard).write_bytes(b"")
+        (folder / shard).write_bytes(b"\x02" + bytes(7) + b"{}")
     assert read_checkout(folder).config == {}

@@ -26,6 +26,7 @@ from dynemo.models.checkout_config import (
     whole_number,
 )
 from dynemo.models.kinds import SNIFF_BYTES, Kind, advice_for, kind_of
+from dynemo.models.safetensors import check_whole
 from dynemo.text.hf_tokenizer import HfTokenizer, named_tokens
 from dynemo.text.template import ChatTemplate
 
@@ -105,12 +106,13 @@ class Checkout:
 
 
 def read_checkout(folder: str | Path, *, needs_config: bool = True) -> Checkout:
-    """Reads the small files of the checkout in `folder`; no weights, and not the tokenizer yet.
+    """Reads the small files of the checkout in `folder`; of weights the headers, and not the
+    tokenizer yet.
 
     With `needs_config` false a folder that holds only a tokenizer and a template will do.
 
-    Raises ModelError for a file that is missing or broken, and for weights of which
-    `model.safetensors.index.json` names a file that is not there.
+    Raises ModelError for a file that is missing or broken, and for weights that are cut short or of
+    which `model.safetensors.index.json` names a file that is not there.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -161,6 +163,8 @@ def _check_weights(folder: Path) -> None:
             f"{folder} lacks {missing[0]}{more} of {len(shards)} weight files that "
             "model.safetensors.index.json names: download the model again"
         )
+    for file in [folder / name for name in shards] or sorted(folder.glob("*.safetensors")):
+        check_whole(file)
 
 
 def _tokenizer_config(folder: Path) -> Json:
