@@ -88,7 +88,7 @@ def test_a_killed_host_breaks_its_streams_and_is_started_again() -> None:
                         pass
             while "SIGKILL" not in local.trouble:  # noqa: ASYNC110 (nobody tells)
                 await asyncio.sleep(0.01)
-            with pytest.raises(Unavailable, match="SIGKILL"):
+            with pytest.raises(Unavailable, match=r"SIGKILL.*again\.$"):
                 local.generate(LONG)
             await _back(local)
 
@@ -113,7 +113,7 @@ def test_a_host_that_falls_silent_is_ended(monkeypatch: pytest.MonkeyPatch) -> N
                         pass
             while local.instance is not None:  # noqa: ASYNC110 (nobody tells)
                 await asyncio.sleep(0.02)
-            assert "said nothing" in local.trouble or local.trouble == "loading"
+            assert local.trouble != "loading"
             await _back(local)
 
     asyncio.run(body())

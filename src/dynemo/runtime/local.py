@@ -84,7 +84,7 @@ class LocalInstance:
     def ask(self, request: bytes, inbox: Inbox) -> AsyncGenerator[Delta, None]:
         """See `Asker.ask`."""
         if self._asker is None:
-            raise Unavailable(f"The engine takes no requests now: {self._trouble}.")
+            raise Unavailable(f"The engine takes no requests now: {self._trouble.rstrip('.')}.")
         return self._asker.ask(request, inbox)
 
     def _ask_of(self, asker: Asker | None) -> None:
@@ -155,6 +155,8 @@ class LocalInstance:
         except OSError as error:
             problem = EngineLost(f"The engine cannot be reached: {error.strerror}.")
         finally:
+            if asker.is_greeted:  # it is not loading; how it ended is known once it is gone
+                self._trouble = "the engine has ended"
             self._ask_of(None)
             # It ends by itself where it has loaded, or has let go of us; loading, it does not hear.
             is_orderly = not isinstance(problem, _EngineHangs) and (
