@@ -90,6 +90,10 @@ def test_the_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("several", "several holds 2 GGUF models: give one of several/a.gguf, several/b.gguf"),
         ("pointer.gguf", "pointer.gguf is a Git LFS pointer, not the file that it stands for, and"),
         ("page.gguf", "page.gguf is a web page, and not a GGUF file: the download saved a page"),
+        (
+            "own.py",
+            "own.py is a text file, and not a GGUF file: an engine of your own is out=own.py",
+        ),
         ("null", "null is neither a file nor a folder"),
     ],
 )
@@ -102,6 +106,7 @@ def test_what_is_not_there_or_no_model(tmp_path: Path, argument: str, sentence: 
         tmp_path,
         **{
             "tiny-Q8_0.gguf": GGUF,
+            "own.py": b"async def generate(request): ...\n",
             "page.gguf": b"<!doctype html>",
             "pointer.gguf": b"version https://git-lfs.github.com/spec/v1\n",
         },

@@ -134,6 +134,8 @@ def _file(path: Path, argument: str) -> Found:
         advice = advice_for(kind)
         if (path.parent / "config.json").is_file() and kind in (Kind.SAFETENSORS, Kind.JSON):
             advice = f"give its folder, {path.absolute().parent}"
+        elif path.suffix == ".py":
+            advice = f"an engine of your own is out={argument}"
         raise ModelError(f"{argument} is {kind}, and not a GGUF file: {advice}")
     return _gguf(path)
 
