@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -45,6 +46,8 @@ loopback, all on this machine."""
 
 def main() -> None:
     given = _arguments()
+    # Asked to end, it ends the servers that it has started, as with Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     plan = replace(_QUICK if given.quick else Plan(), threads=given.threads)
     rows: list[Row] = []
     print(_machine(given.quick), flush=True)

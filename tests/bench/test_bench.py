@@ -1,11 +1,15 @@
 """The bench runs and prints its table. How fast anything is, no test says."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from command import children, is_alive, wait_until
 
 _ROOT = Path(__file__).parent.parent.parent
 
@@ -50,3 +54,28 @@ def test_the_table_and_its_json(family: str, tmp_path: Path) -> None:
         assert row["what"] in table
         assert row["ours"] >= 0  # a quick run may cost a process less than one tick of its clock
     assert any(row["ours"] for row in rows)
+
+
+def _servers(pid: int) -> list[int]:
+    words = [(child, Path(f"/proc/{child}/cmdline").read_bytes()) for child in children(pid)]
+    return [child for child, said in words if b"in=http" in said]
+
+
+@pytest.mark.timeout(60)
+def test_asked_to_end_it_leaves_no_server() -> None:
+    started: list[int] = []
+    words = [sys.executable, "-m", "bench", "--quick", "--only", "cpu"]
+    with subprocess.Popen(
+        words, cwd=_ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as bench:
+        try:
+            wait_until(lambda: any(map(children, _servers(bench.pid))), 30)
+            started = _servers(bench.pid)
+            time.sleep(1)  # for its greeting: without a reader of that it would end by itself
+            bench.terminate()
+            assert bench.wait(30) != 0
+            wait_until(lambda: not any(map(is_alive, started)), 10)
+        finally:
+            bench.kill()
+            for pid in filter(is_alive, started):
+                os.kill(pid, signal.SIGKILL)
