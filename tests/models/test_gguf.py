@@ -58,7 +58,7 @@ def test_says_what_the_model_is(tmp_path: Path) -> None:
     assert gguf.name == "A model"
     assert gguf.context_length == 4096
     assert gguf.has_weights
-    assert (gguf.tensor_count, gguf.parameter_count) == (2, 32)
+    assert gguf.tensor_count == 2
     assert gguf.size == path.stat().st_size
     assert gguf.chat_template == "plain"
     assert gguf.chat_templates == {"default": "plain", "tool_use": "tools"}
@@ -210,7 +210,7 @@ def test_any_part_finds_the_whole_model(tmp_path: Path) -> None:
         assert gguf.path == parts[0]
         assert gguf.parts == tuple(parts)
         assert gguf.name == "A model"
-        assert (gguf.tensor_count, gguf.parameter_count) == (3, 48)
+        assert gguf.tensor_count == 3
         assert gguf.metadata["GGUF.tensor_count"] == 3
         assert gguf.size == sum(path.stat().st_size for path in parts)
 

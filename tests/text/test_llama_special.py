@@ -14,7 +14,7 @@ from dynemo.text.llama_vocab import (
     Vocabulary,
 )
 
-NONE = SpecialIds(None, None, None, None, None, None, None, None, frozenset())
+NONE = SpecialIds(None, None, None, None, None, None, None, frozenset())
 
 
 def _special(**attributes: int) -> SpecialTokens:

@@ -75,7 +75,6 @@ class Gguf:
     parts: tuple[Path, ...]
     metadata: Mapping[str, object]
     tensor_count: int
-    parameter_count: int
     size: int
 
     @property
@@ -145,7 +144,6 @@ def read_gguf(path: str | Path) -> Gguf:
         parts=tuple(paths),
         metadata={**parts[0].metadata, TENSOR_COUNT: tensors},
         tensor_count=tensors,
-        parameter_count=sum(part.parameter_count for part in parts),
         size=sum(part.size for part in parts),
     )
 
@@ -230,13 +228,12 @@ class _Reader:
         for _ in range(keys):
             key = self._string()
             metadata[key] = self._value(key, self._u32())
-        parameters = self._tensors(tensors, metadata)
+        self._tensors(tensors, metadata)
         return Gguf(
             path=self.path,
             parts=(self.path,),
             metadata=metadata,
             tensor_count=tensors,
-            parameter_count=parameters,
             size=self.size,
         )
 
@@ -319,8 +316,8 @@ class _Reader:
         self.at = at
         return values
 
-    def _tensors(self, count: int, metadata: Mapping[str, object]) -> int:
-        parameters = needed = 0
+    def _tensors(self, count: int, metadata: Mapping[str, object]) -> None:
+        needed = 0
         for _ in range(count):
             self._string()
             dimensions = self._u32()
@@ -334,12 +331,10 @@ class _Reader:
             kind = self._u32()
             (offset,) = _U64.unpack_from(self.data, self.at)
             self.at += 8
-            parameters += values
             block, width = _BLOCKS.get(kind, (0, 0))
             if block:
                 needed = max(needed, offset + -(-values // block) * width)
         self._check_size(needed, metadata)
-        return parameters
 
     def _check_size(self, needed: int, metadata: Mapping[str, object]) -> None:
         alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)

@@ -65,7 +65,7 @@ _DEFAULT_IDS: dict[str, dict[str, int]] = {
     "rwkv": {},
     "plamo2": {"bos": 1, "eos": 2, "unk": 0, "pad": 3},
     "plamo3": {"bos": 1, "eos": 2, "unk": 0, "pad": 3},
-    "bert": {"bos": 101, "unk": 100, "sep": 102, "pad": 0, "mask": 103},
+    "bert": {"bos": 101, "unk": 100, "sep": 102, "pad": 0},
 }
 # The spelling of "seperator" is the format's.
 _ID_KEYS = {
@@ -76,7 +76,6 @@ _ID_KEYS = {
     "unk": "unknown_token_id",
     "sep": "seperator_token_id",
     "pad": "padding_token_id",
-    "mask": "mask_token_id",
 }
 _FIM_KEYS = (
     ("fim_pre", "fim_pre_token_id"),
@@ -105,7 +104,6 @@ class SpecialIds:
     unk: int | None
     sep: int | None
     pad: int | None
-    mask: int | None
     eog: frozenset[int]
 
 
