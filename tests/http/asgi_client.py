@@ -156,11 +156,8 @@ class Running:
 async def running(app: App, *, grace: float = 5.0) -> AsyncIterator[Running]:
     listener = bind("127.0.0.1", 0)
     port = listener.getsockname()[1]
-    stop, ready = asyncio.Event(), asyncio.Event()
-    task = asyncio.create_task(
-        serve(app, listener=listener, grace=grace, stop=stop, on_ready=ready.set)
-    )
-    await ready.wait()
+    stop = asyncio.Event()
+    task = asyncio.create_task(serve(app, listener=listener, grace=grace, stop=stop))
     server = Running(app, port, stop, task)
     try:
         yield server

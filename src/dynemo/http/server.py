@@ -5,7 +5,7 @@ import contextlib
 import errno
 import socket
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import uvicorn
@@ -73,7 +73,6 @@ async def serve(
     listener: socket.socket,
     grace: float,
     stop: asyncio.Event,
-    on_ready: Callable[[], None] | None = None,
 ) -> None:
     """Serves until `stop` is set, then takes nothing new, lets answers end for `grace` seconds,
     cuts the rest and returns. Installs no signal handlers. Called once; closes `listener`.
@@ -97,8 +96,6 @@ async def serve(
         async with asyncio.TaskGroup() as tasks:
             serving = tasks.create_task(server.serve(sockets=[listener]))
             await server.is_ready.wait()
-            if on_ready is not None:
-                on_ready()
             await stop.wait()
             await _wind_down(app, server, serving, grace)
     finally:
