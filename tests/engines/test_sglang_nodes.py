@@ -39,7 +39,13 @@ def _members(group: int) -> list[str]:
 
 
 @pytest.fixture
-def nodes(engine_python: Callable[[str], str], demo_folder: Path) -> Iterator[Nodes]:
+def nodes(
+    engine_python: Callable[[str], str],
+    demo_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Nodes]:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
     words = ["out=sglang", "--model-path", str(demo_folder), "--model-name", "demo"]
@@ -71,7 +77,9 @@ def _follower(words: list[str]) -> "Iterator[subprocess.Popen[str]]":
 
 
 @pytest.mark.timeout(READY_SECONDS + 200)
-def test_they_answer_as_one_and_end_when_the_follower_is_killed(nodes: Nodes) -> None:
+def test_they_answer_as_one_and_end_when_the_follower_is_killed(
+    nodes: Nodes, tmp_path: Path
+) -> None:
     with OpenAI(base_url=nodes.leader.api, api_key="none", timeout=120, max_retries=0) as client:
         answer = client.chat.completions.create(
             model="demo",
@@ -79,6 +87,8 @@ def test_they_answer_as_one_and_end_when_the_follower_is_killed(nodes: Nodes) ->
             messages=[{"role": "user", "content": "What is the capital of Peru?"}],
         )
     assert answer.choices[0].message.content == "The capital of Peru is Lima."
+    # What was compiled for it is there for the next start.
+    assert list((tmp_path / f"torchinductor-{os.getuid()}").iterdir())
     nodes.follower.send_signal(signal.SIGKILL)
     assert nodes.leader.process.wait(60) == 1
     wait_until(lambda: nodes.leader.lines[-1].startswith("dynemo-run: "))

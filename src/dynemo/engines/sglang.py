@@ -205,6 +205,9 @@ def _launch(spec: EngineSpec) -> Any:
     On the main thread, which is told with a signal when a scheduler fails; nothing else runs on the
     event loop before an engine is there.
     """
+    # What torch compiles at a first request stays for the next start.
+    compiled = f"{tempfile.gettempdir()}/torchinductor-{os.getuid()}"
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", compiled)
     # Where its sockets go, which it leaves behind.
     tempfile.tempdir = os.environ["TMPDIR"] = spec.workdir
     start_tracker()
