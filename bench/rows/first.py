@@ -10,19 +10,11 @@ from statistics import median
 
 import dynemo
 from bench.plan import QUESTION, Plan, Subject, chat
-from bench.rows.turns import Pair, in_turns, pair, subjects
+from bench.rows.turns import Pair, in_turns
 from bench.servers import Served, command, engine_environment, spec_of
 from bench.table import Row, difference
 
 _SCRIPT = Path(__file__).parent.parent / "bare_script.py"
-
-
-def ttft_rows(plan: Plan) -> list[Row]:
-    rows = []
-    for subject in subjects(plan):
-        with pair(plan, subject) as both:
-            rows.append(ttft_row(plan, both, subject, goal=2.0))
-    return rows
 
 
 def ttft_row(

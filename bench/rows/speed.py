@@ -1,21 +1,12 @@
-"""Tokens/s over HTTP: `in=http out=llama_cpp` against the same server addressed directly."""
+"""Tokens/s of two servers."""
 
 from bench.plan import Plan, Subject, chat
-from bench.rows.turns import Pair, in_turns, pair, subjects
+from bench.rows.turns import Pair, in_turns
 from bench.servers import Served
 from bench.table import Row, ratio
 
 _PROMPT = "Tell me a long story about a lighthouse, number {}."
 _GOAL = 0.95
-
-
-def speed_rows(plan: Plan) -> list[Row]:
-    rows = []
-    for subject in subjects(plan):
-        with pair(plan, subject) as both:
-            check_same_prompt(both)
-            rows += [speed_row(plan, both, subject, streams) for streams in (1, 8)]
-    return rows
 
 
 def speed_row(

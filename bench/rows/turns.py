@@ -1,15 +1,14 @@
 """Two servers over one model, measured in turns by one client."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.client import Client, Outcome, Task, client
-from bench.plan import CONTEXT, Plan, Subject
+from bench.client import Client, Outcome, Task
+from bench.plan import Plan, Subject
 from bench.random_model import cached_model
-from bench.servers import Served, bare, ours
+from bench.servers import Served
 
 _SECONDS = 30.0
 
@@ -31,17 +30,6 @@ class Pair:
 def subjects(plan: Plan) -> list[Subject]:
     random = Subject("random weights", cached_model(plan.random_sizes))
     return [random, Subject("demo model", None, has_goal=False)]
-
-
-@contextmanager
-def pair(plan: Plan, subject: Subject) -> Iterator[Pair]:
-    words = ["out=llama_cpp", "--context-length", str(CONTEXT)]
-    with (
-        ours(subject.path, *words, options=plan.engine_options) as one,
-        bare(subject.path, CONTEXT, plan.engine_options) as other,
-        client() as load,
-    ):
-        yield Pair(one, other, load)
 
 
 def in_turns(

@@ -202,7 +202,9 @@ def _body(request: Request, context_length: int) -> dict[str, Any]:
         "response_fields": _FINAL_FIELDS,
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
-        "top_k": sampling.top_k,
+        # Greedy, it would else compute the probability of every token, to find the one that has all
+        # of it: each sequence of a step in turn, on one thread.
+        "top_k": 1 if sampling.temperature == 0 else sampling.top_k,
         "min_p": sampling.min_p,
         # Its own -1, and so the largest, means a random one.
         "seed": -1 if sampling.seed is None else sampling.seed % 0xFFFFFFFF,
