@@ -124,7 +124,7 @@ class Pipeline:
         kinds = model.answerer.kinds
         if not kinds:
             reason = model.answerer.trouble
-            raise Unavailable(f"{model.name} takes no requests now: {reason.rstrip('.')}.")
+            raise Unavailable(f"{model.name} takes no requests now: {reason}.")
         return model, kinds
 
     def _find(self, name: str | None) -> ServedModel:

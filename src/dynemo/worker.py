@@ -130,7 +130,7 @@ async def serve_worker(
 
 def _admit(local: LocalInstance) -> None:
     if local.trouble:
-        raise Unavailable(f"The engine takes no requests now: {local.trouble.rstrip('.')}.")
+        raise Unavailable(f"The engine takes no requests now: {local.trouble}.")
 
 
 async def _keep_registered(

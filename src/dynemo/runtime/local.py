@@ -44,7 +44,7 @@ class LocalInstance:
 
     def __init__(self) -> None:
         self._asker: Asker | None = None
-        self._trouble = "loading"
+        self._trouble = "loading"  # as the end of a sentence, without its full stop
         self.up = asyncio.Event()  #: it can take requests
         self.down = asyncio.Event()  #: it cannot
         self.down.set()
@@ -84,7 +84,7 @@ class LocalInstance:
     def ask(self, request: bytes, inbox: Inbox) -> AsyncGenerator[Delta, None]:
         """See `Asker.ask`."""
         if self._asker is None:
-            raise Unavailable(f"The engine takes no requests now: {self._trouble.rstrip('.')}.")
+            raise Unavailable(f"The engine takes no requests now: {self._trouble}.")
         return self._asker.ask(request, inbox)
 
     def _ask_of(self, asker: Asker | None) -> None:
@@ -109,7 +109,7 @@ class LocalInstance:
                 ready.set_exception(problem)
                 return
             if respawn is None:
-                self._trouble = str(problem)
+                self._trouble = str(problem).removesuffix(".")
                 self.ended.set_exception(problem)
                 return
             if time.monotonic() - started > _STEADY_SECONDS:
@@ -118,7 +118,7 @@ class LocalInstance:
             while next_child is None:
                 delay = _BACKOFF[min(failures, len(_BACKOFF) - 1)]
                 failures += 1
-                self._trouble = f"{problem} Starting it again."
+                self._trouble = f"{problem} Starting it again"
                 log.error("%s Starting it again in %.1f s.", problem, delay)
                 await asyncio.sleep(delay)
                 try:
