@@ -59,7 +59,7 @@ clean:
 	@touch $@
 
 # Into a folder of this checkout's, where tests/conftest.py looks for them.
-.venv/ready-engines: $(wildcard src/dynemo/engines/requirements/*-cpu.txt) | .venv/ready-test
+.venv/ready-engines: $(wildcard src/dynemo/environments/*/cpu.txt) | .venv/ready-test
 	@for name in vllm sglang; do \
 		XDG_DATA_HOME="$(CURDIR)/.venv/data" $(BIN)/dynemo-run engine install $$name --device cpu \
 			</dev/null >&2 || exit 1; done

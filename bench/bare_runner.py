@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from bench.client import Outcome
-from dynemo.engines.mistralrs_model import default_slots, environment, is_gguf
+from dynemo.engines.mistralrs.model import default_slots, environment, is_gguf
 from dynemo.messages import EngineSpec
 
 

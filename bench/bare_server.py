@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import xllamacpp
 from msgspec import json
 
-from dynemo.engines.llama_cpp_params import common_params
+from dynemo.engines.llama_cpp.params import common_params
 from dynemo.messages import EngineSpec
 
 

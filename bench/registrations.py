@@ -13,20 +13,20 @@ from uuid import uuid4
 from msgspec import msgpack
 
 from bench.pool import POOL
-from dynemo.messages import Capabilities, Instance, Record, Sampling
+from dynemo.connection.addresses import host_id
+from dynemo.messages import Capabilities, Instance, InstanceRecord, Sampling
 from dynemo.models.find import find_model
 from dynemo.models.load import read_model
-from dynemo.runtime.addresses import host_id
-from dynemo.runtime.discovery.base import instance_key
-from dynemo.runtime.discovery.etcd import EtcdSettings, open_etcd, split_endpoints
-from dynemo.runtime.names import parse_name
-from dynemo.text.card_wire import pack_card
-from dynemo.worker import claim_name
+from dynemo.planes.discovery.base import instance_key
+from dynemo.planes.discovery.etcd.backend import EtcdSettings, open_etcd, split_endpoints
+from dynemo.planes.names import parse_name
+from dynemo.prompt.card.wire import pack_card
+from dynemo.serving.worker import claim_name
 
 _ADDRESS = parse_name(POOL)
 
 
-def record(model: str, identity: str, card: str) -> Record:
+def record(model: str, identity: str, card: str) -> InstanceRecord:
     """One of a worker that nobody can reach."""
     instance = Instance(
         id=uuid4().hex,
@@ -37,7 +37,7 @@ def record(model: str, identity: str, card: str) -> Record:
         slots=8,
         capabilities=Capabilities(sampling=[*Sampling.__struct_fields__, "ignore_eos"]),
     )
-    return Record(
+    return InstanceRecord(
         instance=instance,
         namespace=_ADDRESS.namespace,
         component=_ADDRESS.component,

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from dynemo.engines.installed import python_of, read_environment
+from dynemo.environments.installed import python_of, read_environment
 from dynemo.models.find import demo_checkout, demo_gguf
 
 ROOT = Path(__file__).parent.parent
 
-pytest_plugins = ["dyn_fixtures"]
+pytest_plugins = ["support.dyn_fixtures"]
 
 #: `make engines` installs into this folder, and what the tests start looks there, not at what the
 #: user has installed.

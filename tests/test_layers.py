@@ -1,74 +1,141 @@
 """The direction of imports, and the size of what is written, as `docs/design.md` says."""
 
 import ast
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "src" / "dynemo"
 
-#: Lower may not import higher; the parts of one layer do not import each other.
+#: Lower may not import higher. The units of one layer do not import each other. The longest name
+#: that fits a module is its unit.
 LAYERS = (
-    {"errors", "spelling", "interrupt"},
-    {"config", "messages", "metrics", "log", "trace"},
-    {"text", "wire", "router", "openai"},
-    {"models", "link"},
-    {"answers"},
-    {"engines", "runtime"},
-    {"pipeline", "accounts"},
+    {"errors", "spelling", "interrupt", "log", "trace", "metrics"},
+    {"messages"},
+    {"tokenizers", "wire", "router", "app.config"},
+    {"answer", "api", "prompt", "connection"},
+    {"models", "environments", "planes"},
+    {"engines", "serving"},
     {"http", "terminal"},
-    {"worker", "ingress"},
-    {"networking"},
+    {"app.networking"},
     {"commands"},
-    {"arguments"},
-    {"inputs"},
-    {"running"},
-    {"cli"},
+    {"app"},
     {"__main__"},
 )
-_LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
+_LEVEL = {unit: level for level, units in enumerate(LAYERS) for unit in units}
 
-PURE = ("text", "wire", "router", "openai")
+PURE = ("messages", "tokenizers", "wire", "router", "answer", "api", "prompt")
 _SHELL = {"asyncio", "socket", "subprocess", "nats", "aetcd", "uvicorn", "starlette"}
+
+#: Which process loads what: the runner never loads an engine's adapter, and the engine host, which
+#: runs in an interpreter with little else, never loads what only the runner needs.
+_HOST = "engines"
+_RUNNER_ONLY = {"environments", "serving", "planes", "http", "terminal", "commands", "app", "api"}
 
 
 def _modules() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
 
 
-def _part(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def _name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
 
 
+def _unit(name: str) -> str:
+    parts = name.split(".")
+    names = (".".join(parts[:end]) for end in range(len(parts), 0, -1))
+    return next((name for name in names if name in _LEVEL), parts[0])
+
+
+@cache
 def _imported(path: Path) -> list[str]:
     names: list[str] = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module == PACKAGE.name:
-            names += [f"{PACKAGE.name}.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names.append(node.module)
+            is_package = node.module.split(".")[0] == PACKAGE.name
+            inner = [f"{node.module}.{alias.name}" for alias in node.names] if is_package else []
+            modules = [name for name in inner if _is_module(name)]
+            names += modules or [node.module]
     return names
+
+
+def _is_module(name: str) -> bool:
+    path = PACKAGE.parent.joinpath(*name.split("."))
+    return path.is_dir() or path.with_suffix(".py").is_file()
+
+
+def _inner(path: Path) -> list[str]:
+    """What a module imports of the package, without the package's own name."""
+    start = f"{PACKAGE.name}."
+    return [name.removeprefix(start) for name in _imported(path) if name.startswith(start)]
 
 
 @pytest.mark.parametrize("path", _modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_imports_point_down(path: Path) -> None:
-    part = _part(path)
-    if part == "__init__":
+    unit = _unit(_name(path))
+    if unit == "__init__":
         return
-    for name in _imported(path):
-        if not name.startswith("dynemo.") or name.split(".")[1] == part:
-            continue
-        other = name.split(".")[1]
-        assert other == "__version__" or _LEVEL[other] < _LEVEL[part], f"{path.name} imports {name}"
+    for name in _inner(path):
+        other = _unit(name)
+        assert other == unit or _LEVEL[other] < _LEVEL[unit], f"{_name(path)} imports {name}"
+
+
+def test_no_circle_of_files() -> None:
+    imports = {_name(path): set(_inner(path)) for path in _modules()}
+    done: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        if name in trail:
+            raise AssertionError(" -> ".join([*trail[trail.index(name) :], name]))
+        if name in done or name not in imports:
+            return
+        for other in sorted(imports[name]):
+            visit(other, (*trail, name))
+        done.add(name)
+
+    for name in imports:
+        visit(name, ())
 
 
 @pytest.mark.parametrize("part", PURE)
 def test_the_core_is_pure(part: str) -> None:
-    for path in (PACKAGE / part).rglob("*.py"):
+    found = [path for path in _modules() if _name(path).split(".")[0] == part]
+    assert found
+    for path in found:
         outside = {name.split(".")[0] for name in _imported(path)} & _SHELL
         assert not outside, f"{path.name} imports {outside}"
+
+
+@pytest.mark.parametrize("path", _modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_the_wall_between_runner_and_host(path: Path) -> None:
+    part = _name(path).split(".")[0]
+    others = {name.split(".")[0] for name in _inner(path)}
+    if part == _HOST:
+        assert not others & _RUNNER_ONLY
+    else:
+        assert _HOST not in others
+
+
+def test_no_folder_is_flat_where_files_share_a_prefix() -> None:
+    for folder in {path.parent for path in _modules()}:
+        stems = sorted(path.stem for path in folder.glob("[!_]*.py"))
+        for one, other in pairwise(stems):
+            shared = one.split("_")[0] == other.split("_")[0]
+            assert not shared, f"{folder.name}/ has {one} and {other}"
+
+
+def test_no_two_public_classes_have_one_name() -> None:
+    seen: dict[str, str] = {}
+    for path in _modules():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                assert node.name not in seen, f"{_name(path)}, {seen[node.name]}: {node.name}"
+                seen[node.name] = _name(path)
 
 
 @pytest.mark.parametrize("path", _modules(), ids=lambda p: str(p.relative_to(PACKAGE)))

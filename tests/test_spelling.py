@@ -1,6 +1,6 @@
 import pytest
 
-from dynemo.config import OPTIONS
+from dynemo.app.config import OPTIONS
 from dynemo.spelling import nearest
 
 FLAGS = [option.flag for option in OPTIONS]

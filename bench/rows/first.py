@@ -37,7 +37,7 @@ def ttft_row(
 
 def start_rows(plan: Plan) -> list[Row]:
     """`echo ... | dynemo-run in=stdin`, from the shell's start to the first byte."""
-    from dynemo.engines.llama_cpp_params import common_params
+    from dynemo.engines.llama_cpp.params import common_params
 
     # As an installation does; a checkout whose files have changed would be compiled at each start.
     compileall.compile_dir(Path(dynemo.__file__).parent, quiet=2)

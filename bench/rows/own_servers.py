@@ -14,8 +14,8 @@ from bench.rows.speed import check_same_prompt, speed_row
 from bench.rows.turns import Pair
 from bench.servers import Served, ours
 from bench.table import Row, both_orders
-from dynemo.engines.environments import find_python
-from dynemo.engines.registry import ENGINES
+from dynemo.environments.find import find_python
+from dynemo.environments.registry import ENGINES
 from dynemo.errors import EngineNotInstalled
 from dynemo.models.find import demo_checkout
 

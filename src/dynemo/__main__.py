@@ -7,7 +7,7 @@ from dynemo.interrupt import interrupt_ends
 
 def main() -> None:
     with interrupt_ends():
-        from dynemo.cli import main as run
+        from dynemo.app.cli import main as run
     sys.exit(run(sys.argv[1:]))
 
 

@@ -111,7 +111,7 @@ class Load(Struct, frozen=True, array_like=True):
     kv_use: float = 0.0  #: share of the KV cache in use, 0 to 1
 
 
-class Ending(Delta, frozen=True, array_like=True):
+class FinalDelta(Delta, frozen=True, array_like=True):
     """The last delta of a sequence, as it travels: a worker adds what it is busy with now."""
 
     load: Load | None = None
@@ -217,7 +217,7 @@ class EngineSpec(Struct, frozen=True, kw_only=True):
     verbosity: int = 0  #: how often -v was given
 
 
-class Record(Struct, frozen=True, kw_only=True):
+class InstanceRecord(Struct, frozen=True, kw_only=True):
     """One instance, as discovery holds it, under its worker's lease."""
 
     instance: Instance

@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from command import children, is_alive, wait_until
+
+from support.command import children, is_alive, wait_until
 
 _ROOT = Path(__file__).parent.parent.parent
 

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from shells import START, Shell, shell
 
-from dynemo.arguments import COMMANDS
+from dynemo.app.arguments import COMMANDS
 from dynemo.commands.parsers import PARSERS
+from support.shells import START, Shell, shell
 
 CASES = {
     "services u\t": "services up",

@@ -5,14 +5,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from command import COMMAND, run
 from msgspec import json
-from pseudo_terminal import Terminal
 
-from dynemo.commands import engine_doctor
-from dynemo.commands.engine_list import ABILITIES, Row, cell, describe
-from dynemo.engines.registry import ENGINES
+from dynemo.commands.engine import doctor as engine_doctor
+from dynemo.commands.engine.list import ABILITIES, Row, cell, describe
+from dynemo.environments.registry import ENGINES
 from dynemo.terminal.status_line import StatusLine
+from support.command import COMMAND, run
+from support.pseudo_terminal import Terminal
 
 #: No engine environments, and so none of what is said of them below the table.
 NOTHING = {"XDG_DATA_HOME": "/nowhere", "VIRTUAL_ENV": ""}

@@ -14,11 +14,11 @@ from threading import Event, Thread
 
 from msgspec import msgpack
 
-from dynemo.messages import Capabilities, Instance, Record
-from dynemo.runtime.addresses import host_id
-from dynemo.runtime.discovery.base import instance_key
-from dynemo.runtime.discovery.file import open_file
-from dynemo.runtime.names import Address
+from dynemo.connection.addresses import host_id
+from dynemo.messages import Capabilities, Instance, InstanceRecord
+from dynemo.planes.discovery.base import instance_key
+from dynemo.planes.discovery.file import open_file
+from dynemo.planes.names import EndpointName
 
 
 def record(
@@ -28,8 +28,8 @@ def record(
     namespace: str = "dynemo",
     identity: str = "ab",
     loopback: str = "127.0.0.1:1",
-) -> Record:
-    return Record(
+) -> InstanceRecord:
+    return InstanceRecord(
         instance=Instance(
             id=name,
             engine="echo",
@@ -75,10 +75,10 @@ def registered(folder: Path, values: dict[str, bytes]) -> Iterator[None]:
         thread.join(10)
 
 
-def keys(*records: Record) -> dict[str, bytes]:
+def keys(*records: InstanceRecord) -> dict[str, bytes]:
     return {
         instance_key(
-            Address(found.namespace, found.component, found.endpoint), found.instance.id
+            EndpointName(found.namespace, found.component, found.endpoint), found.instance.id
         ): msgpack.encode(found)
         for found in records
     }

@@ -15,8 +15,8 @@ from dynemo.commands.render import (
     read_tools,
 )
 from dynemo.errors import RequestError, UsageError
-from dynemo.text.hf_tokenizer import HfTokenizer
-from dynemo.text.template import ChatTemplate
+from dynemo.prompt.template import ChatTemplate
+from dynemo.tokenizers.hf.tokenizer import HfTokenizer
 
 FIDELITY = Path(__file__).parent.parent / "fidelity"
 USER = {"role": "user", "content": "Hi \u2028 é"}

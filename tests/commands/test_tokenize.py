@@ -11,9 +11,9 @@ import pytest
 from dynemo.commands.tokenize import detokenize, tokenize
 from dynemo.errors import UsageError
 from dynemo.models.gguf import read_gguf
-from dynemo.text.llama import load_tokenizer
-from dynemo.text.tokenizer import Tokenizer
-from gguf_files import unpack_vocabulary, vocabulary_goldens
+from dynemo.tokenizers.base import Tokenizer
+from dynemo.tokenizers.gguf.tokenizer import load_tokenizer
+from support.gguf_files import unpack_vocabulary, vocabulary_goldens
 
 
 @pytest.fixture(scope="module")

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 import uvloop
-from discovery_contract import TTL, DiscoveryContract, ProcessContract, Realm, two
-from discovery_seen import in_loop, watching
-from etcd_server import EtcdServer, etcd_running
-from tcp_proxy import TcpProxy
 
 from dynemo.errors import UsageError
-from dynemo.runtime.discovery.discovery import Discovery
-from dynemo.runtime.discovery.etcd import EtcdSettings, open_etcd, split_endpoints
-from dynemo.runtime.discovery.etcd_connection import Connection
+from dynemo.planes.discovery.discovery import Discovery
+from dynemo.planes.discovery.etcd.backend import EtcdSettings, open_etcd, split_endpoints
+from dynemo.planes.discovery.etcd.connection import EtcdConnection
+from support.discovery_contract import TTL, DiscoveryContract, ProcessContract, Realm, two
+from support.discovery_seen import in_loop, watching
+from support.etcd_server import EtcdServer, etcd_running
+from support.tcp_proxy import TcpProxy
 
 
 class EtcdRealm:
@@ -175,7 +175,7 @@ class TestEtcd(DiscoveryContract, ProcessContract):
 class TestSettings:
     def test_endpoints(self) -> None:
         assert split_endpoints(" a:1, https://b ,") == ("a:1", "https://b")
-        names = Connection(EtcdSettings(("a", "http://b:7/", "[::1]:5"))).name
+        names = EtcdConnection(EtcdSettings(("a", "http://b:7/", "[::1]:5"))).name
         assert names == "etcd at a:2379, b:7, [::1]:5"
 
     @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ class TestSettings:
     )
     def test_what_cannot_be_is_refused(self, wrong: dict[str, Any]) -> None:
         with pytest.raises(UsageError):
-            Connection(EtcdSettings(**wrong))
+            EtcdConnection(EtcdSettings(**wrong))
 
     def test_a_password_is_not_shown(self) -> None:
         assert "secret" not in repr(EtcdSettings(user="me", password="secret"))
@@ -200,7 +200,7 @@ class TestSettings:
 
 async def _fill(etcd: EtcdServer, keys: list[str]) -> None:
     """Straight into etcd, a hundred at once: it waits for the disk with each write."""
-    connection = Connection(EtcdSettings((etcd.address,)))
+    connection = EtcdConnection(EtcdSettings((etcd.address,)))
     rpc = connection.rpc
     puts = [rpc.RequestOp(request_put=rpc.PutRequest(key=key.encode(), value=b"1")) for key in keys]
     try:
@@ -212,7 +212,7 @@ async def _fill(etcd: EtcdServer, keys: list[str]) -> None:
 
 
 async def _compact(etcd: EtcdServer) -> None:
-    connection = Connection(EtcdSettings((etcd.address,)))
+    connection = EtcdConnection(EtcdSettings((etcd.address,)))
     rpc = connection.rpc
     try:
         answer = await connection.call("KVStub", "Range", rpc.RangeRequest(key=b"a"))

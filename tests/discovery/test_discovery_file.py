@@ -4,12 +4,12 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from discovery_contract import TTL, DiscoveryContract, ProcessContract, Realm, member
-from discovery_seen import in_loop, watching
 
 from dynemo.errors import UsageError
-from dynemo.runtime.discovery.discovery import Discovery
-from dynemo.runtime.discovery.file import open_file
+from dynemo.planes.discovery.discovery import Discovery
+from dynemo.planes.discovery.file import open_file
+from support.discovery_contract import TTL, DiscoveryContract, ProcessContract, Realm, member
+from support.discovery_seen import in_loop, watching
 
 
 class FileRealm:

@@ -1,12 +1,12 @@
 from contextlib import AbstractAsyncContextManager
 
 import pytest
-from discovery_contract import TTL, DiscoveryContract, Realm
-from discovery_seen import in_loop, watching
 
 from dynemo.errors import UsageError
-from dynemo.runtime.discovery.discovery import Discovery
-from dynemo.runtime.discovery.memory import MemoryStore, open_memory
+from dynemo.planes.discovery.discovery import Discovery
+from dynemo.planes.discovery.memory import MemoryStore, open_memory
+from support.discovery_contract import TTL, DiscoveryContract, Realm
+from support.discovery_seen import in_loop, watching
 
 
 class MemoryRealm:

@@ -1,6 +1,6 @@
-from dynemo.runtime.discovery.base import Change, identity_key, instance_key, instances_prefix
-from dynemo.runtime.discovery.view import View
-from dynemo.runtime.names import Address
+from dynemo.planes.discovery.base import Change, identity_key, instance_key, instances_prefix
+from dynemo.planes.discovery.view import View
+from dynemo.planes.names import EndpointName
 
 
 def test_a_listing_is_told_as_its_difference() -> None:
@@ -41,7 +41,7 @@ def test_a_second_listing_starts_the_grace_anew() -> None:
 
 
 def test_keys() -> None:
-    pool = Address("ns", "pool", "generate")
+    pool = EndpointName("ns", "pool", "generate")
     assert instance_key(pool, "a/b") == "/dynemo/ns/instances/pool/generate/a%2Fb"
-    assert instances_prefix(Address("ns", "", "generate")) == "/dynemo/ns/instances/"
+    assert instances_prefix(EndpointName("ns", "", "generate")) == "/dynemo/ns/instances/"
     assert identity_key("ns", "org/m") == "/dynemo/ns/models/org%2Fm/identity"

@@ -5,14 +5,14 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from discovery_contract import TTL
-from discovery_seen import in_loop, watching
-from etcd_server import EtcdServer
 
 from dynemo.errors import Unavailable
-from dynemo.runtime.discovery.discovery import Discovery
-from dynemo.runtime.discovery.etcd import EtcdSettings, open_etcd
-from dynemo.runtime.discovery.etcd_connection import Connection
+from dynemo.planes.discovery.discovery import Discovery
+from dynemo.planes.discovery.etcd.backend import EtcdSettings, open_etcd
+from dynemo.planes.discovery.etcd.connection import EtcdConnection
+from support.discovery_contract import TTL
+from support.discovery_seen import in_loop, watching
+from support.etcd_server import EtcdServer
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def members() -> Iterator[list[EtcdServer]]:
 
 async def _leader(members: list[EtcdServer]) -> EtcdServer:
     for member in members:
-        connection = Connection(EtcdSettings((member.address,)))
+        connection = EtcdConnection(EtcdSettings((member.address,)))
         try:
             request = connection.rpc.StatusRequest()
             answer = await connection.call("MaintenanceStub", "Status", request, seconds=5)

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from authority import Authority
-from discovery_seen import in_loop, watching
-from etcd_server import EtcdServer, etcd_running, require_root
 
 from dynemo.errors import UsageError
-from dynemo.runtime.discovery.etcd import EtcdSettings, open_etcd
+from dynemo.planes.discovery.etcd.backend import EtcdSettings, open_etcd
+from support.authority import Authority
+from support.discovery_seen import in_loop, watching
+from support.etcd_server import EtcdServer, etcd_running, require_root
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from command import run
+from support.command import run
 
 CHAT = [{"role": "user", "content": "hi"}]
 

@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 
 import openai
 import pytest
-from command import Server, run, serving
 from openai import OpenAI
 
 from dynemo.models.gguf import read_gguf
-from gguf_files import Tensor, unpack_vocabulary, write_gguf
+from support.command import Server, run, serving
+from support.gguf_files import Tensor, unpack_vocabulary, write_gguf
 
 TEXTS = ["The capital of Peru", "Count to ten", "café 中文 — naïve!"]
 _WIDTH = 32

@@ -7,7 +7,8 @@ import socket
 from pathlib import Path
 
 import pytest
-from command import run
+
+from support.command import run
 
 
 def _refused(*args: str | Path, stdin: str = "hi", **environment: str) -> str:

@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 import xllamacpp
-from command import serving
 from openai import AsyncOpenAI
 
-from dynemo.engines.llama_cpp_params import apply_options
-from dynemo.models.checkout import read_checkout
+from dynemo.engines.llama_cpp.params import apply_options
+from dynemo.models.checkout.read import read_checkout
+from support.command import serving
 
 ROOT = Path(__file__).parents[2]
 PROFILE = ["--flash-attn", "off", "--cache-type-k", "f32", "--cache-type-v", "f32"]

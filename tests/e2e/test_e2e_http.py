@@ -15,8 +15,9 @@ from typing import Any
 
 import openai
 import pytest
-from command import Server, children, is_alive, serving, wait_until
 from openai import AsyncOpenAI, OpenAI
+
+from support.command import Server, children, is_alive, serving, wait_until
 
 QUESTION: Any = [{"role": "user", "content": "What is the capital of South Africa?"}]
 ANSWER = "The capital of South Africa is Pretoria."

@@ -5,7 +5,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from command import run
+
+from support.command import run
 
 TEXT = "naïve – 日本"
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from command import Server, serving, wait_until
-from dyn_fleet import Fleet
+
+from support.command import Server, serving, wait_until
+from support.dyn_fleet import Fleet
 
 QUESTION = "What is the capital of Peru?"
 

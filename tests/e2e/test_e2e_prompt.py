@@ -5,7 +5,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from command import COMMAND, run
+
+from support.command import COMMAND, run
 
 QUESTION = "What is the capital of South Africa?"
 

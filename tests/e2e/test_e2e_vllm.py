@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from command import COMMAND, Server, children, is_alive, run, serving, wait_until
+
+from support.command import COMMAND, Server, children, is_alive, run, serving, wait_until
 
 READY_SECONDS = 400
 pytestmark = pytest.mark.timeout(READY_SECONDS + 100)

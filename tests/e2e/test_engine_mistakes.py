@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from command import COMMAND, children, run, wait_until
 from msgspec import json
+
+from support.command import COMMAND, children, run, wait_until
 
 #: SGLang loads in a minute where two cores are free.
 SGLANG_SECONDS = 600

@@ -5,15 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command import run
 from msgspec import json
-from short_lived import LAST_WORDS, short_lived
 
-from dynemo.engines import sglang_args
+from dynemo.app.run import _while_it_lives
 from dynemo.engines.ranks import ranks_here
+from dynemo.engines.sglang import args as sglang_args
 from dynemo.errors import EngineLost, UsageError
 from dynemo.messages import EngineSpec, Parallel
-from dynemo.running import _while_it_lives
+from support.command import run
+from support.short_lived import LAST_WORDS, short_lived
 
 LEADER = "10.217.98.122:9876"
 NODES = ["--num-nodes", "2", "--dist-init-addr", LEADER]

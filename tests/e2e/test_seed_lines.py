@@ -15,11 +15,12 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
-from command import COMMAND, Server, run, serving, wait_until
-from dyn_fleet import Fleet, come
-from dyn_servers import Servers, servers_running
-from pseudo_terminal import CTRL_D, PROMPT, Terminal
-from trtllm_standin import make_engine_folder, python_with_standin
+
+from support.command import COMMAND, Server, run, serving, wait_until
+from support.dyn_fleet import Fleet, come
+from support.dyn_servers import Servers, servers_running
+from support.pseudo_terminal import CTRL_D, PROMPT, Terminal
+from support.trtllm_standin import make_engine_folder, python_with_standin
 
 QUESTION, ANSWER = "What is the capital of Peru?", "The capital of Peru is Lima."
 

@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from command import COMMAND, wait_until
 
-from dynemo.arguments import Place
-from dynemo.running import _in_loop
+from dynemo.app.arguments import Input
+from dynemo.app.run import _in_loop
+from support.command import COMMAND, wait_until
 
 #: A library that takes a Ctrl-C for an error of its own, and goes on.
 SWALLOWING_IMPORT = """
@@ -54,10 +54,10 @@ async def generate(request):
 @pytest.mark.parametrize(
     ("words", "module"),
     [
-        ("in=stdin out=echo", "dynemo.cli"),
+        ("in=stdin out=echo", "dynemo.app.cli"),
         ("in=stdin out=echo", "dynemo.models.load"),
-        ("in=stdin out=echo", "dynemo.running"),
-        ("in=stdin out=dyn://nobody", "dynemo.running"),
+        ("in=stdin out=echo", "dynemo.app.run"),
+        ("in=stdin out=dyn://nobody", "dynemo.app.run"),
         ("in=http out=echo --http-port 0", "uvicorn"),
         ("in=http out=echo --http-port 0", "uvloop"),
     ],
@@ -85,7 +85,7 @@ def test_the_exit_code_is_that_of_the_signal(number: int, said: tuple[int, ...])
         task.cancel(*said)
         return await asyncio.sleep(0, 0)
 
-    assert _in_loop(Place("none"), work()) == 128 + number
+    assert _in_loop(Input("none"), work()) == 128 + number
 
 
 def test_work_that_an_interrupt_keeps_from_starting_is_closed(
@@ -97,7 +97,7 @@ def test_work_that_an_interrupt_keeps_from_starting_is_closed(
     started = work()
     monkeypatch.setitem(sys.modules, "uvloop", None)
     with pytest.raises(ImportError):
-        _in_loop(Place("http"), started)
+        _in_loop(Input("http"), started)
     assert inspect.getcoroutinestate(started) == inspect.CORO_CLOSED
 
 

@@ -1,9 +1,9 @@
 import pytest
-from contract import EngineContract
 
-from dynemo.engines.echo import _delay_seconds
+from dynemo.engines.echo.adapter import _delay_seconds
 from dynemo.errors import UsageError
 from dynemo.messages import EngineSpec
+from support.engine_contract import EngineContract
 
 
 class TestEcho(EngineContract):

@@ -16,14 +16,14 @@ from itertools import zip_longest
 from pathlib import Path
 
 import pytest
-from contract import GREEDY, collect, running
-from demo_logits import DemoLogits
 
 from dynemo.messages import EngineSpec, Request
 from dynemo.models.find import Found
 from dynemo.models.load import speech_of
-from dynemo.text.prompt import Conversation, build_prompt
-from dynemo.text.tokenizer import Tokenizer
+from dynemo.prompt.render import RenderInput, build_prompt
+from dynemo.tokenizers.base import Tokenizer
+from support.demo_logits import DemoLogits
+from support.engine_contract import GREEDY, collect, running
 
 #: Nats between two tokens' log-probabilities, below which either may be taken.
 NEAR = 1.0
@@ -131,7 +131,7 @@ def asked(demo: Path) -> Asked:
     assert eos is not None
     requests = []
     for question in QUESTIONS:
-        chat = Conversation([{"role": "user", "content": question}])
+        chat = RenderInput([{"role": "user", "content": question}])
         prompt = build_prompt(template, tokenizer, chat)
         request = Request(
             id=question,

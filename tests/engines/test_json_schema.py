@@ -6,7 +6,7 @@ import pytest
 from msgspec import json
 
 from dynemo.engines.json_schema import NEEDS, check_schema, check_size
-from dynemo.engines.variants import VARIANTS
+from dynemo.environments.variants import VARIANTS
 from dynemo.errors import RequestError
 
 

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 import xllamacpp
-from contract import HOT, ModelContract, Served, idle
 from llguidance import LLMatcher, LLTokenizer
 
-from dynemo.engines.llama_cpp import _decode_event, _Sequence
-from dynemo.engines.llama_cpp_params import common_params
+from dynemo.engines.llama_cpp.adapter import _decode_event, _Sequence
+from dynemo.engines.llama_cpp.params import common_params
 from dynemo.errors import RequestError, UsageError
 from dynemo.messages import Delta, EngineSpec, Finish, Guide, Request, Sampling
+from support.engine_contract import HOT, ModelContract, Served, idle
 
 SCHEMAS = [
     *(f'{{"type":"string","format":"{name}"}}' for name in ("date-time", "email", "uri", "uuid")),

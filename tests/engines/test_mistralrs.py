@@ -10,23 +10,23 @@ from pathlib import Path
 
 import gguf
 import pytest
-from command import run
-from contract import GREEDY, ModelContract, Served, collect, serving
 from msgspec import structs
-from tokenizers import Tokenizer as HfTokenizer
 
-from dynemo.engines.mistralrs import MistralRs
-from dynemo.engines.mistralrs_model import affordable, free_memory, with_rope
-from dynemo.engines.mistralrs_tokenizer import tokenizer_json
+from dynemo.engines.mistralrs.adapter import MistralRs
+from dynemo.engines.mistralrs.model import affordable, free_memory, with_rope
+from dynemo.engines.mistralrs.tokenizer import tokenizer_json
 from dynemo.errors import DynemoError, EngineError, ModelError, RequestError, UsageError
 from dynemo.messages import EngineSpec, Load, Request
 from dynemo.models.find import Found
 from dynemo.models.gguf import read_gguf
 from dynemo.models.load import speech_of
-from dynemo.text.llama import load_tokenizer
-from dynemo.text.prompt import Conversation, build_prompt
-from dynemo.text.tokenizer import Tokenizer
-from gguf_files import tiny_model, unpack_vocabulary, vocabulary_goldens
+from dynemo.prompt.render import RenderInput, build_prompt
+from dynemo.tokenizers.base import Tokenizer
+from dynemo.tokenizers.gguf.tokenizer import load_tokenizer
+from support.command import run
+from support.engine_contract import GREEDY, ModelContract, Served, collect, serving
+from support.gguf_files import tiny_model, unpack_vocabulary, vocabulary_goldens
+from tokenizers import Tokenizer as HfTokenizer
 
 CONVERSATIONS = Path(__file__).parent.parent / "fidelity" / "conversations.json"
 
@@ -113,7 +113,7 @@ def conversations(demo: Path) -> list[str]:
     template, tokenizer = speech_of(Found("gguf", demo, "demo"))
     prompts = []
     for entry in json.loads(CONVERSATIONS.read_text())["conversations"]:
-        chat = Conversation(entry["messages"], tools=entry.get("tools"))
+        chat = RenderInput(entry["messages"], tools=entry.get("tools"))
         try:
             prompts.append(build_prompt(template, tokenizer, chat).text)
         except RequestError:
@@ -153,7 +153,7 @@ def test_a_tool_call_is_text(served: Served, tokenizer: Tokenizer, demo: Path) -
     """Nothing but us reads tool calls: the engine does not know of the tools."""
     city = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
     tool = {"name": "get_weather", "description": "Get the weather", "parameters": city}
-    chat = Conversation(
+    chat = RenderInput(
         [{"role": "user", "content": "What is the weather in Paris?"}],
         tools=[{"type": "function", "function": tool}],
     )

@@ -7,10 +7,10 @@ from pathlib import Path
 from urllib.error import HTTPError
 
 import pytest
-from command import run, serving
-from contract import EngineContract
 
 from dynemo.messages import EngineSpec
+from support.command import run, serving
+from support.engine_contract import EngineContract
 
 README = Path(__file__).parent.parent.parent / "README.md"
 

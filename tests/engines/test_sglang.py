@@ -8,11 +8,11 @@ from contextlib import aclosing
 from pathlib import Path
 
 import pytest
-from command import children
-from contract import ModelContract, Served, count
 
 from dynemo.errors import EngineLost, RequestError, Unavailable
 from dynemo.messages import EngineSpec
+from support.command import children
+from support.engine_contract import ModelContract, Served, count
 
 #: It loads in 40 s on two idle cores, and most of that is imports.
 READY_SECONDS = 400

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 import dynemo
-from dynemo.engines.meeting import meeting_place
-from dynemo.engines.sglang_args import defaults
+from dynemo.engines.rendezvous import meeting_place
+from dynemo.engines.sglang.args import defaults
 from dynemo.errors import UsageError
 from dynemo.messages import EngineSpec, Parallel
 
@@ -21,7 +21,7 @@ import json, os, sys
 os.environ["SGLANG_USE_CPU_ENGINE"] = "1"
 sys.path.insert(0, sys.argv[1])
 from msgspec import json as wire
-from dynemo.engines.sglang_args import server_args
+from dynemo.engines.sglang.args import server_args
 from dynemo.errors import UsageError
 from dynemo.messages import EngineSpec
 for line in sys.stdin:

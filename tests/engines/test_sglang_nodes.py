@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from command import COMMAND, Server, children, serving, wait_until
 from openai import OpenAI
+
+from support.command import COMMAND, Server, children, serving, wait_until
 
 READY_SECONDS = 600
 #: Ranks that have nothing to do ask each other for news without a pause, each on its own core.

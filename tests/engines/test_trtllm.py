@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import COMMAND, children, is_alive, run, wait_until
-from contract import GREEDY, ModelContract, Served, count, idle, serving
-from trtllm_standin import make_engine_folder, python_with_standin
 
-from dynemo.engines.trtllm import llm_arguments
+from dynemo.engines.trtllm.adapter import llm_arguments
 from dynemo.errors import EngineLost, UsageError
 from dynemo.messages import EngineSpec, Load, Parallel, Request
-from dynemo.runtime import local as local_module
-from dynemo.runtime.child import spawn
-from dynemo.runtime.local import LocalInstance, local_instance
+from dynemo.serving.local import instance as local_module
+from dynemo.serving.local.child import spawn
+from dynemo.serving.local.instance import LocalInstance, local_instance
+from support.command import COMMAND, children, is_alive, run, wait_until
+from support.engine_contract import GREEDY, ModelContract, Served, count, idle, serving
+from support.trtllm_standin import make_engine_folder, python_with_standin
 
 NODES = ["--num-nodes", "2", "--tensor-parallel-size", "2"]
 

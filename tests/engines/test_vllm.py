@@ -5,10 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from contract import ModelContract, Served, count
 
 from dynemo.errors import Unavailable
 from dynemo.messages import EngineSpec, Sampling
+from support.engine_contract import ModelContract, Served, count
 
 #: It loads in a minute on two idle cores, and most of that is imports.
 READY_SECONDS = 400

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from contract import running
 from msgspec import json as wire
 from msgspec import structs
 
-from dynemo.engines.vllm import check_request
-from dynemo.engines.vllm_args import defaults
-from dynemo.engines.vllm_log import Log, words_of
+from dynemo.engines.vllm.adapter import check_request
+from dynemo.engines.vllm.args import defaults
+from dynemo.engines.vllm.log import Log, words_of
 from dynemo.errors import RequestError, UsageError
 from dynemo.messages import EngineSpec, Parallel, Request, Sampling
+from support.engine_contract import running
 
 SRC = Path(__file__).parent.parent.parent / "src"
 GIB = 1 << 30
@@ -143,7 +143,7 @@ def test_words_of_errors() -> None:
 _READ = """
 import sys
 from msgspec import json
-from dynemo.engines.vllm_args import engine_args
+from dynemo.engines.vllm.args import engine_args
 from dynemo.errors import UsageError
 from dynemo.messages import EngineSpec
 names, specs = json.decode(sys.stdin.buffer.read(), type=tuple[list[str], list[EngineSpec]])

@@ -3,14 +3,14 @@ import asyncio
 import pytest
 
 from dynemo.errors import Unavailable
-from dynemo.http.cuttable import Cuttable
+from dynemo.http.cancel_scope import CancelScope
 
 ERROR = Unavailable("Cut.")
 
 
 def test_work_ends_with_the_error_and_its_finally_is_run() -> None:
     async def scenario() -> None:
-        cuttable, steps = Cuttable(), list[str]()
+        cuttable, steps = CancelScope(), list[str]()
         asyncio.get_running_loop().call_later(0.01, cuttable.cut, ERROR)
 
         async def work() -> None:
@@ -34,13 +34,13 @@ def test_work_ends_with_the_error_and_its_finally_is_run() -> None:
 
 def test_cutting_before_or_after_or_twice_does_nothing() -> None:
     async def scenario() -> None:
-        cuttable = Cuttable()
+        cuttable = CancelScope()
         cuttable.cut(ERROR)
         async with cuttable:
             await asyncio.sleep(0)
         cuttable.cut(ERROR)
         await asyncio.sleep(0)
-        twice = Cuttable()
+        twice = CancelScope()
 
         async def work() -> None:
             async with twice:
@@ -56,7 +56,7 @@ def test_cutting_before_or_after_or_twice_does_nothing() -> None:
 
 def test_an_error_of_the_work_s_own_wins() -> None:
     async def scenario() -> None:
-        cuttable = Cuttable()
+        cuttable = CancelScope()
 
         async def work() -> None:
             async with cuttable:
@@ -77,7 +77,7 @@ def test_an_error_of_the_work_s_own_wins() -> None:
 
 def test_somebody_else_s_cancellation_goes_on() -> None:
     async def scenario() -> None:
-        cuttable = Cuttable()
+        cuttable = CancelScope()
 
         async def work() -> None:
             async with cuttable:
@@ -96,7 +96,7 @@ def test_somebody_else_s_cancellation_goes_on() -> None:
 def test_without_a_cut_a_cancellation_is_one() -> None:
     async def scenario() -> None:
         async def work() -> None:
-            async with Cuttable():
+            async with CancelScope():
                 await asyncio.sleep(60)
 
         task = asyncio.create_task(work())

@@ -4,8 +4,6 @@ import asyncio
 import logging
 
 import pytest
-from asgi_client import CHAT, Caller, ask, call, chat_body, make_app, until
-from fake_pipeline import PROMPT_TOKENS, FakePipeline, say
 
 from dynemo.errors import (
     ContextLengthExceeded,
@@ -15,6 +13,8 @@ from dynemo.errors import (
     Unavailable,
 )
 from dynemo.messages import Finish, Piece
+from support.asgi_client import CHAT, Caller, ask, call, chat_body, make_app, until
+from support.fake_pipeline import PROMPT_TOKENS, FakePipeline, say
 
 
 def test_a_whole_answer() -> None:

@@ -9,11 +9,11 @@ from typing import Any
 import openai
 import pytest
 import uvloop
-from asgi_client import make_app, run, running, until
-from fake_pipeline import PROMPT_TOKENS, FakePipeline, Script, say
 
 from dynemo.errors import ContextLengthExceeded, EngineLost, Unavailable
 from dynemo.messages import Piece
+from support.asgi_client import make_app, run, running, until
+from support.fake_pipeline import PROMPT_TOKENS, FakePipeline, Script, say
 
 MESSAGES: Any = [{"role": "user", "content": "What is the capital of South Africa?"}]
 LONG: Script = [x for _ in range(10_000) for x in (Piece(0, "tick ", 1, None), 0.002)]

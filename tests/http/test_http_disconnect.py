@@ -5,10 +5,10 @@ import json
 from typing import Any
 
 import pytest
-from asgi_client import CHAT, Caller, chat_body, make_app, run, running, until
-from fake_pipeline import FakePipeline, Script, say
 
 from dynemo.messages import Piece
+from support.asgi_client import CHAT, Caller, chat_body, make_app, run, running, until
+from support.fake_pipeline import FakePipeline, Script, say
 
 LONG: Script = [x for _ in range(10_000) for x in (Piece(0, "tick ", 1, None), 0.002)]
 PREFILL: Script = [60.0, *say("late")]

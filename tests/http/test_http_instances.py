@@ -2,14 +2,14 @@
 
 import asyncio
 
-from asgi_client import call, make_app
-from fake_pipeline import FakePipeline
 from msgspec import structs
 from test_http_metrics import scrape
 
 from dynemo.http.app import App
 from dynemo.messages import Load
 from dynemo.metrics import MAX_INSTANCES
+from support.asgi_client import call, make_app
+from support.fake_pipeline import FakePipeline
 
 
 def app_with(count: int) -> App:

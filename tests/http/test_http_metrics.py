@@ -3,14 +3,14 @@ import re
 from pathlib import Path
 from typing import Any
 
-from asgi_client import CHAT, Caller, ask, call, chat_body, make_app, until
-from fake_pipeline import PROMPT_TOKENS, FakePipeline, Script, say
 from prometheus_client.parser import text_string_to_metric_families
 
 from dynemo.errors import EngineLost
 from dynemo.http.app import App
 from dynemo.messages import Finish, Piece
 from dynemo.metrics import Metrics, WorkerMetrics
+from support.asgi_client import CHAT, Caller, ask, call, chat_body, make_app, until
+from support.fake_pipeline import PROMPT_TOKENS, FakePipeline, Script, say
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 

@@ -3,11 +3,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
-from asgi_client import call, make_app
-from fake_pipeline import FakePipeline
 
+from dynemo.api.openai.types import ChatRequest
 from dynemo.http.app import App
-from dynemo.openai.types import ChatRequest
+from support.asgi_client import call, make_app
+from support.fake_pipeline import FakePipeline
 
 
 def document(app: App) -> Any:

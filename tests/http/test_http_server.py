@@ -6,13 +6,13 @@ import socket
 import time
 
 import pytest
-from asgi_client import CHAT, Running, chat_body, make_app, run, running, until
-from fake_pipeline import FakePipeline, Script, say
 
 from dynemo.errors import UsageError
 from dynemo.http import server as server_module
 from dynemo.http.server import bind
 from dynemo.messages import Piece
+from support.asgi_client import CHAT, Running, chat_body, make_app, run, running, until
+from support.fake_pipeline import FakePipeline, Script, say
 
 TICKS: Script = [x for _ in range(10_000) for x in (Piece(0, "tick ", 1, None), 0.002)]
 

@@ -4,11 +4,11 @@ import logging
 from typing import Any
 
 import pytest
-from asgi_client import CHAT, Caller, chat_body, make_app, run
-from fake_pipeline import FakePipeline
 
-from dynemo.pipeline import Job
+from dynemo.serving.pipeline import Job
 from dynemo.trace import continued, trace_id
+from support.asgi_client import CHAT, Caller, chat_body, make_app, run
+from support.fake_pipeline import FakePipeline
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from dynemo.errors import ModelError
-from dynemo.models.checkout import read_checkout
-from dynemo.models.checkout_config import context_length, eos_ids, kv_bytes_per_token
+from dynemo.models.checkout.config import context_length, eos_ids, kv_bytes_per_token
+from dynemo.models.checkout.read import read_checkout
 
 FIDELITY = Path(__file__).parent.parent / "fidelity"
 USER = {"role": "user", "content": "Hi"}

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import xllamacpp
-from tokenizers import Tokenizer
 
 import dynemo
+from tokenizers import Tokenizer
 
 ROOT = Path(__file__).parents[2]
 DEMO = Path(dynemo.__file__).parent / "models" / "demo"

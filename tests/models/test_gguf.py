@@ -7,7 +7,7 @@ import pytest
 
 from dynemo.errors import ModelError
 from dynemo.models.gguf import MAX_STRING, Gguf, read_gguf
-from gguf_files import Tensor, tiny_model, unpack_vocabulary, write_gguf
+from support.gguf_files import Tensor, tiny_model, unpack_vocabulary, write_gguf
 
 TENSOR: Tensor = ("a", (2, 8), 0, bytes(64))
 KEYS: dict[str, object] = {

@@ -17,12 +17,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hub_server import Hub, Repo
 
 import dynemo
 from dynemo.errors import ModelError
-from dynemo.models.hub import Downloaded, HubName, download, parse_hub_name
-from dynemo.models.hub_errors import translated
+from dynemo.models.hub.download import Downloaded, HubName, download, parse_hub_name
+from dynemo.models.hub.errors import translated
+from support.hub_server import Hub, Repo
 
 BIG = random.Random(1).randbytes(3 << 20)
 OTHER = random.Random(2).randbytes(2 << 20)
@@ -326,7 +326,7 @@ SOURCE = str(Path(dynemo.__file__).parents[1])
 SCRIPT = """
 import sys
 from dynemo.errors import ModelError
-from dynemo.models.hub import download, parse_hub_name
+from dynemo.models.hub.download import download, parse_hub_name
 try:
     print(download(parse_hub_name(sys.argv[1])).path)
 except ModelError as error:

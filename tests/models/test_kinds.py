@@ -9,7 +9,7 @@ import zipfile
 
 import pytest
 
-from dynemo.models.kinds import Kind, advice_for, kind_of
+from dynemo.models.file_type import FileType, advice_for, file_type_of
 
 
 def _zip(entry: str) -> bytes:
@@ -30,27 +30,27 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"
 @pytest.mark.parametrize(
     ("first", "kind"),
     [
-        (b"", Kind.EMPTY),
-        (b"GGUF\x03\0\0\0", Kind.GGUF),
-        (LFS, Kind.LFS_POINTER),
-        (_safetensors(), Kind.SAFETENSORS),
-        (_zip("archive/data.pkl"), Kind.PYTORCH),
-        (_zip("word/document.xml"), Kind.ZIP),
-        (pickle.dumps({"w": 1}, protocol=2), Kind.PYTORCH),
-        (pickle.dumps({"w": 1}, protocol=4), Kind.PYTORCH),
-        (struct.pack("<I", 0x67676A74) + b"\1\0\0\0", Kind.OLD_GGML),
-        (struct.pack("<I", 0x67676D6C) + b"\1\0\0\0", Kind.OLD_GGML),
-        (gzip.compress(b"x"), Kind.GZIP),
-        (b"\n<!DOCTYPE html><html>", Kind.HTML),
-        (b'{"model_type": "llama"}', Kind.JSON),
-        (b"[1, 2, 3", Kind.JSON),
-        (b"{{ messages }}", Kind.TEXT),
-        ("# Überschrift".encode()[:3], Kind.TEXT),
-        (bytes(100), Kind.ZEROS),
-        (b"\x7fELF\x02\x01\x01\x00", Kind.UNKNOWN),
-        (b"\xff", Kind.UNKNOWN),
+        (b"", FileType.EMPTY),
+        (b"GGUF\x03\0\0\0", FileType.GGUF),
+        (LFS, FileType.LFS_POINTER),
+        (_safetensors(), FileType.SAFETENSORS),
+        (_zip("archive/data.pkl"), FileType.PYTORCH),
+        (_zip("word/document.xml"), FileType.ZIP),
+        (pickle.dumps({"w": 1}, protocol=2), FileType.PYTORCH),
+        (pickle.dumps({"w": 1}, protocol=4), FileType.PYTORCH),
+        (struct.pack("<I", 0x67676A74) + b"\1\0\0\0", FileType.OLD_GGML),
+        (struct.pack("<I", 0x67676D6C) + b"\1\0\0\0", FileType.OLD_GGML),
+        (gzip.compress(b"x"), FileType.GZIP),
+        (b"\n<!DOCTYPE html><html>", FileType.HTML),
+        (b'{"model_type": "llama"}', FileType.JSON),
+        (b"[1, 2, 3", FileType.JSON),
+        (b"{{ messages }}", FileType.TEXT),
+        ("# Überschrift".encode()[:3], FileType.TEXT),
+        (bytes(100), FileType.ZEROS),
+        (b"\x7fELF\x02\x01\x01\x00", FileType.UNKNOWN),
+        (b"\xff", FileType.UNKNOWN),
     ],
 )
-def test_a_kind_is_told(first: bytes, kind: Kind) -> None:
-    assert kind_of(first) is kind
+def test_a_kind_is_told(first: bytes, kind: FileType) -> None:
+    assert file_type_of(first) is kind
     assert advice_for(kind)

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from dynemo.errors import ModelError
-from dynemo.models.checkout import read_checkout
+from dynemo.models.checkout.read import read_checkout
+from dynemo.models.checkout.safetensors import check_whole
 from dynemo.models.find import demo_checkout
-from dynemo.models.safetensors import check_whole
 
 HEADER = json.dumps(
     {

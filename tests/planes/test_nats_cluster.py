@@ -4,14 +4,14 @@ import asyncio
 from collections.abc import Iterator
 
 import pytest
-from nats_process import NatsProcess, free_port
-from world import Ingress, World, collect, make_request, until
 
+from dynemo.planes.requests.nats.client import NatsSettings
+from dynemo.planes.requests.nats.plane import NatsRequests
 from dynemo.router.router import make_router
-from dynemo.runtime.pool import Pool
-from dynemo.runtime.progress import Words
-from dynemo.runtime.requests.nats import NatsRequests
-from dynemo.runtime.requests.nats_client import NatsSettings
+from dynemo.serving.migration import TextCodec
+from dynemo.serving.pool import Pool
+from support.nats_process import NatsProcess, free_port
+from support.planes_world import Ingress, World, collect, make_request, until
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def _server_of(ingress: Ingress, cluster: list[NatsProcess]) -> NatsProcess:
 
 
 async def _pool(ingress: Ingress, *records: object) -> Pool:
-    pool = Pool(make_router("round-robin"), Words(lambda _: [], lambda _: ""), 3)
+    pool = Pool(make_router("round-robin"), TextCodec(lambda _: [], lambda _: ""), 3)
     for record in records:
         pool.add(ingress.remote(record))  # type: ignore[arg-type]
     # The servers tell each other of a subject when somebody subscribes to it.

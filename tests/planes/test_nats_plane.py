@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from contextlib import aclosing
 
 import pytest
-from nats_process import NatsProcess, free_port
-from world import World, collect, make_record, make_request, until
 
 from dynemo.errors import PlaneAway, Unavailable, UsageError
 from dynemo.messages import Delta
-from dynemo.runtime.requests.nats import NatsRequests, nats_requests, subject
-from dynemo.runtime.requests.nats_client import NatsSettings
+from dynemo.planes.requests.nats.client import NatsSettings
+from dynemo.planes.requests.nats.plane import NatsRequests, nats_requests, subject
+from support.nats_process import NatsProcess, free_port
+from support.planes_world import World, collect, make_record, make_request, until
 
 
 @pytest.fixture

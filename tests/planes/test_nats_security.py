@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from authority import Authority
-from nats_identities import Operator, user_key
-from nats_process import NatsProcess
-from world import World, collect, make_request, until
 
+from dynemo.connection.tls import connecting_context, files_of
 from dynemo.errors import Unavailable, UsageError
-from dynemo.runtime.requests.nats import nats_requests
-from dynemo.runtime.requests.nats_client import NatsSettings
-from dynemo.runtime.tls import connecting_context, files_of
+from dynemo.planes.requests.nats.client import NatsSettings
+from dynemo.planes.requests.nats.plane import nats_requests
+from support.authority import Authority
+from support.nats_identities import Operator, user_key
+from support.nats_process import NatsProcess
+from support.planes_world import World, collect, make_request, until
 
 Start = Callable[..., NatsProcess]
 

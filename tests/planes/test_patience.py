@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from dynemo.runtime.requests.base import patiently
+from dynemo.planes.requests.base import wait_for_reply
 
 
 def test_time_in_which_the_loop_was_busy_does_not_count() -> None:
@@ -21,7 +21,7 @@ def test_time_in_which_the_loop_was_busy_does_not_count() -> None:
                 reply.set_result("here")
 
         loop.call_soon(hop, 3)
-        assert await patiently(reply, 0.2) == "here"
+        assert await wait_for_reply(reply, 0.2) == "here"
 
     asyncio.run(body())
 
@@ -29,7 +29,7 @@ def test_time_in_which_the_loop_was_busy_does_not_count() -> None:
 def test_a_reply_that_does_not_come_is_given_up() -> None:
     async def body() -> None:
         with pytest.raises(TimeoutError):
-            await patiently(asyncio.get_running_loop().create_future(), 0.05)
+            await wait_for_reply(asyncio.get_running_loop().create_future(), 0.05)
 
     asyncio.run(body())
 
@@ -39,6 +39,6 @@ def test_what_a_reply_raises_is_raised() -> None:
         reply: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         reply.set_exception(ConnectionError("gone"))
         with pytest.raises(ConnectionError, match="gone"):
-            await patiently(reply, 1)
+            await wait_for_reply(reply, 1)
 
     asyncio.run(body())

@@ -6,12 +6,12 @@ from contextlib import aclosing, suppress
 
 import pytest
 import uvloop
-from nats_process import NatsProcess
-from world import KINDS, QUICK, World, collect, make_record, make_request, until
 
+from dynemo.connection.heartbeat import Beat
 from dynemo.errors import EngineLost, InstanceGone, RequestError, Unavailable
 from dynemo.messages import Delta, Finish, Load
-from dynemo.runtime.heartbeat import Beat
+from support.nats_process import NatsProcess
+from support.planes_world import KINDS, QUICK, World, collect, make_record, make_request, until
 
 Body = Callable[[World], Awaitable[None]]
 Run = Callable[..., None]

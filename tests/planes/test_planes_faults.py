@@ -9,20 +9,28 @@ from contextlib import aclosing, asynccontextmanager, suppress
 
 import pytest
 from msgspec import msgpack
-from world import FakeEngine, Ingress, Worker, collect, make_record, make_request, until
 
-from dynemo.answers import EngineSource
+from dynemo.connection.addresses import split_address
+from dynemo.connection.framed import PROTOCOL, FramedConnection
+from dynemo.connection.heartbeat import Beat
+from dynemo.connection.server import EngineHandler
+from dynemo.connection.unauthenticated import MAX_UNAUTHENTICATED
 from dynemo.errors import EngineLost, InstanceGone, SlowReader
-from dynemo.link import PROTOCOL, Link
 from dynemo.messages import Delta, Envelope, Greeting, Load
-from dynemo.runtime.addresses import split_address
-from dynemo.runtime.heartbeat import Beat
-from dynemo.runtime.requests.memory import MemoryRequests
-from dynemo.runtime.requests.tcp import TcpRequests, tcp_intake
-from dynemo.runtime.responses.answering import answering
-from dynemo.runtime.responses.listen import listen
-from dynemo.runtime.strangers import MAX_STRANGERS
-from dynemo.wire.frames import HEADER, MAX_BODY, Frame, Kind
+from dynemo.planes.requests.memory import MemoryRequests
+from dynemo.planes.requests.tcp import TcpRequests, tcp_request_server
+from dynemo.planes.responses.answering import answering
+from dynemo.planes.responses.listen import listen
+from dynemo.wire.frames import HEADER, MAX_BODY, Frame, FrameKind
+from support.planes_world import (
+    FakeEngine,
+    Ingress,
+    Worker,
+    collect,
+    make_record,
+    make_request,
+    until,
+)
 
 _BEAT = Beat(ping=0.2, silence=0.6, idle=60)
 
@@ -33,7 +41,7 @@ class Peer:
     def __init__(self) -> None:
         self.got: list[Frame] = []
         self.is_closed = False
-        self.link = Link(lambda frames: self.got.extend(frames), self._close)
+        self.link = FramedConnection(lambda frames: self.got.extend(frames), self._close)
 
     def _close(self, _: Exception | None) -> None:
         self.is_closed = True
@@ -43,9 +51,9 @@ class Peer:
         await asyncio.get_running_loop().create_connection(lambda: self.link, host, port)
 
     def greet(self, instance_id: str, key: bytes, protocol: int = PROTOCOL) -> None:
-        self.link.send(Kind.HELLO, 0, msgpack.encode(Greeting(protocol, instance_id, key)))
+        self.link.send(FrameKind.HELLO, 0, msgpack.encode(Greeting(protocol, instance_id, key)))
 
-    async def next(self, kind: Kind) -> Frame:
+    async def next(self, kind: FrameKind) -> Frame:
         await until(lambda: any(frame.kind == kind for frame in self.got))
         found = next(frame for frame in self.got if frame.kind == kind)
         self.got.remove(found)
@@ -58,7 +66,7 @@ async def _running(beat: Beat | None = None) -> AsyncIterator[tuple[Ingress, Wor
     requests, engine = MemoryRequests(), FakeEngine()
     async with (
         listen("127.0.0.1", beat=beat) as responses,
-        answering("w" * 32, EngineSource(engine), beat=beat) as answers,
+        answering("w" * 32, EngineHandler(engine), beat=beat) as answers,
     ):
         record = make_record("w" * 32)
         async with requests.serve(record, answers.accept):
@@ -87,13 +95,13 @@ async def _undisturbed(beat: Beat | None = None) -> AsyncIterator[tuple[Ingress,
 _GARBAGE = {
     "noise": os.urandom(64 * 1024),
     "http": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
-    "oversize": HEADER.pack(MAX_BODY + 1, Kind.HELLO, 0),
-    "large before HELLO": HEADER.pack(8192, Kind.HELLO, 0),
+    "oversize": HEADER.pack(MAX_BODY + 1, FrameKind.HELLO, 0),
+    "large before HELLO": HEADER.pack(8192, FrameKind.HELLO, 0),
     "unknown kind": HEADER.pack(0, 99, 1),
-    "DATA before HELLO": HEADER.pack(0, Kind.DATA, 1),
-    "OPEN before HELLO": HEADER.pack(0, Kind.OPEN, 1),
-    "PING before HELLO": HEADER.pack(0, Kind.PING, 0),
-    "empty HELLO": HEADER.pack(0, Kind.HELLO, 0),
+    "DATA before HELLO": HEADER.pack(0, FrameKind.DATA, 1),
+    "OPEN before HELLO": HEADER.pack(0, FrameKind.OPEN, 1),
+    "PING before HELLO": HEADER.pack(0, FrameKind.PING, 0),
+    "empty HELLO": HEADER.pack(0, FrameKind.HELLO, 0),
 }
 
 
@@ -139,7 +147,9 @@ def test_a_peer_that_says_nothing_is_closed_and_many_of_them_shut_nobody_out() -
     async def body() -> None:
         async with _running(_BEAT) as (ingress, worker):
             host, port = split_address(_address(ingress))
-            quiet = [socket.create_connection((host, port)) for _ in range(MAX_STRANGERS + 50)]
+            quiet = [
+                socket.create_connection((host, port)) for _ in range(MAX_UNAUTHENTICATED + 50)
+            ]
             assert await collect(ingress.remote(worker.record).generate(make_request())) == [
                 7, 8, 9, 10, 11,
             ]  # fmt: skip
@@ -165,10 +175,10 @@ def test_a_token_that_is_unknown_or_another_instances_opens_nothing(
                 (10_000, bytes(16)),
                 (1, b""),
             ):
-                peer.link.send(Kind.OPEN, stream, token)
-                assert (await peer.next(Kind.ERROR)).stream == stream
-                peer.link.send(Kind.DATA, stream, msgpack.encode(Delta([666])))
-                peer.link.send(Kind.END, stream, msgpack.encode(Delta([666])))
+                peer.link.send(FrameKind.OPEN, stream, token)
+                assert (await peer.next(FrameKind.ERROR)).stream == stream
+                peer.link.send(FrameKind.DATA, stream, msgpack.encode(Delta([666])))
+                peer.link.send(FrameKind.END, stream, msgpack.encode(Delta([666])))
             assert not peer.is_closed
             assert promise.stream in ingress.responses._awaited  # still to be had by the right one
             promise.close()
@@ -199,17 +209,17 @@ def test_a_replayed_token_opens_nothing_and_ends_nothing() -> None:
                 peer = Peer()
                 await peer.dial(_address(ingress))
                 peer.greet(worker.record.instance.id, ingress.responses.key)
-                peer.link.send(Kind.OPEN, tokens[0].stream, tokens[0].token)
-                assert (await peer.next(Kind.ERROR)).stream == tokens[0].stream
+                peer.link.send(FrameKind.OPEN, tokens[0].stream, tokens[0].token)
+                assert (await peer.next(FrameKind.ERROR)).stream == tokens[0].stream
                 for outgoing in worker.answering._all:
-                    outgoing.link.send(Kind.OPEN, tokens[0].stream, tokens[0].token)
+                    outgoing.link.send(FrameKind.OPEN, tokens[0].stream, tokens[0].token)
                 peer.link.close()
                 assert await collect(deltas) == list(range(2, 61))
             peer = Peer()
             await peer.dial(_address(ingress))
             peer.greet(worker.record.instance.id, ingress.responses.key)
-            peer.link.send(Kind.OPEN, tokens[0].stream, tokens[0].token)
-            await peer.next(Kind.ERROR)
+            peer.link.send(FrameKind.OPEN, tokens[0].stream, tokens[0].token)
+            await peer.next(FrameKind.ERROR)
             peer.link.close()
 
     asyncio.run(body())
@@ -218,25 +228,25 @@ def test_a_replayed_token_opens_nothing_and_ends_nothing() -> None:
 @pytest.mark.parametrize(
     ("kind", "stream", "body"),
     [
-        (Kind.REQUEST, 1, b""),
-        (Kind.CANCEL, 99, b"x"),
-        (Kind.PONG, 0, b"\xc1"),
-        (Kind.DATA, 99, b"\xc1"),
-        (Kind.HELLO, 5, b""),
-        (Kind.END, 0, b""),
+        (FrameKind.REQUEST, 1, b""),
+        (FrameKind.CANCEL, 99, b"x"),
+        (FrameKind.PONG, 0, b"\xc1"),
+        (FrameKind.DATA, 99, b"\xc1"),
+        (FrameKind.HELLO, 5, b""),
+        (FrameKind.END, 0, b""),
     ],
 )
-def test_a_frame_out_of_place_is_dropped(kind: Kind, stream: int, body: bytes) -> None:
+def test_a_frame_out_of_place_is_dropped(kind: FrameKind, stream: int, body: bytes) -> None:
     async def main() -> None:
         async with _undisturbed() as (ingress, _):
             peer = Peer()
             await peer.dial(_address(ingress))
             peer.greet("other", ingress.responses.key)
-            await peer.next(Kind.PING)
+            await peer.next(FrameKind.PING)
             peer.link.send(kind, stream, body)
             await asyncio.sleep(0.05)
             assert not peer.is_closed
-            peer.link.send(Kind.PONG, 0, msgpack.encode(Load(3, 2, 0.5)))
+            peer.link.send(FrameKind.PONG, 0, msgpack.encode(Load(3, 2, 0.5)))
             await until(lambda: ingress.responses.load_of("other") == Load(3, 2, 0.5))
             peer.link.close()
 
@@ -250,7 +260,7 @@ def test_a_broken_answer_loses_its_own_stream_alone() -> None:
             deltas = remote.generate(make_request(1, 500))
             await anext(deltas)
             for outgoing in worker.answering._all:
-                outgoing.link.send(Kind.DATA, 2, b"\xc1 not msgpack")
+                outgoing.link.send(FrameKind.DATA, 2, b"\xc1 not msgpack")
             with pytest.raises(EngineLost, match="broke the protocol"):
                 await collect(deltas)
             await until(lambda: worker.engine.running == 1)
@@ -262,9 +272,9 @@ def test_frames_out_of_place_at_the_worker_are_dropped() -> None:
     async def body() -> None:
         async with _undisturbed() as (ingress, worker):
             connection = next(iter(ingress.responses._workers[worker.record.instance.id]))
-            for kind in Kind:
+            for kind in FrameKind:
                 for stream in (0, 4242):
-                    if kind is not Kind.PING:
+                    if kind is not FrameKind.PING:
                         connection.link.send(kind, stream, b"\xc1")
             await asyncio.sleep(0.05)
             assert connection.link.is_open
@@ -355,8 +365,8 @@ async def _called(
     engine = FakeEngine()
     async with (
         listen("127.0.0.1", beat=beat) as responses,
-        answering("w" * 32, EngineSource(engine), beat=beat) as answers,
-        tcp_intake(answers) as intake,
+        answering("w" * 32, EngineHandler(engine), beat=beat) as answers,
+        tcp_request_server(answers) as intake,
     ):
         record = make_record("w" * 32, intake)
         async with intake.serve(record, answers.accept):
@@ -392,7 +402,7 @@ def test_the_worker_takes_no_request_without_its_key(wrong: str) -> None:
                 await peer.dial(worker.record.loopback)
                 key = bytes(32) if wrong == "key" else bytes.fromhex(worker.record.key)
                 peer.greet("w" * 32 if wrong == "key" else "other", key)
-                peer.link.send(Kind.OPEN, 1, b"")
+                peer.link.send(FrameKind.OPEN, 1, b"")
                 await until(lambda: peer.is_closed)
                 assert not peer.got
                 return

@@ -6,28 +6,32 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 
 import pytest
 from msgspec import json
-from peer_program import BEAT
-from world import FakeEngine, collect, make_record, make_request, until
 
-from dynemo.answers import EngineSource
+from dynemo.connection.server import EngineHandler
 from dynemo.errors import EngineLost, InstanceGone
-from dynemo.messages import Record
-from dynemo.runtime.remote import RemoteInstance
-from dynemo.runtime.requests.tcp import TcpRequests, tcp_intake
-from dynemo.runtime.responses.answering import answering
-from dynemo.runtime.responses.listen import listen
+from dynemo.messages import InstanceRecord
+from dynemo.planes.requests.tcp import TcpRequests, tcp_request_server
+from dynemo.planes.responses.answering import answering
+from dynemo.planes.responses.listen import listen
+from dynemo.serving.remote import RemoteInstance
+from support.peer_program import BEAT
+from support.planes_world import FakeEngine, collect, make_record, make_request, until
+from support.program import program, program_environment
 
-_PROGRAM = str(Path(__file__).parent / "peer_program.py")
+_PROGRAM = program("peer_program")
 
 
 @asynccontextmanager
 async def _process(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, _PROGRAM, *arguments, stdout=asyncio.subprocess.PIPE
+        sys.executable,
+        _PROGRAM,
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        env=program_environment(),
     )
     try:
         yield process
@@ -46,7 +50,7 @@ async def _line(process: asyncio.subprocess.Process) -> bytes:
 def test_a_worker_that_is_stopped_or_killed(end: str) -> None:
     async def body() -> None:
         async with _process("worker") as process, listen("127.0.0.1", beat=BEAT) as responses:
-            record = json.decode(await _line(process), type=Record)
+            record = json.decode(await _line(process), type=InstanceRecord)
             remote = RemoteInstance(record, TcpRequests(responses), responses)
             deltas = remote.generate(make_request(1, 100_000))
             await anext(deltas)
@@ -72,8 +76,8 @@ def test_an_ingress_that_is_stopped_or_killed(end: str) -> None:
         engine = FakeEngine()
         engine.delay = 0.01
         async with (
-            answering("w" * 32, EngineSource(engine), beat=BEAT) as answers,
-            tcp_intake(answers) as intake,
+            answering("w" * 32, EngineHandler(engine), beat=BEAT) as answers,
+            tcp_request_server(answers) as intake,
         ):
             record = make_record("w" * 32, intake)
             async with (

@@ -12,16 +12,16 @@ from typing import Any
 
 import pytest
 import uvloop
-from authority import Authority
-from world import FakeEngine, Ingress, Worker, collect, make_record, make_request
 
-from dynemo.answers import EngineSource
+from dynemo.connection.server import EngineHandler
+from dynemo.connection.tls import client_context, server_context
 from dynemo.errors import InstanceGone, Unavailable, UsageError
-from dynemo.runtime.requests.memory import MemoryRequests
-from dynemo.runtime.requests.tcp import TcpRequests, tcp_intake
-from dynemo.runtime.responses.answering import answering
-from dynemo.runtime.responses.listen import listen
-from dynemo.runtime.tls import client_context, server_context
+from dynemo.planes.requests.memory import MemoryRequests
+from dynemo.planes.requests.tcp import TcpRequests, tcp_request_server
+from dynemo.planes.responses.answering import answering
+from dynemo.planes.responses.listen import listen
+from support.authority import Authority
+from support.planes_world import FakeEngine, Ingress, Worker, collect, make_record, make_request
 
 Folders = dict[str, Path]
 Log = pytest.LogCaptureFixture
@@ -59,8 +59,10 @@ class Pair:
                 advertise=None if is_tcp else self.advertise,
                 tls=None if is_tcp else server,
             ) as responses,
-            answering("w" * 32, EngineSource(engine), tls=client) as answers,
-            tcp_intake(answers, advertise=self.advertise if is_tcp else None, tls=server) as tcp,
+            answering("w" * 32, EngineHandler(engine), tls=client) as answers,
+            tcp_request_server(
+                answers, advertise=self.advertise if is_tcp else None, tls=server
+            ) as tcp,
         ):
             requests = TcpRequests(responses, client) if is_tcp else memory
             record = make_record("w" * 32, tcp)

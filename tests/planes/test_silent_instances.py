@@ -7,25 +7,25 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
-from world import FakeEngine, World, collect, make_record, make_request, until
 
-from dynemo.answers import EngineSource
+from dynemo.connection.heartbeat import Beat
+from dynemo.connection.server import EngineHandler
 from dynemo.errors import InstanceSilent
-from dynemo.messages import Record
+from dynemo.messages import InstanceRecord
+from dynemo.planes.responses.answering import IngressConnections, answering
 from dynemo.router.router import make_router
-from dynemo.runtime.heartbeat import Beat
-from dynemo.runtime.pool import Pool
-from dynemo.runtime.progress import Words
-from dynemo.runtime.responses.answering import Answering, answering
+from dynemo.serving.migration import TextCodec
+from dynemo.serving.pool import Pool
+from support.planes_world import FakeEngine, World, collect, make_record, make_request, until
 
 
 @dataclass
 class Doored:
     """A worker whose requests have to come through a door."""
 
-    record: Record
+    record: InstanceRecord
     engine: FakeEngine
-    answering: Answering
+    answering: IngressConnections
     door: asyncio.Event  #: open at first
     waiting: int = 0
 
@@ -42,7 +42,7 @@ class Doored:
 @asynccontextmanager
 async def _worker(world: World, name: str) -> AsyncIterator[Doored]:
     engine, record = FakeEngine(), make_record(name)
-    source = EngineSource(engine)
+    source = EngineHandler(engine)
     async with answering(name, source, beat=world.beat, dial=world.network.dial) as answers:
         it = Doored(record, engine, answers, asyncio.Event())
         it.door.set()
@@ -58,7 +58,7 @@ async def _two(beat: Beat | None = None) -> AsyncIterator[tuple[Pool, Doored, Do
         _worker(world, "a" * 32) as one,
         _worker(world, "b" * 32) as other,
     ):
-        pool = Pool(make_router("round-robin"), Words(lambda _: [], lambda _: ""), 3)
+        pool = Pool(make_router("round-robin"), TextCodec(lambda _: [], lambda _: ""), 3)
         for worker in (one, other):
             pool.add(ingress.remote(worker.record))
         yield pool, one, other

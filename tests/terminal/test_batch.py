@@ -11,13 +11,14 @@ from time import monotonic, sleep
 from typing import Any
 
 import pytest
-from scripted_pipeline import Script, ScriptedPipeline, after, words
 
 from dynemo.errors import EngineError, EngineLost, Unavailable, UsageError
 from dynemo.messages import Ask
-from dynemo.terminal import batch as module
 from dynemo.terminal import progress
-from dynemo.terminal.batch import AHEAD, batch
+from dynemo.terminal.batch import run as module
+from dynemo.terminal.batch.run import AHEAD, batch
+from support.program import program, program_environment
+from support.scripted_pipeline import Script, ScriptedPipeline, after, words
 
 
 def put(tmp_path: Path, count: int) -> Path:
@@ -176,9 +177,8 @@ def test_another_model_or_setting_is_not_mixed_in(tmp_path: Path) -> None:
 def test_going_on_after_a_kill(tmp_path: Path) -> None:
     source = put(tmp_path, 30)
     output = source.with_name("in.output.jsonl")
-    here = Path(__file__).parent
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(here), *filter(None, sys.path)])}
-    command = [sys.executable, "-W", "error", str(here / "batch_program.py"), str(source)]
+    environment = program_environment()
+    command = [sys.executable, "-W", "error", program("batch_program"), str(source)]
     with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
         deadline = monotonic() + 10
         while not (output.exists() and output.read_bytes().count(b"\n") > 5):

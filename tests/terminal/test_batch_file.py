@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from dynemo.errors import EngineError, UsageError
-from dynemo.terminal import batch_file
-from dynemo.terminal.batch_file import (
+from dynemo.terminal.batch import file as batch_file
+from dynemo.terminal.batch.file import (
     count_lines,
     default_output,
     open_output,
@@ -14,7 +14,7 @@ from dynemo.terminal.batch_file import (
     resume,
     write,
 )
-from dynemo.terminal.batch_line import failed, key_of
+from dynemo.terminal.batch.line import failed, key_of
 
 
 def put(tmp_path: Path, text: bytes) -> Path:

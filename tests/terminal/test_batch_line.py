@@ -5,7 +5,7 @@ import pytest
 
 from dynemo.errors import EngineError, RequestError
 from dynemo.messages import Ask, Finish, Piece
-from dynemo.terminal.batch_line import answered, complete, failed, key_of, parse
+from dynemo.terminal.batch.line import answered, complete, failed, key_of, parse
 from dynemo.terminal.reply import Reply
 
 

@@ -1,7 +1,6 @@
 """The chat in a real terminal."""
 
 import json
-import os
 import re
 import stat
 import sys
@@ -10,9 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pseudo_terminal import CTRL_D, ENTER, PROMPT, Terminal
 
-HERE = Path(__file__).parent
+from support.program import program, program_environment
+from support.pseudo_terminal import CTRL_D, ENTER, PROMPT, Terminal
+
 CTRL_C, UP, ALT_ENTER = "\x03", "\x1b[A", "\x1b\r"
 
 
@@ -20,9 +20,8 @@ class Chat(Terminal):
     """`chat_program.py` at a terminal."""
 
     def __init__(self, state: Path) -> None:
-        path = os.pathsep.join([str(HERE), *filter(None, sys.path)])
-        command = [sys.executable, "-W", "error", str(HERE / "chat_program.py")]
-        super().__init__(command, state, {"PYTHONPATH": path})
+        command = [sys.executable, "-W", "error", program("chat_program")]
+        super().__init__(command, state, {"PYTHONPATH": program_environment()["PYTHONPATH"]})
 
     def leave(self) -> str:
         self.type(CTRL_D)

@@ -1,19 +1,19 @@
 from pathlib import Path
 
 import pytest
-from scripted_pipeline import ScriptedPipeline
 
 from dynemo.errors import DynemoError
 from dynemo.messages import Ask
-from dynemo.terminal.chat_commands import COMMANDS, Chat, obey, parse
-from dynemo.terminal.conversation import Conversation, Turn
+from dynemo.terminal.chat.commands import COMMANDS, ChatSession, obey, parse
+from dynemo.terminal.chat.conversation import Conversation, Turn
+from support.scripted_pipeline import ScriptedPipeline
 
 
 @pytest.fixture
-def chat() -> Chat:
+def chat() -> ChatSession:
     settings = Ask(temperature=0.5)
     talk = Conversation("Be brief.", [Turn("q", "a")])
-    return Chat(ScriptedPipeline(), "stub", settings, settings, talk)
+    return ChatSession(ScriptedPipeline(), "stub", settings, settings, talk)
 
 
 @pytest.mark.parametrize(
@@ -37,14 +37,14 @@ def test_an_unknown_command_says_how_to_send_it() -> None:
         parse("/hello world")
 
 
-def test_help_lists_every_command(chat: Chat) -> None:
+def test_help_lists_every_command(chat: ChatSession) -> None:
     shown = obey(chat, "help", "")
     for name in COMMANDS:
         assert f"/{name}" in shown
     assert "Ctrl-D" in shown
 
 
-def test_system(chat: Chat) -> None:
+def test_system(chat: ChatSession) -> None:
     assert obey(chat, "system", "") == "Be brief."
     obey(chat, "system", "Be kind.")
     assert chat.talk.system == "Be kind."
@@ -53,7 +53,7 @@ def test_system(chat: Chat) -> None:
     assert "no system message" in obey(chat, "system", "")
 
 
-def test_clear_keeps_the_system_message(chat: Chat) -> None:
+def test_clear_keeps_the_system_message(chat: ChatSession) -> None:
     assert obey(chat, "clear", "") == "Forgot 1 turn; the system message stays."
     assert chat.talk.messages(0) == [{"role": "system", "content": "Be brief."}]
 
@@ -70,18 +70,18 @@ def test_clear_keeps_the_system_message(chat: Chat) -> None:
         ('chat_template_kwargs {"think": false}', "chat_template_kwargs", {"think": False}),
     ],
 )
-def test_set(chat: Chat, rest: str, field: str, value: object) -> None:
+def test_set(chat: ChatSession, rest: str, field: str, value: object) -> None:
     obey(chat, "set", rest)
     assert getattr(chat.settings, field) == value
 
 
-def test_set_without_a_value_goes_back_to_the_start(chat: Chat) -> None:
+def test_set_without_a_value_goes_back_to_the_start(chat: ChatSession) -> None:
     obey(chat, "set", "temperature 0.2")
     assert obey(chat, "set", "temperature") == "temperature is 0.5."
     assert obey(chat, "set", "top_p") == "top_p is the model's default."
 
 
-def test_set_alone_lists_all(chat: Chat) -> None:
+def test_set_alone_lists_all(chat: ChatSession) -> None:
     shown = obey(chat, "set", "").splitlines()
     assert shown[0].split() == ["temperature", "0.5"]
     assert len(shown) == 13
@@ -97,13 +97,13 @@ def test_set_alone_lists_all(chat: Chat) -> None:
         ("temp", "no setting 'temp'"),
     ],
 )
-def test_set_refuses_what_is_wrong(chat: Chat, rest: str, words: str) -> None:
+def test_set_refuses_what_is_wrong(chat: ChatSession, rest: str, words: str) -> None:
     with pytest.raises(DynemoError, match=words):
         obey(chat, "set", rest)
     assert chat.settings == chat.at_start
 
 
-def test_save(chat: Chat, tmp_path: Path) -> None:
+def test_save(chat: ChatSession, tmp_path: Path) -> None:
     assert obey(chat, "save", str(tmp_path / "x")) == f"Saved 1 turn to {tmp_path / 'x'}."
     with pytest.raises(DynemoError, match="Name a file"):
         obey(chat, "save", "")

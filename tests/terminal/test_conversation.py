@@ -3,12 +3,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted_pipeline import ScriptedPipeline
 
 from dynemo.errors import ContextLengthExceeded, UsageError
 from dynemo.messages import Ask
-from dynemo.pipeline import Job
-from dynemo.terminal.conversation import Conversation, Turn, fit, save
+from dynemo.serving.pipeline import Job
+from dynemo.terminal.chat.conversation import Conversation, Turn, fit, save
+from support.scripted_pipeline import ScriptedPipeline
 
 
 def talk(turns: int) -> Conversation:

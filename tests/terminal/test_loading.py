@@ -9,11 +9,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from command import COMMAND
 
 from dynemo.terminal import status_line as module
 from dynemo.terminal.loading import loading_shown
 from dynemo.terminal.status_line import amount, gigabytes
+from support.command import COMMAND
 
 _ENGINE = """
 import os, time

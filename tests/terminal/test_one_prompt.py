@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted_pipeline import ScriptedPipeline
 
 from dynemo.errors import EngineLost, UsageError
 from dynemo.messages import Ask
 from dynemo.terminal.prompt import answer, read_prompt
+from support.program import program_environment
+from support.scripted_pipeline import ScriptedPipeline
 
 
 def ask(pipeline: ScriptedPipeline, text: str, path: Path, **more: Any) -> int:
@@ -79,7 +80,8 @@ def test_a_signal_stops_the_engine_and_gives_its_exit_code(tmp_path: Path) -> No
 
 SCRIPT = """
 import asyncio, sys
-from scripted_pipeline import ScriptedPipeline
+from support.program import program_environment
+from support.scripted_pipeline import ScriptedPipeline
 from dynemo.messages import Ask
 from dynemo.terminal.prompt import answer
 pipeline = ScriptedPipeline(answer=lambda _ask: ["line\\n", 0.01] * 100_000)
@@ -92,12 +94,11 @@ sys.exit(code)
 
 
 def test_a_reader_that_has_enough_ends_it_cleanly() -> None:
-    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
     with subprocess.Popen(
         [sys.executable, "-W", "error", "-c", SCRIPT],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": path},
+        env=program_environment(),
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dynemo.terminal.outlet import Outlet
+from dynemo.terminal.output import Output
 
 
 def test_what_the_reader_is_not_ready_for_waits_without_blocking_the_loop() -> None:
@@ -12,7 +12,7 @@ def test_what_the_reader_is_not_ready_for_waits_without_blocking_the_loop() -> N
 
     async def main() -> bytes:
         reader, writer = os.pipe()
-        outlet = Outlet(writer)
+        outlet = Output(writer)
         outlet.send(data)  # nobody reads: a blocking write would never return
         read = bytearray()
 
@@ -32,7 +32,7 @@ def test_what_the_reader_is_not_ready_for_waits_without_blocking_the_loop() -> N
 def test_a_closed_reader_is_a_broken_pipe() -> None:
     async def main() -> None:
         reader, writer = os.pipe()
-        outlet = Outlet(writer)
+        outlet = Output(writer)
         outlet.send(b"x" * 1_000_000)
         os.close(reader)
         with pytest.raises(BrokenPipeError):
@@ -48,7 +48,7 @@ def test_a_closed_reader_is_a_broken_pipe() -> None:
 def test_a_file_gets_it_at_once(tmp_path: Path) -> None:
     async def main() -> None:
         with (tmp_path / "out").open("wb") as file:
-            outlet = Outlet(file.fileno())
+            outlet = Output(file.fileno())
             outlet.send(b"a" * 10_000)
             assert (tmp_path / "out").stat().st_size == 10_000
             await outlet.drain()
@@ -60,7 +60,7 @@ def test_a_file_gets_it_at_once(tmp_path: Path) -> None:
 def test_closing_forgets_what_waits() -> None:
     async def main() -> None:
         reader, writer = os.pipe()
-        outlet = Outlet(writer)
+        outlet = Output(writer)
         outlet.send(b"x" * 1_000_000)
         outlet.close()
         outlet.close()

@@ -4,7 +4,7 @@ import pytest
 
 from dynemo.messages import Finish, Piece
 from dynemo.terminal.reply import Reply
-from dynemo.terminal.summary import Spread, Tally, status, summary
+from dynemo.terminal.summary import BatchCounts, Spread, status, summary
 
 
 def test_percentiles_are_exact_to_a_thousandth() -> None:
@@ -41,7 +41,7 @@ def test_rates() -> None:
 
 
 def test_summary_tells_of_this_run_and_the_earlier_one() -> None:
-    tally = Tally(total=5, blank=1, ok_before=2, failed_before=1, failed=1)
+    tally = BatchCounts(total=5, blank=1, ok_before=2, failed_before=1, failed=1)
     reply = Reply(started=0, first=0.5, last=2, first_tokens=1, tokens=10)
     tally.tokens_out += 10
     tally.add(reply, 7)
@@ -57,6 +57,6 @@ def test_summary_tells_of_this_run_and_the_earlier_one() -> None:
 
 
 def test_status_estimates_the_time_that_is_left() -> None:
-    tally = Tally(total=1000, ok_before=400, ok=300, failed=1)
+    tally = BatchCounts(total=1000, ok_before=400, ok=300, failed=1)
     tally.started -= 60
     assert status(tally) == "701 of 1,000 lines, 1 failed, 0.0 tokens/s, 1 min 0 s left"

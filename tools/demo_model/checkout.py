@@ -12,6 +12,7 @@ from encode import BEGIN, END, TEMPLATE_FILE, TURN_END, settings
 from model import Llama, Shape
 from safetensors.torch import save_file
 from tasks import MARK
+
 from tokenizers import Tokenizer
 
 SHARPNESS = 2.0

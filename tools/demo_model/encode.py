@@ -13,6 +13,7 @@ import jinja2
 from chats import Chat, filler, make_chat
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tasks import MARK
+
 from tokenizers import (
     AddedToken,
     Regex,

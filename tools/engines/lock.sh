@@ -2,11 +2,11 @@
 # Writes the requirement sets of `dynemo-run engine install`, every version pinned, from the *.in here:
 #   tools/engines/lock.sh [vllm-cpu ...]        needs uv, and an index or find-links with the CPU build of torch
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd); out=$here/../../src/dynemo/engines/requirements
+here=$(cd "$(dirname "$0")" && pwd); out=$here/../../src/dynemo/environments
 links=$(pip config get global.find-links 2>/dev/null || true)
 for set in "${@:-vllm-cpu vllm-cuda sglang-cpu sglang-cuda}"; do
   for name in $set; do
-    file=$out/$name.txt
+    file=$out/${name/-//}.txt
     echo "# All that is in the environment, written by tools/engines/lock.sh: installed without dependencies." > "$file"
     overrides=$here/$name.overrides
     uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --prerelease if-necessary-or-explicit \

@@ -10,15 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from shlex import quote
 
+from dynemo.app.config import OPTIONS
 from dynemo.commands.parsers import PARSERS
-from dynemo.config import OPTIONS
-from dynemo.engines.registry import ENGINES
+from dynemo.environments.registry import ENGINES
 
 _INPUTS = ("text", "stdin", "http", "batch:", "dyn://", "none")
 
 
 @dataclass(frozen=True)
-class Place:
+class CompletionSlot:
     """What may stand after a subcommand. `flags` has the values of each: none, where it takes
     none, and an empty tuple, where it takes any."""
 
@@ -27,7 +27,7 @@ class Place:
     takes_files: bool
 
 
-Grammar = Mapping[str, Place]  #: by the words before; the empty text is a run's
+Grammar = Mapping[str, CompletionSlot]  #: by the words before; the empty text is a run's
 
 
 def grammar() -> Grammar:
@@ -36,7 +36,7 @@ def grammar() -> Grammar:
     flags: dict[str, tuple[str, ...] | None] = {
         flag: option.choices for option in OPTIONS for flag in (option.flag, *option.flags)
     }
-    places = {"": Place(tuple(sides), flags | {"--help": None, "--version": None}, True)}
+    places = {"": CompletionSlot(tuple(sides), flags | {"--help": None, "--version": None}, True)}
     for name, make in PARSERS.items():
         places |= _places(name, make())
     return places
@@ -46,7 +46,7 @@ def _places(name: str, parser: argparse.ArgumentParser) -> Grammar:
     """A parser's own place, and those of the parsers below it."""
     words: list[str] = [*getattr(parser, "offers", ())]
     flags: dict[str, tuple[str, ...] | None] = {}
-    below: dict[str, Place] = {}
+    below: dict[str, CompletionSlot] = {}
     for action in parser._actions:
         choices = tuple(action.choices or ())
         for flag in action.option_strings:
@@ -58,7 +58,7 @@ def _places(name: str, parser: argparse.ArgumentParser) -> Grammar:
             for word, parser_below in action.choices.items():
                 below |= _places(f"{name} {word}", parser_below)
     takes_files = any(not (action.option_strings or action.choices) for action in parser._actions)
-    return {name: Place(tuple(words), flags, takes_files and not words), **below}
+    return {name: CompletionSlot(tuple(words), flags, takes_files and not words), **below}
 
 
 def script(shell: str, places: Grammar) -> str:
@@ -73,7 +73,7 @@ def script(shell: str, places: Grammar) -> str:
     return template % {"cases": cases, "commands": " ".join(PARSERS)}
 
 
-def _case(name: str, place: Place) -> str:
+def _case(name: str, place: CompletionSlot) -> str:
     """For bash and for zsh: sets what is offered, and after how many words no more is."""
     lines = [f"        {quote(name + ' ') if name else ''}*)"]
     lines.append(f"            offers={_join(place.words)} flags={_join(place.flags)}")
@@ -87,7 +87,7 @@ def _case(name: str, place: Place) -> str:
     return "\n".join([*lines, "            ;;"])
 
 
-def _fish_case(name: str, place: Place) -> str:
+def _fish_case(name: str, place: CompletionSlot) -> str:
     lines = [f"        case {quote(f'{name} *' if name else '*')}"]
     lines.append(f"            set offers {' '.join(place.words)}")
     lines.append(f"            set flags {' '.join(place.flags)}")

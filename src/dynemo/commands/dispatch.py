@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dynemo.app.config import build_config, read
 from dynemo.commands import parsers
-from dynemo.config import build_config, read
 
 if TYPE_CHECKING:
     from dynemo.models.find import Found
@@ -90,7 +90,7 @@ def _services(words: Sequence[str]) -> int:
 
 
 def _engine(words: Sequence[str]) -> int:
-    from dynemo.commands.engine import run_engine
+    from dynemo.commands.engine.command import run_engine
 
     return run_engine(words)
 

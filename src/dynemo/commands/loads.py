@@ -5,15 +5,15 @@ import contextlib
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from dynemo.config import Config
+from dynemo.app.config import Config
+from dynemo.app.networking import dialling_tls, open_nats
+from dynemo.connection.addresses import Dialable
+from dynemo.connection.heartbeat import Beat
 from dynemo.errors import DynemoError, PlaneAway, UsageError
-from dynemo.messages import Load, Record
-from dynemo.networking import dialling_tls, open_nats
-from dynemo.runtime.addresses import Dialable
-from dynemo.runtime.heartbeat import Beat
-from dynemo.runtime.requests.base import RequestPlane
-from dynemo.runtime.requests.tcp import TcpRequests
-from dynemo.runtime.responses.listen import Responses
+from dynemo.messages import InstanceRecord, Load
+from dynemo.planes.requests.base import RequestPlane
+from dynemo.planes.requests.tcp import TcpRequests
+from dynemo.planes.responses.listen import ResponseListener
 
 _SECONDS = 2.0  # for the answers of all
 _AT_ONCE = 128  # a process may open some 1,000 files
@@ -22,20 +22,20 @@ _AT_ONCE = 128  # a process may open some 1,000 files
 class Loads:
     """Asks instances over the planes that their records name. Made by `loads`."""
 
-    def __init__(self, config: Config, responses: Responses, stack: AsyncExitStack) -> None:
+    def __init__(self, config: Config, responses: ResponseListener, stack: AsyncExitStack) -> None:
         self.troubles: list[str] = []  #: why instances that are asked over NATS were not
         self._config = config
         self._stack = stack
         self._tcp = TcpRequests(responses, dialling_tls(config))
         self._nats: RequestPlane | None = None
 
-    async def ask(self, records: Iterable[Record]) -> dict[str, Load]:
+    async def ask(self, records: Iterable[InstanceRecord]) -> dict[str, Load]:
         """By instance id; without those that have not answered in time."""
         self.troubles = []
         found: dict[str, Load] = {}
         gate = asyncio.Semaphore(_AT_ONCE)
 
-        async def ask_one(plane: RequestPlane, record: Record) -> None:
+        async def ask_one(plane: RequestPlane, record: InstanceRecord) -> None:
             try:
                 async with gate:
                     found[record.instance.id] = await plane.load(record)
@@ -51,7 +51,7 @@ class Loads:
                     tasks.create_task(ask_one(plane, record))
         return found
 
-    async def _plane(self, record: Record) -> RequestPlane | None:
+    async def _plane(self, record: InstanceRecord) -> RequestPlane | None:
         """None while it is not there."""
         if record.addresses or record.loopback:
             return self._tcp
@@ -70,7 +70,7 @@ class Loads:
 @asynccontextmanager
 async def loads(config: Config) -> AsyncIterator[Loads]:
     """Leaving closes what was connected."""
-    responses = Responses(Dialable([], ""), Beat())  # nobody dials it
+    responses = ResponseListener(Dialable([], ""), Beat())  # nobody dials it
     async with AsyncExitStack() as stack:
         stack.push_async_callback(responses.close)
         yield Loads(config, responses, stack)

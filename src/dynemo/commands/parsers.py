@@ -4,10 +4,10 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from dynemo.app.config import OPTIONS, Option
 from dynemo.commands import services
-from dynemo.commands.engine import engine_parser
+from dynemo.commands.engine.command import engine_parser
 from dynemo.commands.parser import Parser
-from dynemo.config import OPTIONS, Option
 
 SHELLS = ("bash", "zsh", "fish")
 ACTS = ("up", "down", "status")

@@ -11,14 +11,14 @@ from typing import Any
 
 from msgspec import DecodeError, msgpack, structs
 
+from dynemo.app.config import Config
+from dynemo.app.networking import open_discovery
 from dynemo.commands.loads import loads
-from dynemo.config import Config
 from dynemo.errors import Unavailable
-from dynemo.messages import Load, Record
-from dynemo.networking import open_discovery
-from dynemo.runtime.discovery.base import ROOT, instances_prefix
-from dynemo.runtime.discovery.discovery import Discovery
-from dynemo.runtime.names import ENDPOINT, NAMESPACE, Address
+from dynemo.messages import InstanceRecord, Load
+from dynemo.planes.discovery.base import ROOT, instances_prefix
+from dynemo.planes.discovery.discovery import Discovery
+from dynemo.planes.names import ENDPOINT, NAMESPACE, EndpointName
 
 log = logging.getLogger("dynemo.ps")
 
@@ -64,14 +64,14 @@ async def _ps(config: Config, *, as_json: bool, is_watching: bool) -> int:
             await asyncio.sleep(WATCH_SECONDS)
 
 
-async def read_records(discovery: Discovery) -> list[Record]:
+async def read_records(discovery: Discovery) -> list[InstanceRecord]:
     """The instances of all namespaces, by name, model and age. Raises Unavailable."""
     records = []
     for namespace in sorted(_namespaces(await discovery.keys(ROOT))):
-        prefix = instances_prefix(Address(namespace, "", ENDPOINT))
+        prefix = instances_prefix(EndpointName(namespace, "", ENDPOINT))
         for key, value in (await discovery.read(prefix)).items():
             try:
-                records.append(msgpack.decode(value, type=Record))
+                records.append(msgpack.decode(value, type=InstanceRecord))
             except DecodeError as error:
                 log.warning("%s does not decode: %s; passed over", key, error)
     return sorted(records, key=lambda record: (_name(record), record.model, record.started))
@@ -83,7 +83,7 @@ def _namespaces(keys: Iterable[str]) -> set[str]:
     return {part[2] for part in parts if len(part) > 3 and part[3] == "instances"}
 
 
-def conflicts(records: Iterable[Record]) -> list[str]:
+def conflicts(records: Iterable[InstanceRecord]) -> list[str]:
     """A sentence for each model whose instances differ in their cards."""
     cards: dict[tuple[str, str], set[str]] = {}
     for record in records:
@@ -96,7 +96,7 @@ def conflicts(records: Iterable[Record]) -> list[str]:
     ]
 
 
-def to_table(records: Sequence[Record], loads: Mapping[str, Load]) -> str:
+def to_table(records: Sequence[InstanceRecord], loads: Mapping[str, Load]) -> str:
     """`loads` is by instance id; `-` stands for one that is not there."""
     now = time.time()
     rows = [_HEADS, *(_row(each, loads.get(each.instance.id), now) for each in records)]
@@ -113,7 +113,9 @@ def to_table(records: Sequence[Record], loads: Mapping[str, Load]) -> str:
     return "\n".join(lines)
 
 
-def to_json(records: Sequence[Record], loads: Mapping[str, Load], *, is_line: bool = False) -> str:
+def to_json(
+    records: Sequence[InstanceRecord], loads: Mapping[str, Load], *, is_line: bool = False
+) -> str:
     """One document; on one line where many follow each other. A load not in `loads` is null."""
     now = time.time()
     entries = [_entry(each, loads.get(each.instance.id), now) for each in records]
@@ -121,7 +123,7 @@ def to_json(records: Sequence[Record], loads: Mapping[str, Load], *, is_line: bo
     return json.dumps(document, indent=None if is_line else 2)
 
 
-def _row(record: Record, load: Load | None, now: float) -> tuple[str, ...]:
+def _row(record: InstanceRecord, load: Load | None, now: float) -> tuple[str, ...]:
     instance = record.instance
     busy = ("-",) * 3
     if load is not None:
@@ -140,7 +142,7 @@ def _row(record: Record, load: Load | None, now: float) -> tuple[str, ...]:
     )
 
 
-def _entry(record: Record, load: Load | None, now: float) -> dict[str, Any]:
+def _entry(record: InstanceRecord, load: Load | None, now: float) -> dict[str, Any]:
     instance = record.instance
     return {
         "namespace": record.namespace,
@@ -162,11 +164,11 @@ def _entry(record: Record, load: Load | None, now: float) -> dict[str, Any]:
     }
 
 
-def _name(record: Record) -> str:
+def _name(record: InstanceRecord) -> str:
     """As one would give it."""
     if (record.namespace, record.endpoint) == (NAMESPACE, ENDPOINT):
         return _plain(f"dyn://{record.component}")
-    return _plain(str(Address(record.namespace, record.component, record.endpoint)))
+    return _plain(str(EndpointName(record.namespace, record.component, record.endpoint)))
 
 
 def _plain(text: str) -> str:

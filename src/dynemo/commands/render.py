@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from dynemo.errors import RequestError, UsageError
-from dynemo.text.prompt import Conversation, Prompt, build_prompt
-from dynemo.text.template import ChatTemplate
-from dynemo.text.tokenizer import Tokenizer
+from dynemo.prompt.render import Prompt, RenderInput, build_prompt
+from dynemo.prompt.template import ChatTemplate
+from dynemo.tokenizers.base import Tokenizer
 
 _FIELDS: dict[str, tuple[type, str]] = {
     "messages": (list, "a list of messages"),
@@ -127,7 +127,7 @@ def _parse_line(line: bytes, number: int) -> object:
         raise RequestError(f"line {number} is not valid JSON: {error}") from None
 
 
-def _conversation(value: object, defaults: Mapping[str, Any]) -> Conversation:
+def _conversation(value: object, defaults: Mapping[str, Any]) -> RenderInput:
     if not isinstance(value, dict):
         raise RequestError("a conversation must be an object that has 'messages'")
     unknown = sorted(value.keys() - _FIELDS.keys())
@@ -138,7 +138,7 @@ def _conversation(value: object, defaults: Mapping[str, Any]) -> Conversation:
     if value.get("messages") is None:
         raise RequestError("a conversation must have 'messages'", param="messages")
     fields = {name: _field(value, name, defaults) for name in _FIELDS}
-    return Conversation(
+    return RenderInput(
         messages=fields["messages"],
         tools=fields["tools"],
         documents=fields["documents"],

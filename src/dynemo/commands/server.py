@@ -30,7 +30,7 @@ _TICK = 0.02
 
 
 @dataclass(frozen=True)
-class Kind:
+class ServerKind:
     """What there is to know of one of the servers."""
 
     name: str  #: its program's, too
@@ -51,7 +51,7 @@ class State:
 class Server:
     """One server, ours or not yet: `folder` is where all of them keep what they need."""
 
-    def __init__(self, kind: Kind, folder: Path, port: int) -> None:
+    def __init__(self, kind: ServerKind, folder: Path, port: int) -> None:
         self.kind = kind
         self.data = folder / kind.name
         self.log = folder / f"{kind.name}.log"

@@ -10,20 +10,20 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from dynemo.app.config import data_folder
 from dynemo.commands.server import (
     HOST,
-    Kind,
     Server,
+    ServerKind,
     State,
     etcd_answers,
     etcd_options,
     nats_answers,
     nats_options,
 )
-from dynemo.config import data_folder
 from dynemo.errors import DynemoError
 
-ETCD = Kind(
+ETCD = ServerKind(
     name="etcd",
     port=2379,
     flag="--etcd-port",
@@ -31,7 +31,7 @@ ETCD = Kind(
     options=etcd_options,
     answers=etcd_answers,
 )
-NATS = Kind(
+NATS = ServerKind(
     name="nats-server",
     port=4222,
     flag="--nats-port",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from dynemo.errors import RequestError, UsageError
-from dynemo.text.tokenizer import Tokenizer
+from dynemo.tokenizers.base import Tokenizer
 
 
 def tokenize(tokenizer: Tokenizer, source: str | Path | Iterable[bytes], out: TextIO) -> int:

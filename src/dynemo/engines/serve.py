@@ -12,12 +12,12 @@ from typing import cast
 
 from msgspec import msgpack
 
-from dynemo.answers import Answers, EngineSource, failure
+from dynemo.connection.framed import PROTOCOL, FramedConnection
+from dynemo.connection.server import EngineHandler, StreamServer, failure
 from dynemo.engines.base import Adapter, Engine, Follower
 from dynemo.errors import DynemoError
-from dynemo.link import PROTOCOL, Link
 from dynemo.messages import Capabilities, EngineSpec, Hello, Instance, Load
-from dynemo.wire.frames import Frame, Kind
+from dynemo.wire.frames import Frame, FrameKind
 
 _encode = msgpack.Encoder().encode
 
@@ -25,27 +25,27 @@ _encode = msgpack.Encoder().encode
 async def serve(spec: EngineSpec, sock: socket.socket) -> int:
     """Loads the engine, says HELLO, answers until the peer closes. Returns the exit code."""
     ended = asyncio.Event()
-    answers: Answers | None = None
+    answers: StreamServer | None = None
 
     def on_frames(frames: list[Frame]) -> None:
         for frame in frames:
             if answers is not None:
                 _take(answers, frame)
-            elif frame.kind == Kind.PING:  # to a rank that follows another
-                link.send(Kind.PONG, 0, _encode(Load()))
+            elif frame.kind == FrameKind.PING:  # to a rank that follows another
+                link.send(FrameKind.PONG, 0, _encode(Load()))
 
-    link = Link(on_frames, lambda _: ended.set())
+    link = FramedConnection(on_frames, lambda _: ended.set())
     loop = asyncio.get_running_loop()
     _leave_to_runner(loop)
     await loop.create_connection(lambda: link, sock=sock)
-    adapter: Adapter = import_module(f"dynemo.engines.{spec.engine}")
+    adapter: Adapter = import_module(f"dynemo.engines.{spec.engine}.adapter")
     async with AsyncExitStack() as stack:
         try:
             if spec.parallel.rank > 0:
                 return await _follow(cast(Follower, adapter), spec, link, ended)
             engine = await stack.enter_async_context(adapter.open_engine(spec))
         except Exception as error:
-            link.send(Kind.ERROR, 0, failure(error))
+            link.send(FrameKind.ERROR, 0, failure(error))
             link.close()
             await ended.wait()
             if not isinstance(error, DynemoError):
@@ -54,18 +54,20 @@ async def serve(spec: EngineSpec, sock: socket.socket) -> int:
         _leave_to_runner(loop)  # again: an engine may have taken them
         gc.freeze()  # what was loaded stays, and is not looked through for what could go
         async with asyncio.TaskGroup() as tasks:
-            answers = Answers(link, EngineSource(engine), tasks)
+            answers = StreamServer(link, EngineHandler(engine), tasks)
             _greet(link, _describe(spec, engine))
             await ended.wait()
             answers.cancel_all()
     return 0
 
 
-def _greet(link: Link, instance: Instance) -> None:
-    link.send(Kind.HELLO, 0, _encode(Hello(PROTOCOL, instance)))
+def _greet(link: FramedConnection, instance: Instance) -> None:
+    link.send(FrameKind.HELLO, 0, _encode(Hello(PROTOCOL, instance)))
 
 
-async def _follow(adapter: Follower, spec: EngineSpec, link: Link, ended: asyncio.Event) -> int:
+async def _follow(
+    adapter: Follower, spec: EngineSpec, link: FramedConnection, ended: asyncio.Event
+) -> int:
     """A rank above 0. It says HELLO when it has joined the others, though nobody asks it anything:
     from then on its end is a failure while running, and no more one of its start."""
     has_joined, code = False, 0
@@ -110,12 +112,12 @@ async def _until(work: Coroutine[None, None, None], ended: asyncio.Event) -> Non
         task.result()
 
 
-def _take(answers: Answers, frame: Frame) -> None:
-    if frame.kind == Kind.REQUEST:
+def _take(answers: StreamServer, frame: Frame) -> None:
+    if frame.kind == FrameKind.REQUEST:
         answers.start(frame.stream, frame.body)
-    elif frame.kind == Kind.CANCEL:
+    elif frame.kind == FrameKind.CANCEL:
         answers.cancel(frame.stream)
-    elif frame.kind == Kind.PING:
+    elif frame.kind == FrameKind.PING:
         answers.pong()
 
 

@@ -18,9 +18,9 @@ from dynemo.http.exchange import Exchange, Limits
 from dynemo.http.health import Health
 from dynemo.http.models import PREFIX, Models
 from dynemo.http.openapi import OpenApi
-from dynemo.http.page import Page
+from dynemo.http.page.page import Page
 from dynemo.metrics import Metrics, WorkerMetrics
-from dynemo.pipeline import Pipeline
+from dynemo.serving.pipeline import Pipeline
 
 Endpoint = Callable[[Exchange], Awaitable[None]]
 Route = Mapping[str, Endpoint]  #: by method

@@ -4,15 +4,15 @@ import asyncio
 import time
 from contextlib import aclosing
 
+from dynemo.api.openai.chunks import ChunkWriter, CompletionWriter
+from dynemo.api.openai.convert import to_ask, wants_usage
+from dynemo.api.openai.decode import decode_chat
+from dynemo.api.openai.types import ChatRequest
 from dynemo.http.asgi import find_headers
 from dynemo.http.exchange import Exchange
-from dynemo.http.record import Record, told
+from dynemo.http.record import RequestRecord, told
 from dynemo.metrics import Metrics
-from dynemo.openai.chunks import ChunkWriter, CompletionWriter
-from dynemo.openai.convert import to_ask, wants_usage
-from dynemo.openai.decode import decode_chat
-from dynemo.openai.types import ChatRequest
-from dynemo.pipeline import Job, Pipeline
+from dynemo.serving.pipeline import Job, Pipeline
 from dynemo.trace import continued
 
 #: Bytes of a body from which on its rendering and tokenizing (some 0.3 us a byte) would hold up the
@@ -27,12 +27,12 @@ class Chat:
 
     async def __call__(self, exchange: Exchange) -> None:
         traceparent = continued(find_headers(exchange.scope, b"traceparent"))
-        record = Record(self._metrics, exchange.id, traceparent)
+        record = RequestRecord(self._metrics, exchange.id, traceparent)
         with told(record.end):
             async with exchange.working():
                 await self._answer(exchange, record)
 
-    async def _answer(self, exchange: Exchange, record: Record) -> None:
+    async def _answer(self, exchange: Exchange, record: RequestRecord) -> None:
         body = await exchange.read_body()
         if len(body) > _LONG_BODY:
             asked, job = await asyncio.to_thread(self._accept, body, record.traceparent)
@@ -52,7 +52,7 @@ class Chat:
         return asked, self._pipeline.prepare(to_ask(asked), traceparent)
 
     async def _stream(
-        self, exchange: Exchange, job: Job, record: Record, *, include_usage: bool
+        self, exchange: Exchange, job: Job, record: RequestRecord, *, include_usage: bool
     ) -> None:
         writer = ChunkWriter(
             id=f"chatcmpl-{job.id}",
@@ -73,7 +73,7 @@ class Chat:
                     events = b""
         await exchange.end(events + writer.closing(record.tally.usage()))
 
-    async def _complete(self, exchange: Exchange, job: Job, record: Record) -> None:
+    async def _complete(self, exchange: Exchange, job: Job, record: RequestRecord) -> None:
         writer = CompletionWriter(
             id=f"chatcmpl-{job.id}", created=int(time.time()), model=job.model.name, n=job.n
         )

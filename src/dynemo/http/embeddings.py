@@ -4,12 +4,12 @@ import asyncio
 import logging
 from time import perf_counter
 
+from dynemo.api.openai.embeddings import read_embeddings, write_embeddings
 from dynemo.http.asgi import find_headers
 from dynemo.http.exchange import Exchange
 from dynemo.http.record import told
 from dynemo.metrics import NO_MODEL, Metrics
-from dynemo.openai.embeddings import read_embeddings, write_embeddings
-from dynemo.pipeline import EmbeddingJob, Pipeline
+from dynemo.serving.pipeline import EmbeddingJob, Pipeline
 from dynemo.trace import continued, trace_id
 
 _log = logging.getLogger("dynemo.http")

@@ -2,9 +2,9 @@
 
 import msgspec
 
+from dynemo.api.openai.types import ErrorBody, ErrorDetail
 from dynemo.errors import BodyTooLarge, DynemoError, RequestError, Unavailable
 from dynemo.http.asgi import Header
-from dynemo.openai.types import ErrorBody, ErrorDetail
 
 #: nginx's status for a client that went away. It is counted and logged, and never sent.
 CLIENT_GONE = 499

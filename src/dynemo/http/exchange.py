@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any
 from uuid import uuid4
 
+from dynemo.connection.buffer import interrupt
 from dynemo.errors import BodyTooLarge, DynemoError, SlowReader
 from dynemo.http.asgi import (
     ABORT,
@@ -26,9 +27,8 @@ from dynemo.http.asgi import (
     find_header,
     start_event,
 )
-from dynemo.http.cuttable import Cuttable
+from dynemo.http.cancel_scope import CancelScope
 from dynemo.http.errors import BodyTooSlow, ClientGone, describe, headers_of
-from dynemo.runtime.inbox import interrupt
 
 _STREAM_HEADERS: list[Header] = [
     (b"cache-control", b"no-cache"),
@@ -53,7 +53,7 @@ class Exchange:
         self._receive = receive
         self._send = send
         self._loop = asyncio.get_running_loop()
-        self._cuttable = Cuttable()
+        self._cuttable = CancelScope()
         self._is_started = False  # the headers have been sent
         self._is_stream = False
         self._is_ending = False  # the last send has begun
@@ -225,7 +225,7 @@ class Working:
     __slots__ = ("_cuttable", "_exchange", "_loop", "_watch")
 
     def __init__(
-        self, exchange: Exchange, loop: asyncio.AbstractEventLoop, cuttable: Cuttable
+        self, exchange: Exchange, loop: asyncio.AbstractEventLoop, cuttable: CancelScope
     ) -> None:
         self._exchange, self._loop, self._cuttable = exchange, loop, cuttable
 

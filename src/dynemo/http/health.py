@@ -10,7 +10,7 @@ from msgspec import Struct
 from dynemo.http.exchange import Exchange
 from dynemo.messages import Instance, Load
 from dynemo.metrics import ALL_INSTANCES, MAX_INSTANCES, Exposition, LoadSample
-from dynemo.pipeline import Pipeline, ServedModel
+from dynemo.serving.pipeline import Pipeline, ServedModel
 
 
 class InstanceHealth(Struct, frozen=True, kw_only=True):

@@ -4,10 +4,10 @@ from urllib.parse import unquote
 
 import msgspec
 
+from dynemo.api.openai.types import Model, ModelList
 from dynemo.errors import UnknownModel
 from dynemo.http.exchange import Exchange
-from dynemo.openai.types import Model, ModelList
-from dynemo.pipeline import Pipeline, ServedModel
+from dynemo.serving.pipeline import Pipeline, ServedModel
 
 PREFIX = "/v1/models/"
 

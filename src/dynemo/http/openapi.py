@@ -5,9 +5,9 @@ from typing import Any
 import msgspec
 
 from dynemo import __version__
+from dynemo.api.openai import types
 from dynemo.http.exchange import Exchange
 from dynemo.http.health import HealthReport
-from dynemo.openai import types
 
 _REF = "#/components/schemas/{name}"
 _STATUSES = {

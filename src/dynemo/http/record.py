@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
 
+from dynemo.api.openai.chunks import UsageCounter
 from dynemo.errors import DynemoError
 from dynemo.http.errors import CLIENT_GONE, ClientGone
 from dynemo.messages import Piece
 from dynemo.metrics import NO_MODEL, Metrics, ModelMetrics
-from dynemo.openai.chunks import Tally
-from dynemo.pipeline import Job
+from dynemo.serving.pipeline import Job
 from dynemo.trace import trace_id
 
 _log = logging.getLogger("dynemo.http")
@@ -33,7 +33,7 @@ def told(end: Callable[[int], None]) -> Iterator[None]:
         end(status)
 
 
-class Record:
+class RequestRecord:
     """Begins when a request arrives. `accept`, then a `piece` each, then `end` once."""
 
     def __init__(self, metrics: Metrics, request_id: str, traceparent: str) -> None:
@@ -46,11 +46,11 @@ class Record:
         self._is_queued = False
         self._ttft: float | None = None
         self._last: list[float] = []
-        self.tally = Tally(0, 0)
+        self.tally = UsageCounter(0, 0)
 
     def accept(self, job: Job) -> None:
         self._job = job
-        self.tally = Tally(job.prompt_tokens, job.n)
+        self.tally = UsageCounter(job.prompt_tokens, job.n)
         self._last = [0.0] * job.n
         self._model = model = self._metrics.of(job.model.name)
         model.in_flight.inc()

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dynemo.http.app import build_status_app
 from dynemo.http.server import serve
 from dynemo.metrics import WorkerMetrics
-from dynemo.pipeline import Pipeline
+from dynemo.serving.pipeline import Pipeline
 
 log = logging.getLogger("dynemo.http")
 

@@ -35,7 +35,7 @@ _CHECKOUT_FILE = re.compile(
 )
 
 
-class Choice(Struct, frozen=True):
+class ModelChoice(Struct, frozen=True):
     """The files to have, in the order to fetch them, and the one that an engine opens."""
 
     kind: ModelKind
@@ -105,7 +105,7 @@ def has_label(path: str, label: str) -> bool:
 
 def choose(
     files: Sequence[str], *, of: str, pick: str | None = None, needs: ModelKind | None = None
-) -> Choice:
+) -> ModelChoice:
     """The model in `files`, which are relative paths with `/`; `of` names the place in sentences.
 
     `pick` is a GGUF's file name or the label of a quantization. `needs` is the one kind that the
@@ -120,7 +120,7 @@ def choose(
         return _picked(files, models, of, pick)
     checkout = checkout_files(files)
     if checkout and needs != "gguf":
-        return Choice("checkout", checkout, "config.json")
+        return ModelChoice("checkout", checkout, "config.json")
     if models and needs != "checkout":
         return _default_gguf(files, models, of)
     raise ModelError(_why_none(files, of, checkout, models))
@@ -151,7 +151,9 @@ def _weights(tensors: list[str]) -> list[str]:
     return others or [f for f in top if f.startswith("consolidated")]
 
 
-def _picked(files: Sequence[str], models: dict[str, tuple[str, ...]], of: str, pick: str) -> Choice:
+def _picked(
+    files: Sequence[str], models: dict[str, tuple[str, ...]], of: str, pick: str
+) -> ModelChoice:
     if pick.lower().endswith(".gguf"):
         exact = [f for f in files if f == pick] or [f for f in files if f.endswith(f"/{pick}")]
         # A part stands for its set.
@@ -167,7 +169,7 @@ def _picked(files: Sequence[str], models: dict[str, tuple[str, ...]], of: str, p
     return _gguf(files, found, of)
 
 
-def _default_gguf(files: Sequence[str], models: dict[str, tuple[str, ...]], of: str) -> Choice:
+def _default_gguf(files: Sequence[str], models: dict[str, tuple[str, ...]], of: str) -> ModelChoice:
     usual = {first: names for first, names in models.items() if has_label(first, DEFAULT_QUANT)}
     found = usual if len(usual) == 1 else models
     if len(found) > 1:
@@ -182,12 +184,12 @@ def _default_gguf(files: Sequence[str], models: dict[str, tuple[str, ...]], of: 
 
 def _gguf(
     files: Sequence[str], found: dict[str, tuple[str, ...]], of: str, note: str | None = None
-) -> Choice:
+) -> ModelChoice:
     (names,) = found.values()
     missing = [name for name in names if name not in files]
     if missing:
         raise ModelError(f"{of} lacks {_list(missing)}, a part of the model: get it from elsewhere")
-    return Choice("gguf", names, names[0], note)
+    return ModelChoice("gguf", names, names[0], note)
 
 
 def _labels(models: dict[str, tuple[str, ...]]) -> list[str]:

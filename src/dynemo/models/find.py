@@ -19,8 +19,8 @@ from msgspec import Struct
 
 from dynemo.errors import ModelError
 from dynemo.models.choose import ModelKind, gguf_models, part_names, part_of, stem
-from dynemo.models.hub import download, parse_hub_name, say
-from dynemo.models.kinds import SNIFF_BYTES, Kind, advice_for, kind_of
+from dynemo.models.file_type import SNIFF_BYTES, FileType, advice_for, file_type_of
+from dynemo.models.hub.download import download, parse_hub_name, say
 
 _DEMO = Path(__file__).parent / "demo"
 _ENGINE_FILE = "rank0.engine"
@@ -129,10 +129,13 @@ def _local(path: Path, argument: str) -> Found:
 
 def _file(path: Path, argument: str) -> Found:
     with path.open("rb") as file:
-        kind = kind_of(file.read(SNIFF_BYTES))
-    if kind is not Kind.GGUF:
+        kind = file_type_of(file.read(SNIFF_BYTES))
+    if kind is not FileType.GGUF:
         advice = advice_for(kind)
-        if (path.parent / "config.json").is_file() and kind in (Kind.SAFETENSORS, Kind.JSON):
+        if (path.parent / "config.json").is_file() and kind in (
+            FileType.SAFETENSORS,
+            FileType.JSON,
+        ):
             advice = f"give its folder, {path.absolute().parent}"
         elif path.suffix == ".py":
             advice = f"an engine of your own is out={argument}"

@@ -21,8 +21,8 @@ from functools import cached_property
 from pathlib import Path
 
 from dynemo.errors import ModelError
-from dynemo.models.kinds import SNIFF_BYTES, Kind, advice_for, kind_of
-from dynemo.text.llama_vocab import TENSOR_COUNT, SpecialIds, special_ids
+from dynemo.models.file_type import SNIFF_BYTES, FileType, advice_for, file_type_of
+from dynemo.tokenizers.gguf.vocab import TENSOR_COUNT, SpecialIds, special_ids
 
 #: A metadata string longer than this is a corrupt length: templates are under 100 kB.
 MAX_STRING = 16 << 20
@@ -191,8 +191,8 @@ def _mapped(path: Path) -> Iterator[mmap.mmap]:
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}") from None
     with file:
-        kind = kind_of(file.read(SNIFF_BYTES))
-        if kind is not Kind.GGUF:
+        kind = file_type_of(file.read(SNIFF_BYTES))
+        if kind is not FileType.GGUF:
             raise ModelError(f"{path} is {kind}, not a GGUF file: {advice_for(kind)}")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             yield data

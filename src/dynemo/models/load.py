@@ -10,12 +10,12 @@ from msgspec import DecodeError, Struct, ValidationError, convert, json
 
 from dynemo.errors import ModelError
 from dynemo.messages import Ask
-from dynemo.models.checkout import Checkout, read_checkout
+from dynemo.models.checkout.read import Checkout, read_checkout
 from dynemo.models.find import Found
 from dynemo.models.gguf import Gguf, read_gguf
-from dynemo.text.card import Card
-from dynemo.text.template import ChatTemplate
-from dynemo.text.tokenizer import Tokenizer
+from dynemo.prompt.card.card import Card
+from dynemo.prompt.template import ChatTemplate
+from dynemo.tokenizers.base import Tokenizer
 
 #: A GGUF's own sampling settings, as llama.cpp names them (`LLM_KV_GENERAL_SAMPLING_*`).
 _GGUF_SAMPLING = {
@@ -206,7 +206,7 @@ def _gguf_vocabulary(gguf: Gguf) -> int:
 
 
 def _gguf_tokenizer(gguf: Gguf) -> Tokenizer:
-    from dynemo.text.llama import load_tokenizer
+    from dynemo.tokenizers.gguf.tokenizer import load_tokenizer
 
     return load_tokenizer(gguf.metadata)
 

@@ -4,14 +4,14 @@ import asyncio
 import sys
 
 from dynemo.terminal.log_lines import log_above
-from dynemo.terminal.summary import Tally, status
+from dynemo.terminal.summary import BatchCounts, status
 
 #: Seconds between two updates of the bar, and of the plain lines.
 BAR_SECONDS = 0.2
 LINE_SECONDS = 10.0
 
 
-async def show(tally: Tally) -> None:
+async def show(tally: BatchCounts) -> None:
     """Show `tally` until cancelled."""
     if sys.stderr.isatty():
         await _bar(tally)
@@ -20,7 +20,7 @@ async def show(tally: Tally) -> None:
         print(status(tally), file=sys.stderr, flush=True)
 
 
-async def _bar(tally: Tally) -> None:
+async def _bar(tally: BatchCounts) -> None:
     # rich is slow to import and of no use to a log.
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn

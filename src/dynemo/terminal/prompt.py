@@ -12,9 +12,9 @@ from msgspec import structs
 
 from dynemo.errors import DynemoError, RequestError, UsageError
 from dynemo.messages import Ask
-from dynemo.pipeline import Job, Pipeline
+from dynemo.serving.pipeline import Job, Pipeline
 from dynemo.terminal.interrupts import Interrupted, until_signal
-from dynemo.terminal.outlet import Outlet
+from dynemo.terminal.output import Output
 from dynemo.terminal.reply import Reply, listen
 from dynemo.terminal.screen import clean, visible
 
@@ -48,7 +48,7 @@ async def answer(
     """
     job = _prepare(pipeline, model, system, settings, text)
     reply = Reply()
-    outlet = Outlet(out.fileno())
+    outlet = Output(out.fileno())
     try:
         work = _stream(pipeline, job, reply, outlet, is_shown=out.isatty())
         await until_signal(work, signal.SIGINT, signal.SIGTERM)
@@ -78,7 +78,7 @@ def _prepare(pipeline: Pipeline, model: str, system: str | None, settings: Ask, 
 
 
 async def _stream(
-    pipeline: Pipeline, job: Job, reply: Reply, outlet: Outlet, *, is_shown: bool
+    pipeline: Pipeline, job: Job, reply: Reply, outlet: Output, *, is_shown: bool
 ) -> None:
     """`is_shown`: the reader is a person at a terminal. A file or a pipe gets the exact text."""
     end = "\n"

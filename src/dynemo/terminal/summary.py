@@ -36,7 +36,7 @@ class Spread:
 
 
 @dataclass
-class Tally:
+class BatchCounts:
     """Counts of one run; `before` is what earlier runs had done."""
 
     total: int = 0  #: lines of the input
@@ -85,7 +85,7 @@ class Tally:
             self.ttft.add(reply.ttft)
 
 
-def summary(tally: Tally) -> list[str]:
+def summary(tally: BatchCounts) -> list[str]:
     """The lines to show at the end of a batch."""
     lines = [
         f"{tally.done:,} of {count(tally.total, 'line')} done: "
@@ -103,7 +103,7 @@ def summary(tally: Tally) -> list[str]:
     return lines
 
 
-def status(tally: Tally) -> str:
+def status(tally: BatchCounts) -> str:
     """Where a batch is: lines, failures, speed and the time that is left."""
     words = [f"{tally.done:,} of {count(tally.total, 'line')}"]
     if tally.all_failed:

@@ -18,7 +18,7 @@ HEADER = Struct("!IBQ")
 MAX_BODY = 16 * 1024 * 1024
 
 
-class Kind(IntEnum):
+class FrameKind(IntEnum):
     HELLO = 1  # who I am; the first frame of the answering side
     OPEN = 2  # from a worker: a stream's one-time token; to it, without NATS: an Envelope
     REQUEST = 3  # a Request to answer on this stream
@@ -31,7 +31,7 @@ class Kind(IntEnum):
     GOAWAY = 10  # no further requests, please; on a stream: ask another for what is left of it
 
 
-_KINDS = frozenset(int(kind) for kind in Kind)
+_KINDS = frozenset(int(kind) for kind in FrameKind)
 
 
 class Frame(NamedTuple):
@@ -47,14 +47,14 @@ _unpack_from = HEADER.unpack_from
 _frame = tuple.__new__
 
 
-def header(kind: Kind, stream: int, body: bytes) -> bytes:
+def header(kind: FrameKind, stream: int, body: bytes) -> bytes:
     """What goes before the body. Raises WireError for one over the cap."""
     if len(body) > MAX_BODY:
         raise WireError(f"a frame's body of {len(body)} bytes is over the cap of {MAX_BODY}")
     return _pack(len(body), kind, stream)
 
 
-def encode(kind: Kind, stream: int, body: bytes = b"") -> bytes:
+def encode(kind: FrameKind, stream: int, body: bytes = b"") -> bytes:
     """The bytes of one frame. Raises WireError for a body over the cap."""
     return header(kind, stream, body) + body
 

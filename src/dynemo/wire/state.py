@@ -31,17 +31,17 @@ under way to us is dropped. A frame that the connection's state does not admit b
 from enum import Enum, auto
 
 from dynemo.errors import WireError
-from dynemo.wire.frames import Frame, Kind
+from dynemo.wire.frames import Frame, FrameKind
 
 
-class Connection(Enum):
+class ConnectionState(Enum):
     GREETING = auto()
     OPEN = auto()
     DRAINING = auto()
     CLOSED = auto()
 
 
-class Stream(Enum):
+class StreamState(Enum):
     PROMISED = auto()
     WAITING = auto()
     STREAMING = auto()
@@ -49,44 +49,46 @@ class Stream(Enum):
 
 
 _ON_CONNECTION = {
-    (Connection.GREETING, Kind.HELLO): Connection.OPEN,
-    (Connection.GREETING, Kind.ERROR): Connection.CLOSED,
-    (Connection.OPEN, Kind.PING): Connection.OPEN,
-    (Connection.OPEN, Kind.PONG): Connection.OPEN,
-    (Connection.OPEN, Kind.GOAWAY): Connection.DRAINING,
-    (Connection.OPEN, Kind.ERROR): Connection.CLOSED,
-    (Connection.DRAINING, Kind.PING): Connection.DRAINING,
-    (Connection.DRAINING, Kind.PONG): Connection.DRAINING,
-    (Connection.DRAINING, Kind.ERROR): Connection.CLOSED,
+    (ConnectionState.GREETING, FrameKind.HELLO): ConnectionState.OPEN,
+    (ConnectionState.GREETING, FrameKind.ERROR): ConnectionState.CLOSED,
+    (ConnectionState.OPEN, FrameKind.PING): ConnectionState.OPEN,
+    (ConnectionState.OPEN, FrameKind.PONG): ConnectionState.OPEN,
+    (ConnectionState.OPEN, FrameKind.GOAWAY): ConnectionState.DRAINING,
+    (ConnectionState.OPEN, FrameKind.ERROR): ConnectionState.CLOSED,
+    (ConnectionState.DRAINING, FrameKind.PING): ConnectionState.DRAINING,
+    (ConnectionState.DRAINING, FrameKind.PONG): ConnectionState.DRAINING,
+    (ConnectionState.DRAINING, FrameKind.ERROR): ConnectionState.CLOSED,
 }
 
 # Kinds as they are read are plain numbers, which look up an IntEnum's key as well as the enum does.
-_ON_STREAM: dict[int, Stream] = {
-    Kind.OPEN: Stream.WAITING,
-    Kind.DATA: Stream.STREAMING,
-    Kind.END: Stream.ENDED,
-    Kind.ERROR: Stream.ENDED,
-    Kind.GOAWAY: Stream.ENDED,
+_ON_STREAM: dict[int, StreamState] = {
+    FrameKind.OPEN: StreamState.WAITING,
+    FrameKind.DATA: StreamState.STREAMING,
+    FrameKind.END: StreamState.ENDED,
+    FrameKind.ERROR: StreamState.ENDED,
+    FrameKind.GOAWAY: StreamState.ENDED,
 }
-_CARRIES_STREAMS = (Connection.OPEN, Connection.DRAINING)
+_CARRIES_STREAMS = (ConnectionState.OPEN, ConnectionState.DRAINING)
 
 _TO_ANSWERING = {
-    (Connection.GREETING, Kind.HELLO): Connection.OPEN,
-    (Connection.OPEN, Kind.PING): Connection.OPEN,
-    (Connection.OPEN, Kind.PONG): Connection.OPEN,
+    (ConnectionState.GREETING, FrameKind.HELLO): ConnectionState.OPEN,
+    (ConnectionState.OPEN, FrameKind.PING): ConnectionState.OPEN,
+    (ConnectionState.OPEN, FrameKind.PONG): ConnectionState.OPEN,
 }
-_ASKED: frozenset[int] = frozenset({Kind.OPEN, Kind.REQUEST, Kind.CANCEL, Kind.ERROR})
+_ASKED: frozenset[int] = frozenset(
+    {FrameKind.OPEN, FrameKind.REQUEST, FrameKind.CANCEL, FrameKind.ERROR}
+)
 
 
-def after(state: Connection, frame: Frame) -> Connection:
+def after(state: ConnectionState, frame: Frame) -> ConnectionState:
     """The connection's state after a frame on stream 0. Raises WireError where there is none."""
     try:
-        return _ON_CONNECTION[state, Kind(frame.kind)]
+        return _ON_CONNECTION[state, FrameKind(frame.kind)]
     except KeyError:
         raise _unexpected(state, frame) from None
 
 
-def stream_after(connection: Connection, frame: Frame) -> Stream:
+def stream_after(connection: ConnectionState, frame: Frame) -> StreamState:
     """The state of an open stream after one of its frames. Raises WireError if there is none."""
     after_kind = _ON_STREAM.get(frame.kind)
     if after_kind is None or connection not in _CARRIES_STREAMS:
@@ -94,20 +96,20 @@ def stream_after(connection: Connection, frame: Frame) -> Stream:
     return after_kind
 
 
-def answering_after(state: Connection, frame: Frame) -> Connection:
+def answering_after(state: ConnectionState, frame: Frame) -> ConnectionState:
     """The connection's state after any frame that the answering side gets. Raises WireError."""
-    if frame.stream and state is Connection.OPEN and frame.kind in _ASKED:
+    if frame.stream and state is ConnectionState.OPEN and frame.kind in _ASKED:
         return state
     try:
         if not frame.stream:
-            return _TO_ANSWERING[state, Kind(frame.kind)]
+            return _TO_ANSWERING[state, FrameKind(frame.kind)]
     except KeyError:
         pass
     raise _unexpected(state, frame)
 
 
-def _unexpected(state: Connection, frame: Frame) -> WireError:
+def _unexpected(state: ConnectionState, frame: Frame) -> WireError:
     return WireError(
-        f"a {Kind(frame.kind).name} frame on stream {frame.stream} "
+        f"a {FrameKind(frame.kind).name} frame on stream {frame.stream} "
         f"while the connection is {state.name.lower()}"
     )

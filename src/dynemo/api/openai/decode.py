@@ -1,0 +1,73 @@
+"""Bytes of a request body to a typed request, with what is wrong said as OpenAI says it."""
+
+import re
+from typing import TypeVar
+
+import msgspec
+
+from dynemo.api.openai.types import ChatRequest, EmbeddingRequest
+from dynemo.errors import RequestError
+
+# msgspec says where an error is only in its text: `... - at `$.messages[0].role``. This is the one
+# place that reads it, and tests/openai/test_decode.py holds the format.
+_PLACE = re.compile(r"(?P<what>.*?)(?: - at (?:`key` in )?`\$\.?(?P<path>[^`]*)`)?", re.DOTALL)
+_UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>.*)`", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(?P<field>.*)`", re.DOTALL)
+_SHOWN = 200
+
+_chat = msgspec.json.Decoder(ChatRequest)
+_embeddings = msgspec.json.Decoder(EmbeddingRequest)
+T = TypeVar("T")
+
+
+def decode_chat(body: bytes) -> ChatRequest:
+    """Raises RequestError that names the field in `param`, in the form `messages[0].content`."""
+    return _decode(_chat, body)
+
+
+def decode_embeddings(body: bytes) -> EmbeddingRequest:
+    """Raises as `decode_chat` does."""
+    return _decode(_embeddings, body)
+
+
+def _decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise _say_invalid(str(error)) from None
+    except msgspec.DecodeError as error:
+        raise _unparsable(f"{error}.") from None
+    except UnicodeDecodeError:
+        raise _unparsable("It is not valid UTF-8.") from None
+    except RecursionError:
+        raise _unparsable("It is nested too deeply.") from None
+
+
+def _unparsable(detail: str) -> RequestError:
+    return RequestError(f"We could not parse the JSON body of your request. {detail}")
+
+
+def _say_invalid(text: str) -> RequestError:
+    match = _PLACE.fullmatch(text)
+    what, path = (match["what"], match["path"] or "") if match else (text, "")
+    if unknown := _UNKNOWN.fullmatch(what):
+        field = _join(path, unknown["field"])
+        message = f"Unrecognized request argument supplied: {field}"
+        return RequestError(message, param=field, code="unknown_parameter")
+    if missing := _MISSING.fullmatch(what):
+        field = _join(path, missing["field"])
+        message = f"Missing required parameter: '{field}'."
+        return RequestError(message, param=field, code="missing_required_parameter")
+    what = _cut(what)
+    if not path:
+        return RequestError(f"The request body is not what is expected here: {what}.")
+    path = _cut(path)
+    return RequestError(f"Invalid '{path}': {what}.", param=path, code="invalid_value")
+
+
+def _join(path: str, field: str) -> str:
+    return _cut(f"{path}.{field}" if path else field)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."

@@ -1,0 +1,33 @@
+"""`--request-template FILE`: JSON in the form of a request, with defaults for others."""
+
+from pathlib import Path
+
+from msgspec import DecodeError, Raw, json, structs
+
+from dynemo.api.openai.convert import to_ask
+from dynemo.api.openai.decode import decode_chat
+from dynemo.errors import RequestError, UsageError
+from dynemo.messages import Ask
+
+#: What a request must have and defaults need not.
+_STAND_INS = {"model": Raw(b'""'), "messages": Raw(b'[{"role": "user", "content": ""}]')}
+
+
+def read_request_template(path: str) -> Ask:
+    """The defaults in the file. Raises UsageError for a field that a request could not have."""
+    try:
+        fields = json.decode(Path(path).expanduser().read_bytes(), type=dict[str, Raw])
+    except OSError as error:
+        raise UsageError(f"The request template {path} cannot be read: {error.strerror}.") from None
+    except (DecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"The request template {path} is no JSON object: {error}.") from None
+    for name in ("messages", "stream", "stream_options"):
+        if name in fields:
+            raise UsageError(
+                f"The request template {path} may not have {name!r}: it is no default."
+            )
+    try:
+        ask = to_ask(decode_chat(json.encode({**_STAND_INS, **fields})))
+    except RequestError as error:
+        raise UsageError(f"The request template {path} is wrong: {error}") from None
+    return structs.replace(ask, messages=[], model=ask.model or None)

@@ -1,0 +1,273 @@
+"""The half of a run that has an event loop: joins instance, pipeline and input, until it ends."""
+
+import asyncio
+import gc
+import signal
+import socket
+import sys
+import time
+from collections.abc import Coroutine
+from contextlib import AbstractAsyncContextManager, closing, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dynemo.app.arguments import Input
+from dynemo.app.config import Config
+from dynemo.app.inputs import serve_http, serve_terminal, stop_on_signals, url_of
+from dynemo.errors import EngineLost
+from dynemo.interrupt import interrupt_raises
+from dynemo.messages import Ask, EngineSpec, Instance
+from dynemo.planes.names import parse_name
+from dynemo.prompt.card.card import Card
+from dynemo.serving.local.child import Child, spawn
+from dynemo.serving.local.instance import Ended, LocalInstance, Ready, local_instance
+from dynemo.serving.local.weights import WeightsProgress
+from dynemo.serving.pipeline import Pipeline, ServedModel
+from dynemo.terminal.loading import loading_shown
+
+if TYPE_CHECKING:
+    from dynemo.metrics import WorkerMetrics
+
+#: New objects before garbage is looked for. One read of a busy connection makes thousands, all of
+#: them gone a moment later: at Python's own 700, that took a fifth of an ingress's time.
+_COLLECT_AFTER = 20_000
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that was decided and started before."""
+
+    config: Config
+    place: Input
+    spec: EngineSpec
+    python: str  #: that runs the engine
+    defaults: Ask  #: of --request-template
+    card: Card
+    child: Child
+    text: str  #: the prompt of in=stdin
+    listener: socket.socket | None  #: of in=http, or of --status-port
+
+
+def run(run: Run) -> int:
+    """Runs an engine and what asks it, to the end. Returns the exit code. Raises DynemoError."""
+    return _in_loop(run.place, _serve(run))
+
+
+def run_follower(spec: EngineSpec, child: Child) -> int:
+    """Runs a rank above 0 of a multi-node engine, to the end. Raises DynemoError."""
+    return _in_loop(Input("none"), _follow(spec, child))
+
+
+def run_ingress(
+    config: Config, place: Input, defaults: Ask, text: str, listener: socket.socket | None
+) -> int:
+    """Runs an input in front of a pool, to the end. Returns the exit code. Raises DynemoError."""
+    return _in_loop(place, _serve_ingress(config, place, defaults, text, listener))
+
+
+def _in_loop(place: Input, work: Coroutine[None, None, int]) -> int:
+    # Closed, for an error before it runs: nobody else would.
+    with closing(work), _runner(place) as runner, interrupt_raises():
+        try:
+            return runner.run(work)
+        except asyncio.CancelledError as error:
+            # Without one it was a Ctrl-C that came before the Runner counts them.
+            number: int = next(iter(error.args), signal.SIGINT)
+            return 128 + number
+
+
+def _runner(place: Input) -> asyncio.Runner:
+    if place.kind not in ("http", "dyn"):
+        return asyncio.Runner()  # uvloop takes longer to import than one answer would gain
+    import uvloop
+
+    # What was loaded stays, and is not looked through again and again for what could go.
+    gc.freeze()
+    gc.set_threshold(_COLLECT_AFTER)
+    return asyncio.Runner(loop_factory=uvloop.new_event_loop)
+
+
+async def _serve(run: Run) -> int:
+    def respawn() -> Child:
+        return spawn(run.spec, run.python)
+
+    # A new rank 0 would find the other ranks gone: what is spread over nodes ends as a whole.
+    respawns = respawn if run.spec.parallel.nodes == 1 else None
+    async with (
+        local_instance(run.child, respawns) as (local, ready),
+        _loading_shown(run, ready),
+    ):
+        name = run.card.name
+        if run.place.kind == "dyn":
+            return await _work(run, local, ready)
+        model = ServedModel(name, int(time.time()), run.card, local)
+        pipeline = Pipeline({name: model}, defaults=run.defaults)
+        if run.listener is not None:
+            waiting = _say_ready(name, ready, url_of(run.listener), local.ended)
+            return await serve_http(pipeline, run.listener, run.config.grace, waiting)
+        if run.place.kind == "text":
+            import dynemo.terminal.chat.run  # noqa: F401  (slow to import, and the engine is loading)
+        print(_greeting(name, await _until_stopped(ready)), file=sys.stderr)
+        work = serve_terminal(run.config, run.place, run.text, run.defaults, pipeline)
+        return await _while_it_lives(work, local.ended)
+
+
+async def _while_it_lives(work: Coroutine[None, None, int], ended: Ended) -> int:
+    """The result of `work`; raises why the engine has ended for good, where that comes first."""
+    task = asyncio.ensure_future(work)
+    both: list[asyncio.Future[Any]] = [task, ended]
+    try:
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        is_first = not task.done()
+        if is_first:
+            task.cancel()
+            await asyncio.wait([task])
+    if is_first:
+        ended.result()
+    return task.result()
+
+
+def _loading_shown(run: Run, ready: Ready) -> AbstractAsyncContextManager[None]:
+    weights = WeightsProgress(run.child.process.pid, Path(run.spec.model))
+    return loading_shown(run.card.name, ready, weights.read, run.spec.model_bytes)
+
+
+async def _follow(spec: EngineSpec, child: Child) -> int:
+    """Until a signal, or the end of the engine."""
+    stop, parallel = stop_on_signals(), spec.parallel
+    greeting = [f"rank {parallel.rank} of {parallel.nodes}", f"engine {spec.engine}"]
+    leader = "its leader"
+    if parallel.leader:
+        greeting.append(f"leader {parallel.leader}")
+        leader += f" at {parallel.leader}"
+    async with local_instance(child, None) as (local, ready):
+        local.ended.add_done_callback(lambda _: stop.set())
+        print(" · ".join(greeting), file=sys.stderr)
+        try:
+            if await _first(ready, stop) is not None:
+                await stop.wait()
+            if local.ended.done():
+                local.ended.result()
+        except EngineLost as error:
+            raise type(error)(
+                f"Rank {parallel.rank} has ended, as it does when {leader} ends. {error}"
+            ) from None
+    return 0
+
+
+async def _work(run: Run, local: LocalInstance, ready: Ready) -> int:
+    """A worker, until a signal."""
+    from dynemo.app.networking import dialling_tls, open_discovery, open_intake
+    from dynemo.metrics import WorkerMetrics
+    from dynemo.serving.handler import WorkerHandler
+    from dynemo.serving.worker import WorkerNetwork, serve_worker
+
+    address = parse_name(run.place.value)
+    stop = stop_on_signals()
+    local.ended.add_done_callback(lambda _: stop.set())
+    where = run.place.value
+    greeting = [where if run.listener is None else f"{where} · status {url_of(run.listener)}"]
+
+    def say() -> None:
+        if greeting and local.instance is not None:
+            print(_greeting(run.card.name, local.instance, greeting.pop()), file=sys.stderr)
+
+    metrics = WorkerMetrics(run.card.name)
+    async with _status(run, local, metrics, stop), open_discovery(run.config) as discovery:
+        await serve_worker(
+            WorkerHandler(local, metrics),
+            run.card,
+            WorkerNetwork(
+                run.spec.instance,
+                address,
+                discovery,
+                partial(open_intake, run.config),
+                dialling_tls(run.config),
+            ),
+            grace=run.config.grace,
+            loaded=lambda: _first(ready, stop),
+            stop=stop,
+            on_ready=say,
+        )
+    if local.ended.done():
+        local.ended.result()
+    return 0
+
+
+def _status(
+    run: Run, local: LocalInstance, metrics: "WorkerMetrics", stop: asyncio.Event
+) -> AbstractAsyncContextManager[None]:
+    """The status port of a worker, from before its engine has loaded until all has ended."""
+    if run.listener is None:
+        return nullcontext()
+    from dynemo.http.status import status_port
+
+    model = ServedModel(run.card.name, int(time.time()), run.card, local)
+    pipeline = Pipeline({model.name: model}, defaults=run.defaults)
+    return status_port(pipeline, metrics, run.listener, stop)
+
+
+async def _first(ready: Ready, stop: asyncio.Event) -> Instance | None:
+    """The instance once the engine has loaded, None when it is to stop before. Raises why it did
+    not load."""
+    loaded = asyncio.ensure_future(asyncio.wait([ready]))
+    stopped = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({loaded, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        loaded.cancel()
+        stopped.cancel()
+    return ready.result() if ready.done() else None
+
+
+async def _serve_ingress(
+    config: Config, place: Input, defaults: Ask, text: str, listener: socket.socket | None
+) -> int:
+    from dynemo.app.networking import ingress_planes
+    from dynemo.router.router import make_router
+    from dynemo.serving.ingress import ingress
+
+    address = parse_name(config.out)
+    async with (
+        ingress_planes(config) as planes,
+        ingress(
+            address,
+            planes,
+            make_router=lambda: make_router(config.router_mode),
+            migration_limit=config.migration_limit,
+        ) as found,
+    ):
+        pipeline = Pipeline(found.models, defaults=defaults)
+        if listener is not None:
+            print(f"{config.out} · {url_of(listener)}", file=sys.stderr)
+            return await serve_http(pipeline, listener, config.grace, None)
+        if not found.appeared.is_set():
+            print(f"dynemo-run: waiting for a worker of {config.out} ...", file=sys.stderr)
+        await found.appeared.wait()
+        return await serve_terminal(config, place, text, defaults, pipeline)
+
+
+async def _until_stopped(ready: Ready) -> Instance:
+    """The instance, once the engine has loaded. SIGTERM ends the wait as Ctrl-C does."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    loop.add_signal_handler(signal.SIGTERM, task.cancel, signal.SIGTERM)
+    try:
+        return await asyncio.shield(ready)
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
+
+
+async def _say_ready(name: str, ready: Ready, url: str, ended: Ended) -> None:
+    """Raises why the engine did not load, or why it has ended for good."""
+    instance = await asyncio.shield(ready)
+    print(_greeting(name, instance, url), file=sys.stderr)
+    await asyncio.shield(ended)
+
+
+def _greeting(name: str, instance: Instance, where: str = "") -> str:
+    parts = [f"model {name}", f"engine {instance.engine}", f"context {instance.context_length}"]
+    return " · ".join([*parts, where] if where else parts)

@@ -1,0 +1,310 @@
+"""`dynemo-run engine install` and `remove`.
+
+An environment is built in a folder of its own and is in use once `environment.json` names it, so
+that one that fails, or is interrupted, is as if it had never been begun: the one before it stays.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+from msgspec import json
+
+from dynemo.environments.find import distributions, refuse_old, site_packages, version_in
+from dynemo.environments.installed import (
+    Environment,
+    environment_file,
+    home_of,
+    python_of,
+    read_environment,
+)
+from dynemo.environments.installer import Installer, find_installer
+from dynemo.environments.registry import ENGINES
+from dynemo.environments.variants import PackageSource, Variant
+from dynemo.errors import DynemoError, UsageError
+from dynemo.terminal.status_line import StatusLine, gigabytes, status_line
+
+
+def install(variant: Variant, python: str = sys.executable) -> int:
+    """Makes the environment, or says that it is there. Raises DynemoError."""
+    engine, home = variant.engine, home_of(variant.engine)
+    with _alone(engine):
+        before = read_environment(engine)
+        source = variant.source()
+        name = _folder_name(variant, source, _version_of(python, variant))
+        if before is not None and before.folder == name and python_of(before).exists():
+            print(f"{_describe(before)} is installed already")
+            return 0
+        kept = before.folder if before is not None and before.folder != name else ""
+        _clear(home, keep=kept)
+        _check_space(home, variant)
+        try:
+            made, seconds = _build(variant, source, home / name, python)
+        except BaseException as error:
+            with _undisturbed():
+                _clear(home, keep=kept)
+            if isinstance(error, KeyboardInterrupt):
+                print("interrupted; nothing is left of the attempt", file=sys.stderr)
+            raise
+        _point_to(made)
+        _clear(home, keep=name)
+    print(f"{_describe(made)} · {gigabytes(made.bytes)} · {seconds} s · {home / name}")
+    for text in made.workarounds:
+        print(f"worked around: {text}")
+    if variant.besides:
+        print(variant.besides)
+    return 0
+
+
+def remove(engine: str) -> int:
+    """Raises UsageError where `install` has made nothing."""
+    with _alone(engine):
+        if not home_of(engine).exists():
+            raise UsageError(f"`engine install` has made no environment for {engine}.")
+        environment_file(engine).unlink(missing_ok=True)  # first: the rest takes its time
+        shutil.rmtree(home_of(engine))
+    print(f"the environment of {engine} is removed")
+    return 0
+
+
+def _build(
+    variant: Variant, source: PackageSource | None, folder: Path, python: str
+) -> tuple[Environment, int]:
+    with _ends_in_order(), status_line() as line:
+        folder.mkdir(parents=True)
+        steps = _Steps(line, variant, folder)
+        installer = find_installer(python, steps.tell)
+        steps.begin("making the environment")
+        installer.make(folder)
+        _install_all(variant, source, folder, installer, steps)
+        site = site_packages(folder)
+        assert site is not None
+        for workaround in variant.workarounds:
+            workaround.apply(site)
+        version = version_in(site, ENGINES[variant.engine])
+        if version is None:
+            raise DynemoError(f"{installer.name} has not installed {variant.engine}.")
+        made = Environment(
+            engine=variant.engine,
+            version=version,
+            device=variant.device,
+            folder=folder.name,
+            bytes=_size(folder),
+            workarounds=[each.text for each in variant.workarounds],
+        )
+        return made, line.seconds
+
+
+class _Steps:
+    """What the line says while the installer runs."""
+
+    def __init__(self, line: StatusLine, variant: Variant, folder: Path) -> None:
+        self._line = line
+        self._folder = folder
+        self._used = shutil.disk_usage(folder).used
+        self._engine = variant.engine
+        self._about = f" ({variant.size} GB in all)" if variant.size >= 1 else ""
+        self._step = ""
+        self._packages = 0
+
+    def begin(self, step: str, packages: int = 0) -> None:
+        self._step = step
+        self._packages = packages
+
+    def tell(self) -> None:
+        if not self._line.is_due():
+            return
+        step, site = self._step, site_packages(self._folder)
+        if self._packages and site is not None:
+            step = f"{len(distributions(site))} of {self._packages} packages"
+        written = max(0, shutil.disk_usage(self._folder).used - self._used)
+        self._line.show(
+            f"installing {self._engine} · {self._line.seconds} s · {step} · "
+            f"{gigabytes(written)} written{self._about}"
+        )
+
+
+def _install_all(
+    variant: Variant,
+    source: PackageSource | None,
+    folder: Path,
+    installer: Installer,
+    steps: _Steps,
+) -> None:
+    lines = variant.requirements
+    theirs = [line for line in lines if source and _name(line) in source.names]
+    if source is not None and theirs:
+        names = " and ".join(source.names)
+        builds = [_with_build(line, source.build) for line in theirs]
+        if not _is_found(installer, folder, builds, steps, names):
+            steps.begin(f"{names} from {source.url}")
+            _try(installer, folder, builds, variant, source=source)
+    rest = [line for line in lines if line not in theirs]
+    steps.begin("packages", len(lines))
+    _try(installer, folder, rest, variant, with_dependencies=not variant.is_complete)
+
+
+def _is_found(
+    installer: Installer, folder: Path, builds: list[str], steps: _Steps, names: str
+) -> bool:
+    """Installs them from where the user's own configuration finds them. Only what has its build in
+    its version cannot be mistaken for another one."""
+    if not any("+" in line for line in builds):
+        return False
+    steps.begin(f"{names} from your package indexes")
+    try:
+        installer.install(folder, builds)
+    except DynemoError:
+        return False
+    return True
+
+
+def _try(
+    installer: Installer,
+    folder: Path,
+    lines: list[str],
+    variant: Variant,
+    *,
+    source: PackageSource | None = None,
+    with_dependencies: bool = False,
+) -> None:
+    try:
+        installer.install(folder, lines, source=source, with_dependencies=with_dependencies)
+    except DynemoError as error:
+        raise DynemoError(
+            f"{variant.engine} is not installed, and nothing is left of the attempt; "
+            f"{installer.name} says:\n{error}"
+        ) from None
+
+
+def _name(line: str) -> str:
+    return re.split(r"[=<>!~ ;\[]", line, maxsplit=1)[0]
+
+
+def _with_build(line: str, build: str) -> str:
+    pin, semicolon, marker = line.partition(" ;")
+    return f"{pin}{build}{semicolon}{marker}"
+
+
+def _folder_name(variant: Variant, source: PackageSource | None, version: str) -> str:
+    """The same for the same requirements alone."""
+    parts = [*variant.requirements, repr(source), version]
+    parts += [workaround.text for workaround in variant.workarounds]
+    return f"{variant.device}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:8]}"
+
+
+def _version_of(python: str, variant: Variant) -> str:
+    """Of the interpreter, `3.11`. Raises UsageError where the engine has nothing for it."""
+    code = "import sys; print('%d.%d' % sys.version_info[:2])"
+    try:
+        said = subprocess.run(
+            [python, "-c", code], capture_output=True, text=True, timeout=30, check=True
+        )
+        version = said.stdout.strip()
+        refuse_old("--python", python, version)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        raise UsageError(f"--python {python} does not run as a Python does.") from None
+    if variant.pythons and version not in variant.pythons:
+        raise UsageError(
+            f"{variant.engine} has builds for Python {' and '.join(variant.pythons)}, and this is "
+            f"{version}; name one with --python."
+        )
+    return version
+
+
+def _check_space(home: Path, variant: Variant) -> None:
+    there = home
+    while not there.exists():
+        there = there.parent
+    free = shutil.disk_usage(there).free
+    if free < variant.size * 1e9:
+        raise UsageError(
+            f"{variant.engine} for {variant.device} needs about {variant.size} GB, and {there} has "
+            f"{gigabytes(free)} left; XDG_DATA_HOME names another place."
+        )
+
+
+def _point_to(made: Environment) -> None:
+    file = environment_file(made.engine)
+    new = file.with_suffix(".new")
+    new.write_bytes(json.format(json.encode(made), indent=2) + b"\n")
+    new.replace(file)
+
+
+def _clear(home: Path, *, keep: str) -> None:
+    """Removes what is not in use: of another version, or of an attempt that was killed."""
+    kept = {keep, "environment.json"} if keep else set()
+    for entry in home.iterdir() if home.exists() else ():
+        if entry.name not in kept:
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    if home.exists() and not kept:
+        home.rmdir()
+
+
+def _size(folder: Path) -> int:
+    """Bytes on the disk."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            total += os.lstat(os.path.join(place, name)).st_blocks * 512
+    return total
+
+
+def _describe(made: Environment) -> str:
+    return f"{made.engine} {made.version} for {made.device}"
+
+
+@contextlib.contextmanager
+def _alone(engine: str) -> Iterator[None]:
+    """One `install` or `remove` of an engine at a time."""
+    folder = home_of(engine).parent
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (folder / f".{engine}.lock").open("w")
+    except OSError as error:
+        raise UsageError(
+            f"Engines cannot be kept in {folder}: {error.strerror}; XDG_DATA_HOME names another "
+            "place."
+        ) from None
+    with lock as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UsageError(f"{engine} is being installed or removed already.") from None
+        yield
+
+
+@contextlib.contextmanager
+def _ends_in_order() -> Iterator[None]:
+    """SIGTERM and SIGHUP as Ctrl-C: what is half done goes away first."""
+
+    def stop(number: int, _: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """A second Ctrl-C would leave half of what goes away because of the first."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,176 @@
+"""`dynemo-run engine list`: what is installed, and what each engine can do."""
+
+import platform
+import shutil
+import sys
+import textwrap
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from msgspec import Struct, json
+
+from dynemo.environments.find import EnginePython, distributions, locate, version_in
+from dynemo.environments.registry import ENGINES, EngineEntry
+from dynemo.errors import EngineNotInstalled, UsageError
+
+
+class Row(Struct, frozen=True, kw_only=True):
+    engine: str
+    is_installed: bool
+    version: str
+    device: str  #: what its build is for; empty where nobody knows
+    python: str
+    origin: str  #: how it was found
+    problem: str  #: why it cannot be used, where that is more than not being installed
+    workarounds: list[str]
+    models: list[str]
+    takes: str
+    gives: str
+    #: Of one request, n sequences are asked for: every engine has it.
+    n: bool = True
+    guided: list[str]  #: what an answer can be held to
+    logprobs: bool = False  #: refused by name in this version, whatever the engine could do
+    embeddings: bool
+    tensor_parallel: bool
+    multi_node: bool
+
+
+#: The heading and what stands under it, of what an engine can do: in the README too.
+ABILITIES = (
+    ("models", "models"),
+    ("in", "takes"),
+    ("out", "gives"),
+    ("n", "n"),
+    ("guided", "guided"),
+    ("logprobs", "logprobs"),
+    ("embeddings", "embeddings"),
+    ("tensor parallel", "tensor_parallel"),
+    ("multi-node", "multi_node"),
+)
+_INSTALLED = (("installed", "version"), ("device", "device"), ("found as", "origin"))
+_TIED = "\N{NO-BREAK SPACE}"
+_WORDS = {
+    "gguf": "GGUF",
+    "checkout": "checkout",
+    "engine": "engine folder",
+    "json_schema": "JSON",
+    "grammar": "grammar",
+}
+
+
+def list_engines(*, as_json: bool) -> int:
+    rows = [describe(entry) for entry in ENGINES.values()]
+    if as_json:
+        print(json.format(json.encode(rows), indent=2).decode())
+        return 0
+    lines = _table(rows)
+    width = shutil.get_terminal_size().columns
+    if sys.stdout.isatty() and max(map(len, lines)) > width:
+        lines = _blocks(rows, width)
+    print("\n".join(lines))
+    for row in rows:
+        for text in (row.problem, *row.workarounds):
+            if text:
+                print(f"\n{row.engine}: {text}", end="")
+    if any(row.problem or row.workarounds for row in rows):
+        print()
+    return 0
+
+
+def _table(rows: Sequence[Row]) -> list[str]:
+    columns = (("engine", "engine"), *_INSTALLED, *ABILITIES)
+    table = [[heading for heading, _ in columns]]
+    table += [[cell(row, name) for _, name in columns] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    padded = (
+        (f"{text:<{width}}" for text, width in zip(line, widths, strict=True)) for line in table
+    )
+    return ["  ".join(line).rstrip() for line in padded]
+
+
+def _blocks(rows: Sequence[Row], width: int) -> list[str]:
+    """What the table says, for a terminal that is narrower: a line or a few of each engine."""
+    lines: list[str] = []
+    for row in rows:
+        # No line ends within a fact.
+        facts = [f"{heading}: {cell(row, name)}" for heading, name in (*_INSTALLED, *ABILITIES)]
+        text = "; ".join(fact.replace(" ", _TIED) for fact in facts)
+        wrapped = textwrap.wrap(
+            text, max(width, 40), initial_indent="  ", subsequent_indent="  ",
+            break_long_words=False, break_on_hyphens=False,
+        )  # fmt: skip
+        lines += [row.engine, *(line.replace(_TIED, " ") for line in wrapped)]
+    return lines
+
+
+def describe(entry: EngineEntry) -> Row:
+    """One engine, as it is found here."""
+    place, problem = None, ""
+    try:
+        place = locate(entry)
+    except EngineNotInstalled:
+        pass
+    except UsageError as error:
+        problem = str(error)
+    found = _version(entry, place) if place else ""
+    return Row(
+        engine=entry.name,
+        is_installed=place is not None,
+        version=found,
+        device=_device(entry, place, found) if place else "",
+        python=place.python if place else "",
+        origin=place.origin if place else "",
+        problem=problem,
+        workarounds=place.environment.workarounds if place and place.environment else [],
+        models=sorted(entry.reads, reverse=True),
+        takes=entry.takes,
+        gives=entry.gives,
+        guided=list(entry.guides),
+        embeddings="embed" in entry.tasks,
+        tensor_parallel=entry.has_tensor_parallel,
+        multi_node=entry.has_nodes,
+    )
+
+
+def cell(row: Row, name: str) -> str:
+    """The field as the table shows it."""
+    value: Any = getattr(row, name)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(_WORDS[kind] for kind in value) or "no"
+    if name == "version":
+        return value or ("yes" if row.is_installed else "no")
+    return value or "-"
+
+
+def _version(entry: EngineEntry, place: EnginePython) -> str:
+    if place.environment is not None:
+        return place.environment.version
+    if place.site is not None:
+        return version_in(place.site, entry) or ""
+    for name in entry.distributions:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return ""
+
+
+def _device(entry: EngineEntry, place: EnginePython, found: str) -> str:
+    """As far as the names of the builds tell."""
+    if place.environment is not None:
+        return place.environment.device
+    if not entry.package:
+        return "cpu"
+    if entry.name in ("llama_cpp", "mistralrs"):
+        if "+cuda" in found:
+            return "cuda"
+        is_metal = sys.platform == "darwin" and platform.machine() == "arm64"
+        return "metal" if is_metal else "cpu"
+    torch = distributions(place.site).get("torch", "") if place.site else ""
+    for device in ("cpu", "rocm"):
+        if f"+{device}" in torch:
+            return device
+    return "cuda" if torch else ""

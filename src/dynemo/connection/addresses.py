@@ -1,0 +1,213 @@
+"""Where this process can be dialled, and dialling one of several addresses.
+
+An interface's address goes first and the loopback address last, which is said apart, together with
+a host id: a peer dials it only when its own host id is the same. The id is one of a *network
+namespace* where the system tells it (two containers of one image have one machine-id, and loopback
+does not lead from one to the other).
+
+The address of a socket under TLS starts with `tls://`, so that both sides know before they dial.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import socket
+import ssl
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from dynemo.connection.framed import FramedConnection
+from dynemo.connection.interfaces import interface_addresses
+from dynemo.connection.tls import explain
+from dynemo.errors import UsageError
+
+ANY = ""  #: listens at every address of this machine, IPv4 and IPv6
+TLS = "tls://"
+_LOOPBACK = "127.0.0.1"
+_HANDSHAKE_SECONDS = 3.0
+_STAGGER = 0.25  # seconds before the next address is tried beside the one under way
+_CLOSE_SECONDS = 1.0
+MAX_ADDRESSES = 16
+
+T = TypeVar("T")
+
+
+@cache
+def host_id() -> str:
+    """Says whose loopback interface this is: equal for two processes that share it."""
+    parts: list[str] = []
+    for path in ("/etc/machine-id", "/proc/sys/kernel/random/boot_id"):
+        with contextlib.suppress(OSError):
+            parts.append(Path(path).read_text(encoding="ascii").strip())
+    with contextlib.suppress(OSError):
+        parts.append(str(os.stat("/proc/self/ns/net").st_ino))
+    parts = parts or [str(uuid.getnode()), socket.gethostname()]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class Dialable:
+    """Where a listening socket can be reached. `loopback` is for those with the same host id."""
+
+    addresses: list[str]
+    loopback: str
+
+    def reached_from(self, host: str) -> list[str]:
+        """What a peer with the host id `host` tries, in order."""
+        same = [self.loopback] if self.loopback and host == host_id() else []
+        return [*self.addresses[:MAX_ADDRESSES], *same]
+
+
+def dialable(host: str, port: int, advertise: str | None, *, is_tls: bool = False) -> Dialable:
+    """Of a socket that listens at `host` and `port`. Raises UsageError for a bad `advertise`."""
+
+    def address(name: str, port: int) -> str:
+        return (TLS if is_tls else "") + join_address(name, port)
+
+    if advertise is not None:
+        return Dialable([address(*split_address(advertise, port))], "")
+    if host == ANY:
+        addresses = [address(own, port) for own in interface_addresses()]
+        return Dialable(addresses[:MAX_ADDRESSES], address(_LOOPBACK, port))
+    if host == "localhost" or host.startswith("127.") or host == "::1":
+        return Dialable([], address(host, port))
+    return Dialable([address(host, port)], "")
+
+
+def port_of(advertise: str | None) -> int:
+    """To listen at, for what is advertised: its own where it names one. Raises UsageError."""
+    return split_address(advertise, 0)[1] if advertise is not None else 0
+
+
+def split_address(text: str, default_port: int | None = None) -> tuple[str, int]:
+    """HOST:PORT, [V6]:PORT, or HOST where there is a default port. Raises UsageError."""
+    host, colon, port = text.rpartition(":")
+    is_bare = not colon or text.endswith("]") or (":" in host and not host.endswith("]"))
+    if default_port is not None and is_bare and text.strip("[]"):
+        return text.strip("[]"), default_port
+    if is_bare or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        raise UsageError(f"{text!r} is no address: give HOST:PORT.")
+    return host.strip("[]"), int(port)
+
+
+def join_address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+async def serve_links(
+    make: Callable[[], FramedConnection], host: str, port: int, tls: ssl.SSLContext | None
+) -> asyncio.Server:
+    """Listens for framed connections. Raises UsageError that names the address."""
+    loop = asyncio.get_running_loop()
+    try:
+        return await loop.create_server(
+            make, sock=_listener(host, port), backlog=1024, **_under(tls)
+        )
+    except OSError as error:
+        raise UsageError(
+            f"Cannot listen at {join_address(host, port)}: {error.strerror or error}."
+        ) from error
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    """One socket, whatever it listens at: two would have two ports."""
+    is_both = host == ANY and socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if is_both or ":" in host else socket.AF_INET
+    # The protocol is named, for asyncio sets TCP_NODELAY on nothing else.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if is_both:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.bind((host, port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _under(tls: ssl.SSLContext | None) -> dict[str, Any]:
+    """An event loop's words for it. Both are allowed for connections under TLS alone."""
+    if tls is None:
+        return {}
+    times = {"ssl_handshake_timeout": _HANDSHAKE_SECONDS, "ssl_shutdown_timeout": _CLOSE_SECONDS}
+    return {"ssl": tls, **times}
+
+
+async def dial_link(link: FramedConnection, address: str, tls: ssl.SSLContext | None) -> None:
+    """Connects a link. Raises OSError, which says in words what two sides differ in about TLS."""
+    if address.startswith(TLS) and tls is None:
+        raise ConnectionError("it is under TLS, and this side has no --tls")
+    if tls is not None and not address.startswith(TLS):
+        raise ConnectionError("it is not under TLS, and this side is, with --tls")
+    host, port = split_address(address.removeprefix(TLS))
+    loop = asyncio.get_running_loop()
+    try:
+        await loop.create_connection(lambda: link, host, port, **_under(tls))
+    except ssl.SSLError as error:
+        raise ConnectionError(explain(error)) from error
+
+
+def turned_away(address: str) -> ConnectionError:
+    """For a connection that its peer closed before it said HELLO. An event loop does not send on
+    what OpenSSL would tell the other side."""
+    is_tls = address.startswith(TLS)
+    why = ", perhaps for this side's certificate: its log says why" if is_tls else ""
+    return ConnectionError(f"it closed the connection{why}")
+
+
+async def close_links(links: Sequence[FramedConnection]) -> None:
+    """Closes them, after what was sent has left. A peer that takes nothing waits a second only."""
+    for link in links:
+        link.close()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_CLOSE_SECONDS):
+            for link in links:
+                await link.wait_closed()
+    for link in links:
+        link.abort()
+
+
+async def first_of(
+    addresses: Sequence[str],
+    dial: Callable[[str], Awaitable[T]],
+    discard: Callable[[T], None],
+) -> tuple[str, T]:
+    """Dials the addresses in order, the next beside the last one as soon as that takes long.
+
+    The first that succeeds wins, and the others are given up; `discard` closes one that succeeded
+    at the same time. Raises ConnectionError with what each one said.
+    """
+    waiting = list(addresses)
+    running: dict[asyncio.Future[T], str] = {}
+    reasons: dict[str, list[str]] = {}
+    try:
+        while waiting or running:
+            if waiting:
+                address = waiting.pop(0)
+                running[asyncio.ensure_future(dial(address))] = address
+            timeout = _STAGGER if waiting else None
+            done, _ = await asyncio.wait(running, timeout=timeout, return_when="FIRST_COMPLETED")
+            for task in done:
+                address = running.pop(task)
+                error = task.exception()
+                if error is None:
+                    return address, task.result()
+                reasons.setdefault(str(error) or type(error).__name__, []).append(address)
+        said = [f"{', '.join(those)}: {reason}" for reason, those in reasons.items()]
+        raise ConnectionError("; ".join(said) or "no address was given")
+    finally:
+        await _give_up(list(running), discard)
+
+
+async def _give_up(tasks: "list[asyncio.Future[T]]", discard: Callable[[T], None]) -> None:
+    for task in tasks:
+        task.cancel()
+    for ended in await asyncio.gather(*tasks, return_exceptions=True):
+        if not isinstance(ended, BaseException):
+            discard(ended)

@@ -1,0 +1,255 @@
+"""`out=llama_cpp`: GGUF models through llama.cpp's own server, from the `xllamacpp` wheel.
+
+The server listens on a Unix socket in the host's private folder and is fed token ids on
+`/completion`; it batches, caches prompts and samples. Closing the connection aborts a sequence:
+the server notices at its next token, and during a prompt at the end of the chunk.
+"""
+
+import asyncio
+import os
+from array import array
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from sys import byteorder
+from typing import Any
+
+from msgspec import Raw, Struct, json
+
+from dynemo.engines.json_schema import GUIDE_FIELD, check_schema
+from dynemo.engines.llama_cpp.params import common_params, device_name
+from dynemo.engines.llama_cpp.wire import ask, get, post
+from dynemo.errors import EngineError, EngineNotInstalled, ModelError, RequestError
+from dynemo.messages import (
+    Capabilities,
+    Delta,
+    EngineSpec,
+    Finish,
+    FinishReason,
+    Guide,
+    Load,
+    Request,
+    Sampling,
+)
+
+_CAPABILITIES = Capabilities(
+    gives="text",
+    sampling=[*Sampling.__struct_fields__, "ignore_eos"],
+    guides=["json_schema", "grammar"],
+)
+
+ENVIRONMENT = {
+    # A crash ends at once, not after a debugger has been looked for.
+    "GGML_NO_BACKTRACE": "1",
+    # Its threads meet after every operation. Spinning there, they take the cores from whatever else
+    # runs, each other included: 100 M parameters on two cores fell from 150 to 1 token/s when one
+    # more process wanted a core, and to 110 where they sleep instead.
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
+
+#: The final event without the prompt and all settings in it.
+_FINAL_FIELDS = ["stop", "stop_type", "tokens_predicted", "timings/cache_n"]
+
+
+class _Progress(Struct):
+    cache: int = 0
+
+
+class _Event(Struct, rename={"cached": "timings/cache_n"}):
+    """One server-sent event of `/completion`; the last one has `stop`."""
+
+    content: str = ""
+    tokens: list[int] = []
+    stop: bool = False
+    stop_type: str = ""
+    tokens_predicted: int = 0
+    cached: int = 0
+    prompt_progress: _Progress | None = None
+    error: Any = None
+
+
+class _Slot(Struct):
+    is_processing: bool
+    n_ctx: int
+    n_prompt_tokens: int = 0  #: of the prompt and what was generated
+
+
+class _Embedded(Struct):
+    embedding: list[list[float]]  #: one vector, where texts are pooled
+
+
+_decode_event = json.Decoder(_Event).decode
+_decode_slots = json.Decoder(list[_Slot]).decode
+
+
+#: It does one or the other: a server that was started for embeddings generates nothing.
+_EMBEDDING = Capabilities(tasks=("embed",))
+
+
+class LlamaCpp:
+    def __init__(
+        self, path: str, version: str, params: Any, context_length: int, slots: int
+    ) -> None:
+        self.capabilities = _EMBEDDING if params.embedding else _CAPABILITIES
+        self.version = version
+        self.device = device_name(params)
+        self.context_length = context_length
+        self.slots = slots
+        self._path = path
+        # A few more than the slots, so that a slot that falls free finds its next prompt waiting
+        # in the server; the rest waits here, where it can be cancelled at once.
+        self._admitted = asyncio.Semaphore(slots + 2)
+        self._open = 0  # asked for and not ended; the server does not tell what waits in it
+
+    async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
+        self._open += 1
+        try:
+            async with self._admitted:
+                if request.embed:
+                    yield await self._embed(request)
+                    return
+                body = json.encode(_body(request, self.context_length))
+                sequence = _Sequence(request)
+                async with post(self._path, "/completion", body) as events:
+                    while data := await events.next():
+                        delta = sequence.feed(_decode_event(data))
+                        if delta is not None:
+                            yield delta
+                            if delta.finish is not None:
+                                return
+            raise EngineError("llama.cpp ended the answer without a last event.")
+        except RequestError as error:
+            if request.guide is not None:  # all else was checked before
+                error.param = GUIDE_FIELD
+            raise
+        finally:
+            self._open -= 1
+
+    async def _embed(self, request: Request) -> Delta:
+        body = json.encode({"content": request.token_ids, "cache_prompt": False})
+        said = await ask(self._path, "/embedding", body)
+        [vector] = json.decode(said, type=list[_Embedded])[0].embedding
+        data = array("f", vector)
+        if byteorder == "big":
+            data.byteswap()
+        finish = Finish("stop", len(request.token_ids), 0)
+        return Delta(finish=finish, embedding=data.tobytes())
+
+    async def load(self) -> Load:
+        slots = _decode_slots(await get(self._path, "/slots"))
+        running = sum(slot.is_processing for slot in slots)
+        used = sum(slot.n_prompt_tokens for slot in slots if slot.is_processing)
+        kv_use = used / sum(slot.n_ctx for slot in slots)
+        return Load(running=running, waiting=max(0, self._open - running), kv_use=kv_use)
+
+
+class _Sequence:
+    """The server's events of one sequence as deltas.
+
+    The server says nothing while its text ends inside a character, and then only the last token's
+    id: what it gives is text, with the count of tokens that the text stands for. It ends at the EOS
+    ids that it knows; the request may name others.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self._stop_ids = frozenset(request.stop_ids)
+        self._prompt_tokens = len(request.token_ids)
+        self._seen = 0
+        self._cached = 0
+        self._last: list[str] | None = None  # texts up to a stop id, kept for the event after it
+
+    def feed(self, event: _Event) -> Delta | None:
+        if event.error is not None:
+            raise EngineError(f"llama.cpp: {_words(event.error)}")
+        if self._last is not None:
+            return self._end("stop", self._last, event.cached)
+        if event.stop:
+            reason: FinishReason = "length" if event.stop_type == "limit" else "stop"
+            return self._end(reason, self._texts(event), event.cached)
+        if event.tokens_predicted == 0:  # of the prompt
+            if event.prompt_progress is not None:
+                self._cached = event.prompt_progress.cache
+            return None
+        texts = self._texts(event)
+        if not self._stop_ids.isdisjoint(event.tokens):
+            self._last = [*texts[:-1], ""]
+            return None
+        cached, self._cached = self._cached, 0
+        return Delta(texts=texts, cached_tokens=cached)
+
+    def _texts(self, event: _Event) -> list[str]:
+        """One text a token: all of the event's with its last one."""
+        count, self._seen = event.tokens_predicted - self._seen, event.tokens_predicted
+        return [*[""] * (count - 1), event.content] if count > 0 else []
+
+    def _end(self, reason: FinishReason, texts: list[str], cached: int) -> Delta:
+        finish = Finish(reason, self._prompt_tokens, self._seen, cached)
+        return Delta(texts=texts, finish=finish)
+
+
+def _words(error: Any) -> str:
+    return str(error.get("message", error)) if isinstance(error, dict) else str(error)
+
+
+def _body(request: Request, context_length: int) -> dict[str, Any]:
+    sampling = request.sampling
+    return {
+        "prompt": request.token_ids,
+        "n_predict": request.max_tokens,
+        "stream": True,
+        "return_tokens": True,
+        "return_progress": True,
+        "cache_prompt": True,
+        "response_fields": _FINAL_FIELDS,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        # Greedy, it would else compute the probability of every token, to find the one that has all
+        # of it: each sequence of a step in turn, on one thread.
+        "top_k": 1 if sampling.temperature == 0 else sampling.top_k,
+        "min_p": sampling.min_p,
+        # Its own -1, and so the largest, means a random one.
+        "seed": -1 if sampling.seed is None else sampling.seed % 0xFFFFFFFF,
+        "presence_penalty": sampling.presence_penalty,
+        "frequency_penalty": sampling.frequency_penalty,
+        "repeat_penalty": sampling.repetition_penalty,
+        "repeat_last_n": context_length,  # penalties look at the whole sequence
+        "logit_bias": list(sampling.logit_bias.items()),
+        "ignore_eos": request.ignore_eos,
+        **_guide(request.guide),
+    }
+
+
+def _guide(guide: Guide | None) -> dict[str, Any]:
+    if guide is None:
+        return {}
+    if guide.kind == "grammar":
+        if guide.text.startswith("%llguidance"):  # where one is wrong, it answers unbound
+            raise RequestError("'response_format.grammar' takes GBNF.", param=GUIDE_FIELD)
+        return {"grammar": guide.text}
+    check_schema(guide.text)
+    return {"json_schema": Raw(guide.text.encode())}
+
+
+@asynccontextmanager
+async def open_engine(spec: EngineSpec) -> AsyncIterator[LlamaCpp]:
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)  # read when the library is loaded
+    try:
+        import xllamacpp
+    except ImportError as error:
+        raise EngineNotInstalled(
+            f"llama_cpp is not installed ({error}); run `pip install xllamacpp`."
+        ) from error
+    path = os.path.join(spec.workdir, "llama.sock")
+    params = common_params(spec, path)
+    try:
+        server = await asyncio.to_thread(xllamacpp.Server, params)
+    except RuntimeError as error:
+        raise ModelError(f"llama.cpp could not load {spec.model}.") from error
+    try:
+        slots = _decode_slots(await get(path, "/slots"))
+        context = params.n_ctx // len(slots)
+        # `importlib.metadata` would take longer to import than a small model to load.
+        version = getattr(xllamacpp, "__version__", "unknown")
+        yield LlamaCpp(path, version, params, context, len(slots))
+    finally:
+        del server

@@ -1,0 +1,206 @@
+"""`out=mistralrs`: GGUF files and checkouts through mistral.rs, from the `mistralrs` wheel.
+
+The wheel takes messages and gives text: a template that prints one message's content lets our
+rendering through as it is. Each token is asked for with its logprob, because only then does it come
+alone and with its bytes: else the tokens of one character come as one, and the whitespace before
+the first word is lost.
+
+The wheel's iterator blocks, and so a thread reads each sequence. Dropping the iterator aborts: the
+thread does so when it has the next token, and the engine notices with the one after it.
+"""
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from threading import Lock, Thread, current_thread
+from typing import Any
+
+from dynemo.engines.json_schema import check_size
+from dynemo.engines.mistralrs.model import environment, runner_arguments
+from dynemo.engines.mistralrs.stream import ChunkStream, Sequence, Wakes, words_of
+from dynemo.errors import EngineNotInstalled, ModelError, UsageError
+from dynemo.messages import Capabilities, Delta, EngineSpec, Finish, Load, Request, Sampling
+
+#: A request has no seed: the runner has one, for all.
+_SAMPLING = [name for name in Sampling.__struct_fields__ if name != "seed"]
+_CAPABILITIES = Capabilities(
+    takes="text", gives="text", sampling=[*_SAMPLING, "ignore_eos"], guides=["json_schema"]
+)
+_MOST_MIN_P = 1 - 1e-6  # it takes 1 for off
+_JOIN_SECONDS = 2.0
+
+
+class MistralRs:
+    capabilities = _CAPABILITIES
+
+    def __init__(self, runner: Any, version: str, device: str, context: int, slots: int) -> None:
+        self.version = version
+        self.device = device
+        self.context_length = context
+        self.slots = slots
+        self._runner = runner
+        self._lock = Lock()  # the runner refuses two calls at once, and reading is none
+        self._wakes = Wakes()
+        self._stops: dict[int, tuple[str, bool]] = {}
+        self._threads: set[Thread] = set()
+        self._open: set[ChunkStream] = set()
+        # What waits does so here: it has no thread, and can be cancelled at once. The engine would
+        # read its prompt first, as it notices at the next token only.
+        self._admitted = asyncio.Semaphore(slots)
+        self._waiting = 0
+        self._has_warned = False
+
+    async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
+        if request.guide is not None:
+            check_size(request.guide.text)
+        self._waiting += 1
+        try:
+            await self._admitted.acquire()
+        finally:
+            self._waiting -= 1
+        stream = ChunkStream(self._wakes)
+        self._open.add(stream)
+        try:
+            thread = Thread(target=self._read, args=(request, stream), daemon=True)
+            self._threads.add(thread)
+            thread.start()
+            sequence = Sequence(request)
+            while True:
+                delta = sequence.feed(await stream.take(), stream.ends)
+                yield delta
+                if delta.finish is not None:
+                    self._check(request, delta.finish)
+                    return
+        finally:
+            stream.is_closed = True
+            self._open.discard(stream)
+            self._admitted.release()
+
+    async def load(self) -> Load:
+        return Load(running=len(self._open), waiting=self._waiting)
+
+    def end(self) -> None:
+        """Closes all streams, and waits for their threads: none may come back from the library
+        while the interpreter ends."""
+        for stream in self._open:
+            stream.is_closed = True
+        deadline = time.monotonic() + _JOIN_SECONDS
+        for thread in list(self._threads):
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _read(self, request: Request, stream: ChunkStream) -> None:
+        """In a thread: puts every chunk, and at last what went wrong."""
+        try:
+            stops = [self._stop(token_id) for token_id in request.stop_ids]
+            stream.ends = frozenset(word.encode() for word, is_special in stops if not is_special)
+            specials = [word for word, is_special in stops if is_special]
+            asked = _asked(request, specials)
+            with self._lock:
+                if stream.is_closed:
+                    return
+                chunks = self._runner.send_chat_completion_request(asked)
+            for chunk in chunks:
+                if stream.is_closed:
+                    return
+                stream.put(chunk)
+            # Read by who has had no finish, and would wait for ever.
+            stream.put(EOFError("it ended the answer without a finish"))
+        except BaseException as error:  # a panic of the library is no Exception
+            stream.put(error)
+        finally:
+            self._threads.discard(current_thread())
+
+    def _stop(self, token_id: int) -> tuple[str, bool]:
+        """A stop id's text, and whether it is a special token: the engine ends at the ids of those.
+        Where another's text would end the sequence, other tokens that hold it would as well."""
+        with self._lock:
+            known = self._stops.get(token_id)
+            if known is None:
+                word = self._runner.detokenize_text([token_id], False)
+                shown = self._runner.detokenize_text([token_id], True)
+                is_alone = self._runner.tokenize_text(word, False, None) == [token_id]
+                known = self._stops[token_id] = word, not shown and is_alone
+        return known
+
+    def _check(self, request: Request, finish: Finish) -> None:
+        """Tells once where the engine's own tokenizer has read a prompt in another way."""
+        if finish.prompt_tokens != len(request.token_ids) and not self._has_warned:
+            self._has_warned = True
+            print(
+                f"warning: mistral.rs makes {finish.prompt_tokens} tokens of a prompt that has "
+                f"{len(request.token_ids)}: its tokenizer of this model differs.",
+                file=sys.stderr,
+                flush=True,
+            )
+
+
+def _asked(request: Request, stops: list[str]) -> Any:
+    """All is said that the model's own `generation_config.json` would else decide."""
+    import mistralrs
+
+    sampling = request.sampling
+    schema = request.guide.text if request.guide is not None else None
+    return mistralrs.ChatCompletionRequest(
+        messages=[{"role": "user", "content": request.prompt}],
+        model="default",
+        stream=True,
+        logprobs=True,
+        top_logprobs=1,
+        max_tokens=request.max_tokens,
+        stop_seqs=stops or None,
+        ignore_eos=request.ignore_eos,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        min_p=min(sampling.min_p, _MOST_MIN_P),
+        presence_penalty=sampling.presence_penalty,
+        frequency_penalty=sampling.frequency_penalty,
+        repetition_penalty=sampling.repetition_penalty,
+        logit_bias=sampling.logit_bias or None,
+        grammar=schema,
+        grammar_type="json_schema" if schema is not None else None,
+    )
+
+
+def _build(package: Path) -> tuple[str, str]:
+    """The installed version, and the device that this build is for. `importlib.metadata` would take
+    longer to import than a small model to load."""
+    for info in package.parent.glob("mistralrs*.dist-info"):
+        name, _, version = info.name.removesuffix(".dist-info").partition("-")
+        if "cuda" in name:
+            return version, "cuda"
+        return version, "metal" if sys.platform == "darwin" else "cpu"
+    return "unknown", "metal" if sys.platform == "darwin" else "cpu"
+
+
+@asynccontextmanager
+async def open_engine(spec: EngineSpec) -> AsyncIterator[MistralRs]:
+    for name, value in environment(spec).items():
+        os.environ.setdefault(name, value)  # read when the library is loaded
+    try:
+        import mistralrs
+    except ImportError as error:
+        raise EngineNotInstalled(
+            f"mistralrs is not installed ({error}); run `pip install mistralrs`."
+        ) from error
+    version, device = _build(Path(mistralrs.__file__).parent)
+    arguments = runner_arguments(spec, device)
+    try:
+        # It holds the GIL until it has loaded, so that a thread of its own would help nobody.
+        runner = mistralrs.Runner(**arguments)
+    except TypeError as error:
+        raise UsageError(f"mistralrs does not take its options: {error}.") from None
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
+        raise ModelError(f"mistral.rs could not load {spec.model}: {words_of(error)}.") from error
+    context = spec.context_length or runner.max_sequence_length() or spec.model_context
+    engine = MistralRs(runner, version, device, context, arguments["max_seqs"])
+    try:
+        yield engine
+    finally:
+        engine.end()

@@ -1,0 +1,171 @@
+"""SGLang's arguments for one host: our defaults, and over them the user's own.
+
+They are checked by SGLang's own parser, so that what goes after `--` is what its server takes.
+"""
+
+import argparse
+import os
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+from dynemo.engines.options import check_values, kinds_of
+from dynemo.engines.ranks import own_cores, ranks_here, shared_cores
+from dynemo.engines.rendezvous import meeting_place
+from dynemo.errors import UsageError
+from dynemo.messages import EngineSpec, Parallel
+from dynemo.spelling import nearest
+
+#: SGLang keeps so many tokens of its context for itself.
+_MARGIN = 6
+#: On a CPU: tokens of context where neither the user nor the model says less, sequences at once,
+#: how many whole contexts the KV cache holds, and the share of free memory that it may take.
+_CONTEXT = 8192
+_SLOTS = 32
+_CONTEXTS = 8
+_KV_SHARE = 0.25
+_LEVELS = ("warning", "info", "debug")
+
+#: SGLang's arguments that follow from ours, and from which; empty: nobody is to change them.
+_OURS = {
+    "model_path": "MODEL",
+    "tokenizer_path": "--model-config",
+    "context_length": "--context-length",
+    "tp_size": "--tensor-parallel-size",
+    "nnodes": "--num-nodes",
+    "node_rank": "--node-rank",
+    "dist_init_addr": "--dist-init-addr",
+    "skip_tokenizer_init": "",
+    "incremental_streaming_output": "",
+    "tokenizer_worker_num": "",
+    "detokenizer_worker_num": "",
+    "custom_sigquit_handler": "",
+    "config": "--extra-engine-args",
+}
+_UNSET = object()
+
+
+def prepare(spec: EngineSpec) -> bool:
+    """What must be before SGLang is imported. Whether it computes on the CPU. Raises UsageError."""
+    if spec.parallel.leader:
+        meeting_place(spec.parallel)
+    import torch
+
+    if not torch.accelerator.is_available():
+        os.environ.setdefault("SGLANG_USE_CPU_ENGINE", "1")
+    is_cpu = os.environ.get("SGLANG_USE_CPU_ENGINE") == "1"
+    if is_cpu:
+        # Threads that spin where they meet take the cores from whatever else runs: the demo model
+        # fell from 170 to 10 tokens/s on two cores that others wanted too.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # A context is what the user said and the margin, which no sequence gets into.
+    os.environ.setdefault("SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN", "1")
+    return is_cpu
+
+
+def server_args(spec: EngineSpec, *, is_cpu: bool) -> dict[str, Any]:
+    """The arguments of SGLang's `Engine`. Raises UsageError for what it has no argument for, and
+    for what is ours to say."""
+    own = _own(spec)
+    _share_out(spec.parallel, own.get("pp_size", 1), is_cpu=is_cpu)
+    return {**defaults(spec, is_cpu=is_cpu), **own}
+
+
+def _share_out(parallel: Parallel, stages: int, *, is_cpu: bool) -> None:
+    """Raises UsageError where this machine has too few devices. On a CPU each rank gets cores of
+    its own."""
+    import torch
+
+    cores = own_cores() if is_cpu else []
+    devices = len(cores) if is_cpu else torch.accelerator.device_count()
+    here = ranks_here(parallel, devices, "CPU core" if is_cpu else "GPU", stages)
+    if is_cpu and parallel.tensor > 1:
+        os.environ.setdefault("SGLANG_CPU_OMP_THREADS_BIND", shared_cores(cores, here))
+
+
+def defaults(spec: EngineSpec, *, is_cpu: bool) -> dict[str, Any]:
+    """What it gets from us."""
+    context = spec.context_length
+    if is_cpu and context is None:
+        context = min(_CONTEXT, spec.model_context or _CONTEXT)
+    made: dict[str, Any] = {
+        "model_path": spec.model,
+        "skip_tokenizer_init": True,
+        "incremental_streaming_output": True,
+        "log_level": _LEVELS[min(spec.verbosity, 2)],
+        "tp_size": spec.parallel.tensor,
+        "nnodes": spec.parallel.nodes,
+        "node_rank": spec.parallel.rank,
+    }
+    if spec.parallel.leader:
+        made["dist_init_addr"] = spec.parallel.leader
+    if context is not None:
+        made["context_length"] = context + _MARGIN
+    if spec.slots is not None:
+        made["max_running_requests"] = spec.slots
+    return {**_cpu_defaults(spec, context), **made} if is_cpu and context else made
+
+
+def _cpu_defaults(spec: EngineSpec, context: int) -> dict[str, Any]:
+    """Where SGLang's own are made for a GPU. float32: what a CPU without AMX computes fast."""
+    import psutil
+
+    free = psutil.virtual_memory().available * _KV_SHARE
+    affordable = int(free) // max(2 * spec.kv_bytes_per_token // spec.parallel.tensor, 1)
+    contexts = min(_CONTEXTS, max(1, affordable // context))
+    return {
+        "device": "cpu",
+        "dtype": "float32",
+        "attention_backend": "torch_native",
+        "sampling_backend": "pytorch",
+        "disable_cuda_graph": True,
+        "sleep_on_idle": True,  # a scheduler with nothing to do would keep a core busy
+        "max_running_requests": _SLOTS,
+        "max_total_tokens": contexts * (context + _MARGIN),
+    }
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"sglang does not take its options: {message.rstrip('.')}.")
+
+
+def _own(spec: EngineSpec) -> dict[str, Any]:
+    """What the user gave after `--`, and under it what --extra-engine-args holds."""
+    from sglang.srt.server_args import ServerArgs
+
+    parser = _Parser(prog="sglang", add_help=False, allow_abbrev=False)
+    ServerArgs.add_cli_args(parser)
+    fields: tuple[str, ...] = ServerArgs.__struct_fields__
+    extra = {name.replace("-", "_"): value for name, value in spec.extra.items()}
+    for name in extra:
+        if name not in fields:
+            raise UsageError(_unknown("argument", name, fields))
+    check_values("sglang", extra, kinds_of(parser._actions))
+    # Attributes that are there already keep their value unless an option was given.
+    unset = argparse.Namespace(**dict.fromkeys([*fields, "config"], _UNSET))
+    for action in parser._actions:
+        action.required = False
+    read, unknown = parser.parse_known_args(spec.options, unset)
+    if unknown:
+        flags = [flag for action in parser._actions for flag in action.option_strings]
+        raise UsageError(_unknown("option", unknown[0], flags))
+    own = {**extra, **{k: v for k, v in vars(read).items() if v is not _UNSET}}
+    _check_ours(own)
+    return own
+
+
+def _check_ours(own: Iterable[str]) -> None:
+    for name in own:
+        if name in _OURS:
+            ours = _OURS[name]
+            raise UsageError(
+                f"sglang's {name} follows from {ours}; say it there, before `--`."
+                if ours
+                else f"sglang's {name} is set by dynemo-run; leave it out."
+            )
+
+
+def _unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    near = nearest(name.partition("=")[0], known)
+    hint = f"did you mean {near}?" if near else "`sglang serve --help` lists them."
+    return f"sglang has no {kind} {name!r}; {hint}"

@@ -1,0 +1,243 @@
+"""A Hugging Face checkout: the small files beside the weights.
+
+    config.json             architecture, context length, EOS ids
+    generation_config.json  EOS ids, sampling
+    tokenizer.json          the tokenizer
+    tokenizer_config.json   control tokens, chat template
+    chat_template.jinja     the chat template; it wins over the one in tokenizer_config.json
+    additional_chat_templates/NAME.jinja, chat_template.json, special_tokens_map.json
+
+What transformers writes, and what it still reads of older forms.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from dynemo.errors import ModelError
+from dynemo.models.checkout.config import (
+    context_length,
+    eos_ids,
+    generation_defaults,
+    kv_bytes_per_token,
+    whole_number,
+)
+from dynemo.models.checkout.safetensors import check_whole
+from dynemo.models.file_type import SNIFF_BYTES, FileType, advice_for, file_type_of
+from dynemo.prompt.template import ChatTemplate
+from dynemo.tokenizers.hf.tokenizer import HfTokenizer, named_tokens
+
+Json = Mapping[str, Any]
+
+#: Other files that hold a tokenizer, which this program does not read.
+_OTHER_TOKENIZERS = ("tokenizer.model", "tekken.json", "vocab.json", "tiktoken.model", "vocab.txt")
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """What a checkout says. `config` is empty for a folder that holds a tokenizer alone.
+
+    `templates` maps names (`default`, `tool_use`, ...) to sources; empty where there is none.
+    `special_tokens` are the template's variables: `bos_token`, `eos_token` and so on.
+    `defaults` are sampling settings by their usual names; a setting that is absent is not advised.
+    """
+
+    folder: Path
+    config: Json
+    generation_config: Json
+    tokenizer_config: Json
+    templates: Mapping[str, str]
+    special_tokens: Mapping[str, str]
+    defaults: Mapping[str, float]
+
+    @property
+    def architecture(self) -> str:
+        names = self.config.get("architectures")
+        return str(names[0]) if isinstance(names, list) and names else self.model_type
+
+    @property
+    def model_type(self) -> str:
+        return str(self.config.get("model_type") or "")
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that the model was made for; 0 where its files do not say."""
+        return context_length(self.config)
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """Of a 16-bit cache; 0 where its files do not say."""
+        return kv_bytes_per_token(self.config)
+
+    @property
+    def vocab_size(self) -> int | None:
+        """Rows of the model's embedding, which may be more than the tokenizer's ids."""
+        return whole_number(self.config, "vocab_size")
+
+    @cached_property
+    def tokenizer(self) -> HfTokenizer:
+        """Loaded when first asked for. Raises ModelError."""
+        return HfTokenizer(self.folder / "tokenizer.json", self.tokenizer_config)
+
+    @cached_property
+    def template(self) -> ChatTemplate:
+        """Compiled when first asked for. Raises ModelError, also where there is none."""
+        if not self.templates:
+            raise ModelError(
+                f"{self.folder} has no chat template (no chat_template.jinja, and none in "
+                "tokenizer_config.json): give the folder of a model that has one with "
+                "--model-config DIR"
+            )
+        return ChatTemplate(self.templates, special_tokens=self.special_tokens)
+
+    @cached_property
+    def eos_ids(self) -> tuple[int, ...]:
+        """The ids that end a generation, united from all files. Loads the tokenizer."""
+        ids = eos_ids(self.generation_config, self.config)
+        eos_token = self.special_tokens.get("eos_token")
+        if eos_token is not None:
+            token_id = self.tokenizer.token_id(eos_token)
+            if token_id is not None and token_id not in ids:
+                ids.append(token_id)
+        return tuple(ids)
+
+
+def read_checkout(folder: str | Path, *, needs_config: bool = True) -> Checkout:
+    """Reads the small files of the checkout in `folder`; of weights the headers, and not the
+    tokenizer yet.
+
+    With `needs_config` false a folder that holds only a tokenizer and a template will do.
+
+    Raises ModelError for a file that is missing or broken, and for weights that are cut short or of
+    which `model.safetensors.index.json` names a file that is not there.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ModelError(f"{folder} is not a folder: give the folder that holds config.json")
+    if needs_config and not (folder / "config.json").is_file():
+        raise ModelError(
+            f"{folder} has no config.json, so it is not a checkout: give the folder that holds it"
+        )
+    _check_tokenizer(folder)
+    if needs_config:
+        _check_weights(folder)
+    tokenizer_config = _tokenizer_config(folder)
+    generation_config = _read_json(folder / "generation_config.json")
+    return Checkout(
+        folder=folder,
+        config=_read_json(folder / "config.json"),
+        generation_config=generation_config,
+        tokenizer_config=tokenizer_config,
+        templates=_templates(folder, tokenizer_config),
+        special_tokens=named_tokens(tokenizer_config),
+        defaults=generation_defaults(generation_config),
+    )
+
+
+def _check_tokenizer(folder: Path) -> None:
+    if (folder / "tokenizer.json").is_file():
+        return
+    others = [name for name in _OTHER_TOKENIZERS if (folder / name).exists()]
+    if not others:
+        raise ModelError(f"{folder} has no tokenizer.json: download the model's tokenizer files")
+    raise ModelError(
+        f"{folder} has no tokenizer.json, only {', '.join(others)}: convert it once with "
+        "transformers, in Python: from transformers import AutoTokenizer; "
+        f"AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})"
+    )
+
+
+def _check_weights(folder: Path) -> None:
+    index = _read_json(folder / "model.safetensors.index.json")
+    names = index.get("weight_map", {})
+    if not isinstance(names, Mapping):
+        raise ModelError(f"{folder / 'model.safetensors.index.json'} has no 'weight_map' object")
+    shards = sorted({str(name) for name in names.values()})
+    missing = [name for name in shards if not (folder / name).is_file()]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ModelError(
+            f"{folder} lacks {missing[0]}{more} of {len(shards)} weight files that "
+            "model.safetensors.index.json names: download the model again"
+        )
+    for file in [folder / name for name in shards] or sorted(folder.glob("*.safetensors")):
+        check_whole(file)
+
+
+def _tokenizer_config(folder: Path) -> Json:
+    """`tokenizer_config.json`, with the control tokens of the file that came before it."""
+    settings = _read_json(folder / "tokenizer_config.json")
+    if "added_tokens_decoder" in settings:
+        return settings
+    return {**settings, **_read_json(folder / "special_tokens_map.json")}
+
+
+def _templates(folder: Path, tokenizer_config: Json) -> dict[str, str]:
+    templates: dict[str, str] = {}
+    if (folder / "chat_template.jinja").is_file():
+        templates["default"] = _read_text(folder / "chat_template.jinja")
+    for file in sorted((folder / "additional_chat_templates").glob("*.jinja")):
+        templates[file.stem] = _read_text(file)
+    if templates:
+        return templates
+    for name in ("tokenizer_config.json", "chat_template.json"):
+        settings = (
+            tokenizer_config if name == "tokenizer_config.json" else _read_json(folder / name)
+        )
+        templates = _listed_templates(settings.get("chat_template"), folder / name)
+        if templates:
+            return templates
+    return {}
+
+
+def _listed_templates(value: object, file: Path) -> dict[str, str]:
+    """One source, or `[{"name": "default", "template": ...}, ...]`, or a mapping of names."""
+    if value is None:
+        return {}
+    if isinstance(value, str):
+        return {"default": value}
+    if isinstance(value, Mapping):
+        value = [{"name": name, "template": source} for name, source in value.items()]
+    if isinstance(value, list):
+        pairs = [(v.get("name"), v.get("template")) for v in value if isinstance(v, Mapping)]
+        named = {n: s for n, s in pairs if isinstance(n, str) and isinstance(s, str)}
+        if len(named) == len(value):
+            return named
+    raise ModelError(
+        f"{file}: 'chat_template' must be a template or a list of named ones, each with 'name' "
+        "and 'template'"
+    )
+
+
+def _read_json(file: Path) -> Json:
+    """The object in a file; an empty one where there is no file."""
+    if not file.is_file():
+        return {}
+    text = _read_text(file).removeprefix("\ufeff")
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ModelError(f"{file} is nested too deeply: download it again") from None
+    except json.JSONDecodeError as error:
+        kind = file_type_of(text[:SNIFF_BYTES].encode())
+        if kind in (FileType.JSON, FileType.TEXT):
+            raise ModelError(
+                f"{file} is not valid JSON: {error.msg} (line {error.lineno}, column "
+                f"{error.colno}): download it again, or mend it"
+            ) from None
+        raise ModelError(f"{file} is {kind}, not JSON: {advice_for(kind)}") from None
+    if not isinstance(value, dict):
+        raise ModelError(f"{file} must hold a JSON object: download it again")
+    return value
+
+
+def _read_text(file: Path) -> str:
+    try:
+        return file.read_bytes().decode()
+    except OSError as error:
+        raise ModelError(f"cannot read {file}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise ModelError(f"{file} is not UTF-8 text: download it again") from None

@@ -1,0 +1,230 @@
+"""A model from the Hub: `org/repo`, `org/repo@revision`, and after a colon a GGUF of it.
+
+Through huggingface_hub, with its cache, its progress bars and its settings (`HF_TOKEN`, `HF_HOME`,
+`HF_ENDPOINT`, `HF_HUB_OFFLINE`, ...). One request lists the repository; then only the files that an
+engine needs are fetched, one after the other on the calling thread: the library's own snapshot
+download waits for its threads, so that Ctrl-C would only work when the current files are whole.
+Where the Hub does not answer, what is in the cache is used if it is complete.
+"""
+
+import logging
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from msgspec import Struct, json
+
+from dynemo.errors import ModelError
+from dynemo.models.choose import ModelChoice, ModelKind, choose
+from dynemo.models.hub.errors import HubUnreachable, translated
+from dynemo.models.hub.fetch import HubSource, fetch
+
+_NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^:\s]+))?(?::(?P<pick>[^:]+))?")
+#: How long the Hub may take to list a repository, in seconds.
+LIST_TIMEOUT = 20.0
+
+
+class HubName(Struct, frozen=True):
+    """A model on the Hub. `pick` is a GGUF's file or the label of a quantization."""
+
+    repo: str
+    revision: str | None = None
+    pick: str | None = None
+
+    def __str__(self) -> str:
+        at = f"@{self.revision}" if self.revision else ""
+        return f"{self.repo}{at}:{self.pick}" if self.pick else f"{self.repo}{at}"
+
+
+class Downloaded(Struct, frozen=True):
+    """`path` is the GGUF's (first) file, or the checkout's folder, in the Hub's cache."""
+
+    kind: ModelKind
+    path: Path
+
+
+class _Listing(Struct, frozen=True):
+    commit: str
+    #: File -> (size, name of its blob), each None where it is not known.
+    files: dict[str, tuple[int | None, str | None]]
+
+
+def parse_hub_name(argument: str) -> HubName | None:
+    """`argument` as a Hub name; None if it does not look like one."""
+    match = _NAME.fullmatch(argument)
+    return HubName(match["repo"], match["revision"], match["pick"]) if match else None
+
+
+def say(line: str) -> None:
+    """Tells the user something, on stderr."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def free_space(folder: Path) -> int:
+    """Bytes that can still be written below `folder`, which need not exist yet."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def download(
+    name: HubName,
+    *,
+    needs: ModelKind | None = None,
+    endpoint: str | None = None,
+    cache: Path | None = None,
+    free: Callable[[Path], int] = free_space,
+    tell: Callable[[str], None] = say,
+) -> Downloaded:
+    """Has the model in the Hub's cache, and returns where. Blocks; call it on the main thread.
+
+    `needs` is the one kind that the engine can take; without it a checkout goes before a GGUF.
+    `endpoint` and `cache` default to huggingface_hub's settings. Raises `ModelError` with one
+    sentence for whatever goes wrong. What was interrupted is gone on with by the next call.
+    """
+    from huggingface_hub import constants
+
+    cache = (cache or Path(constants.HF_HUB_CACHE)).expanduser()
+    with translated(name.repo, str(cache)), _quiet():
+        try:
+            listing = _list_remote(name, endpoint, cache)
+        except HubUnreachable as error:
+            return _from_cache(name, needs, cache, error, tell)
+        choice = choose(tuple(listing.files), of=_place(name), pick=name.pick, needs=needs)
+        if choice.note:
+            tell(choice.note)
+        source = HubSource(name.repo, listing.commit, endpoint, cache)
+        _check_space(source, listing, choice, free)
+        return _fetch_all(name, source, listing, choice, tell)
+
+
+def _list_remote(name: HubName, endpoint: str | None, cache: Path) -> _Listing:
+    from huggingface_hub import HfApi
+
+    with translated(name.repo, str(cache)):
+        info = HfApi(endpoint=endpoint, library_name="dynemo-run").model_info(
+            name.repo, revision=name.revision, files_metadata=True, timeout=LIST_TIMEOUT
+        )
+        files = {
+            file.rfilename: (file.size, file.lfs.sha256 if file.lfs else file.blob_id)
+            for file in info.siblings or ()
+        }
+        if not info.sha:
+            raise ValueError("no commit")
+        return _Listing(info.sha, files)
+
+
+def _check_space(
+    source: HubSource, listing: _Listing, choice: ModelChoice, free: Callable[[Path], int]
+) -> None:
+    needed = 0
+    for file in choice.files:
+        size, blob = listing.files[file]
+        path = source.blobs / (blob or "-")
+        partial = path.with_name(f"{path.name}.incomplete")
+        if size and not path.exists():
+            needed += max(0, size - (partial.stat().st_size if partial.exists() else 0))
+    available = free(source.cache)
+    if needed > available:
+        raise ModelError(
+            f"{source.repo} needs {_size(needed)} more and {source.cache} has {_size(available)} "
+            "free: make room, or set HF_HOME to another disk"
+        )
+
+
+def _fetch_all(
+    name: HubName,
+    source: HubSource,
+    listing: _Listing,
+    choice: ModelChoice,
+    tell: Callable[[str], None],
+) -> Downloaded:
+    # The first file goes by the revision's name, which records it in the cache for offline use.
+    revision: str | None = name.revision or "main"
+    snapshot: Path | None = None
+    try:
+        for file in choice.files:
+            path = fetch(source, file, listing.files[file][0], revision)
+            here = path.parents[file.count("/")]
+            if snapshot not in (None, here):
+                raise ModelError(f"{name.repo} has just changed on the Hub: run the command again")
+            snapshot, revision = here, None
+    except KeyboardInterrupt:
+        tell(f"stopped; run the command again to go on with {name}")
+        raise
+    assert snapshot is not None
+    return _downloaded(snapshot, choice)
+
+
+def _downloaded(snapshot: Path, choice: ModelChoice) -> Downloaded:
+    main = snapshot / choice.main
+    return Downloaded(choice.kind, main if choice.kind == "gguf" else snapshot)
+
+
+def _from_cache(
+    name: HubName,
+    needs: ModelKind | None,
+    cache: Path,
+    error: HubUnreachable,
+    tell: Callable[[str], None],
+) -> Downloaded:
+    """What the cache has of `name`, if that is a whole model; else raises `error`."""
+    from huggingface_hub import is_offline_mode
+
+    repository = cache / f"models--{name.repo.replace('/', '--')}"
+    revision = name.revision or "main"
+    ref = repository / "refs" / revision
+    commit = ref.read_text().strip() if ref.is_file() else revision
+    snapshot = repository / "snapshots" / commit
+    if not snapshot.is_dir():
+        raise error
+    # A link whose file is gone is not there.
+    files = [p.relative_to(snapshot).as_posix() for p in snapshot.rglob("*") if p.is_file()]
+    try:
+        choice = choose(sorted(files), of=_place(name), pick=name.pick, needs=needs)
+    except ModelError:
+        raise error from None
+    if choice.kind == "checkout" and not _has_all_shards(snapshot):
+        raise error
+    if not is_offline_mode():
+        tell(f"{error}; meanwhile using the copy in its cache")
+    if choice.note:
+        tell(choice.note)
+    return _downloaded(snapshot, choice)
+
+
+def _has_all_shards(snapshot: Path) -> bool:
+    index = snapshot / "model.safetensors.index.json"
+    if not index.is_file():
+        return True
+    shards = set(json.decode(index.read_bytes(), type=_Index).weight_map.values())
+    return all((snapshot / shard).is_file() for shard in shards)
+
+
+class _Index(Struct):
+    weight_map: dict[str, str]
+
+
+def _place(name: HubName) -> str:
+    return str(HubName(name.repo, name.revision))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    # Its warnings (each retry, "unauthenticated") would stand between bar and sentence. Through its
+    # own module, which sets the level once more when it is imported.
+    from huggingface_hub.utils import logging as hub_logging
+
+    level = hub_logging.get_verbosity()
+    hub_logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        hub_logging.set_verbosity(level)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(count, 0) / 1e6:.1f} MB"

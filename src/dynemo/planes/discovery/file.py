@@ -1,0 +1,132 @@
+"""The store in a folder, for the processes of one user on one host.
+
+    FOLDER/                 0700
+      lock                  held while more than one lease is looked at to change one
+      {lease, 16 hex}/      a lease
+        .alive              its content is the time it lasts, its mtime when it was last kept;
+                            its owner holds a lock on it, so that a death is seen at once
+        {hash of key}       a line with the key, then the value
+      .new-…, .dead-…       a lease that is being made, or taken away
+
+A lease is over when its lock is free (its owner died; shared ones have no lock) or when it was not
+kept for its time (its owner is frozen). Files come and go by renaming, so that nothing is ever
+half there. Watching is looking again, a few times a second: one `stat` a lease while nothing
+changes.
+"""
+
+import asyncio
+import contextlib
+import os
+import stat
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from itertools import count
+from pathlib import Path
+
+from dynemo.errors import Unavailable, UsageError
+from dynemo.planes.discovery.base import Change
+from dynemo.planes.discovery.discovery import LEASE_TTL, Discovery, discovering
+from dynemo.planes.discovery.folder import Folder, Scan
+
+_POLL_SECONDS = 0.15
+_SWEEP = 20  # of so many looks, one takes away what is over
+
+
+class FileStore:
+    """See `Store`. What `Folder` does, in threads."""
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+
+    @property
+    def name(self) -> str:
+        return f"the folder {self._folder.path}"
+
+    async def grant(self, ttl: int) -> int:
+        with self._translated():
+            lease = await asyncio.to_thread(self._folder.grant, ttl)
+            await asyncio.to_thread(self._folder.sweep)
+            return lease
+
+    async def share(self, lease: int, ttl: int) -> bool:
+        with self._translated():
+            return await asyncio.to_thread(self._folder.share, lease, ttl)
+
+    async def keep(self, lease: int) -> bool:
+        with self._translated():
+            return await asyncio.to_thread(self._folder.keep, lease)
+
+    async def revoke(self, lease: int) -> None:
+        with self._translated():
+            await asyncio.to_thread(self._folder.revoke, lease)
+
+    async def put(self, key: str, value: bytes, lease: int) -> None:
+        with self._translated():
+            await asyncio.to_thread(self._folder.put, key, value, lease)
+
+    async def add(self, key: str, value: bytes, lease: int) -> None:
+        if await self.get(key) is None:
+            await self.put(key, value, lease)
+
+    async def claim(self, prefix: str, key: str, value: bytes, lease: int) -> bytes | None:
+        with self._translated():
+            return await asyncio.to_thread(self._folder.claim, prefix, key, value, lease)
+
+    async def delete(self, key: str, lease: int) -> None:
+        with self._translated():
+            await asyncio.to_thread(self._folder.delete, key, lease)
+
+    async def get(self, key: str) -> bytes | None:
+        with self._translated():
+            return await asyncio.to_thread(self._folder.get, key)
+
+    async def keys(self, prefix: str) -> list[str]:
+        with self._translated():
+            return sorted(await asyncio.to_thread(Scan(self._folder, prefix).keys))
+
+    async def follow(self, prefix: str) -> AsyncGenerator[dict[str, bytes] | list[Change], None]:
+        scan = Scan(self._folder, prefix)
+        with self._translated():
+            known = await asyncio.to_thread(scan.read)
+        yield dict(known)
+        for turn in count(1):
+            await asyncio.sleep(_POLL_SECONDS)
+            with self._translated():
+                found = await asyncio.to_thread(scan.read)
+                if turn % _SWEEP == 0:
+                    await asyncio.to_thread(self._folder.sweep)
+            changes = [Change(k, v) for k, v in found.items() if known.get(k) != v]
+            changes += [Change(k, None) for k in known if k not in found]
+            known = found
+            if changes:
+                yield changes
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise Unavailable(f"Cannot use {self.name}: {error.strerror or error}.") from error
+
+
+@contextlib.asynccontextmanager
+async def open_file(path: Path, *, lease_ttl: float = LEASE_TTL) -> AsyncIterator[Discovery]:
+    """Raises UsageError when the folder cannot be made, or is not this user's alone."""
+    _check(path)
+    folder = Folder(path)
+    try:
+        async with discovering(FileStore(folder), lease_ttl) as found:
+            yield found
+    finally:
+        folder.close()
+
+
+def _check(path: Path) -> None:
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = path.stat()
+    except OSError as error:
+        raise UsageError(f"Cannot use {path} for discovery: {error.strerror}.") from None
+    if status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o077:
+        raise UsageError(
+            f"{path} must belong to you, and to nobody else (mode 0700), to be used for discovery."
+        )

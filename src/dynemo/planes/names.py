@@ -1,0 +1,42 @@
+"""`dyn://NAME`: one part, or three."""
+
+import re
+from typing import NamedTuple
+
+from dynemo.errors import UsageError
+
+NAMESPACE = "dynemo"
+ENDPOINT = "generate"
+_PART = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_FORMS = "dyn://NAME or dyn://NAMESPACE/COMPONENT/ENDPOINT (also with dots)"
+
+
+class EndpointName(NamedTuple):
+    """Where a pool of instances is. `component` is empty for all of a namespace."""
+
+    namespace: str
+    component: str
+    endpoint: str
+
+    def __str__(self) -> str:
+        return f"dyn://{'/'.join(self)}"
+
+
+def parse_name(word: str) -> EndpointName:
+    """`dyn://pool`, `dyn://ns/component/endpoint`, `dyn://ns.component.endpoint`, or `dyn`.
+
+    Raises UsageError that shows the forms.
+    """
+    if word == "dyn":
+        return EndpointName(NAMESPACE, "", ENDPOINT)
+    name = word.removeprefix("dyn://").strip("/")
+    parts = re.split(r"[/.]", name)
+    if len(name) > 128 or not all(map(_PART.fullmatch, parts)):
+        raise UsageError(
+            f"{word} is no name: give {_FORMS}, of letters, digits, `-` and `_`, at most 128."
+        )
+    if len(parts) == 1:
+        return EndpointName(NAMESPACE, parts[0], ENDPOINT)
+    if len(parts) == 3:
+        return EndpointName(*parts)
+    raise UsageError(f"{word} has {len(parts)} parts; give {_FORMS}.")

@@ -1,0 +1,213 @@
+"""Who this process is to NATS, and what its refusals mean.
+
+nats-py is content with a server without TLS where TLS is asked for, and reads a file without a JWT
+for ever: both are found out here.
+"""
+
+import asyncio
+import contextlib
+import logging
+import ssl
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from dynemo.connection.tls import explain
+from dynemo.errors import PlaneAway, UsageError
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+    from nats.aio.msg import Msg
+    from nats.aio.subscription import Subscription
+
+_RETRY_SECONDS = 0.2
+_CLOSE_SECONDS = 1.0
+_REFUSALS = ("authorization", "authentication", "account", "nkey", "signature")
+
+
+@dataclass(frozen=True)
+class NatsSettings:
+    servers: tuple[str, ...] = ("nats://127.0.0.1:4222",)
+    credentials: str | None = None  #: the path of a .creds file
+    nkey: str | None = field(default=None, repr=False)  #: a seed
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+    tls: ssl.SSLContext | None = None
+    wait: float = 0.0  #: seconds to wait for a server that is not there yet
+
+    @property
+    def where(self) -> str:
+        """The servers, for messages: without what a URL may say about who we are."""
+        return ", ".join(_public(server) for server in self.servers)
+
+    @property
+    def who(self) -> str:
+        if self.credentials:
+            return f"the credentials of {self.credentials}"
+        if self.nkey:
+            return "the nkey of NATS_AUTH_NKEY"
+        if self.user:
+            return f"user {self.user} and its password"
+        return "this token" if self.token else "a client that does not say who it is"
+
+
+def _public(server: str) -> str:
+    scheme, mark, rest = server.rpartition("://")
+    return f"{scheme}{mark}{rest.rpartition('@')[2]}"
+
+
+def make_client(settings: NatsSettings) -> "Client":
+    """Raises UsageError for settings that no server could take."""
+    from nats.aio.client import Client
+
+    for server in settings.servers:
+        _check_url(server)
+    _check_identity(settings)
+    client = Client()
+    end = client._close
+
+    async def end_quietly(status: int, do_cbs: bool = True) -> None:
+        # It runs in a task that nobody looks at; what it cannot flush is lost either way.
+        with contextlib.suppress(OSError):
+            await end(status, do_cbs)
+
+    client._close = end_quietly  # type: ignore[method-assign]
+    if settings.tls is None:
+        return client
+    logging.getLogger("asyncio").addFilter(_is_news)
+    take = client._process_info
+
+    async def take_under_tls(info: dict[str, Any], initial_connection: bool = False) -> None:
+        # Before anything is said to the server that should not be said in the open.
+        if initial_connection and not info.get("tls_required"):
+            raise _PlainServer
+        await take(info, initial_connection)
+
+    client._process_info = take_under_tls  # type: ignore[method-assign]
+    return client
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """nats-py makes a stream of TLS as if it had none, which is remarked on each time one ends."""
+    return "returning true from eof_received()" not in record.getMessage()
+
+
+def options(settings: NatsSettings) -> dict[str, Any]:
+    """What `Client.connect` is told, besides its callbacks."""
+    return {
+        "servers": list(settings.servers),
+        "user_credentials": settings.credentials,
+        "nkeys_seed_str": settings.nkey,
+        "user": settings.user,
+        "password": settings.password,
+        "token": settings.token,
+        "tls": settings.tls,
+        "name": "dynemo",
+        "pending_size": 0,
+        "connect_timeout": 2,
+        "reconnect_time_wait": _RETRY_SECONDS,
+        "max_reconnect_attempts": -1,
+        "ping_interval": 5,
+        "max_outstanding_pings": 2,
+    }
+
+
+def refusal(error: Exception, settings: NatsSettings) -> str:
+    """Why no server would take us, however long we try, in a sentence; empty: it may yet."""
+    if isinstance(error, ssl.SSLError):
+        return (
+            f"NATS at {settings.where}: {explain(error)}; NATS_AUTH_CA, NATS_AUTH_CLIENT_CERT and "
+            "NATS_AUTH_CLIENT_KEY name the files for it."
+        )
+    if isinstance(error, _PlainServer):
+        return f"NATS at {settings.where} has no TLS, and TLS is asked for."
+    said = str(error).removeprefix("nats: ").strip("'\" ")
+    if any(word in said.lower() for word in _REFUSALS):
+        return (
+            f"NATS at {settings.where} refuses {settings.who} ({said}); NATS_AUTH_USERNAME and "
+            "NATS_AUTH_PASSWORD, NATS_AUTH_TOKEN, NATS_AUTH_NKEY or NATS_AUTH_CREDENTIALS_FILE "
+            "say who this process is."
+        )
+    return ""
+
+
+class PendingReply:
+    """One message that awaits its reply."""
+
+    def __init__(self, subject: str, body: bytes) -> None:
+        self.subject = subject
+        self.body = body
+        self.reply: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
+
+    def fail(self, error: PlaneAway) -> None:
+        if not self.reply.done():
+            self.reply.set_exception(error)
+
+
+async def close(client: "Client") -> None:
+    """Under TLS it may wait for its server without end."""
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(_CLOSE_SECONDS):
+            await client.close()
+
+
+async def unsubscribe(subscription: "Subscription") -> None:
+    """Drains it, so that what the server sends until it knows is still answered."""
+    from nats.errors import Error
+
+    with contextlib.suppress(Error, TimeoutError):  # the server forgets it with the connection
+        async with asyncio.timeout(_CLOSE_SECONDS):
+            await subscription.drain()  # type: ignore[no-untyped-call]
+
+
+class _PlainServer(ConnectionError):
+    """It has no TLS."""
+
+
+def _check_url(server: str) -> None:
+    url = urlsplit(server if "://" in server else f"nats://{server}")
+    try:
+        is_good = (
+            url.scheme in ("nats", "tls", "ws", "wss") and bool(url.hostname) and url.port != 0
+        )
+    except ValueError:
+        is_good = False
+    if not is_good:
+        raise UsageError(f"{_public(server)} is no NATS server: give nats://HOST:PORT or tls://.")
+
+
+def _check_identity(settings: NatsSettings) -> None:
+    if bool(settings.user) != bool(settings.password):
+        raise UsageError("NATS takes a user and a password together.")
+    if settings.credentials is not None:
+        _check_file(Path(settings.credentials))
+    if settings.nkey is not None:
+        _check_seed(settings.nkey, "NATS_AUTH_NKEY")
+
+
+def _check_file(path: Path) -> None:
+    try:
+        lines = path.read_text(encoding="ascii").splitlines()
+    except OSError as error:
+        raise UsageError(
+            f"The credentials file for NATS, {path}, cannot be read: {error.strerror}."
+        ) from None
+    except UnicodeDecodeError:
+        lines = []
+    after = {
+        line.strip("- "): lines[at + 1] for at, line in enumerate(lines[:-1]) if "BEGIN" in line
+    }
+    if "BEGIN NATS USER JWT" not in after or "BEGIN USER NKEY SEED" not in after:
+        raise UsageError(f"{path} is no credentials file for NATS: it has no user JWT and seed.")
+    _check_seed(after["BEGIN USER NKEY SEED"], str(path))
+
+
+def _check_seed(seed: str, source: str) -> None:
+    import nkeys  # type: ignore[import-untyped]
+
+    try:
+        nkeys.from_seed(bytearray(seed.strip().encode())).wipe()
+    except (nkeys.NkeysError, ValueError):
+        raise UsageError(f"{source} holds no nkey seed: one starts with SU.") from None

@@ -1,0 +1,70 @@
+"""Framed connections within one process: what is written is read in the next turn of the loop."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import count
+
+from dynemo.connection.addresses import Dialable
+from dynemo.connection.framed import FramedConnection
+from dynemo.connection.heartbeat import Beat
+from dynemo.planes.responses.listen import ResponseListener
+
+
+class _End(asyncio.Transport):
+    """One end of a pair. `peer` is set right after both are made."""
+
+    peer: "_End"
+
+    def __init__(self, link: FramedConnection) -> None:
+        super().__init__()
+        self._link = link
+        self._is_closing = False
+
+    def is_closing(self) -> bool:
+        return self._is_closing
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        asyncio.get_running_loop().call_soon(self.peer.read, bytes(data))
+
+    def read(self, data: bytes) -> None:
+        if not self._is_closing:
+            self._link.data_received(data)
+
+    def close(self) -> None:
+        if not self._is_closing:
+            self._is_closing = True
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self._link.connection_lost, None)
+            loop.call_soon(self.peer.close)
+
+    abort = close
+
+
+class MemoryNetwork:
+    """Where ingresses listen and workers dial, by an address that only it knows."""
+
+    def __init__(self) -> None:
+        self._listening: dict[str, ResponseListener] = {}
+        self._ports = count(1)
+
+    @asynccontextmanager
+    async def listen(self, beat: Beat | None = None) -> AsyncIterator[ResponseListener]:
+        address = f"memory:{next(self._ports)}"
+        responses = ResponseListener(Dialable([address], ""), beat or Beat())
+        self._listening[address] = responses
+        try:
+            yield responses
+        finally:
+            del self._listening[address]
+            await responses.close()
+
+    async def dial(self, link: FramedConnection, address: str) -> None:
+        """Stands in for TCP in `answering`. Raises ConnectionRefusedError."""
+        if address not in self._listening:
+            raise ConnectionRefusedError(f"nobody listens at {address}")
+        theirs = self._listening[address].accept().link
+        one, other = _End(link), _End(theirs)
+        one.peer, other.peer = other, one
+        theirs.connection_made(other)
+        link.connection_made(one)

@@ -1,0 +1,119 @@
+"""What a chat template can read, found out by rendering small conversations with it.
+
+A template says nothing about the shapes of messages that it takes. A walk over its syntax tree, for
+loops over a message's content, guesses: on 68 real templates it trusts eight that loop over a
+user's parts but print a system message's as a Python list, or keep only the first; and it misses
+five that read parts inside a macro. Rendering a probe and looking at the text tells, role by role.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from dynemo.errors import RequestError
+
+Message = Mapping[str, Any]
+
+# Words that no template prints by itself.
+_FIRST = "Quixotic zephyrs"
+_SECOND = "jumbled vortexes"
+
+_USER = {"role": "user", "content": "Hello"}
+_ASSISTANT = {"role": "assistant", "content": "Hi"}
+
+_TOOL = {
+    "type": "function",
+    "function": {
+        "name": "probe",
+        "description": "A probe",
+        "parameters": {
+            "type": "object",
+            "properties": {"wanted": {"type": "string", "description": "A word"}},
+            "required": ["wanted"],
+        },
+    },
+}
+
+
+class Render(Protocol):
+    def __call__(
+        self, messages: Sequence[Message], *, tools: Sequence[Any] | None = None
+    ) -> str: ...
+
+
+class TemplateProbe:
+    """Answers are found when first asked for and kept. Safe to share by threads."""
+
+    def __init__(self, render: Render) -> None:
+        self._render = render
+        self._known: dict[tuple[str, bool], bool] = {}
+
+    def takes_parts(self, role: str, *, has_tools: bool) -> bool:
+        """Whether this role's content may be a list of text parts.
+
+        True when the template prints every part, and prints one part as it prints a string; or
+        when it prints parts, and no string at all.
+        """
+        if role not in ("system", "user", "assistant"):
+            return False
+        return self._cached(
+            f"parts of {role}", has_tools, lambda: self._tries_parts(role, has_tools)
+        )
+
+    def takes_argument_objects(self, *, has_tools: bool) -> bool:
+        """Whether the arguments of a tool call must be an object rather than JSON text.
+
+        Most templates print them with `tojson` or walk their items; a few join the text.
+        """
+        return self._cached("arguments", has_tools, lambda: self._tries_objects(has_tools))
+
+    def _cached(self, question: str, has_tools: bool, answer: Callable[[], bool]) -> bool:
+        key = (question, has_tools)
+        if key not in self._known:
+            self._known[key] = answer()
+        return self._known[key]
+
+    def _tries_parts(self, role: str, has_tools: bool) -> bool:
+        first, second = {"type": "text", "text": _FIRST}, {"type": "text", "text": _SECOND}
+        plain = self._try(_with_content(role, _FIRST), has_tools)
+        one = self._try(_with_content(role, [first]), has_tools)
+        if _FIRST not in plain:
+            return _FIRST in one
+        both = self._try(_with_content(role, [first, second]), has_tools)
+        return one == plain and 0 <= both.find(_FIRST) < both.find(_SECOND)
+
+    def _tries_objects(self, has_tools: bool) -> bool:
+        value = "probe value"
+        text = self._try(_with_arguments({"probe_key": value}), has_tools)
+        if value in text and "{'probe_key'" not in text:
+            return True
+        return value not in self._try(_with_arguments(f'{{"probe_key": "{value}"}}'), has_tools)
+
+    def _try(self, messages: Sequence[Message], has_tools: bool) -> str:
+        try:
+            return self._render(messages, tools=[_TOOL] if has_tools else None)
+        except RequestError:
+            return ""
+
+
+def _with_content(role: str, content: object) -> list[Message]:
+    message = {"role": role, "content": content}
+    if role == "system":
+        return [message, _USER]
+    if role == "assistant":
+        return [_USER, message, _USER]
+    return [message]
+
+
+def _with_arguments(arguments: object) -> list[Message]:
+    call = {
+        "id": "probe1234",  # nine letters and digits: Mistral's templates refuse any other
+        "type": "function",
+        "function": {"name": "probe", "arguments": arguments},
+    }
+    return [
+        _USER,
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "probe1234", "name": "probe", "content": "done"},
+        _ASSISTANT,
+        _USER,
+    ]

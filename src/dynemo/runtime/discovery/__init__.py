@@ -1,2 +1,0 @@
-"""Which instances and models exist: `base` is the port, `discovery` what the rest of the program
-uses, `etcd`, `file` and `memory` the adapters."""

@@ -1,0 +1,108 @@
+"""What a worker tells of the requests that it answers: its metrics, and a line each in the log."""
+
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from time import perf_counter
+
+from msgspec import Struct, msgpack
+
+from dynemo.connection.server import StreamSink
+from dynemo.connection.sink import ForwardingBuffer
+from dynemo.errors import EngineLost, Unavailable
+from dynemo.messages import Delta, Finish, Load
+from dynemo.metrics import WorkerMetrics
+from dynemo.planes.requests.base import OnRequest
+from dynemo.serving.local.instance import LocalInstance
+from dynemo.trace import trace_id
+
+log = logging.getLogger("dynemo.worker")
+
+
+class _Head(Struct):
+    """A Request's own fields that are needed here; the rest is not decoded."""
+
+    id: str
+    traceparent: str = ""
+
+
+_decode_head = msgpack.Decoder(_Head).decode
+
+
+class WorkerHandler:
+    """The `Source` that a worker is: its local instance, and an account of each answer."""
+
+    def __init__(self, local: LocalInstance, metrics: WorkerMetrics) -> None:
+        self.local = local
+        self.metrics = metrics
+
+    def of(self, handler: OnRequest) -> OnRequest:
+        """The handler, with what it refuses counted."""
+
+        async def handle(body: bytes) -> None:
+            try:
+                await handler(body)
+            except Exception:
+                self.metrics.refused()
+                raise
+
+        return handle
+
+    async def answer(self, request: bytes, outlet: StreamSink) -> AsyncGenerator[Delta, None]:
+        """See `Source`. Frames that the relay sends on do not pass here: a token costs nothing."""
+        head, relay, began = _decode_head(request), ForwardingBuffer(outlet), perf_counter()
+        outcome, finish, given = "cancelled", None, 0
+        self.metrics.in_flight.inc()
+        try:
+            async with aclosing(self.local.ask(request, relay)) as deltas:
+                async for delta in deltas:
+                    given += len(delta.token_ids) or len(delta.texts)
+                    if delta.finish is not None:
+                        outcome, finish = "finished", delta.finish
+                    yield delta
+        except Exception as error:
+            outcome = _outcome(error)
+            raise
+        finally:
+            self.metrics.in_flight.dec()
+            seconds = perf_counter() - began
+            self.metrics.ended(outcome, seconds)
+            count = self._count(finish, relay.sent + given)
+            _tell(head, outcome, finish, count, seconds)
+
+    async def load(self) -> Load:
+        return self.local.load
+
+    def _count(self, finish: Finish | None, seen: int) -> int:
+        """The answer's tokens. The engine tells them with its finish; without one, its steps are
+        what is known."""
+        if finish is None:
+            self.metrics.tokens(0, 0, seen)
+            return seen
+        self.metrics.tokens(finish.prompt_tokens, finish.cached_tokens, finish.completion_tokens)
+        return finish.completion_tokens
+
+
+def _outcome(error: Exception) -> str:
+    match error:
+        case EngineLost():
+            return "lost"
+        case Unavailable():
+            return "refused"
+        case _:
+            return "failed"
+
+
+def _tell(head: _Head, outcome: str, finish: Finish | None, count: int, seconds: float) -> None:
+    log.info(
+        "answer: %s",
+        outcome,
+        extra={
+            "id": head.id,
+            "trace_id": trace_id(head.traceparent) or None,
+            "prompt_tokens": finish and finish.prompt_tokens,
+            "completion_tokens": count,
+            "duration_ms": round(seconds * 1e3, 1),
+            "finish": finish and finish.reason,
+        },
+    )

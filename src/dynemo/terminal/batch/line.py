@@ -1,0 +1,118 @@
+"""One line of a batch: from JSON to an ask, and from an answer to JSON."""
+
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType, structs
+
+from dynemo.api.openai.convert import to_ask
+from dynemo.api.openai.decode import decode_chat
+from dynemo.errors import DynemoError, RequestError, UnsupportedField
+from dynemo.messages import Ask
+from dynemo.terminal.reply import Reply
+
+#: Fields of a line that name it; the output line gives them back.
+IDS = ("id", "custom_id")
+
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+class Key(Struct, frozen=True):
+    """Which line of the input a line of the output belongs to. Every output line begins with it."""
+
+    line: int  #: from 1, blank lines counted
+    input_hash: str
+
+
+class OutputLine(Key, frozen=True, kw_only=True):
+    """One line of the output: either the answer or `error`."""
+
+    id: Any = UNSET
+    custom_id: Any = UNSET
+    response: str | UnsetType = UNSET
+    finish_reason: str | UnsetType = UNSET
+    tokens_in: int | UnsetType = UNSET
+    tokens_out: int | UnsetType = UNSET
+    elapsed_ms: float | UnsetType = UNSET
+    error: str | UnsetType = UNSET
+
+
+def key_of(number: int, data: bytes, setup: bytes) -> Key:
+    """The key of a line; `setup` is whatever else shapes its answer (model, settings)."""
+    seed = blake2b(setup, digest_size=32).digest()
+    return Key(number, blake2b(data, key=seed, digest_size=8).hexdigest())
+
+
+def parse(data: bytes) -> Ask:
+    """What a line asks for: the fields of a chat request, with `text` for a single user message.
+
+    Raises RequestError, whose sentence names the field that is wrong.
+    """
+    try:
+        fields = msgspec.json.decode(data, type=dict[str, Raw])
+    except msgspec.ValidationError:
+        raise RequestError("The line is not a JSON object.") from None
+    except _UNREADABLE as error:
+        raise RequestError(f"The line is not valid JSON: {error}.") from None
+    for name in IDS:
+        fields.pop(name, None)
+    text = fields.pop("text", None)
+    if text is not None:
+        if "messages" in fields:
+            raise RequestError("'text' and 'messages' exclude each other.", param="text")
+        fields["messages"] = _as_messages(text)
+    elif "messages" not in fields:
+        raise RequestError("The line has neither 'text' nor 'messages'.", param="messages")
+    ask = to_ask(decode_chat(msgspec.json.encode(fields)))
+    if (ask.n or 1) > 1:
+        raise UnsupportedField("'n' is 1 in a batch: a line has one answer.", param="n")
+    return ask
+
+
+def _as_messages(text: Raw) -> Raw:
+    try:
+        content = msgspec.json.decode(text, type=str)
+    except _UNREADABLE:
+        raise RequestError("Invalid 'text': expected a string.", param="text") from None
+    return Raw(msgspec.json.encode([{"role": "user", "content": content}]))
+
+
+def complete(ask: Ask, settings: Ask, *, model: str, system: str | None) -> Ask:
+    """`ask` with what it leaves unsaid taken from the run.
+
+    `system` comes first where the line brings no system message of its own.
+    """
+    messages = ask.messages
+    if system and not any(message["role"] == "system" for message in messages):
+        messages = [{"role": "system", "content": system}, *messages]
+    said = {name: value for name, value in structs.asdict(ask).items() if value is not None}
+    return structs.replace(settings, **{"model": model, **said, "messages": messages, "n": 1})
+
+
+def answered(key: Key, data: bytes, reply: Reply, prompt_tokens: int) -> OutputLine:
+    """The output line of an answer."""
+    return OutputLine(
+        line=key.line,
+        input_hash=key.input_hash,
+        **_ids(data),
+        response=reply.text,
+        finish_reason=reply.finish.reason if reply.finish else UNSET,
+        tokens_in=prompt_tokens,
+        tokens_out=reply.tokens,
+        elapsed_ms=round(reply.elapsed * 1000, 1),
+    )
+
+
+def failed(key: Key, data: bytes, error: DynemoError) -> OutputLine:
+    """The output line of a line that could not be answered."""
+    return OutputLine(line=key.line, input_hash=key.input_hash, **_ids(data), error=str(error))
+
+
+def _ids(data: bytes) -> dict[str, Any]:
+    """The ids of a line, also where it is wrong otherwise."""
+    try:
+        fields = msgspec.json.decode(data, type=dict[str, Raw])
+        return {name: msgspec.json.decode(fields[name]) for name in IDS if name in fields}
+    except _UNREADABLE:
+        return {}

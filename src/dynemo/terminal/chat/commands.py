@@ -1,0 +1,129 @@
+"""The chat's commands: each takes the chat and the rest of the line and gives what to show."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import msgspec
+from msgspec import structs
+
+from dynemo.errors import UsageError
+from dynemo.messages import Ask
+from dynemo.serving.pipeline import Pipeline
+from dynemo.terminal.chat.conversation import Conversation, save
+from dynemo.terminal.chat.settings import NAMES, change, check_name
+from dynemo.terminal.screen import count
+
+
+@dataclass
+class ChatSession:
+    """What a chat holds: whom it asks, with which settings, and what was said."""
+
+    pipeline: Pipeline
+    model: str
+    settings: Ask
+    at_start: Ask  #: the settings that `/set NAME` goes back to
+    talk: Conversation = field(default_factory=Conversation)
+
+
+class Command(NamedTuple):
+    usage: str
+    summary: str
+    run: Callable[[ChatSession, str], str]
+
+
+def _help(_chat: ChatSession, _rest: str) -> str:
+    rows = [(command.usage, command.summary) for command in COMMANDS.values()]
+    rows += [
+        ("Alt-Enter, or \\ at the end", "a new line within the message"),
+        ("Up, Down", "earlier messages"),
+        ("Ctrl-C", "stop the answer, or clear the line"),
+        ("Ctrl-D", "leave"),
+    ]
+    width = max(len(left) for left, _ in rows)
+    return "\n".join(f"  {left:<{width}}  {right}" for left, right in rows)
+
+
+def _clear(chat: ChatSession, _rest: str) -> str:
+    forgotten = len(chat.talk.turns)
+    chat.talk.clear()
+    kept = "; the system message stays" if chat.talk.system else ""
+    return f"Forgot {count(forgotten, 'turn')}{kept}."
+
+
+def _system(chat: ChatSession, rest: str) -> str:
+    if not rest:
+        return chat.talk.system or "There is no system message; /system TEXT sets one."
+    if rest in ('""', "''"):
+        chat.talk.system = None
+        return "The system message is removed."
+    chat.talk.system = rest
+    return "The system message is set."
+
+
+def _set(chat: ChatSession, rest: str) -> str:
+    if not rest:
+        return "\n".join(f"  {name:<22}{_value(chat.settings, name)}" for name in NAMES)
+    name, *value = rest.split(maxsplit=1)
+    if value:
+        chat.settings = change(chat.settings, name, value[0])
+    else:
+        check_name(name)
+        chat.settings = structs.replace(chat.settings, **{name: getattr(chat.at_start, name)})
+    return f"{name} is {_value(chat.settings, name)}."
+
+
+def _value(ask: Ask, name: str) -> str:
+    value = getattr(ask, name)
+    return "the model's default" if value is None else msgspec.json.encode(value).decode()
+
+
+def _save(chat: ChatSession, rest: str) -> str:
+    if not rest:
+        raise UsageError("Name a file: /save FILE.")
+    path = save(chat.talk, rest)
+    return f"Saved {count(len(chat.talk.turns), 'turn')} to {path}."
+
+
+def _by_the_loop(_chat: ChatSession, _rest: str) -> str:
+    raise AssertionError("the chat's loop acts on this command itself")
+
+
+COMMANDS = {
+    "help": Command("/help", "this list", _help),
+    "clear": Command("/clear", "forget the conversation, keep the system message", _clear),
+    "system": Command(
+        "/system [TEXT]", 'show the system message, or set it ("" removes it)', _system
+    ),
+    "set": Command("/set [NAME [VALUE]]", "list the settings, change one, or put one back", _set),
+    "save": Command("/save FILE", "write the messages to a JSON file", _save),
+    "retry": Command("/retry", "answer the last message anew", _by_the_loop),
+    "exit": Command("/exit, /quit", "leave", _by_the_loop),
+}
+
+# A path such as /etc/hosts at the start of a message is no command.
+_COMMAND = re.compile(r"/([A-Za-z_-]+)(?:\s+(.*))?\Z", re.DOTALL)
+
+
+def parse(line: str) -> tuple[str, str] | None:
+    """The command's name and the rest of `line`, or None for a message to the model.
+
+    Raises UsageError for a command that does not exist.
+    """
+    match = _COMMAND.match(line)
+    if match is None:
+        return None
+    name = match[1].lower()
+    name = "exit" if name == "quit" else name
+    if name not in COMMANDS:
+        raise UsageError(
+            f"There is no command /{match[1]}; /help lists them. "
+            "To send it as a message, begin with a space."
+        )
+    return name, (match[2] or "").strip()
+
+
+def obey(chat: ChatSession, name: str, rest: str) -> str:
+    """Carry out a command and return what to show. Raises DynemoError for a mistake in it."""
+    return COMMANDS[name].run(chat, rest)

@@ -1,0 +1,134 @@
+"""The line that a person types: editing, history, completion, pasting; prompt_toolkit does it."""
+
+import os
+import signal
+import sys
+import termios
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
+from prompt_toolkit.document import Document
+from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.shortcuts import CompleteStyle
+
+from dynemo.terminal.chat.commands import COMMANDS
+from dynemo.terminal.chat.settings import NAMES
+
+#: Bytes of history that are kept; a longer file is cut to its newer half.
+MOST_HISTORY = 1024 * 1024
+
+
+def prompt_session(history: History) -> PromptSession[str]:
+    """A prompt whose Enter sends, and whose Alt-Enter or trailing backslash begins a new line."""
+    return PromptSession(
+        "> ",
+        multiline=True,
+        prompt_continuation=lambda _width, _line, _is_soft: "  ",
+        history=history,
+        completer=_Commands(),
+        complete_style=CompleteStyle.READLINE_LIKE,
+        complete_while_typing=False,
+        key_bindings=_bindings(),
+        enable_history_search=False,
+        # Without a menu below the line, no rows are kept free for one.
+        reserve_space_for_menu=0,
+    )
+
+
+def _bindings() -> KeyBindings:
+    keys = KeyBindings()
+
+    @keys.add("enter")
+    def _send(event: KeyPressEvent) -> None:
+        buffer = event.current_buffer
+        if buffer.document.char_before_cursor == "\\" and buffer.document.is_cursor_at_the_end:
+            buffer.delete_before_cursor()
+            buffer.insert_text("\n")
+        else:
+            buffer.validate_and_handle()
+
+    @keys.add("escape", "enter")
+    def _new_line(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("\n")
+
+    return keys
+
+
+class _Commands(Completer):
+    """Tab completes commands, the names of settings and the file of /save."""
+
+    def get_completions(self, document: Document, event: CompleteEvent) -> Iterable[Completion]:
+        text = document.text_before_cursor
+        if text.startswith("/save "):
+            file = text.removeprefix("/save ")
+            yield from PathCompleter(expanduser=True).get_completions(Document(file), event)
+        elif text.startswith("/set "):
+            yield from _starting(text.removeprefix("/set "), NAMES)
+        elif text.startswith("/"):
+            yield from _starting(text[1:], [*COMMANDS, "quit"])
+
+
+def _starting(word: str, words: Iterable[str]) -> Iterable[Completion]:
+    return [Completion(each, -len(word)) for each in words if each.startswith(word)]
+
+
+class _PrivateHistory(FileHistory):
+    """A history that a full disk does not turn into the end of the chat."""
+
+    def store_string(self, string: str) -> None:
+        with suppress(OSError):
+            super().store_string(string)
+
+
+def open_history() -> History:
+    """The user's own history file, made if need be; in memory where it cannot be written."""
+    state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    path = Path(state).expanduser() / "dynemo-run" / "history"
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b") as file:
+            os.fchmod(file.fileno(), 0o600)
+            if os.fstat(file.fileno()).st_size > MOST_HISTORY:
+                file.seek(-MOST_HISTORY // 2, os.SEEK_END)
+                # An entry begins with a blank line and a comment with its time.
+                newer = file.read().partition(b"\n\n# ")[2]
+                file.seek(0)
+                file.truncate()
+                file.write(b"\n# " + newer)
+    except (OSError, RuntimeError):
+        return InMemoryHistory()
+    return _PrivateHistory(str(path))
+
+
+@contextmanager
+def held_terminal() -> Iterator[None]:
+    """For a whole chat: keys are never echoed into an answer but wait for the next prompt, and
+    Ctrl-C ends nothing unless somebody handles it.
+
+    One mode from the first prompt to the last: between a change to and fro, a Ctrl-D that comes
+    early would be lost.
+    """
+    fd = sys.stdin.fileno()
+    before = termios.tcgetattr(fd)
+    quiet = termios.tcgetattr(fd)
+    quiet[0] &= ~(termios.ICRNL | termios.INLCR)
+    quiet[3] &= ~(termios.ECHO | termios.ICANON)
+    termios.tcsetattr(fd, termios.TCSANOW, quiet)
+    # Not SIG_IGN: that one a child process would inherit.
+    interrupt = signal.signal(signal.SIGINT, lambda _number, _frame: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, interrupt)
+        os.write(sys.stdout.fileno(), b"\x1b[?2004l")
+        termios.tcsetattr(fd, termios.TCSANOW, before)
+
+
+def mark_pastes() -> None:
+    """Have the terminal mark a paste as one also now that no prompt is shown, so that the next
+    prompt takes it as one message. The prompt itself ends this."""
+    os.write(sys.stdout.fileno(), b"\x1b[?2004h")

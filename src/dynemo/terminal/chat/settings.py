@@ -1,0 +1,47 @@
+"""The settings of a chat's requests, as `/set` changes them: by the API's names and ranges."""
+
+import msgspec
+from msgspec import structs
+
+from dynemo.api.openai.convert import to_ask
+from dynemo.api.openai.decode import decode_chat
+from dynemo.errors import RequestError
+from dynemo.messages import Ask
+
+#: Fields of `Ask` that a person may change.
+NAMES = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "max_tokens",
+    "stop",
+    "seed",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "logit_bias",
+    "ignore_eos",
+    "chat_template_kwargs",
+)
+
+
+def change(ask: Ask, name: str, text: str) -> Ask:
+    """`ask` with the setting `name` as a person typed it: JSON, or else plain text.
+
+    Raises RequestError for a name or a value that is none.
+    """
+    check_name(name)
+    try:
+        value = msgspec.json.decode(text.encode())
+    except (msgspec.DecodeError, RecursionError):
+        value = text
+    body = {"messages": [{"role": "user", "content": ""}], name: value}
+    asked = to_ask(decode_chat(msgspec.json.encode(body)))
+    return structs.replace(ask, **{name: getattr(asked, name)})
+
+
+def check_name(name: str) -> None:
+    """Raises RequestError for what is no setting."""
+    if name not in NAMES:
+        raise RequestError(f"There is no setting {name!r}; /set lists them.", param=name)

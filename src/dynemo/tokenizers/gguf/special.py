@@ -1,0 +1,91 @@
+"""Finds special tokens in a text: `tokenizer_st_partition` in llama.cpp's `llama-vocab.cpp`.
+
+Longer tokens are looked for first, everywhere; a shorter one then in what is left. So a short
+token that overlaps the start of a longer one loses, which a left-to-right search would not give.
+"""
+
+import re
+from collections import defaultdict
+
+from dynemo.tokenizers.gguf.vocab import CONTROL, LSTRIP, RSTRIP, UNKNOWN, USER_DEFINED, Vocabulary
+
+# isspace() of the C locale.
+_SPACE = " \t\n\v\f\r"
+
+
+class SpecialTokens:
+    """The special tokens of one vocabulary. Immutable; may be used from several threads."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        tokens, attributes = vocabulary.tokens, vocabulary.attributes
+        special = CONTROL | USER_DEFINED | UNKNOWN
+        ids = [i for i, attribute in enumerate(attributes) if attribute & special]
+        # By length in bytes; of equals the lower id first.
+        ids.sort(key=lambda i: -len(tokens[i].encode("utf-8", "surrogateescape")))
+        self._attributes = {tokens[i]: attributes[i] for i in ids}
+        self._ids = vocabulary.ids
+        self._all = _Finder([tokens[i] for i in ids])
+        self._always = _Finder([tokens[i] for i in ids if not attributes[i] & (CONTROL | UNKNOWN)])
+
+    def split(self, text: str, parse_special: bool) -> list[str | int]:
+        """Ids of special tokens, and the non-empty texts between them, in order.
+
+        Without `parse_special` only user-defined tokens are found: those are never plain text.
+        """
+        if not text:
+            return []
+        parts: list[str | int] = [text]
+        for special in (self._all if parse_special else self._always).candidates(text):
+            parts = [
+                piece
+                for part in parts
+                for piece in ([part] if isinstance(part, int) else self._cut(part, special))
+            ]
+        return parts
+
+    def _cut(self, text: str, special: str) -> list[str | int]:
+        attribute = self._attributes[special]
+        parts: list[str | int] = []
+        pieces = text.split(special)
+        for number, piece in enumerate(pieces):
+            if number and attribute & RSTRIP:
+                piece = piece.lstrip(_SPACE)
+            if number:
+                parts.append(self._ids[special])
+            if attribute & LSTRIP and number < len(pieces) - 1:
+                piece = piece.rstrip(_SPACE)
+            if piece:
+                parts.append(piece)
+        return parts
+
+
+class _Finder:
+    """Which of many tokens a text holds, without searching the text for each."""
+
+    #: With so few tokens a search for each is quickest.
+    FEW = 48
+
+    def __init__(self, tokens: list[str]) -> None:
+        self._tokens = tokens
+        self._order = {token: number for number, token in enumerate(tokens)}
+        lengths: dict[str, set[int]] = defaultdict(set)
+        for token in tokens:
+            lengths[token[0]].add(len(token))
+        self._lengths = {first: sorted(found) for first, found in lengths.items()}
+        firsts = "".join(map(re.escape, self._lengths))
+        self._starts = re.compile(f"[{firsts}]") if firsts else None
+
+    def candidates(self, text: str) -> list[str]:
+        """Every token that occurs in the text, in the given order."""
+        if self._starts is None:
+            return []
+        if len(self._tokens) <= self.FEW:
+            return [token for token in self._tokens if token in text]
+        found = set()
+        for start in self._starts.finditer(text):
+            at = start.start()
+            for length in self._lengths[text[at]]:
+                token = text[at : at + length]
+                if token in self._order:
+                    found.add(token)
+        return sorted(found, key=self._order.__getitem__)

@@ -1,0 +1,297 @@
+"""The tokenizer that a GGUF carries, giving the ids that llama.cpp gives.
+
+`load_tokenizer` picks one by `tokenizer.ggml.model`. After `llama_vocab::impl::tokenize` and
+`token_to_piece` in llama.cpp's `llama-vocab.cpp`.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from dynemo.errors import ModelError, RequestError
+from dynemo.tokenizers.base import Detokenizer
+from dynemo.tokenizers.detokenize import ByteDetokenizer
+from dynemo.tokenizers.gguf.bpe import BYTE_ALPHABET, SPACE, load_bpe
+from dynemo.tokenizers.gguf.special import SpecialTokens
+from dynemo.tokenizers.gguf.spm import Spm
+from dynemo.tokenizers.gguf.tables import lexicon_of, source_of
+from dynemo.tokenizers.gguf.vocab import (
+    BYTE,
+    CONTROL,
+    NORMAL,
+    UNKNOWN,
+    USER_DEFINED,
+    SpecialIds,
+    Vocabulary,
+    flag,
+    load_vocabulary,
+)
+from dynemo.tokenizers.source import GgufSource
+from dynemo.tokenizers.tables import TokenizerTables
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_BYTE_TOKEN = re.compile("<0x([0-9A-Fa-f]{2})>")
+_BYTE_OF = {char: byte for byte, char in enumerate(BYTE_ALPHABET)}
+
+
+class Encoder(Protocol):
+    """Text to ids, where special tokens are out of the text already."""
+
+    def encode(self, text: str) -> list[int]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a kind of tokenizer does around its encoder.
+
+    `spell` gives the bytes of a normal token. `adds_bos`, `adds_eos` and `prefixes_space` hold
+    where the metadata does not say it, `always_adds_bos` whatever it says. `prefixes_space`: a
+    text at the start or after a special token gets a space.
+    """
+
+    spell: Callable[[str], bytes]
+    adds_bos: bool = False
+    always_adds_bos: bool = False
+    adds_eos: bool = False
+    adds_sep: bool = False  #: and no EOS, whatever the file says
+    escapes_spaces: bool = False
+    prefixes_space: bool = False
+
+
+class LlamaTokenizer:
+    """A GGUF's tokenizer. Implements `dynemo.tokenizers.base.Tokenizer`.
+
+    `special` has the ids with a role, among them all that end a generation (`special.eog`).
+    """
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        encoder: Encoder,
+        rules: Rules,
+        metadata: Mapping[str, object],
+    ) -> None:
+        self.special: SpecialIds = vocabulary.special
+        self.adds_bos = rules.always_adds_bos or flag(metadata, "add_bos_token", rules.adds_bos)
+        self._adds_sep = rules.adds_sep
+        self.adds_eos = not self._adds_sep and flag(metadata, "add_eos_token", rules.adds_eos)
+        self._vocabulary = vocabulary
+        self._encoder = encoder
+        self._escapes_spaces = rules.escapes_spaces
+        self._prefixes_space = rules.prefixes_space and flag(metadata, "add_space_prefix", True)
+        self._special_tokens = SpecialTokens(vocabulary)
+        self._pieces = _Pieces(vocabulary, rules.spell)
+        self._is_byte_level = rules.spell is _spelled_bytes
+        self._source = source_of(metadata)
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self._vocabulary.tokens)
+
+    def encode(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        """Ids as llama.cpp's `/tokenize` gives them.
+
+        Raises `RequestError` for a lone surrogate: it has no UTF-8, so no model can be given it.
+        """
+        if not text.isascii() and (found := _SURROGATE.search(text)):
+            raise RequestError(
+                f"the text holds the lone surrogate U+{ord(found[0]):04X}, which is no character"
+            )
+        ids: list[int] = []
+        if add_special and self.adds_bos and self.special.bos is not None:
+            ids.append(self.special.bos)
+        starts_word = self._prefixes_space
+        for part in self._special_tokens.split(text, parse_special):
+            if isinstance(part, int):
+                ids.append(part)
+                starts_word = self._prefixes_space
+                continue
+            if starts_word:
+                part = " " + part
+            if self._escapes_spaces:
+                part = part.replace(" ", SPACE)
+            ids += self._encoder.encode(part)
+            starts_word = False
+        if add_special and self.adds_eos and self.special.eos is not None:
+            ids.append(self.special.eos)
+        if add_special and self._adds_sep and self.special.sep is not None:
+            ids.append(self.special.sep)
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of the ids; a leading space that the vocabulary adds is kept, as in a stream."""
+        return b"".join(map(self._pieces.__getitem__, ids)).decode("utf-8", "replace")
+
+    def detokenizer(self) -> Detokenizer:
+        return ByteDetokenizer(self._pieces.__getitem__)
+
+    def token_id(self, text: str) -> int | None:
+        return self._vocabulary.ids.get(text)
+
+    def token_text(self, token_id: int) -> str | None:
+        tokens = self._vocabulary.tokens
+        return tokens[token_id] if 0 <= token_id < len(tokens) else None
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The token's bytes in a text, empty for a control token."""
+        return self._pieces[token_id]
+
+    def source(self) -> GgufSource:
+        return self._source
+
+    def lexicon(self) -> TokenizerTables:
+        return lexicon_of(self._vocabulary, self._source, is_byte_level=self._is_byte_level)
+
+
+class _Pieces(dict[int, bytes]):
+    """Id -> the bytes that it stands for; filled as ids are met."""
+
+    def __init__(self, vocabulary: Vocabulary, spell: Callable[[str], bytes]) -> None:
+        super().__init__()
+        self._vocabulary = vocabulary
+        self._spell = spell
+
+    def __missing__(self, token_id: int) -> bytes:
+        tokens = self._vocabulary.tokens
+        if not 0 <= token_id < len(tokens):
+            raise RequestError(f"the token id {token_id} is not in range({len(tokens)})")
+        if token_id == self._vocabulary.special.unk and self._vocabulary.kind == "bert":
+            piece = _plain_bytes(tokens[token_id])  # whatever type the file gives it
+        else:
+            piece = self._piece(tokens[token_id], self._vocabulary.attributes[token_id])
+        self[token_id] = piece
+        return piece
+
+    def _piece(self, text: str, attribute: int) -> bytes:
+        if attribute & (CONTROL | UNKNOWN):
+            return b""
+        if attribute & BYTE and (byte := _BYTE_TOKEN.fullmatch(text)):
+            return bytes.fromhex(byte[1])
+        if attribute & NORMAL or self._vocabulary.kind in _ALL_SPELLED:
+            return self._spell(text)
+        return _plain_bytes(text) if attribute & USER_DEFINED else b""
+
+
+def _plain_bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _spaced_bytes(text: str) -> bytes:
+    return _plain_bytes(text.replace(SPACE, " "))
+
+
+def _spelled_bytes(text: str) -> bytes:
+    """The bytes that a token in GPT-2's alphabet spells (`llama_decode_text`)."""
+    try:
+        return bytes([_BYTE_OF[char] for char in text])
+    except KeyError:
+        pass
+    piece = b""
+    for char in text:
+        if char in _BYTE_OF:
+            piece += bytes([_BYTE_OF[char]])
+        else:
+            # llama.cpp shows such a token so; it does not occur in vocabularies made with care.
+            hexadecimal = char.encode("utf-8", "surrogateescape").hex()
+            piece += f"[UNK_BYTE_0x{hexadecimal}{text}]".encode("utf-8", "surrogateescape")
+    return piece
+
+
+#: Kinds that spell user-defined tokens and those of no type like normal ones.
+_ALL_SPELLED = ("rwkv", "plamo2", "plamo3")
+
+#: `tokenizer.ggml.model` -> its name among people. Every other kind is refused by name.
+SUPPORTED = {
+    "llama": "SPM",
+    "gpt2": "BPE",
+    "gemma4": "BPE",
+    "bert": "WordPiece",
+    "t5": "Unigram",
+    "rwkv": "RWKV",
+    "plamo2": "PLaMo-2",
+    "plamo3": "PLaMo-3",
+    "hybriddna": "DNA",
+    "whitespace": "words",
+}
+_REFUSED = {
+    "no_vocab": " (a model without a vocabulary)",
+    "none": " (a model without a vocabulary)",
+}
+
+
+def load_tokenizer(metadata: Mapping[str, object]) -> LlamaTokenizer:
+    """The tokenizer that a GGUF's metadata describes.
+
+    Raises `ModelError` where the metadata holds none, or one of a kind that is not supported: the
+    sentence names the kind.
+    """
+    kind = metadata.get("tokenizer.ggml.model")
+    if isinstance(kind, str) and kind not in SUPPORTED:
+        kinds = ", ".join(f"{name} ({people})" for name, people in SUPPORTED.items())
+        raise ModelError(
+            f"the GGUF's tokenizer is of the kind {kind!r}{_REFUSED.get(kind, '')}, which "
+            f"dynemo-run does not support; it supports {kinds}"
+        )
+    vocabulary = load_vocabulary(metadata)
+    encoder, rules = _load(vocabulary, metadata)
+    tokenizer = LlamaTokenizer(vocabulary, encoder, rules, metadata)
+    _check_added(tokenizer)
+    return tokenizer
+
+
+def _load(vocabulary: Vocabulary, metadata: Mapping[str, object]) -> tuple[Encoder, Rules]:
+    # The rare kinds are imported where they are met: start-up time counts.
+    if vocabulary.kind == "llama":
+        rules = Rules(_spaced_bytes, adds_bos=True, escapes_spaces=True, prefixes_space=True)
+        return Spm(vocabulary), rules
+    if vocabulary.kind == "t5":
+        from dynemo.tokenizers.gguf.unigram import Unigram
+
+        return Unigram(vocabulary, metadata), Rules(_spaced_bytes, adds_eos=True)
+    if vocabulary.kind == "bert":
+        from dynemo.tokenizers.gguf.wordpiece import WordPiece
+
+        return WordPiece(vocabulary), Rules(_spaced_bytes, always_adds_bos=True, adds_sep=True)
+    if vocabulary.kind == "rwkv":
+        from dynemo.tokenizers.gguf.others import Rwkv, unescape
+
+        return Rwkv(vocabulary), Rules(unescape)
+    if vocabulary.kind in ("plamo2", "plamo3"):
+        from dynemo.tokenizers.gguf.others import Plamo
+
+        return Plamo(vocabulary, cuts_first=vocabulary.kind == "plamo3"), Rules(_plain_bytes)
+    return _load_bpe(vocabulary, metadata)
+
+
+def _load_bpe(vocabulary: Vocabulary, metadata: Mapping[str, object]) -> tuple[Encoder, Rules]:
+    bpe, pre = load_bpe(vocabulary, metadata)
+    spell = _spaced_bytes if pre.escapes_spaces else _spelled_bytes
+    rules = Rules(
+        spell,
+        adds_bos=pre.adds_bos,
+        always_adds_bos=pre.always_adds_bos,
+        escapes_spaces=pre.escapes_spaces,
+    )
+    if vocabulary.kind == "hybriddna":
+        from dynemo.tokenizers.gguf.others import HybridDna
+
+        return HybridDna(vocabulary, bpe), rules
+    if vocabulary.kind == "whitespace":
+        from dynemo.tokenizers.gguf.others import WhitespaceWords
+
+        return WhitespaceWords(bpe, metadata), rules
+    return bpe, rules
+
+
+def _check_added(tokenizer: LlamaTokenizer) -> None:
+    special = tokenizer.special
+    for added, role, id_ in (
+        (tokenizer.adds_bos, "bos", special.bos),
+        (tokenizer.adds_eos, "eos", special.eos),
+    ):
+        if added and id_ is None:
+            raise ModelError(
+                f"the GGUF says to add a {role.upper()} token and names none "
+                f"(tokenizer.ggml.{role}_token_id): download it again"
+            )

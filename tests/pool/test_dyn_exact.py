@@ -1,0 +1,82 @@
+"""Streams of llama.cpp that move: in the deterministic profile they go on with the very same text,
+with its default settings they are complete."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.dyn_fleet import fleet
+from support.dyn_servers import Servers, servers_running
+from support.dyn_streams import MANY, TOKENS, streams
+
+ROOT = Path(__file__).parents[2]
+PROFILE = ["--flash-attn", "off", "--cache-type-k", "f32", "--cache-type-v", "f32"]
+PROFILE += ["--threads", "1"]
+#: What the model is sure of: at a near-tie a prompt that is computed in one piece could take
+#: another way than one that came token by token.
+TEXTS = [
+    *(f"Count to {n}" for n in range(8, 16)),
+    "Repeat after me: Books make good friends.",
+    "Repeat after me: Birds sing early.",
+    "Repeat after me: We met two old friends.",
+    "Repeat after me: Keep calm and carry on!",
+    *(f"What is the capital of {place}?" for place in ("South Africa", "Peru", "Chad", "Iceland")),
+    *("Tell me a story", "Write a poem", "Who are you?"),
+]
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Servers]:
+    yield from servers_running()
+
+
+@pytest.fixture(scope="module")
+def model(demo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("f32") / "demo-f32.gguf"
+    convert = ROOT / "tools" / "demo_model" / "convert.py"
+    subprocess.run([sys.executable, convert, demo_folder, out, "--type", "f32"], check=True)
+    return out
+
+
+@pytest.mark.timeout(90)
+def test_a_worker_is_killed_and_another_stopped(servers: Servers, model: Path) -> None:
+    with fleet(servers.flags) as pool:
+        words: list[str | Path] = ["out=llama_cpp", model, "--model-name", "demo", "--grace", "0.1"]
+        first, second, _ = pool.workers(3, *words, "--", *PROFILE)
+        ingress = pool.ingress("--router-mode", "round-robin", workers=3)
+        expected = streams([ingress], MANY, texts=TEXTS)
+        assert {answer.error for answer in expected} == {""}
+        half = max(answer.seconds for answer in expected) / 2
+        got = streams(
+            [ingress],
+            MANY,
+            (half / 2, first.kill),
+            (half, lambda: second.send(signal.SIGTERM)),
+            texts=TEXTS,
+        )
+        assert [answer.whole for answer in got] == [answer.whole for answer in expected]
+        assert sum(" moves after" in line for line in ingress.lines) >= 16
+
+
+@pytest.mark.timeout(90)
+def test_default_settings_lose_nothing(servers: Servers, demo: Path) -> None:
+    with fleet(servers.flags) as pool:
+        words: list[str | Path] = ["out=llama_cpp", demo, "--grace", "0.1", "--", "--threads", "1"]
+        first, second, _ = pool.workers(3, *words)
+        ingress = pool.ingress("--router-mode", "round-robin", workers=3)
+        got = streams(
+            [ingress],
+            MANY,
+            (1, first.kill),
+            (2, lambda: second.send(signal.SIGTERM)),
+            texts=TEXTS,
+            ignore_eos=True,
+        )
+        assert {answer.error for answer in got} == {""}
+        assert {answer.finish for answer in got} == {"length"}
+        assert {answer.usage and answer.usage[1] for answer in got} == {TOKENS}
+        assert sum(" moves after" in line for line in ingress.lines) >= 16

@@ -1,0 +1,71 @@
+"""A client that reads much slower than its answer comes: nobody else notices."""
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from support.command import Server, wait_until
+from support.dyn_fleet import engine_load, fleet
+from support.dyn_servers import Servers, servers_running
+from support.dyn_streams import check, streams
+
+MANY = 32
+#: More than all the buffers on the way hold, with many tokens in an event: 1.2 MB.
+TOKENS = 100_000
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Servers]:
+    yield from servers_running()
+
+
+@pytest.mark.timeout(60)
+def test_a_slow_reader_is_cancelled_alone(servers: Servers) -> None:
+    with fleet(servers.flags) as pool, ThreadPoolExecutor() as threads:
+        pool.workers(1, delay_ms=0)
+        ingress = pool.ingress(workers=1)
+        check(streams([ingress], MANY))
+        before = _resident(ingress)
+        slow = threads.submit(_read_slowly, ingress.url)
+        began = time.monotonic()
+        while not slow.done():
+            assert time.monotonic() - began < 28, "not at its bound, but as one that stands still"
+            check(got := streams([ingress], MANY))
+            assert max(answer.longest_gap for answer in got) < 2
+            assert _resident(ingress) - before < 32 * 2**20
+        assert slow.result() < 16 * 2**10
+        wait_until(lambda: engine_load(ingress) == 0)
+        assert sum("status=408" in line for line in ingress.lines) == 1
+        assert sum("status=200" in line for line in ingress.lines) % MANY == 0
+
+
+def _read_slowly(url: str) -> int:
+    """Reads 1 kB/s of a long answer until the connection is reset. How many bytes."""
+    prompt = " temperature" * TOKENS  # a token each
+    body = json.dumps({"messages": [{"role": "user", "content": prompt}], "stream": True}).encode()
+    place = urlsplit(url)
+    got = 0
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect((place.hostname, place.port))
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n"
+        sock.sendall(head % len(body) + body)
+        with suppress(ConnectionResetError):
+            while data := sock.recv(100):
+                got += len(data)
+                time.sleep(0.1)
+            raise AssertionError("it ended in order")
+    return got
+
+
+def _resident(server: Server) -> int:
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    [line] = [line for line in status.splitlines() if line.startswith("VmRSS:")]
+    return int(line.split()[1]) * 1024

@@ -1,0 +1,104 @@
+"""etcd and NATS that go away under load, and come back."""
+
+import signal
+import time
+
+import pytest
+
+from support.command import Server, wait_until
+from support.dyn_fleet import Fleet, come, gone
+from support.dyn_servers import LEASE_TTL, Servers
+from support.dyn_streams import SOME, check, one, streams
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("forgets", [False, True], ids=["with its data", "without its data"])
+def test_etcd_is_started_again(servers: Servers, pool: Fleet, forgets: bool) -> None:
+    workers = pool.workers(3)
+    ingress = pool.ingress(workers=3)
+
+    def ask() -> None:
+        assert one(ingress.url, max_tokens=4).error == ""
+
+    def start() -> None:
+        if forgets:
+            servers.etcd.forget()
+        servers.etcd.start()
+        servers.etcd.wait()
+
+    got = streams([ingress], SOME, (0.5, servers.etcd.kill), (0.8, ask), (1.5, start), (1.7, ask))
+    check(got)
+    began = time.monotonic()
+    late = pool.ingress(workers=3)
+    assert time.monotonic() - began < 2 * LEASE_TTL
+    assert one(late.url).error == ""
+    if forgets:
+        time.sleep(2 * LEASE_TTL)  # when a worker would be given up that has not come back
+    ask()
+    assert gone(ingress) == 0
+    workers[0].kill()
+    wait_until(lambda: gone(ingress) == 1)
+    pool.workers(1)
+    wait_until(lambda: come(ingress) == 4)
+
+
+@pytest.mark.timeout(60)
+def test_nats_is_started_again(servers: Servers, pool: Fleet) -> None:
+    pool.workers(3)
+    ingress = pool.ingress(workers=3)
+
+    def refused() -> None:
+        for _ in range(3):
+            began = time.monotonic()
+            answer = one(ingress.url)
+            assert time.monotonic() - began < 1
+            assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+
+    got = streams(
+        [ingress],
+        SOME,
+        (0.6, servers.nats.stop),
+        (0.9, refused),
+        (1.6, servers.nats.start),
+        (1.7, lambda: _until_served(ingress)),
+    )
+    check(got)
+    check(streams([ingress], SOME))
+
+
+@pytest.mark.timeout(60)
+def test_a_stream_that_is_to_move_waits_for_nats(servers: Servers, pool: Fleet) -> None:
+    first, *_ = pool.workers(3)
+    ingress = pool.ingress(workers=3)
+    got = streams(
+        [ingress],
+        SOME,
+        (0.6, servers.nats.stop),
+        (0.8, first.kill),
+        (2.0, servers.nats.start),
+    )
+    check(got)
+
+
+def _until_served(ingress: Server) -> None:
+    began = time.monotonic()
+    while one(ingress.url, max_tokens=4).status != 200:
+        assert time.monotonic() - began < 3
+        time.sleep(0.05)
+
+
+@pytest.mark.timeout(60)
+def test_a_worker_is_stopped_while_etcd_is_away(servers: Servers, pool: Fleet) -> None:
+    first, *_ = pool.workers(2, "--lease-ttl", "10")
+    ingress = pool.ingress(workers=2)
+    got = streams(
+        [ingress],
+        SOME,
+        (0.5, servers.etcd.kill),
+        (0.8, lambda: first.send(signal.SIGTERM)),
+    )
+    check(got)
+    assert first.process.wait(10) == 0
+    assert not any("Error" in line for line in first.lines), first.lines
+    servers.etcd.start()
+    servers.etcd.wait()

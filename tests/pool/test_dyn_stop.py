@@ -1,0 +1,47 @@
+"""A second signal ends the grace: nobody waits any longer, and no stream is lost for it."""
+
+import signal
+import time
+
+import pytest
+
+from support.command import wait_until
+from support.dyn_fleet import Fleet
+from support.dyn_streams import check, streams
+
+MANY = 24
+GRACE = ["--grace", "60"]
+
+
+@pytest.mark.timeout(60)
+def test_a_worker_hands_its_streams_over_at_the_second_signal(pool: Fleet) -> None:
+    first, _ = pool.workers(2, *GRACE, delay_ms=40)
+    ingress = pool.ingress(workers=2)
+
+    def stop() -> None:
+        first.send(signal.SIGTERM)
+        time.sleep(0.5)
+        assert first.process.poll() is None
+        first.send(signal.SIGTERM)
+        assert first.process.wait(5) == 128 + signal.SIGTERM
+
+    check(streams([ingress], MANY, (1.0, stop)))
+    assert sum(" moves after" in line for line in ingress.lines) >= MANY / 6
+    assert not any("Traceback" in line for line in first.lines), first.lines
+
+
+@pytest.mark.timeout(60)
+def test_an_ingress_tells_its_clients_at_the_second_signal(pool: Fleet) -> None:
+    pool.workers(1, delay_ms=200)
+    ingress = pool.ingress(*GRACE, workers=1)
+
+    def stop() -> None:
+        ingress.process.send_signal(signal.SIGINT)
+        wait_until(lambda: any("a second Ctrl-C" in line for line in ingress.lines))
+        assert ingress.process.poll() is None
+        assert ingress.end(signal.SIGINT, 5) == 128 + signal.SIGINT
+
+    got = streams([ingress], MANY, (1.0, stop))
+    assert {answer.error for answer in got} == {"The server is shutting down."}
+    assert all(answer.text for answer in got)
+    assert not any("Traceback" in line for line in ingress.lines), ingress.lines

@@ -1,0 +1,160 @@
+"""What an ingress makes of records: those that it cannot take in yet, and those it never can."""
+
+import asyncio
+import gc
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from weakref import ref
+
+import pytest
+from msgspec import msgpack
+
+from dynemo.errors import Unavailable
+from dynemo.messages import Capabilities, Envelope, Instance, InstanceRecord, Load
+from dynemo.models.find import find_model
+from dynemo.models.load import read_model
+from dynemo.planes.discovery.base import instance_key
+from dynemo.planes.discovery.discovery import Discovery
+from dynemo.planes.discovery.memory import MemoryStore, open_memory
+from dynemo.planes.names import EndpointName, parse_name
+from dynemo.planes.responses.listen import listen
+from dynemo.prompt.card.wire import pack_card
+from dynemo.router.router import make_router
+from dynemo.serving import ingress as module
+from dynemo.serving.ingress import Ingress, Planes, ingress
+
+ADDRESS: EndpointName = parse_name("dyn://pool")
+
+
+class NoRequests:
+    max_request = 0
+
+    async def ask(self, record: InstanceRecord, envelope: Envelope, timeout: float = 0) -> None:
+        raise Unavailable("nobody is there")
+
+    async def load(self, record: InstanceRecord, timeout: float = 0) -> Load:
+        raise Unavailable("nobody is there")
+
+
+def _record(instance: str, card: str, identity: str = "same", model: str = "demo") -> bytes:
+    record = InstanceRecord(
+        instance=Instance(
+            id=instance,
+            engine="echo",
+            version="0",
+            device="cpu",
+            context_length=8,
+            slots=1,
+            capabilities=Capabilities(),
+        ),
+        namespace=ADDRESS.namespace,
+        component=ADDRESS.component,
+        endpoint=ADDRESS.endpoint,
+        model=model,
+        identity=identity,
+        card=card,
+        host="",
+        started=0.0,
+        pid=1,
+    )
+    return msgpack.encode(record)
+
+
+async def _enter(stack: AsyncExitStack) -> tuple[Ingress, Discovery]:
+    store = MemoryStore()
+    discovery = await stack.enter_async_context(open_memory(store))
+    theirs = await stack.enter_async_context(open_memory(store))
+    responses = await stack.enter_async_context(listen("127.0.0.1"))
+    planes = Planes(discovery, NoRequests(), responses)
+    made = ingress(ADDRESS, planes, make_router=lambda: make_router("random"), migration_limit=3)
+    return await stack.enter_async_context(made), theirs
+
+
+def test_a_card_that_comes_late_and_a_record_that_is_none(demo: Path) -> None:
+    card = pack_card(read_model(find_model(str(demo)), "demo", None).card())
+
+    async def body() -> None:
+        async with AsyncExitStack() as stack:
+            found, theirs = await _enter(stack)
+            digest = await theirs.put_blob(b"another")
+            await theirs.put(instance_key(ADDRESS, "a"), b"no record")
+            await theirs.put(instance_key(ADDRESS, "b"), _record("b", digest))
+            await asyncio.sleep(0.1)
+            assert not found.models
+            digest = await theirs.put_blob(card)
+            await theirs.put(instance_key(ADDRESS, "c"), _record("c", "0" * 64))
+            await asyncio.sleep(0.1)
+            await theirs.put(instance_key(ADDRESS, "c"), _record("c", digest))
+            await asyncio.wait_for(found.appeared.wait(), 5)
+            assert found.models["demo"].answerer.trouble == ""
+
+    asyncio.run(body())
+
+
+def test_another_card_waits_until_the_last_of_the_first_has_gone(demo: Path) -> None:
+    card = pack_card(read_model(find_model(str(demo)), "demo", None).card())
+
+    async def body() -> None:
+        async with AsyncExitStack() as stack:
+            found, theirs = await _enter(stack)
+            digest = await theirs.put_blob(card)
+            await theirs.put(instance_key(ADDRESS, "a"), _record("a", digest))
+            await asyncio.wait_for(found.appeared.wait(), 5)
+            first = found.models["demo"]
+            await theirs.put(instance_key(ADDRESS, "b"), _record("b", digest, "other"))
+            await asyncio.sleep(0.2)
+            assert found.models["demo"] is first
+            await theirs.remove(instance_key(ADDRESS, "a"))
+            async with asyncio.timeout(5):
+                while found.models["demo"] is first:  # noqa: ASYNC110 (no event)
+                    await asyncio.sleep(0.02)
+            assert found.models["demo"].answerer.trouble == ""
+
+    asyncio.run(body())
+
+
+async def _until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not true():  # noqa: ASYNC110 (no event)
+            await asyncio.sleep(0.02)
+
+
+def test_what_no_instance_uses_for_long_is_let_go_of(
+    demo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = pack_card(read_model(find_model(str(demo)), "demo", None).card())
+    monkeypatch.setattr(module, "_RETRY_SECONDS", 0.02)
+
+    async def body() -> None:
+        async with AsyncExitStack() as stack:
+            found, theirs = await _enter(stack)
+            digest = await theirs.put_blob(card)
+            keys = {model: instance_key(ADDRESS, model) for model in ("one", "two")}
+            for model, key in keys.items():
+                await theirs.put(key, _record(model, digest, model=model))
+            await _until(lambda: len(found.models) == 2)
+            tokenizers = {name: ref(it.card.tokenizer) for name, it in found.models.items()}
+
+            await theirs.remove(keys["one"])
+            await _until(lambda: found.models["one"].answerer.trouble == "no instances")
+            await asyncio.sleep(0.1)
+            await theirs.put(keys["one"], _record("one", digest, model="one"))
+            await _until(lambda: found.models["one"].answerer.trouble == "")
+            assert found.models["one"].card.tokenizer is tokenizers["one"]()
+
+            monkeypatch.setattr(module, "_IDLE_SECONDS", 0.0)
+            await asyncio.sleep(0.1)
+            await theirs.remove(keys["one"])
+            await _until(lambda: list(found.models) == ["two"])
+            gc.collect()
+            assert tokenizers["one"]() is None
+
+            await theirs.remove(keys["two"])
+            await _until(lambda: found.models["two"].answerer.trouble == "no instances")
+            await asyncio.sleep(0.1)
+            assert found.models["two"].card.tokenizer is tokenizers["two"]()
+            await theirs.put(keys["one"], _record("one", digest, model="one"))
+            await _until(lambda: list(found.models) == ["one"])
+
+    asyncio.run(body())

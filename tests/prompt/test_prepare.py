@@ -1,0 +1,127 @@
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from dynemo.errors import ContextLengthExceeded, RequestError, UnsupportedField
+from dynemo.messages import Ask, Capabilities, Guide, Instance
+from dynemo.prompt.card.card import Card
+from dynemo.prompt.prepare import merged, prepare
+from dynemo.prompt.template import ChatTemplate
+from support.byte_tokenizer import Bytes
+
+TEMPLATE = "{% for m in messages %}{{ m.content }}{% endfor %}{{ '>' if add_generation_prompt }}"
+CARD = Card("m", "llama", Bytes(), ChatTemplate(TEMPLATE), (7, 8), 100)
+INSTANCE = Instance(
+    id="i",
+    engine="llama_cpp",
+    version="1",
+    device="cpu",
+    context_length=20,
+    slots=1,
+    capabilities=Capabilities(sampling=["temperature", "seed", "logit_bias", "ignore_eos"]),
+)
+
+
+def _ask(content: str = "hello", **fields: Any) -> Ask:
+    return Ask(messages=[{"role": "user", "content": content}], **fields)
+
+
+def test_the_prompt_its_ids_and_the_eos_ids_reach_the_engine() -> None:
+    [request] = prepare(_ask(), CARD, [INSTANCE], "r").requests
+    assert request.prompt == "hello>"
+    assert bytes(request.token_ids) == b"hello>"
+    assert request.stop_ids == [7, 8]
+
+
+@pytest.mark.parametrize(("asked", "given"), [(None, 14), (3, 3), (1000, 14)])
+def test_the_budget_is_what_is_asked_and_at_most_what_is_left(
+    asked: int | None, given: int
+) -> None:
+    [request] = prepare(_ask(max_tokens=asked), CARD, [INSTANCE], "r").requests
+    assert request.max_tokens == given
+
+
+def test_a_prompt_that_leaves_no_room_is_refused_with_both_numbers() -> None:
+    assert prepare(_ask("x" * 18), CARD, [INSTANCE], "r").requests[0].max_tokens == 1
+    with pytest.raises(ContextLengthExceeded, match=r"20 tokens.* 20 tokens") as caught:
+        prepare(_ask("x" * 19), CARD, [INSTANCE], "r")
+    assert (caught.value.param, caught.value.code) == ("messages", "context_length_exceeded")
+
+
+def test_a_field_that_the_engine_does_not_have_is_refused_by_name() -> None:
+    with pytest.raises(UnsupportedField, match="llama_cpp has no 'top_k'") as caught:
+        prepare(_ask(top_k=5), CARD, [INSTANCE], "r")
+    assert caught.value.param == "top_k"
+    prepare(_ask(top_k=0, presence_penalty=0.0), CARD, [INSTANCE], "r")  # says nothing
+
+
+def test_the_model_s_own_settings_fill_what_is_unsaid() -> None:
+    card = Card("m", "llama", Bytes(), ChatTemplate(TEMPLATE), (), 100, 0, Ask(temperature=0.25))
+    assert prepare(_ask(), card, [INSTANCE], "r").requests[0].sampling.temperature == 0.25
+    ask = _ask(temperature=0.0)
+    assert prepare(ask, card, [INSTANCE], "r").requests[0].sampling.temperature == 0.0
+
+
+def test_choices_have_their_own_ids_and_seeds() -> None:
+    requests = prepare(_ask(n=3, seed=5), CARD, [INSTANCE], "r").requests
+    assert [r.id for r in requests] == ["r", "r-1", "r-2"]
+    assert [r.sampling.seed for r in requests] == [5, 6, 7]
+
+
+def test_ignoring_eos_leaves_no_stop_ids() -> None:
+    [request] = prepare(_ask(ignore_eos=True), CARD, [INSTANCE], "r").requests
+    assert (request.stop_ids, request.ignore_eos) == ([], True)
+
+
+def test_an_answer_that_fits_a_schema_ends_there() -> None:
+    guide = Guide("json_schema", "{}")
+    can = structs.replace(INSTANCE.capabilities, guides=["json_schema"])
+    guided = structs.replace(INSTANCE, capabilities=can)
+    assert prepare(_ask(guide=guide), CARD, [guided], "r").requests[0].guide == guide
+    with pytest.raises(RequestError, match="exclude each other") as caught:
+        prepare(_ask(guide=guide, ignore_eos=True), CARD, [guided], "r")
+    assert caught.value.param == "ignore_eos"
+
+
+def test_a_bias_outside_the_vocabulary_is_refused() -> None:
+    with pytest.raises(RequestError, match="token 256, but m has ids 0 to 255"):
+        prepare(_ask(logit_bias={256: 1.0}), CARD, [INSTANCE], "r")
+
+
+def test_no_messages_is_an_error_of_the_request() -> None:
+    with pytest.raises(RequestError) as caught:
+        prepare(Ask(), CARD, [INSTANCE], "r")
+    assert caught.value.param == "messages"
+
+
+def test_defaults_never_bring_messages() -> None:
+    defaults = structs.replace(_ask("default"), max_tokens=4)
+    assert merged(_ask("mine"), defaults) == _ask("mine", max_tokens=4)
+
+
+class Counting(Bytes):
+    """Remembers the longest text that it was given."""
+
+    longest = 0
+
+    def encode(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        self.longest = max(self.longest, len(text))
+        return super().encode(text, add_special=add_special, parse_special=parse_special)
+
+
+def test_a_prompt_that_cannot_fit_is_not_tokenized_whole() -> None:
+    tokenizer = Counting()
+    card = Card("m", "llama", tokenizer, ChatTemplate(TEMPLATE), ())
+    with pytest.raises(ContextLengthExceeded, match=r"20 tokens.* more than \d+ tokens"):
+        prepare(_ask("x" * 1_000_000), card, [INSTANCE], "r")
+    assert tokenizer.longest < 10_000
+
+
+def test_a_model_s_own_setting_that_the_engine_cannot_honour_is_left_out() -> None:
+    card = replace(CARD, defaults=Ask(top_k=20, temperature=0.5))
+    [request] = prepare(_ask(), card, [INSTANCE], "r").requests
+    assert (request.sampling.top_k, request.sampling.temperature) == (0, 0.5)
+    with pytest.raises(UnsupportedField, match="top_k"):
+        prepare(_ask(top_k=20), card, [INSTANCE], "r")

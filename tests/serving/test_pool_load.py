@@ -1,0 +1,87 @@
+"""What instances report, and which of them a pool then asks."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from dynemo.messages import Capabilities, Delta, Finish, Instance, Load, Request, Sampling
+from dynemo.router.router import make_router
+from dynemo.serving import pool as module
+from dynemo.serving.migration import TextCodec
+from dynemo.serving.pool import Pool
+
+REQUEST = Request(id="r", token_ids=[1], prompt="", max_tokens=1, sampling=Sampling())
+
+
+class Remote:
+    """An instance that counts what it is asked, and reports what it is told to."""
+
+    is_doubtful = False
+
+    def __init__(self, name: str) -> None:
+        instance = Instance(
+            id=name,
+            engine="fake",
+            version="1",
+            device="cpu",
+            context_length=10,
+            slots=2,
+            capabilities=Capabilities(),
+        )
+        self.record = SimpleNamespace(instance=instance)
+        self.load = Load()
+        self.asked = 0
+
+    async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
+        self.asked += 1
+        yield Delta([1], finish=Finish("length", 1, 1))
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A clock that is set by hand."""
+    now = [100.0]
+    monkeypatch.setattr(module, "monotonic", lambda: now[0])
+    return now
+
+
+def asked(pool: Any, *remotes: Remote, number: int = 6) -> list[int]:
+    """How many of so many requests, one after the other, each instance got."""
+    before = [remote.asked for remote in remotes]
+
+    async def body() -> None:
+        for _ in range(number):
+            async with aclosing(pool.generate(REQUEST)) as deltas:
+                async for _ in deltas:
+                    pass
+
+    asyncio.run(body())
+    return [remote.asked - was for remote, was in zip(remotes, before, strict=True)]
+
+
+@pytest.mark.parametrize("mode", ["least-loaded", "prefix"])
+def test_what_others_ask_of_an_instance_counts_without_a_stream_of_ours(
+    mode: str, clock: list[float]
+) -> None:
+    pool: Any = Pool(make_router(mode, 1), TextCodec(lambda _: [], lambda _: ""), 3)
+    one, other = Remote("one"), Remote("other")
+    pool.add(one)
+    pool.add(other)
+    one.load = Load(running=9)
+    assert asked(pool, one, other) == [0, 6]
+    one.load, other.load = Load(), Load(running=9)
+    clock[0] += 2
+    assert asked(pool, one, other) == [6, 0]
+
+
+def test_a_cache_that_fills_up_counts(clock: list[float]) -> None:
+    pool: Any = Pool(make_router("least-loaded", 1), TextCodec(lambda _: [], lambda _: ""), 3)
+    one, other = Remote("one"), Remote("other")
+    pool.add(one)
+    pool.add(other)
+    one.load, other.load = Load(1, 0, 0.9), Load(1, 0, 0.1)
+    assert asked(pool, one, other) == [0, 6]

@@ -1,0 +1,226 @@
+"""Instances of one model that can do different things, behind one name."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from threading import Event, Thread, Timer
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from dynemo.errors import (
+    ContextLengthExceeded,
+    EngineLost,
+    RequestError,
+    Unavailable,
+    UnsupportedField,
+)
+from dynemo.messages import Ask, Capabilities, Delta, Finish, Guide, Instance, Load, Request
+from dynemo.prompt.card.card import Card
+from dynemo.prompt.template import ChatTemplate
+from dynemo.router.router import make_router
+from dynemo.serving.migration import TextCodec
+from dynemo.serving.pipeline import Pipeline, ServedModel
+from dynemo.serving.pool import Pool
+from support.byte_tokenizer import Bytes
+
+TEMPLATE = ChatTemplate("{% for m in messages %}{{ m.content }}{% endfor %}")
+CARD = Card("m", "llama", Bytes(), TEMPLATE, (7,), 100)
+GUIDE = Guide("json_schema", "{}")
+
+
+class Remote:
+    """An instance that remembers what it was asked, and may break after some tokens."""
+
+    is_doubtful = False
+    load = Load()
+
+    def __init__(self, name: str, context: int, *, breaks_after: int = 0, **can: Any) -> None:
+        instance = Instance(
+            id=name,
+            engine=name,
+            version="1",
+            device="cpu",
+            context_length=context,
+            slots=2,
+            capabilities=Capabilities(**can),
+        )
+        self.record = SimpleNamespace(instance=instance)
+        self.asked: list[Request] = []
+        self._breaks_after = breaks_after
+
+    async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
+        self.asked.append(request)
+        if self._breaks_after:
+            yield Delta([1] * self._breaks_after)
+            raise EngineLost("gone")
+        yield Delta([1], finish=Finish("length", len(request.token_ids), 1), embedding=b"1234")
+
+
+def filled(*remotes: Any) -> Pool:
+    pool = Pool(make_router("round-robin"), TextCodec(lambda _: [], lambda _: ""), 3)
+    for remote in remotes:
+        pool.add(remote)
+    return pool
+
+
+def pool_of(*remotes: Any) -> Pipeline:
+    pool = filled(*remotes)
+    return Pipeline({"m": ServedModel("m", 0, CARD, pool)}, defaults=Ask())
+
+
+def answer(pipeline: Pipeline, text: str = "hello", **fields: Any) -> None:
+    async def body() -> None:
+        job = pipeline.prepare(Ask(messages=[{"role": "user", "content": text}], **fields))
+        async with aclosing(pipeline.run(job)) as pieces:
+            async for _ in pieces:
+                pass
+
+    asyncio.run(body())
+
+
+def test_a_chat_goes_to_who_answers_even_where_an_embedder_has_more_context() -> None:
+    chat, embedder = Remote("chat", 20), Remote("embedder", 80, tasks=("embed",))
+    pipeline = pool_of(embedder, chat)
+    for _ in range(3):
+        answer(pipeline)
+    assert [request.max_tokens for request in chat.asked] == [15, 15, 15]
+    assert embedder.asked == []
+    with pytest.raises(ContextLengthExceeded, match="20 tokens"):
+        answer(pipeline, "x" * 30)
+
+
+def test_an_embedding_goes_to_who_embeds_and_may_fill_its_context() -> None:
+    chat, embedder = Remote("chat", 80), Remote("embedder", 20, tasks=("embed",))
+    pipeline = pool_of(chat, embedder)
+    job = pipeline.prepare_embeddings("m", ["x" * 20, "y"])
+    assert asyncio.run(pipeline.embed(job)) == [b"1234"] * 2
+    assert len(embedder.asked) == 2
+    assert job.at_once == 2
+    with pytest.raises(ContextLengthExceeded, match=r"21 tokens.* 20"):
+        pipeline.prepare_embeddings("m", ["x" * 21])
+
+
+def test_what_holds_to_a_schema_goes_to_who_can_and_has_its_context() -> None:
+    guided, large = Remote("guided", 20, guides=["json_schema"]), Remote("large", 80)
+    pipeline = pool_of(large, guided)
+    for _ in range(3):
+        answer(pipeline, guide=GUIDE)
+    assert [request.max_tokens for request in guided.asked] == [15, 15, 15]
+    assert large.asked == []
+
+
+def test_fields_that_only_different_ones_have_are_refused_by_name() -> None:
+    cold = Remote("cold", 20, sampling=["temperature"])
+    pipeline = pool_of(cold, Remote("guided", 20, guides=["json_schema"]))
+    with pytest.raises(UnsupportedField, match="The engine cold cannot hold its answer") as caught:
+        answer(pipeline, temperature=0.5, guide=GUIDE)
+    assert caught.value.param == "response_format"
+    with pytest.raises(UnsupportedField, match="The engine cold or guided has no 'top_k'"):
+        answer(pipeline, top_k=3)
+    with pytest.raises(RequestError, match="gives no embeddings"):
+        pipeline.prepare_embeddings("m", ["x"])
+
+
+def test_an_answer_without_a_bound_goes_to_small_contexts_too_and_fills_each() -> None:
+    small, large = Remote("small", 20), Remote("large", 80)
+    pipeline = pool_of(small, large)
+    for _ in range(4):
+        answer(pipeline)
+    assert [request.max_tokens for request in small.asked] == [15, 15]
+    assert [request.max_tokens for request in large.asked] == [75, 75]
+    for _ in range(2):
+        answer(pipeline, max_tokens=30)  # which only the large one has room for
+    assert [request.max_tokens for request in large.asked[2:]] == [30, 30]
+
+
+def test_an_answer_moves_to_where_its_rest_has_room() -> None:
+    broken = Remote("broken", 80, breaks_after=20)
+    small, large = Remote("small", 20), Remote("large", 70)
+    for _ in range(3):
+        answer(pool_of(broken, small, large))
+    assert broken.asked
+    assert all(not request.continued for request in small.asked)
+    moved = [request for request in large.asked if request.continued]
+    assert moved
+    assert all(len(r.token_ids) + r.max_tokens == 70 for r in moved)
+
+
+def test_what_has_no_room_is_not_asked_where_all_are_alike_either() -> None:
+    """The one that the request was prepared for may have gone before it was asked."""
+    large, small = Remote("large", 80), Remote("small", 20)
+    pool = filled(large)
+    pipeline = Pipeline({"m": ServedModel("m", 0, CARD, pool)}, defaults=Ask())
+
+    async def body() -> None:
+        job = pipeline.prepare(Ask(messages=[{"role": "user", "content": "x" * 30}]))
+        pool.remove("large")
+        pool.add(cast(Any, small))
+        async with aclosing(pipeline.run(job)) as pieces:
+            async for _ in pieces:
+                pass
+
+    with pytest.raises(Unavailable):
+        asyncio.run(body())
+    assert small.asked == []
+
+
+class Counted:
+    """Counts how often it is looked at."""
+
+    is_doubtful = False
+    looks = 0
+
+    def __init__(self, remote: Remote) -> None:
+        self._remote = remote
+
+    def __getattr__(self, name: str) -> Any:
+        Counted.looks += 1
+        return getattr(self._remote, name)
+
+
+def test_a_choice_among_kinds_does_not_look_at_every_instance() -> None:
+    remotes = [Remote(f"{n}", 80 if n % 2 else 20) for n in range(200)]
+    pipeline = pool_of(*map(Counted, remotes))
+    answer(pipeline, max_tokens=30)
+    before = Counted.looks
+    for _ in range(20):
+        answer(pipeline, max_tokens=30)
+    assert Counted.looks - before < 20 * 10
+    assert all(not remote.asked for remote in remotes[::2])
+
+
+class Held:
+    """What reads it first waits until it may go on."""
+
+    def __init__(self, remote: Remote) -> None:
+        self.is_read, self.may_go = Event(), Event()
+        self._record = remote.record
+        self._holds = False
+
+    def hold(self) -> None:
+        self._holds = True
+
+    @property
+    def record(self) -> SimpleNamespace:
+        if self._holds:
+            self._holds = False
+            self.is_read.set()
+            assert self.may_go.wait(10)
+        return self._record
+
+
+def test_a_thread_that_looks_while_another_comes_does_not_undo_it() -> None:
+    """A long prompt is prepared in a thread, which asks what the instances can do."""
+    held = Held(Remote("small", 20))
+    pool: Any = filled(held)
+    held.hold()
+    thread = Thread(target=lambda: pool.kinds)
+    thread.start()
+    assert held.is_read.wait(10)
+    pool.add(Remote("large", 80))
+    Timer(0.1, held.may_go.set).start()
+    assert len(pool.kinds) == 2
+    thread.join()
+    assert len(pool.kinds) == 2

@@ -1,0 +1,83 @@
+"""What is left to ask for, when instances that give ids and those that give text take turns."""
+
+from pathlib import Path
+
+import pytest
+
+from dynemo.messages import Delta, Finish, Request, Sampling
+from dynemo.models.find import Found
+from dynemo.models.load import speech_of
+from dynemo.serving.migration import MigrationState, text_codec
+from dynemo.tokenizers.base import Tokenizer
+
+REQUEST = Request(
+    id="r",
+    token_ids=[1530, 40],
+    prompt="<|begin_of_text|>I",
+    max_tokens=20,
+    sampling=Sampling(),
+    stop_ids=[1534],
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(demo: Path) -> Tokenizer:
+    return speech_of(Found("gguf", demo, "demo"))[1]
+
+
+@pytest.fixture
+def progress(tokenizer: Tokenizer) -> MigrationState:
+    return MigrationState(REQUEST, text_codec(tokenizer))
+
+
+def test_nothing_answered_is_the_request_itself(progress: MigrationState) -> None:
+    assert progress.rest() is REQUEST
+
+
+def test_ids_are_text_for_who_takes_text(progress: MigrationState, tokenizer: Tokenizer) -> None:
+    ids = tokenizer.encode(" like capitals", add_special=False, parse_special=False)
+    progress.take(Delta(ids))
+    progress.begin_anew()
+    rest = progress.rest()
+    assert (rest.token_ids, rest.continued) == ([1530, 40, *ids], len(ids))
+    assert rest.prompt == "<|begin_of_text|>I like capitals"
+    assert rest.max_tokens == 20 - len(ids)
+
+
+def test_text_is_ids_for_who_takes_ids(progress: MigrationState, tokenizer: Tokenizer) -> None:
+    progress.take(Delta(texts=["", " like"]))
+    progress.take(Delta(texts=[" capitals"]))
+    ids = tokenizer.encode(" like capitals", add_special=False, parse_special=False)
+    rest = progress.rest()
+    assert (rest.token_ids[2:], rest.prompt[-9:], rest.max_tokens) == (ids, " capitals", 17)
+
+
+def test_they_take_turns(progress: MigrationState, tokenizer: Tokenizer) -> None:
+    like, the = (
+        tokenizer.encode(word, add_special=False, parse_special=False) for word in (" like", " the")
+    )
+    for delta in (Delta(like), Delta(texts=[" the"]), Delta(like)):
+        progress.take(delta)
+    rest = progress.rest()
+    assert rest.token_ids == [1530, 40, *like, *the, *like]
+    assert rest.prompt == "<|begin_of_text|>I like the like"
+    assert progress.count == 3 == rest.continued
+
+
+def test_control_tokens_are_spelled_and_half_a_character_is_not(
+    progress: MigrationState, tokenizer: Tokenizer
+) -> None:
+    emoji = tokenizer.encode(" 😀", add_special=False, parse_special=False)
+    progress.take(Delta([1532, *emoji, emoji[0]]))
+    assert progress.rest().prompt.rstrip() == "<|begin_of_text|>I<|start_header_id|> 😀"
+
+
+def test_a_stream_that_was_lost_at_its_end(progress: MigrationState) -> None:
+    assert progress.complete() is None
+    progress.take(Delta([40, 1534]))
+    assert progress.complete() == Finish("stop", 2, 2)
+
+
+def test_a_stream_that_was_lost_with_its_budget_spent(progress: MigrationState) -> None:
+    progress.take(Delta(texts=["a"] * 20))
+    assert progress.complete() == Finish("length", 2, 20)

@@ -1,0 +1,178 @@
+"""Calls an ASGI app in this process, and a real server on a free port."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import uvloop
+
+from dynemo.http.app import App
+from dynemo.http.asgi import Event
+from dynemo.http.exchange import Limits
+from dynemo.http.server import bind, serve
+from dynemo.metrics import Metrics
+from support.fake_pipeline import FakePipeline
+
+T = TypeVar("T")
+
+CHAT = "/v1/chat/completions"
+USER = {"role": "user", "content": "hi"}
+
+
+def make_app(pipeline: FakePipeline, **limits: Any) -> App:
+    return App(pipeline, Metrics(), limits=Limits(**limits))
+
+
+@dataclass
+class Reply:
+    status: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    is_complete: bool = False
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def events(self) -> list[Any]:
+        """Every event's data; `[DONE]` as that string."""
+        data = [part.removeprefix(b"data: ") for part in self.body.split(b"\n\n") if part]
+        return [json.loads(part) if part != b"[DONE]" else "[DONE]" for part in data]
+
+
+class Caller:
+    """One request to the app. It stays connected until `leave`, whatever the app does."""
+
+    def __init__(
+        self,
+        app: App,
+        method: str,
+        path: str,
+        body: bytes | Sequence[bytes] = b"",
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        self.reply = Reply()
+        self.arrived = asyncio.Event()  #: the first bytes of a body came
+        self._gone = asyncio.Event()
+        self._parts = [body] if isinstance(body, bytes) else list(body)
+        self._app = app
+        self.scope: dict[str, Any] = {
+            "type": "http",
+            "method": method,
+            "path": path,
+            "headers": [(k.encode(), v.encode()) for k, v in (headers or {}).items()],
+        }
+
+    async def run(self) -> Reply:
+        await self._app(self.scope, self.receive, self.send)
+        return self.reply
+
+    def leave(self) -> None:
+        self._gone.set()
+
+    async def receive(self) -> Event:
+        if self._parts:
+            part = self._parts.pop(0)
+            return {"type": "http.request", "body": part, "more_body": bool(self._parts)}
+        await self._gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, event: Event) -> None:
+        reply = self.reply
+        assert not reply.is_complete
+        if event["type"] == "http.response.start":
+            assert not reply.status
+            reply.status = event["status"]
+            reply.headers = {k.decode(): v.decode() for k, v in event["headers"]}
+        else:
+            assert reply.status
+            reply.body += event["body"]
+            reply.is_complete = not event["more_body"]
+            self.arrived.set()
+
+
+async def call(
+    app: App,
+    method: str,
+    path: str,
+    body: bytes | Sequence[bytes] = b"",
+    headers: dict[str, str] | None = None,
+) -> Reply:
+    return await Caller(app, method, path, body, headers).run()
+
+
+def chat_body(**fields: Any) -> bytes:
+    return json.dumps({"model": "demo", "messages": [USER], **fields}).encode()
+
+
+def ask(app: App, **fields: Any) -> Reply:
+    """One chat request in a loop of its own."""
+    return asyncio.run(call(app, "POST", CHAT, chat_body(**fields)))
+
+
+@dataclass
+class Running:
+    app: App
+    port: int
+    stop: asyncio.Event
+    task: "asyncio.Task[None]"
+    writers: list[asyncio.StreamWriter] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def connect(
+        self, body: bytes, path: str = CHAT
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A raw connection on which the request has been sent."""
+        reader, writer = await self.open()
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        writer.write(head.encode() + body)
+        return reader, writer
+
+    async def open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection on which nothing has been sent. It is closed with the server."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        self.writers.append(writer)
+        return reader, writer
+
+    async def end(self) -> None:
+        self.stop.set()
+        await asyncio.wait([self.task])
+        for writer in self.writers:
+            writer.transport.abort()
+            with suppress(OSError):
+                await writer.wait_closed()
+        if not self.task.cancelled():
+            self.task.result()
+
+
+@asynccontextmanager
+async def running(app: App, *, grace: float = 5.0) -> AsyncIterator[Running]:
+    listener = bind("127.0.0.1", 0)
+    port = listener.getsockname()[1]
+    stop = asyncio.Event()
+    task = asyncio.create_task(serve(app, listener=listener, grace=grace, stop=stop))
+    server = Running(app, port, stop, task)
+    try:
+        yield server
+    finally:
+        await server.end()
+
+
+def run(scenario: Coroutine[Any, Any, T]) -> T:
+    """On the loop that serves in production."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(scenario)
+
+
+async def until(condition: Any, seconds: float = 5.0) -> None:
+    """Waits until `condition()` holds; the test fails where it does not in time."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110  # it asks what has no event
+            await asyncio.sleep(0.005)

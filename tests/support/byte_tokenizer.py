@@ -1,0 +1,34 @@
+"""A tokenizer of bytes: real enough for limits and defaults."""
+
+from collections.abc import Sequence
+
+from dynemo.errors import ModelError
+from dynemo.tokenizers.base import Detokenizer
+from dynemo.tokenizers.detokenize import ByteDetokenizer
+from dynemo.tokenizers.source import TokenizerSource
+from dynemo.tokenizers.tables import TokenizerTables
+
+
+class Bytes:
+    vocab_size = 256
+
+    def encode(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        return list(text.encode())
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return bytes(ids).decode()
+
+    def detokenizer(self) -> Detokenizer:
+        return ByteDetokenizer(lambda token_id: bytes([token_id]))
+
+    def token_id(self, text: str) -> int | None:
+        return None
+
+    def token_text(self, token_id: int) -> str | None:
+        return None
+
+    def source(self) -> TokenizerSource:
+        raise ModelError("it was made from nothing")
+
+    def lexicon(self) -> TokenizerTables:
+        return TokenizerTables([chr(byte) for byte in range(256)], frozenset(), None)

@@ -1,0 +1,104 @@
+"""A network that can lose a host without a word: a bridge, and a namespace for each host on it.
+
+Nothing is closed when a port of the bridge goes down: what is sent is lost, and both ends wait.
+"""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from itertools import count
+
+import pytest
+
+from support.etcd_server import EtcdServer
+from support.nats_process import NatsProcess, free_port
+
+
+@dataclass(frozen=True)
+class Host:
+    """A namespace with an address of its own. `inside` starts a command that is to run there."""
+
+    inside: tuple[str, ...]
+    port: str  #: its end of the cable at the bridge
+
+    def cut(self) -> None:
+        _ip("link", "set", self.port, "down")
+
+    def heal(self) -> None:
+        _ip("link", "set", self.port, "up")
+
+
+class Network:
+    """Made by `network`. This side of the bridge has `address`, and the servers of `flags`."""
+
+    def __init__(self, stack: ExitStack, name: str, subnet: str) -> None:
+        self.address = f"{subnet}.1"
+        self.flags: list[str] = []
+        self._stack = stack
+        self._name = name
+        self._subnet = subnet
+        self._numbers = count(2)
+
+    def host(self) -> Host:
+        number = next(self._numbers)
+        name, port, inner = (f"{self._name}{kind}{number}" for kind in "npi")
+        _ip("netns", "add", name)
+        self._stack.callback(_ip, "netns", "del", name)
+        _ip("link", "add", port, "type", "veth", "peer", "name", inner, "netns", name)
+        self._stack.callback(_remove, port)
+        _ip("link", "set", port, "master", self._name, "up")
+        _ip("-n", name, "address", "add", f"{self._subnet}.{number}/24", "dev", inner)
+        _ip("-n", name, "link", "set", inner, "up")
+        _ip("-n", name, "link", "set", "lo", "up")
+        return Host(("ip", "netns", "exec", name), port)
+
+
+@contextmanager
+def network() -> Iterator[Network]:
+    """With etcd and NATS on this side. Skips the test where namespaces cannot be made."""
+    if shutil.which("ip") is None:
+        pytest.skip("`ip` is not installed, which makes network namespaces: iproute2")
+    if os.geteuid() != 0:
+        pytest.skip("network namespaces can be made by root alone")
+    if shutil.which("etcd") is None:
+        pytest.skip("etcd is not installed")
+    name = f"dy{os.getpid():x}"  # names of interfaces have at most 15 characters
+    with ExitStack() as stack:
+        try:
+            _ip("netns", "add", name)
+            stack.callback(_ip, "netns", "del", name)
+            _ip("link", "add", name, "type", "bridge")
+            stack.callback(_remove, name)
+        except subprocess.CalledProcessError as error:
+            pytest.skip(f"network namespaces cannot be made here: {error.stderr.strip()}")
+        it = Network(stack, name, f"198.18.{os.getpid() % 256}")
+        _ip("address", "add", f"{it.address}/24", "dev", name)
+        _ip("link", "set", name, "up")
+        it.flags = _servers(stack, it.address)
+        yield it
+
+
+def _servers(stack: ExitStack, address: str) -> list[str]:
+    """Starts them at the bridge's address. Where they are, for a command."""
+    port = free_port()
+    etcd = EtcdServer(listen_client_urls=f"http://{address}:{port}")
+    stack.callback(etcd.close)
+    etcd.start()
+    nats = NatsProcess("-a", "0.0.0.0")
+    stack.callback(nats.stop)
+    etcd.wait()
+    where = ["--etcd", f"{address}:{port}", "--nats", f"nats://{address}:{nats.port}"]
+    return [*where, "--lease-ttl", "5"]
+
+
+def _remove(link: str) -> None:
+    """It may have gone with the namespace of its other end."""
+    with suppress(subprocess.CalledProcessError):
+        _ip("link", "del", link)
+
+
+def _ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True, text=True, timeout=10)

@@ -1,0 +1,31 @@
+"""etcd and NATS for a module's tests."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from support.etcd_server import EtcdServer, etcd_running
+from support.nats_process import NatsProcess
+
+#: Seconds of a worker's lease.
+LEASE_TTL = 2
+
+
+@dataclass(frozen=True)
+class Servers:
+    etcd: EtcdServer
+    nats: NatsProcess
+
+    @property
+    def flags(self) -> list[str]:
+        """Where they are, for a command."""
+        return ["--etcd", self.etcd.address, "--nats", self.nats.url, "--lease-ttl", f"{LEASE_TTL}"]
+
+
+def servers_running() -> Iterator[Servers]:
+    """The body of a fixture."""
+    for etcd in etcd_running():
+        nats = NatsProcess()
+        try:
+            yield Servers(etcd, nats)
+        finally:
+            nats.stop()

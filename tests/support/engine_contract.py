@@ -1,0 +1,479 @@
+"""What every engine adapter must hold, run through a real engine host.
+
+Subclass `EngineContract` once an engine, with fixtures `spec` and `prompt`; for an engine that
+computes `ModelContract`, with a `spec` of the demo model and the scope of the class, as one host
+answers all its tests. An engine that takes text overrides `text`.
+"""
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from msgspec import structs
+
+from dynemo.environments.registry import ENGINES
+from dynemo.errors import DynemoError, RequestError, UnsupportedField
+from dynemo.messages import Ask, Delta, EngineSpec, Finish, Guide, Request, Sampling
+from dynemo.models.find import Found, find_model
+from dynemo.models.load import read_model, speech_of
+from dynemo.prompt.card.card import Card
+from dynemo.prompt.prepare import prepare
+from dynemo.prompt.render import RenderInput, build_prompt
+from dynemo.serving.local.child import Child, spawn
+from dynemo.serving.local.instance import LocalInstance, local_instance
+
+GREEDY = Sampling(temperature=0.0)
+HOT = Sampling(temperature=50.0)  # any token is about as likely as any other
+
+#: A value of each field that the neutral one of `prepare` is not.
+SAID: dict[str, Any] = {
+    "temperature": 0.5,
+    "top_p": 0.5,
+    "top_k": 5,
+    "min_p": 0.5,
+    "seed": 7,
+    "presence_penalty": 0.5,
+    "frequency_penalty": 0.5,
+    "repetition_penalty": 1.5,
+    "logit_bias": {5: 1.0},
+    "ignore_eos": True,
+}
+
+T = TypeVar("T")
+
+
+@asynccontextmanager
+async def running(
+    spec: EngineSpec, python: str = sys.executable, seconds: float = 15
+) -> AsyncIterator[LocalInstance]:
+    async with _loaded(spawn(spec, python), seconds) as local:
+        yield local
+
+
+@asynccontextmanager
+async def _loaded(child: Child, seconds: float) -> AsyncIterator[LocalInstance]:
+    async with local_instance(child, None) as (local, ready):
+        async with asyncio.timeout(seconds):
+            await ready
+        yield local
+
+
+@dataclass(frozen=True)
+class Served:
+    """A loaded engine, and the loop that it is asked from."""
+
+    child: Child
+    local: LocalInstance
+    run: Callable[[Awaitable[Any]], Any]
+    end: Callable[[], Awaitable[None]]  #: for good, as a run that is over does it
+
+    def collect(self, request: Request) -> tuple[list[Any], Finish]:
+        answer: tuple[list[Any], Finish] = self.run(collect(self.local, request))
+        return answer
+
+    @property
+    def declared(self) -> set[str]:
+        """Names of the sampling fields that it says to honour."""
+        assert self.local.instance is not None
+        return set(self.local.instance.capabilities.sampling)
+
+
+@contextmanager
+def serving(
+    spec: EngineSpec, python: str = sys.executable, seconds: float = 15
+) -> Iterator[Served]:
+    """An engine that many tests can ask, one after the other; `seconds` is what it may load."""
+    with asyncio.Runner() as runner:
+        stack = AsyncExitStack()
+
+        async def call(work: Awaitable[T]) -> T:
+            return await work
+
+        child = spawn(spec, python)
+        local = runner.run(stack.enter_async_context(_loaded(child, seconds)))
+        try:
+            yield Served(child, local, lambda work: runner.run(call(work)), stack.aclose)
+        finally:
+            runner.run(stack.aclose())
+
+
+async def collect(local: LocalInstance, request: Request) -> tuple[list[Any], Finish]:
+    """An id or a text for each token, and the finish, which the last delta alone has."""
+    ids: list[Any] = []
+    finish: Finish | None = None
+    async with aclosing(local.generate(request)) as deltas:
+        async for delta in deltas:
+            assert finish is None
+            ids += delta.token_ids or delta.texts
+            finish = delta.finish
+    assert finish is not None
+    return ids, finish
+
+
+async def count(stream: AsyncIterator[Delta]) -> int:
+    """Of the ids that come."""
+    return sum([len(delta.token_ids) async for delta in stream])
+
+
+async def idle(local: LocalInstance, seconds: float = 5.0) -> None:
+    """Returns once the engine itself reports nothing running."""
+    assert local._asker is not None
+    for _ in range(int(seconds / 0.02)):
+        local._asker.ping()
+        await asyncio.sleep(0.02)
+        if local.load.running == local.load.waiting == 0:
+            return
+    raise AssertionError(f"still busy: {local.load}")
+
+
+async def _exhaust(stream: AsyncIterator[Delta]) -> None:
+    async for _ in stream:
+        pass
+
+
+class EngineContract:
+    ready_seconds = 15.0  #: that it may load
+    tells_kv_use = False
+
+    @pytest.fixture
+    def python(self) -> str:
+        """The interpreter that has the engine."""
+        return sys.executable
+
+    @pytest.fixture
+    def prompt(self) -> list[int]:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def served(self, spec: EngineSpec, python: str) -> Iterator[Served]:
+        with serving(spec, python, self.ready_seconds) as served:
+            yield served
+
+    def text(self, ids: list[int]) -> str:
+        """The text of these ids, special tokens written out, for an engine that takes text."""
+        return ""
+
+    def request(self, prompt: list[int], max_tokens: int = 32, **fields: object) -> Request:
+        base = Request(
+            id="r",
+            token_ids=prompt,
+            prompt=self.text(prompt),
+            max_tokens=max_tokens,
+            sampling=GREEDY,
+        )
+        return structs.replace(base, **fields)
+
+    def test_says_who_it_is(self, served: Served, spec: EngineSpec) -> None:
+        instance = served.local.instance
+        assert instance is not None
+        assert instance.engine in (spec.engine, Path(spec.argument).name)
+        assert instance.version
+        assert instance.context_length >= 128
+        assert instance.slots >= 1
+
+    def test_is_what_the_registry_says(self, served: Served, spec: EngineSpec) -> None:
+        entry, instance = ENGINES.get(spec.engine), served.local.instance
+        assert instance is not None
+        if entry is not None and not spec.argument:
+            said = instance.capabilities
+            assert (said.takes, said.gives) == (entry.takes, entry.gives)
+            assert said.guides == list(entry.guides)
+
+    def test_stops_at_max_tokens_and_reports_usage(self, served: Served, prompt: list[int]) -> None:
+        for budget in (1, 2, 3):
+            ids, finish = served.collect(self.request(prompt, budget))
+            assert len(ids) == budget
+            assert (finish.reason, finish.completion_tokens) == ("length", budget)
+            assert finish.prompt_tokens == len(prompt)
+
+    def test_streams(self, served: Served, prompt: list[int]) -> None:
+        async def body() -> None:
+            request = self.request(prompt * 20, 2000, ignore_eos=True)
+            async with aclosing(served.local.generate(request)) as deltas:
+                first, second = await anext(deltas), await anext(deltas)
+            assert len([*first.token_ids, *first.texts, *second.token_ids, *second.texts]) < 1000
+            assert first.finish is None
+
+        served.run(body())
+
+    @pytest.fixture
+    def prompts(self, prompt: list[int]) -> list[list[int]]:
+        """Eight that are asked at once."""
+        return [prompt[: len(prompt) - k] for k in range(8)]
+
+    def test_answers_many_at_once_without_mixing_them(
+        self, served: Served, prompts: list[list[int]]
+    ) -> None:
+        async def together() -> list[tuple[list[Any], Finish]]:
+            asked = (collect(served.local, self.request(p, 12)) for p in prompts)
+            return await asyncio.gather(*asked)
+
+        alone = [served.collect(self.request(p, 12)) for p in prompts]
+        assert [ids for ids, _ in served.run(together())] == [ids for ids, _ in alone]
+
+    def test_closing_a_stream_frees_its_sequence(self, served: Served, prompt: list[int]) -> None:
+        async def body() -> None:
+            endless = self.request(prompt * 20, 2000, ignore_eos=True)
+            streams = [served.local.generate(endless) for _ in range(10)]
+            for stream in streams:
+                pending = asyncio.ensure_future(anext(stream))
+                await asyncio.wait([pending], timeout=0.2)
+                if not pending.done():
+                    pending.cancel()
+            await asyncio.gather(*(stream.aclose() for stream in streams))
+            await idle(served.local)
+
+        served.run(body())
+        ids, _ = served.collect(self.request(prompt, 3))
+        assert len(ids) == 3
+
+    def test_says_what_it_is_busy_with(self, served: Served, prompt: list[int]) -> None:
+        async def body() -> None:
+            local, endless = served.local, self.request(prompt * 20, 2000, ignore_eos=True)
+            tasks = [asyncio.create_task(_exhaust(local.generate(endless))) for _ in range(2)]
+            assert local._asker is not None
+            try:
+                async with asyncio.timeout(15):
+                    while (
+                        local.load.running + local.load.waiting < 2
+                        or (local.load.kv_use > 0) != self.tells_kv_use
+                    ):
+                        local._asker.ping()
+                        await asyncio.sleep(0.02)
+                assert 1 <= local.load.running <= 2
+                assert 0 <= local.load.kv_use <= 1
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.wait(tasks)
+            await idle(local)
+
+        served.run(body())
+
+    def test_refuses_by_name_what_it_does_not_honour(self, served: Served) -> None:
+        instance = served.local.instance
+        assert instance is not None
+        assert served.declared <= SAID.keys()
+        card = _demo_card()
+        asked = [{"role": "user", "content": "Hello"}]
+        for name, value in SAID.items():
+            ask = structs.replace(Ask(messages=asked), **{name: value})
+            if name in served.declared:
+                assert prepare(ask, card, [instance], "r").requests
+            else:
+                with pytest.raises(UnsupportedField, match=name) as caught:
+                    prepare(ask, card, [instance], "r")
+                assert caught.value.param == name
+
+    @pytest.fixture
+    def mortal(self, spec: EngineSpec, python: str) -> Iterator[Served]:
+        """One that is to be ended. `served` itself for an engine that loads for long: its class
+        has the test that ends it once more, as its last."""
+        with serving(spec, python, self.ready_seconds) as mortal:
+            yield mortal
+
+    def test_ends_in_time_and_leaves_no_process(self, mortal: Served, prompt: list[int]) -> None:
+        """In the midst of an answer."""
+
+        async def body() -> None:
+            stream = mortal.local.generate(self.request(prompt * 20, 2000, ignore_eos=True))
+            await anext(stream)
+            told = time.monotonic()
+            await mortal.end()
+            assert time.monotonic() - told < 10
+            assert mortal.child.process.returncode == 0  # it was not killed, as it is after 5 s
+            assert not mortal.child.workdir.exists()
+            with pytest.raises(DynemoError):
+                await _exhaust(stream)
+
+        mortal.run(body())
+
+
+class ModelContract(EngineContract):
+    """Also for engines that compute: they end where the model or the request says so."""
+
+    tells_kv_use = True
+    hot = HOT  #: sampling that gives another answer each time, as far as the engine lets it be
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def python(cls) -> str:
+        return sys.executable
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def served(cls, spec: EngineSpec, python: str) -> Iterator[Served]:
+        with serving(spec, python, cls.ready_seconds) as served:
+            yield served
+
+    @pytest.fixture(autouse=True)
+    def speak(self, demo: Path) -> None:
+        """The demo model's words, which are the same in all its forms."""
+        self.template, self.tokenizer = speech_of(Found("gguf", demo, "demo"))
+
+    @pytest.fixture
+    def prompt(self) -> list[int]:
+        chat = RenderInput([{"role": "user", "content": "What is the capital of Peru?"}])
+        return build_prompt(self.template, self.tokenizer, chat).token_ids
+
+    @pytest.fixture
+    def eos(self) -> int:
+        """The id that ends the answer to `prompt`."""
+        token_id = self.tokenizer.token_id("<|eot_id|>")
+        assert token_id is not None
+        return token_id
+
+    @pytest.fixture
+    def own(self) -> int:
+        """The id of the third token of the answer to `prompt`."""
+        ids = self.tokenizer.encode("The capital of", add_special=False, parse_special=False)
+        assert len(ids) == 3
+        return ids[2]
+
+    def test_stops_at_eos_and_counts_it(self, served: Served, prompt: list[int], eos: int) -> None:
+        tokens, finish = served.collect(self.request(prompt, 200, stop_ids=[eos]))
+        assert finish.reason == "stop"
+        assert finish.completion_tokens == len(tokens)
+        assert tokens[-1] in (eos, "")
+        assert eos not in tokens[:-1]
+
+    def test_stops_at_an_id_of_the_request_s_own(
+        self, served: Served, prompt: list[int], own: int
+    ) -> None:
+        tokens, finish = served.collect(self.request(prompt, 9, stop_ids=[own]))
+        assert (len(tokens), finish.reason, finish.completion_tokens) == (3, "stop", 3)
+        assert tokens[-1] in (own, "")
+
+    def test_says_what_it_had_cached(self, served: Served, prompt: list[int], eos: int) -> None:
+        request = self.request(prompt, 200, stop_ids=[eos])
+        served.collect(request)
+        _, finish = served.collect(request)
+        assert 0 < finish.cached_tokens <= len(prompt)
+
+    def test_honours_each_sampling_field_that_it_declares(
+        self, served: Served, prompt: list[int], own: int, eos: int
+    ) -> None:
+        def ask(base: Sampling, max_tokens: int = 12, **said: Any) -> list[Any]:
+            stop_ids = [] if said.pop("ignore_eos", False) else [eos]
+            request = self.request(
+                prompt,
+                max_tokens,
+                sampling=structs.replace(base, **said),
+                stop_ids=stop_ids,
+                ignore_eos=not stop_ids,
+            )
+            tokens, _ = served.collect(request)
+            return tokens
+
+        sure = ask(structs.replace(self.hot, temperature=0.0))
+        endless = ask(GREEDY, 100, ignore_eos=True) if "ignore_eos" in served.declared else []
+
+        def penalised(**said: float) -> bool:
+            """An answer that goes on beyond its end repeats itself, unless that costs something."""
+            return ask(GREEDY, 100, ignore_eos=True, **said) != endless
+
+        checks: dict[str, Callable[[], bool]] = {
+            "temperature": lambda: ask(self.hot) != sure,
+            "top_p": lambda: ask(self.hot, top_p=1e-6) == sure,
+            "top_k": lambda: ask(self.hot, top_k=1) == sure,
+            "min_p": lambda: ask(self.hot, min_p=1.0) == sure,
+            "seed": lambda: ask(self.hot, seed=3) == ask(self.hot, seed=3) != ask(self.hot, seed=4),
+            "presence_penalty": lambda: penalised(presence_penalty=2.0),
+            "frequency_penalty": lambda: penalised(frequency_penalty=2.0),
+            "repetition_penalty": lambda: penalised(repetition_penalty=2.0),
+            "logit_bias": lambda: len(set(ask(GREEDY, 4, logit_bias={own: 100.0}))) == 1,
+            "ignore_eos": lambda: len(endless) == 100,
+        }
+        assert [name for name in sorted(served.declared) if not checks[name]()] == []
+
+    def test_answers_without_a_seed_differ(self, served: Served, prompt: list[int]) -> None:
+        """As the choices of one request do."""
+        request = self.request(prompt, 12, sampling=self.hot, ignore_eos=True)
+        assert served.collect(request)[0] != served.collect(request)[0]
+
+    def test_follows_each_guide_that_it_declares(self, served: Served, prompt: list[int]) -> None:
+        instance = served.local.instance
+        assert instance is not None
+        wanted = {
+            "json_schema": Guide(
+                "json_schema", '{"type":"object","properties":{"n":{"enum":[7]}}}'
+            ),
+            "grammar": Guide("grammar", 'root ::= "{" [n] "}"'),
+        }
+        endless = '{"items":{"type":"array","minItems":1000000000}}'  # would take all memory
+        wrong = {
+            "json_schema": [
+                Guide("json_schema", '{"type":"objekt"}'),
+                Guide("json_schema", endless),
+            ],
+            "grammar": [Guide("grammar", "root :="), Guide("grammar", "%llguidance {}\nstart: (")],
+        }
+        for kind in instance.capabilities.guides:
+            tokens, finish = served.collect(self.request(prompt, 100, guide=wanted[kind]))
+            assert finish.reason == "stop"
+            if instance.capabilities.gives == "text":
+                assert "".join(tokens).startswith("{")
+                assert "".join(tokens).endswith("}")
+            for guide in wrong[kind]:
+                with pytest.raises(RequestError) as caught:
+                    served.collect(self.request(prompt, 100, guide=guide))
+                assert caught.value.param == "response_format"
+
+    def test_a_stream_that_is_closed_is_computed_no_further(
+        self, served: Served, prompt: list[int]
+    ) -> None:
+        """It would go on for 20 times as long as its beginning took."""
+
+        async def body() -> tuple[float, float]:
+            began = time.monotonic()
+            request = self.request(prompt, 2100, ignore_eos=True)
+            async with aclosing(served.local.generate(request)) as deltas:
+                count = 0
+                async for delta in deltas:
+                    count += len(delta.token_ids or delta.texts)
+                    if count >= 100:
+                        break
+            closed = time.monotonic()
+            await idle(served.local)
+            return closed - began, time.monotonic() - closed
+
+        beginning, after = served.run(body())
+        assert after < max(beginning * 5, 0.5)
+
+    def test_a_bad_request_beside_a_good_one(
+        self, served: Served, prompt: list[int], eos: int
+    ) -> None:
+        good = self.request(prompt, 40, stop_ids=[eos])
+
+        async def both(bad: Request) -> list[Any]:
+            asked = (collect(served.local, each) for each in (good, bad, good))
+            return list(await asyncio.gather(*asked, return_exceptions=True))
+
+        alone = served.collect(good)[0]
+        for bad in self.bad_requests(served, prompt):
+            first, error, last = served.run(both(bad))
+            assert isinstance(error, DynemoError)
+            assert str(error)
+            assert first[0] == last[0] == alone
+        assert served.collect(good)[0] == alone
+
+    def bad_requests(self, served: Served, prompt: list[int]) -> list[Request]:
+        """What `prepare` would not let through: a prompt that does not fit, an unknown id."""
+        instance = served.local.instance
+        assert instance is not None
+        long = prompt * (instance.context_length // len(prompt) + 2)
+        bad = [self.request(long, 4)]
+        if instance.capabilities.takes == "tokens":
+            bad.append(self.request([*prompt, 1_000_000], 4))
+        return bad
+
+
+def _demo_card() -> Card:
+    found = find_model(None, needs="gguf", engine="")
+    return read_model(found, None, None).card()

@@ -1,0 +1,148 @@
+"""A real etcd on free ports, with its data in a temporary folder."""
+
+import functools
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+
+import pytest
+
+from dynemo.planes.discovery.etcd.connection import EtcdConnection, EtcdSettings
+
+_MEMORY = Path("/dev/shm")
+_ROOM = 1 << 30  # etcd takes 128 MB ahead; a container may have 64 in all
+
+
+def _folder() -> str | None:
+    """Where its data go: etcd waits for the disk with each write, which on a busy one takes
+    seconds."""
+    has_room = os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > _ROOM
+    return str(_MEMORY) if has_room else None
+
+
+@functools.cache
+def _hurry() -> tuple[str, ...]:
+    """Not to wait for the disk at all, which etcd can do from 3.5 on."""
+    said = subprocess.run(["etcd", "--help"], capture_output=True, text=True, check=False)
+    flag = "--unsafe-no-fsync"
+    return (flag,) if flag in said.stdout + said.stderr else ()
+
+
+class EtcdServer:
+    """`options` are flags of etcd's own, besides those that it always needs."""
+
+    def __init__(self, scheme: str = "http", **options: str) -> None:
+        self._scheme = scheme
+        self._options = {name.replace("_", "-"): value for name, value in options.items()}
+        self.data = Path(tempfile.mkdtemp(prefix="dynemo-etcd-", dir=_folder()))
+        self._port, self._peer_port, self._health_port = _free_ports(3)
+        self.address = f"127.0.0.1:{self._port}"
+        self._peer = f"http://127.0.0.1:{self._peer_port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def join(self, members: "list[EtcdServer]") -> None:
+        """Is to be one of these, before it starts. More patient than one alone: an election in the
+        middle of a test is to come of its doing only."""
+        named = [f"m{number}={member._peer}" for number, member in enumerate(members)]
+        self._options["name"] = f"m{members.index(self)}"
+        self._options["initial-cluster"] = ",".join(named)
+        self._options |= {"heartbeat-interval": "100", "election-timeout": "1000"}
+
+    def start(self) -> None:
+        client, peer = f"{self._scheme}://{self.address}", self._peer
+        options = {
+            "data-dir": self.data,
+            "listen-client-urls": client,
+            "advertise-client-urls": client,
+            "listen-peer-urls": peer,
+            "initial-advertise-peer-urls": peer,
+            "initial-cluster": f"default={peer}",
+            "listen-metrics-urls": f"http://127.0.0.1:{self._health_port}",
+            "heartbeat-interval": 20,  # a second sooner than by default
+            "election-timeout": 200,
+            "log-level": "error",
+            "logger": "zap",
+            **self._options,
+        }
+        self.process = subprocess.Popen(
+            ["etcd", *[f"--{name}={value}" for name, value in options.items()], *_hurry()],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def wait(self) -> None:
+        """Until it serves, which is later than that it can be connected to."""
+        deadline = time.monotonic() + 15
+        while time.monotonic() < deadline:
+            if self._is_healthy():
+                return
+            time.sleep(0.02)
+        raise AssertionError("etcd did not start")
+
+    def _is_healthy(self) -> bool:
+        with closing(HTTPConnection("127.0.0.1", self._health_port, timeout=2)) as connection:
+            try:
+                connection.request("GET", "/health")
+                return connection.getresponse().status == 200
+            except (OSError, HTTPException):
+                return False
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def forget(self) -> None:
+        """Loses the data of a server that was killed."""
+        shutil.rmtree(self.data)
+        self.data.mkdir(mode=0o700)
+
+    def close(self) -> None:
+        self.kill()
+        shutil.rmtree(self.data, ignore_errors=True)
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for sock in sockets:
+        sock.bind(("127.0.0.1", 0))
+    ports = [sock.getsockname()[1] for sock in sockets]
+    for sock in sockets:
+        sock.close()
+    return ports
+
+
+def etcd_running(**options: str) -> Iterator[EtcdServer]:
+    """The body of a fixture. `options` as `EtcdServer` takes them."""
+    if shutil.which("etcd") is None:
+        pytest.skip("etcd is not installed")
+    server = EtcdServer(**options)
+    try:
+        server.start()
+        server.wait()
+        yield server
+    finally:
+        server.close()
+
+
+async def require_root(settings: EtcdSettings, password: str) -> None:
+    """Makes etcd's root user, and has it ask who comes from now on."""
+    connection = EtcdConnection(settings)
+    rpc = connection.rpc
+    try:
+        for method, request in (
+            ("UserAdd", rpc.AuthUserAddRequest(name="root", password=password)),
+            ("UserGrantRole", rpc.AuthUserGrantRoleRequest(user="root", role="root")),
+            ("AuthEnable", rpc.AuthEnableRequest()),
+        ):
+            await connection.call("AuthStub", method, request, seconds=10)
+    finally:
+        await connection.close()

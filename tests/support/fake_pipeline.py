@@ -1,0 +1,133 @@
+"""A pipeline that answers from a script, and knows what became of each answer."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any, cast
+
+from dynemo.errors import DynemoError, UnknownModel
+from dynemo.messages import (
+    Ask,
+    Capabilities,
+    Finish,
+    FinishReason,
+    Instance,
+    Load,
+    Piece,
+    Request,
+    Sampling,
+)
+from dynemo.prompt.card.card import Card
+from dynemo.prompt.prepare import Prepared
+from dynemo.serving.pipeline import Job, Pipeline, ServedModel
+
+#: Pieces, pauses in seconds, and an error that ends the script.
+Script = Sequence[Piece | float | DynemoError]
+
+PROMPT_TOKENS = 7
+
+
+def say(
+    *texts: str, index: int = 0, reason: FinishReason = "stop", cached: int = 0
+) -> list[Piece | float | DynemoError]:
+    """A token a text, then the finish with one more token, the EOS."""
+    finish = Finish(reason, PROMPT_TOKENS, len(texts) + 1, cached)
+    return [*(Piece(index, text, 1, None) for text in texts), Piece(index, "", 1, finish)]
+
+
+class FakeAnswerer:
+    def __init__(self) -> None:
+        self.instance: Instance | None = Instance(
+            id="i1",
+            engine="fake",
+            version="1.2",
+            device="cpu",
+            context_length=4096,
+            slots=4,
+            capabilities=Capabilities(),
+        )
+        self.load = Load(running=1, waiting=2, kv_use=0.5)
+        self.trouble = ""
+        self.restarts = self.moves = 0
+        self.others: list[tuple[Instance, Load]] = []
+
+    @property
+    def kinds(self) -> list[Instance]:
+        return [self.instance] if self.instance else []
+
+    @property
+    def instances(self) -> list[tuple[Instance, Load]]:
+        return [(self.instance, self.load), *self.others] if self.instance else self.others
+
+    def generate(self, request: Request) -> AsyncGenerator[Any, None]:
+        raise NotImplementedError
+
+
+class FakePipeline(Pipeline):
+    """`script` makes the answer to a job; `refusal` is raised instead of preparing one."""
+
+    def __init__(self, script: Callable[[Job], Script] | Script | None = None) -> None:
+        self._script = say("Pre", "toria") if script is None else script
+        self.answerer = FakeAnswerer()
+        card = cast(Card, SimpleNamespace(context_length=4096))
+        self.served: dict[str, ServedModel] = {
+            name: ServedModel(name, 1_700_000_000, card, self.answerer)
+            for name in ("demo", "org/other")
+        }
+        self.asks: list[Ask] = []
+        self.refusal: Exception | None = None
+        self.now: str = ""
+        self.running = 0
+        self.closed: list[str] = []  #: `finished`, `cancelled` or `broken`, one an answer
+
+    @property
+    def models(self) -> Mapping[str, ServedModel]:
+        return self.served
+
+    @property
+    def trouble(self) -> str:
+        return self.now
+
+    def prepare(self, ask: Ask, traceparent: str = "") -> Job:
+        if self.refusal is not None:
+            raise self.refusal
+        self.asks.append(ask)
+        model = self.served.get(ask.model or "demo")
+        if model is None:
+            raise UnknownModel(
+                f"The model `{ask.model}` does not exist or you do not have access to it.",
+                param="model",
+            )
+        request = Request(
+            id="r",
+            token_ids=[1] * PROMPT_TOKENS,
+            prompt="",
+            max_tokens=ask.max_tokens or 16,
+            sampling=Sampling(),
+            traceparent=traceparent,
+        )
+        return Job(f"{len(self.asks):032x}", model, Prepared([request] * (ask.n or 1), ()))
+
+    async def run(self, job: Job) -> AsyncGenerator[Piece, None]:
+        script = self._script(job) if callable(self._script) else self._script
+        self.running += 1
+        end = "finished"
+        try:
+            for step in script:
+                if isinstance(step, DynemoError):
+                    raise step
+                if isinstance(step, Piece):
+                    yield step
+                else:
+                    await asyncio.sleep(step)
+        except DynemoError:
+            end = "broken"
+            raise
+        except (GeneratorExit, asyncio.CancelledError):
+            end = "cancelled"
+            # A real one tells the engine, and waits for it.
+            await asyncio.sleep(0)
+            raise
+        finally:
+            self.running -= 1
+            self.closed.append(end)

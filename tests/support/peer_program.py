@@ -1,0 +1,48 @@
+"""A worker or an ingress in a process of its own, to be stopped or killed.
+
+`worker` prints its record; `ingress RECORD` asks for one answer that does not end, and prints a
+line for each delta. Both over TCP, with the heartbeats of `world.QUICK`.
+"""
+
+import asyncio
+import sys
+
+from msgspec import json
+
+from dynemo.connection.heartbeat import Beat
+from dynemo.connection.server import EngineHandler
+from dynemo.messages import InstanceRecord
+from dynemo.planes.requests.tcp import TcpRequests, tcp_request_server
+from dynemo.planes.responses.answering import answering
+from dynemo.planes.responses.listen import listen
+from dynemo.serving.remote import RemoteInstance
+from support.planes_world import FakeEngine, make_record, make_request
+
+BEAT = Beat(ping=0.3, silence=1.5)
+
+
+async def _worker() -> None:
+    engine = FakeEngine()
+    async with (
+        answering("w" * 32, EngineHandler(engine), beat=BEAT) as answers,
+        tcp_request_server(answers) as intake,
+    ):
+        engine.delay = 0.05
+        record = make_record("w" * 32, intake)
+        async with intake.serve(record, answers.accept):
+            print(json.encode(record).decode(), flush=True)
+            await asyncio.sleep(3600)
+
+
+async def _ingress(record: InstanceRecord) -> None:
+    async with listen("127.0.0.1", beat=BEAT) as responses:
+        remote = RemoteInstance(record, TcpRequests(responses), responses)
+        async for _ in remote.generate(make_request(1, 100_000)):
+            print("delta", flush=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "worker":
+        asyncio.run(_worker())
+    else:
+        asyncio.run(_ingress(json.decode(sys.argv[2], type=InstanceRecord)))
