@@ -9,7 +9,9 @@ from llguidance import LLMatcher, LLTokenizer
 from dynemo.engines.llama_cpp.adapter import _decode_event, _Sequence
 from dynemo.engines.llama_cpp.params import common_params
 from dynemo.errors import RequestError, UsageError
-from dynemo.messages import Delta, EngineSpec, Finish, Guide, Request, Sampling
+from dynemo.messages.answer import Delta, Finish
+from dynemo.messages.request import Guide, Request, Sampling
+from dynemo.messages.spec import EngineSpec
 from support.engine_contract import HOT, ModelContract, Served, idle
 
 SCHEMAS = [

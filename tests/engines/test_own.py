@@ -8,7 +8,7 @@ from urllib.error import HTTPError
 
 import pytest
 
-from dynemo.messages import EngineSpec
+from dynemo.messages.spec import EngineSpec
 from support.command import run, serving
 from support.engine_contract import EngineContract
 

@@ -21,7 +21,8 @@ from dynemo.interrupt import interrupt_ends, interrupt_raises
 if TYPE_CHECKING:
     import socket
 
-    from dynemo.messages import Ask, EngineSpec, Parallel
+    from dynemo.messages.ask import Ask
+    from dynemo.messages.spec import EngineSpec, Parallel
     from dynemo.models.choose import ModelKind
     from dynemo.models.find import Found
     from dynemo.models.load import ModelFiles
@@ -134,7 +135,7 @@ def _choose(
 ) -> "tuple[EngineSpec, ModelFiles]":
     """The model, and what its engine is told."""
     from dynemo.environments.find import default_engine
-    from dynemo.messages import EngineSpec
+    from dynemo.messages.spec import EngineSpec
     from dynemo.models.load import read_model
 
     engine, argument = _split_argument(wanted) if wanted else (None, "")
@@ -158,7 +159,9 @@ def _choose(
         slots=slots,
         embeds=files.embeds,
         vocabulary=files.vocabulary,
-        words=str(Path(config.model_config).expanduser().absolute()) if config.model_config else "",
+        tokenizer_source=str(Path(config.model_config).expanduser().absolute())
+        if config.model_config
+        else "",
         parallel=parallel,
         extra=_extra(config.extra_engine_args),
         options=list(config.engine_options),
@@ -235,7 +238,7 @@ def _extra(path: Path | None) -> dict[str, Any]:
 
 def _parallel(config: Config, place: Input, out: str) -> "Parallel":
     """Over which devices and nodes, and which node this is. Raises UsageError."""
-    from dynemo.messages import Parallel
+    from dynemo.messages.spec import Parallel
 
     nodes, rank = config.num_nodes, config.node_rank
     engine = ENGINES.get(out)
@@ -279,11 +282,11 @@ def _check_context(wanted: int | None, most: int, name: str) -> None:
 
 
 def _request_template(path: str | None) -> "Ask":
-    from dynemo.messages import Ask
+    from dynemo.messages.ask import Ask
 
     if path is None:
         return Ask()
-    from dynemo.api.openai.template import read_request_template
+    from dynemo.api.openai.defaults import read_request_template
 
     return read_request_template(path)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dynemo.app.arguments import Input
 from dynemo.app.config import Config
-from dynemo.messages import Ask
+from dynemo.messages.ask import Ask
 from dynemo.serving.pipeline import Pipeline
 
 #: A stop that takes longer is told how to be quicker.

@@ -18,7 +18,9 @@ from dynemo.app.config import Config
 from dynemo.app.inputs import serve_http, serve_terminal, stop_on_signals, url_of
 from dynemo.errors import EngineLost
 from dynemo.interrupt import interrupt_raises
-from dynemo.messages import Ask, EngineSpec, Instance
+from dynemo.messages.ask import Ask
+from dynemo.messages.records import Instance
+from dynemo.messages.spec import EngineSpec
 from dynemo.planes.names import parse_name
 from dynemo.prompt.card.card import Card
 from dynemo.serving.local.child import Child, spawn

@@ -11,16 +11,10 @@ from contextlib import asynccontextmanager
 from dynemo import __version__
 from dynemo.engines.options import refuse_options
 from dynemo.errors import UsageError
-from dynemo.messages import (
-    Capabilities,
-    Delta,
-    EngineSpec,
-    Finish,
-    FinishReason,
-    Load,
-    Request,
-    Sampling,
-)
+from dynemo.messages.answer import Delta, Finish, FinishReason
+from dynemo.messages.records import Capabilities, Load
+from dynemo.messages.request import Request, Sampling
+from dynemo.messages.spec import EngineSpec
 
 _DEFAULT_CONTEXT = 1 << 20
 #: Without a delay, so many tokens before another sequence has its turn: a turn of the event loop

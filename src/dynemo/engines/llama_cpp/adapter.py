@@ -19,17 +19,10 @@ from dynemo.engines.json_schema import GUIDE_FIELD, check_schema
 from dynemo.engines.llama_cpp.params import common_params, device_name
 from dynemo.engines.llama_cpp.wire import ask, get, post
 from dynemo.errors import EngineError, EngineNotInstalled, ModelError, RequestError
-from dynemo.messages import (
-    Capabilities,
-    Delta,
-    EngineSpec,
-    Finish,
-    FinishReason,
-    Guide,
-    Load,
-    Request,
-    Sampling,
-)
+from dynemo.messages.answer import Delta, Finish, FinishReason
+from dynemo.messages.records import Capabilities, Load
+from dynemo.messages.request import Guide, Request, Sampling
+from dynemo.messages.spec import EngineSpec
 
 _CAPABILITIES = Capabilities(
     gives="text",

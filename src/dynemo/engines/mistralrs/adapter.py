@@ -23,7 +23,10 @@ from dynemo.engines.json_schema import check_size
 from dynemo.engines.mistralrs.model import environment, runner_arguments
 from dynemo.engines.mistralrs.stream import ChunkStream, Sequence, Wakes, words_of
 from dynemo.errors import EngineNotInstalled, ModelError, UsageError
-from dynemo.messages import Capabilities, Delta, EngineSpec, Finish, Load, Request, Sampling
+from dynemo.messages.answer import Delta, Finish
+from dynemo.messages.records import Capabilities, Load
+from dynemo.messages.request import Request, Sampling
+from dynemo.messages.spec import EngineSpec
 
 #: A request has no seed: the runner has one, for all.
 _SAMPLING = [name for name in Sampling.__struct_fields__ if name != "seed"]

@@ -24,16 +24,10 @@ from typing import Any, Literal
 
 from dynemo.engines.options import refuse_options
 from dynemo.errors import EngineError, UsageError
-from dynemo.messages import (
-    Capabilities,
-    Delta,
-    EngineSpec,
-    Finish,
-    FinishReason,
-    Load,
-    Request,
-    Sampling,
-)
+from dynemo.messages.answer import Delta, Finish, FinishReason
+from dynemo.messages.records import Capabilities, Load
+from dynemo.messages.request import Request, Sampling
+from dynemo.messages.spec import EngineSpec
 
 _CONTEXT = 8192
 _MOST_IDS = 1 << 31  # where nobody knows the model's own

@@ -28,15 +28,10 @@ from dynemo.errors import (
     RequestError,
     UsageError,
 )
-from dynemo.messages import (
-    Capabilities,
-    Delta,
-    EngineSpec,
-    Finish,
-    FinishReason,
-    Load,
-    Request,
-)
+from dynemo.messages.answer import Delta, Finish, FinishReason
+from dynemo.messages.records import Capabilities, Load
+from dynemo.messages.request import Request
+from dynemo.messages.spec import EngineSpec
 
 #: Of the PyTorch backend's sampler.
 _SAMPLING = ["temperature", "top_p", "top_k", "ignore_eos"]

@@ -29,16 +29,10 @@ from dynemo.errors import (
     Unavailable,
     UsageError,
 )
-from dynemo.messages import (
-    Capabilities,
-    Delta,
-    EngineSpec,
-    Finish,
-    FinishReason,
-    Load,
-    Request,
-    Sampling,
-)
+from dynemo.messages.answer import Delta, Finish, FinishReason
+from dynemo.messages.records import Capabilities, Load
+from dynemo.messages.request import Request, Sampling
+from dynemo.messages.spec import EngineSpec
 
 _CAPABILITIES = Capabilities(sampling=[*Sampling.__struct_fields__, "ignore_eos"])
 _KILLED = "its engine core was killed, as the system kills what takes too much memory"

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import structs
 
 from dynemo.errors import UsageError
-from dynemo.messages import Ask
+from dynemo.messages.ask import Ask
 from dynemo.serving.pipeline import Pipeline
 from dynemo.terminal.chat.conversation import Conversation, save
 from dynemo.terminal.chat.settings import NAMES, change, check_name

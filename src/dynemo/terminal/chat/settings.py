@@ -3,10 +3,9 @@
 import msgspec
 from msgspec import structs
 
-from dynemo.api.openai.convert import to_ask
-from dynemo.api.openai.decode import decode_chat
+from dynemo.api.openai.chat import read_chat_ask
 from dynemo.errors import RequestError
-from dynemo.messages import Ask
+from dynemo.messages.ask import Ask
 
 #: Fields of `Ask` that a person may change.
 NAMES = (
@@ -37,7 +36,7 @@ def change(ask: Ask, name: str, text: str) -> Ask:
     except (msgspec.DecodeError, RecursionError):
         value = text
     body = {"messages": [{"role": "user", "content": ""}], name: value}
-    asked = to_ask(decode_chat(msgspec.json.encode(body)))
+    asked = read_chat_ask(msgspec.json.encode(body))
     return structs.replace(ask, **{name: getattr(asked, name)})
 
 

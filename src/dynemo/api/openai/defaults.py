@@ -4,10 +4,9 @@ from pathlib import Path
 
 from msgspec import DecodeError, Raw, json, structs
 
-from dynemo.api.openai.convert import to_ask
-from dynemo.api.openai.decode import decode_chat
+from dynemo.api.openai.chat import read_chat_ask
 from dynemo.errors import RequestError, UsageError
-from dynemo.messages import Ask
+from dynemo.messages.ask import Ask
 
 #: What a request must have and defaults need not.
 _STAND_INS = {"model": Raw(b'""'), "messages": Raw(b'[{"role": "user", "content": ""}]')}
@@ -27,7 +26,7 @@ def read_request_template(path: str) -> Ask:
                 f"The request template {path} may not have {name!r}: it is no default."
             )
     try:
-        ask = to_ask(decode_chat(json.encode({**_STAND_INS, **fields})))
+        ask = read_chat_ask(json.encode({**_STAND_INS, **fields}))
     except RequestError as error:
         raise UsageError(f"The request template {path} is wrong: {error}") from None
-    return structs.replace(ask, messages=[], model=ask.model or None)
+    return structs.replace(ask, turns=[], model=ask.model or None)
