@@ -1,12 +1,52 @@
-"""What the package can be installed with."""
+"""What is published: the wheel, the source distribution and the page that the README becomes."""
 
+import re
 import subprocess
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
+from hatchling.builders.sdist import SdistBuilder
+from hatchling.builders.wheel import WheelBuilder
 from uv import find_uv_bin
 
 ROOT = Path(__file__).parent.parent
+
+
+def test_no_link_of_the_readme_is_relative() -> None:
+    """An index page has no files beside it that a link could lead to."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    links = re.findall(
+        r"\]\(\s*([^)\s]+)|^\s*\[[^\]]+\]:\s*(\S+)|(?:href|src)=\"([^\"]+)", text, re.M
+    )
+    targets = ["".join(link) for link in links]
+    assert [target for target in targets if not target.startswith(("https://", "#"))] == []
+
+
+def test_the_wheel_holds_the_licences(tmp_path: Path) -> None:
+    [wheel] = WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    with zipfile.ZipFile(wheel) as file:
+        names = {re.sub(r"^dynemo_run-[^/]+\.dist-info/", "", name) for name in file.namelist()}
+        notice = file.read(next(name for name in file.namelist() if name.endswith("/NOTICE")))
+    assert {"licenses/LICENSE", "licenses/NOTICE", "dynemo/models/demo/demo.gguf"} <= names
+    assert b"The ggml authors" in notice
+    assert not [name for name in names if name.startswith("tests/")]
+
+
+def test_the_source_distribution_holds_tests_and_docs(tmp_path: Path) -> None:
+    [sdist] = SdistBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    with tarfile.open(sdist) as file:
+        held = {name.partition("/")[2] for name in file.getnames()}
+    assert {"LICENSE", "NOTICE", "README.md", "CHANGELOG.md", "Makefile", "pyproject.toml"} <= held
+    for folder in ("src", "tests", "docs", "bench", "tools"):
+        files = {
+            path.relative_to(ROOT).as_posix()
+            for path in (ROOT / folder).rglob("*")
+            if path.is_file() and "__pycache__" not in path.parts
+        }
+        assert files
+        assert files <= held
 
 
 @pytest.mark.network
