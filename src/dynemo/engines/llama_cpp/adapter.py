@@ -22,12 +22,25 @@ from dynemo.engines.llama_cpp.wire import ask, get, post
 from dynemo.errors import EngineError, EngineNotInstalled, ModelError, RequestError
 from dynemo.messages.answer import Delta, Finish, FinishReason
 from dynemo.messages.records import Capabilities, Load
-from dynemo.messages.request import Request, Sampling
+from dynemo.messages.request import Request
 from dynemo.messages.spec import EngineSpec
 
+#: Settings that it honours.
+SETTINGS = [
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "seed",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "logit_bias",
+    "ignore_eos",
+]
 _CAPABILITIES = Capabilities(
     gives="text",
-    sampling=[*Sampling.__struct_fields__, "ignore_eos"],
+    sampling=SETTINGS,
     guides=["json_schema", "grammar"],
 )
 
