@@ -170,8 +170,8 @@ def test_over_http(patched: Mapping[str, str]) -> None:
         stderr=subprocess.PIPE,
         text=True,
     )
+    assert server.stderr is not None
     try:
-        assert server.stderr is not None
         url = next(line for line in server.stderr if "http://" in line).split()[-1]
         status, body = python(HTTP, patched, url).split(maxsplit=1)
         error = json.loads(body)["error"]
