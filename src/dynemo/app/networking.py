@@ -15,7 +15,7 @@ from dynemo.planes.discovery.discovery import Discovery
 from dynemo.planes.requests.base import RequestPlane, RequestServer
 from dynemo.planes.requests.nats.client import NatsSettings
 from dynemo.planes.requests.nats.plane import NatsRequests
-from dynemo.planes.responses.answering import IngressConnections
+from dynemo.planes.responses.ingresses import IngressConnections
 from dynemo.planes.responses.listen import ResponseListener, listen
 from dynemo.serving.ingress import Planes
 
@@ -57,16 +57,18 @@ async def ingress_planes(config: Config) -> AsyncIterator[Planes]:
 
 
 @asynccontextmanager
-async def open_intake(config: Config, answers: IngressConnections) -> AsyncIterator[RequestServer]:
+async def open_request_server(
+    config: Config, ingresses: IngressConnections
+) -> AsyncIterator[RequestServer]:
     """Where a worker takes its requests. Raises UsageError."""
     if _plane(config) == "tcp":
         from dynemo.planes.requests.tcp import tcp_request_server
 
         where, tls = _host(config), _server_tls(config)
         async with tcp_request_server(
-            answers, where, advertise=config.advertise, tls=tls
-        ) as intake:
-            yield intake
+            ingresses, where, advertise=config.advertise, tls=tls
+        ) as server:
+            yield server
         return
     async with open_nats(config) as requests:
         yield requests

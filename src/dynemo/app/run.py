@@ -164,7 +164,7 @@ async def _follow(spec: EngineSpec, child: Child) -> int:
 
 async def _work(run: Run, local: LocalInstance, ready: Ready) -> int:
     """A worker, until a signal."""
-    from dynemo.app.networking import dialling_tls, open_discovery, open_intake
+    from dynemo.app.networking import dialling_tls, open_discovery, open_request_server
     from dynemo.metrics import WorkerMetrics
     from dynemo.serving.handler import WorkerHandler
     from dynemo.serving.worker import WorkerNetwork, serve_worker
@@ -188,7 +188,7 @@ async def _work(run: Run, local: LocalInstance, ready: Ready) -> int:
                 run.spec.instance,
                 address,
                 discovery,
-                partial(open_intake, run.config),
+                partial(open_request_server, run.config),
                 dialling_tls(run.config),
             ),
             grace=run.config.grace,
