@@ -88,16 +88,16 @@ _PLURAL = ("merges", "special_tokens", "eos")
 
 def identify(card: Card) -> CardIdentity:
     """Takes 0.3 s for a vocabulary of 128,000. Raises ModelError if a tokenizer's file is gone."""
-    lexicon = card.tokenizer.lexicon()
-    tokens = _without_padding(lexicon.tokens)
+    tables = card.tokenizer.tables()
+    tokens = _without_padding(tables.tokens)
     parts = {
         "name": _hash([card.name]),
         "vocabulary": _hash(tokens),
-        "merges": _hash(lexicon.merges or ()),
-        "special_tokens": _hash(_special(lexicon, tokens, card.template)),
+        "merges": _hash(tables.merges or ()),
+        "special_tokens": _hash(_special(tables, tokens, card.template)),
         "pre_tokenization": _hash(_probed(card.tokenizer, tokens)),
         "template": _hash(_template(card.template)),
-        "eos": _hash(map(str, _eos(card, lexicon, len(tokens)))),
+        "eos": _hash(map(str, _eos(card, tables, len(tokens)))),
     }
     short = {name: value[:16] for name, value in parts.items()}
     return CardIdentity(whole=_hash(parts.values()), **short)
@@ -138,8 +138,8 @@ def _without_padding(tokens: list[str]) -> list[str]:
     return tokens
 
 
-def _special(lexicon: TokenizerTables, tokens: list[str], template: ChatTemplate) -> list[str]:
-    added = sorted(i for i in lexicon.added if i < len(tokens) and tokens[i])
+def _special(tables: TokenizerTables, tokens: list[str], template: ChatTemplate) -> list[str]:
+    added = sorted(i for i in tables.added if i < len(tokens) and tokens[i])
     printed = set(_VARIABLE.findall("\n".join(_rendering(template).values())))
     named = sorted((k, v) for k, v in template.special_tokens.items() if k in printed)
     return [*(f"{i} {tokens[i]}" for i in added), *(f"{k} {v}" for k, v in named)]
@@ -182,8 +182,8 @@ def _template(template: ChatTemplate) -> list[str]:
     ]
 
 
-def _eos(card: Card, lexicon: TokenizerTables, size: int) -> list[int]:
+def _eos(card: Card, tables: TokenizerTables, size: int) -> list[int]:
     spelled = special_ids(
-        {"tokenizer.ggml.model": "", "tokenizer.ggml.tokens": lexicon.tokens or [""]}
+        {"tokenizer.ggml.model": "", "tokenizer.ggml.tokens": tables.tokens or [""]}
     ).eog
     return sorted(i for i in spelled.union(card.eos_ids) if i < size)
