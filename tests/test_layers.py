@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "src" / "dynemo"
 #: that fits a module is its unit.
 LAYERS = (
     {"errors", "spelling", "interrupt", "log", "trace", "metrics"},
-    {"messages"},
+    {"messages", "engine_api"},
     {"tokenizers", "wire", "router", "app.config"},
     {"answer", "api", "prompt", "connection"},
     {"models", "environments", "planes"},

@@ -426,7 +426,7 @@ class ModelContract(EngineContract):
             for guide in wrong[kind]:
                 with pytest.raises(RequestError) as caught:
                     served.collect(self.request(prompt, 100, guide=guide))
-                assert caught.value.param == "response_format"
+                assert caught.value.param == "guide"
 
     def test_a_stream_that_is_closed_is_computed_no_further(
         self, served: Served, prompt: list[int]

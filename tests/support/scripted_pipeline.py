@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dynemo.connection.buffer import CancelReader
+from dynemo.engine_api import SETTINGS
 from dynemo.errors import ContextLengthExceeded, DynemoError
 from dynemo.messages.answer import Delta, Finish, FinishReason, Piece, TextPiece
 from dynemo.messages.ask import Ask, Turn
@@ -30,7 +31,7 @@ class StubBackend:
             device="cpu",
             context_length=context_length,
             slots=slots,
-            capabilities=Capabilities(),
+            capabilities=Capabilities(sampling=list(SETTINGS)),
         )
         self.load = Load()
         self.restarts = self.moves = 0

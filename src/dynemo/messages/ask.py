@@ -87,14 +87,6 @@ class Ask(Struct, frozen=True, kw_only=True):
     turns: list[Turn] = []
     prompts: list[str | list[int]] = []  #: raw text or token ids; each is a sequence of its own
     tools: list[Tool] | None = None
-    add_generation_prompt: bool | None = None
-    continue_final_message: bool | None = None
-    chat_template_kwargs: dict[str, Any] | None = None
-    max_tokens: int | None = None
-    n: int | None = None  #: choices for each prompt
-    stop: list[str] | None = None
-    guide: Guide | None = None
-    ignore_eos: bool | None = None
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
@@ -104,6 +96,14 @@ class Ask(Struct, frozen=True, kw_only=True):
     frequency_penalty: float | None = None
     repetition_penalty: float | None = None
     logit_bias: dict[int, float] | None = None
+    max_tokens: int | None = None
+    n: int | None = None  #: choices for each prompt
+    stop: list[str] | None = None
+    ignore_eos: bool | None = None
+    guide: Guide | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
 
 
 #: What an ask is about. It never comes from defaults.

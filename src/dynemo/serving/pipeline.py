@@ -13,6 +13,7 @@ from dynemo.messages.answer import FinishPiece, Piece
 from dynemo.messages.ask import Ask, merged
 from dynemo.messages.records import Instance
 from dynemo.prompt.card.card import Card
+from dynemo.prompt.needs import able, needs_of_ask
 from dynemo.prompt.prepare import Prepared, prepare
 from dynemo.serving.instance import Backend
 
@@ -80,6 +81,14 @@ class Pipeline:
         model, instances = self._find_ready(ask.model)
         job_id = uuid4().hex
         return Job(job_id, model, prepare(ask, model.card, instances, job_id, traceparent))
+
+    def check_settings(self, settings: Ask) -> None:
+        """Raises UnsupportedField for a setting that no instance of the model can honour. Checks
+        nothing while the model takes no requests."""
+        if self._models:
+            model = self._find(settings.model)
+            if instances := model.backend.instance_classes:
+                able(needs_of_ask(settings), instances, model.name)
 
     def _find_ready(self, name: str | None) -> tuple[ServedModel, Sequence[Instance]]:
         model = self._find(name)

@@ -51,7 +51,9 @@ _NEUTRAL_IN_MESSAGE: dict[str, tuple[Any, ...]] = {
     "audio": (),
     "function_call": (),
 }
-#: Who may carry a field of a message.
+#: Fields that `Ask` has under the same name and with the same meaning.
+_SAME = (set(ChatRequest.__struct_fields__) & set(Ask.__struct_fields__)) - _NEUTRAL.keys()
+#: The only role whose messages may have the field.
 _ONLY_ROLE = {
     "tool_calls": "assistant",
     "reasoning_content": "assistant",
@@ -64,27 +66,15 @@ def read_chat(asked: ChatRequest) -> Ask:
     """Raises RequestError, UnsupportedField."""
     _refuse_unhonoured(asked, _NEUTRAL)
     _check_combinations(asked)
-    return Ask(
-        turns=[_system(_turn(m, f"messages[{i}]")) for i, m in enumerate(asked.messages)],
-        model=asked.model,
-        add_generation_prompt=asked.add_generation_prompt,
-        continue_final_message=asked.continue_final_message,
-        chat_template_kwargs=asked.chat_template_kwargs,
-        max_tokens=_max_tokens(asked),
-        n=asked.n,
-        stop=[asked.stop] if isinstance(asked.stop, str) else asked.stop,
-        ignore_eos=asked.ignore_eos,
-        temperature=asked.temperature,
-        top_p=asked.top_p,
-        top_k=0 if asked.top_k == -1 else asked.top_k,
-        min_p=asked.min_p,
-        seed=asked.seed,
-        presence_penalty=asked.presence_penalty,
-        frequency_penalty=asked.frequency_penalty,
-        repetition_penalty=asked.repetition_penalty,
-        logit_bias=asked.logit_bias,
-        guide=_guide(asked.response_format),
-    )
+    fields = {name: getattr(asked, name) for name in _SAME}
+    fields |= {
+        "turns": [_system(_turn(m, f"messages[{i}]")) for i, m in enumerate(asked.messages)],
+        "max_tokens": _max_tokens(asked),
+        "stop": [asked.stop] if isinstance(asked.stop, str) else asked.stop,
+        "top_k": 0 if asked.top_k == -1 else asked.top_k,
+        "guide": _guide(asked.response_format),
+    }
+    return Ask(**fields)
 
 
 def wants_usage(asked: ChatRequest) -> bool:

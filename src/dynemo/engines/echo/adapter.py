@@ -13,7 +13,7 @@ from dynemo.engines.options import refuse_options
 from dynemo.errors import UsageError
 from dynemo.messages.answer import Delta, Finish, FinishReason
 from dynemo.messages.records import Capabilities, Load
-from dynemo.messages.request import Request, Sampling
+from dynemo.messages.request import Request
 from dynemo.messages.spec import EngineSpec
 
 _DEFAULT_CONTEXT = 1 << 20
@@ -23,13 +23,26 @@ _BURST = 8
 _DELAY = "DYNEMO_TOKEN_ECHO_DELAY_MS"
 _MOST_DELAY = 60_000
 
+#: Sampling has no meaning for it, so that it honours every value of these.
+SETTINGS = [
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "seed",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "logit_bias",
+    "ignore_eos",
+]
+
 
 class Echo:
     version = __version__
     device = "cpu"
     slots = 1024
-    #: Sampling has no meaning for it, so that every value of it is honoured.
-    capabilities = Capabilities(sampling=[*Sampling.__struct_fields__, "ignore_eos"])
+    capabilities = Capabilities(sampling=SETTINGS)
 
     def __init__(self, context_length: int, delay: float) -> None:
         self.context_length = context_length
@@ -61,9 +74,7 @@ class Echo:
 class EchoText(Echo):
     """Gives text: a word counts as a token."""
 
-    capabilities = Capabilities(
-        takes="messages", gives="text", sampling=[*Sampling.__struct_fields__, "ignore_eos"]
-    )
+    capabilities = Capabilities(takes="messages", gives="text", sampling=SETTINGS)
 
     async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
         every = re.findall(r"\s*\S+|\s+$", request.messages[-1]["content"]) or [""]

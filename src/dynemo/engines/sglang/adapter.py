@@ -25,18 +25,20 @@ from dynemo.messages.request import Request
 from dynemo.messages.spec import EngineSpec
 
 #: A seed is taken by SGLang and does not give the same answer again.
+#: Settings that it honours.
+SETTINGS = [
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "logit_bias",
+    "ignore_eos",
+]
 _CAPABILITIES = Capabilities(
-    sampling=[
-        "temperature",
-        "top_p",
-        "top_k",
-        "min_p",
-        "presence_penalty",
-        "frequency_penalty",
-        "repetition_penalty",
-        "logit_bias",
-        "ignore_eos",
-    ]
+    sampling=SETTINGS,
 )
 _REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 _BAD_REQUEST, _UNAVAILABLE = 400, 503
