@@ -43,7 +43,7 @@ class Generate:
         # The headers wait for the first piece: until then an error still has its own status.
         data = writer.open()
         async with exchange.listening():
-            async with aclosing(self._pipeline.run(job, exchange.cut)) as batches:
+            async with aclosing(self._pipeline.run(job, exchange.cancel)) as batches:
                 async for pieces in batches:
                     record.add(pieces)
                     data += writer.write(pieces)
