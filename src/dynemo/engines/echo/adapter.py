@@ -117,8 +117,7 @@ def _delay_seconds(text: str) -> float:
         delay = math.nan
     if not 0 <= delay <= _MOST_DELAY:  # also refuses NaN
         raise UsageError(
-            f"{_DELAY} takes a number of milliseconds from 0 to {_MOST_DELAY}, not "
-            f"{quoted(text)}."
+            f"{_DELAY} takes a number of milliseconds from 0 to {_MOST_DELAY}, not {quoted(text)}."
         )
     return delay / 1000
 
