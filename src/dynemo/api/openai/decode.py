@@ -35,8 +35,9 @@ def convert_messages(messages: list[Any]) -> list[AnyMessage]:
 def decode(body: bytes, kind: type[T]) -> T:
     """The body as a struct of `types.py`. Raises RequestError that names the field in `param`, in
     the form `messages[0].content`."""
+    key: Any = kind
     try:
-        found: T = _decoder(kind).decode(body)
+        found: T = _decoder(key).decode(body)
         return found
     except msgspec.ValidationError as error:
         raise _invalid(str(error)) from None
