@@ -1,4 +1,4 @@
-"""The four ways to choose an instance; `dynemo.router.router` says what each method promises."""
+"""The four router modes. `dynemo.router.router` documents the methods."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
@@ -7,18 +7,18 @@ from dynemo.messages.records import Load
 from dynemo.router.fleet import Fleet, Member
 from dynemo.router.prefix_tree import MAX_NODES, PrefixTree, block_keys
 
-#: How many blocks of prefill one request in flight weighs (256 tokens): an instance with k
-#: requests more than the least loaded is chosen for a prefix of more than 16 k blocks.
+#: The weight of one request in flight, in blocks of prefill (16 blocks are 256 tokens). An instance
+#: with k more requests than the least loaded one is chosen if it has computed over 16 k blocks.
 BLOCKS_A_REQUEST = 16
-#: An instance with more than `CROWDED` times the load of the least loaded one, plus `SLACK`
-#: requests, is not chosen for any prefix. Whoever is chosen instead has the prefix from then on,
-#: so that a beginning which everybody sends spreads.
+#: An instance is not chosen for its prefix if its load exceeds `CROWDED` times the least load plus
+#: `SLACK` requests. The instance that is chosen instead computes the prefix, so a prefix that
+#: everyone uses spreads.
 CROWDED = 2.0
 SLACK = 8.0
 
 
 class Random:
-    """Each instance with the same chance."""
+    """Chooses each instance with equal probability."""
 
     def __init__(self, draw: Callable[[], float]) -> None:
         self._fleet = Fleet(draw)
@@ -50,7 +50,7 @@ class Random:
 
 
 class RoundRobin:
-    """One after the other. One that was excluded has its turn with the next request."""
+    """Chooses the instances in turn. An excluded instance keeps its turn for the next request."""
 
     def __init__(self) -> None:
         self._turns: OrderedDict[str, None] = OrderedDict()
@@ -78,17 +78,18 @@ class RoundRobin:
 
 
 class LeastLoaded(Random):
-    """The fewest requests: this ingress's own in flight, and what the instance reports besides."""
+    """Chooses the instance with the fewest requests: this ingress's own, plus the reported ones."""
 
     def _pick(self, _token_ids: Sequence[int], exclude: Collection[str]) -> Member | None:
         return self._fleet.lightest(exclude)
 
 
 class Prefix(Random):
-    """The least work: blocks to compute, and requests in flight at `BLOCKS_A_REQUEST` each.
+    """Chooses the instance with the least work: blocks to compute, plus its requests in flight.
 
-    Weighed are those that the tree names for the prompt's beginning, and the least loaded one.
-    `seed` keeps others from making keys that collide.
+    Each request counts `BLOCKS_A_REQUEST` blocks. It compares the instances that the tree names for
+    the prompt's prefix, and the least loaded one. `seed` keeps clients from creating colliding
+    keys.
     """
 
     def __init__(self, draw: Callable[[], float], seed: int, max_nodes: int = MAX_NODES) -> None:
@@ -102,7 +103,8 @@ class Prefix(Random):
         self._alive[member.serial] = member
 
     def remove(self, instance_id: str) -> None:
-        # The tree forgets it bit by bit: looking for all its nodes would take too long.
+        # The tree forgets the instance gradually: a search through all its nodes would take too
+        # long.
         if member := self._fleet.remove(instance_id):
             del self._alive[member.serial]
 
