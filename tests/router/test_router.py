@@ -6,8 +6,9 @@ import pytest
 
 from dynemo.errors import UsageError
 from dynemo.messages.records import Load
-from dynemo.router.modes import CROWDED, SLACK
-from dynemo.router.router import MODES, Router, make_router
+from dynemo.router.modes import MODES
+from dynemo.router.modes.prefix import CROWDED, SLACK
+from dynemo.router.router import Router, make_router
 
 PROMPT = list(range(1000))
 

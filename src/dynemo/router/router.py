@@ -11,14 +11,12 @@ threads must not call it at once. The cost of a call does not grow with the numb
 
 import random
 from collections.abc import Collection, Sequence
-from typing import Literal, Protocol, get_args
+from importlib import import_module
+from typing import Protocol
 
 from dynemo.errors import UsageError
 from dynemo.messages.records import Load
-from dynemo.router.modes import LeastLoaded, Prefix, Random, RoundRobin
-
-RouterMode = Literal["random", "round-robin", "least-loaded", "prefix"]
-MODES: tuple[RouterMode, ...] = get_args(RouterMode)
+from dynemo.router.modes import MODES
 
 
 class Router(Protocol):
@@ -61,18 +59,14 @@ class Router(Protocol):
 
 
 def make_router(mode: str, seed: int | None = None) -> Router:
-    """Returns a router without instances. Equal seeds give equal choices.
+    """A router without instances. The same seed makes the same choices.
 
     Raises UsageError for an unknown mode.
     """
-    generator = random.Random(seed)
-    match mode:
-        case "random":
-            return Random(generator.random)
-        case "round-robin":
-            return RoundRobin()
-        case "least-loaded":
-            return LeastLoaded(generator.random)
-        case "prefix":
-            return Prefix(generator.random, generator.getrandbits(60))
-    raise UsageError(f'Unknown value "{mode}" for --router-mode; choose one of {", ".join(MODES)}.')
+    if mode not in MODES:
+        raise UsageError(
+            f'Unknown value "{mode}" for --router-mode; choose one of {", ".join(MODES)}.'
+        )
+    module = import_module(f"dynemo.router.modes.{MODES[mode]}")
+    router: Router = module.make(random.Random(seed))
+    return router

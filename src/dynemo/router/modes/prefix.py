@@ -1,10 +1,10 @@
-"""The four router modes. `dynemo.router.router` documents the methods."""
+"""`prefix`: the instance that has computed most of the prompt, weighed against its load."""
 
-from collections import OrderedDict
+import random
 from collections.abc import Callable, Collection, Sequence
 
-from dynemo.messages.records import Load
-from dynemo.router.fleet import Fleet, Member
+from dynemo.router.fleet import Member
+from dynemo.router.modes.uniform import Random
 from dynemo.router.prefix_tree import MAX_NODES, PrefixTree, block_keys
 
 #: The weight of one request in flight, in blocks of prefill (16 blocks are 256 tokens). An instance
@@ -17,71 +17,8 @@ CROWDED = 2.0
 SLACK = 8.0
 
 
-class Random:
-    """Chooses each instance with equal probability."""
-
-    def __init__(self, draw: Callable[[], float]) -> None:
-        self._fleet = Fleet(draw)
-
-    def __len__(self) -> int:
-        return len(self._fleet)
-
-    def add(self, instance_id: str) -> None:
-        self._fleet.add(instance_id)
-
-    def remove(self, instance_id: str) -> None:
-        self._fleet.remove(instance_id)
-
-    def choose(self, token_ids: Sequence[int], /, exclude: Collection[str] = ()) -> str | None:
-        member = self._pick(token_ids, exclude)
-        return None if member is None else member.id
-
-    def _pick(self, _token_ids: Sequence[int], exclude: Collection[str]) -> Member | None:
-        return self._fleet.random(exclude)
-
-    def started(self, instance_id: str, _token_ids: Sequence[int], /) -> None:
-        self._fleet.started(instance_id)
-
-    def ended(self, instance_id: str) -> None:
-        self._fleet.ended(instance_id)
-
-    def reported(self, instance_id: str, load: Load) -> None:
-        self._fleet.reported(instance_id, load)
-
-
-class RoundRobin:
-    """Chooses the instances in turn. An excluded instance keeps its turn for the next request."""
-
-    def __init__(self) -> None:
-        self._turns: OrderedDict[str, None] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._turns)
-
-    def add(self, instance_id: str) -> None:
-        self._turns.setdefault(instance_id)
-
-    def remove(self, instance_id: str) -> None:
-        self._turns.pop(instance_id, None)
-
-    def choose(self, _token_ids: Sequence[int], /, exclude: Collection[str] = ()) -> str | None:
-        chosen = next((name for name in self._turns if name not in exclude), None)
-        if chosen is not None:
-            self._turns.move_to_end(chosen)
-        return chosen
-
-    def started(self, _instance_id: str, _token_ids: Sequence[int], /) -> None: ...
-
-    def ended(self, instance_id: str) -> None: ...
-
-    def reported(self, instance_id: str, load: Load) -> None: ...
-
-
-class LeastLoaded(Random):
-    """Chooses the instance with the fewest requests: this ingress's own, plus the reported ones."""
-
-    def _pick(self, _token_ids: Sequence[int], exclude: Collection[str]) -> Member | None:
-        return self._fleet.lightest(exclude)
+def make(generator: random.Random) -> "Prefix":
+    return Prefix(generator.random, generator.getrandbits(60))
 
 
 class Prefix(Random):
