@@ -9,6 +9,10 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 ARGS ?=
+# The files and folders whose texts `make lint` checks. Add a folder once it passes.
+PROSE := bench tools $(addprefix src/dynemo/, answer engines models prompt router terminal tokenizers \
+	interrupt.py log.py metrics.py spelling.py trace.py) $(addprefix tests/, answer engines models \
+	prompt router terminal tokenizers test_messages.py test_prose.py)
 # Network namespaces are Linux's, and root's.
 NETNS := $(shell [ "$$(uname)$$(id -u)" = Linux0 ] && echo ip=iproute2)
 
@@ -25,6 +29,7 @@ engines: .venv/ready-engines
 lint: .venv/ready-test
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/python tools/prose.py $(PROSE)
 
 types: .venv/ready-test
 	@$(BIN)/mypy

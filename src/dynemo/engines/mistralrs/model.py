@@ -19,6 +19,7 @@ from dynemo.engines.mistralrs.tokenizer import tokenizer_json
 from dynemo.engines.options import check_values, read_options
 from dynemo.errors import ModelError, UsageError
 from dynemo.messages.spec import EngineSpec
+from dynemo.spelling import quoted
 
 #: The arguments of `Runner`, and of its model, that the user may set.
 _RUNNER = (
@@ -97,9 +98,9 @@ def runner_arguments(spec: EngineSpec, device: str) -> dict[str, Any]:
 def default_slots(spec: EngineSpec, device: str) -> int:
     """Returns how many sequences may run at the same time.
 
-    It is one for a GGUF on the CPU. There several prompts in one batch fail with "input tensor is
-    not contiguous", because the row of the last position is cut out of the batch and multiplied
-    without a copy. https://github.com/EricLBuehler/mistral.rs/issues/1882 is the same error on
+    It is one for a GGUF on the CPU, where several prompts in one batch fail with "input tensor is
+    not contiguous". The row of the last position is cut out of the batch and multiplied without a
+    copy. https://github.com/EricLBuehler/mistral.rs/issues/1882 is the same error on
     Metal.
     """
     if device != "cpu":
@@ -136,7 +137,10 @@ def _given(spec: EngineSpec, known: tuple[str, ...]) -> dict[str, Any]:
     extra = {name.replace("-", "_"): value for name, value in spec.extra.items()}
     for name in extra:
         if name not in known:
-            raise UsageError(f"mistralrs has no argument {name!r}; it has {', '.join(known)}.")
+            raise UsageError(
+                f"Unknown mistralrs option {quoted(name)} in --extra-engine-args; choose one of "
+                f"{', '.join(known)}."
+            )
     given = {**extra, **read_options("mistralrs", spec.options, known)}
     if "in_situ_quant" in given:
         given["in_situ_quant"] = str(given["in_situ_quant"])  # 4 and Q4K are both names
