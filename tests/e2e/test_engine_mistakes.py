@@ -112,7 +112,7 @@ def test_a_gguf_of_an_architecture_that_it_does_not_know(engine: str, unknown_gg
 
 def test_a_checkout_of_an_architecture_that_mistralrs_does_not_know(unknown_checkout: Path) -> None:
     line = _mistake("out=mistralrs", unknown_checkout)
-    assert f"mistral.rs could not load {unknown_checkout}: " in line
+    assert f'mistral.rs could not load "{unknown_checkout}": ' in line
     assert "NoSuchForCausalLM" in line
 
 
