@@ -10,7 +10,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 ARGS ?=
 # The files and folders whose texts `make lint` checks. Add a folder once it passes.
-PROSE := bench tools $(addprefix src/dynemo/, answer engines models prompt router terminal tokenizers \
+PROSE := README.md CHANGELOG.md CONTRIBUTING.md docs bench tools $(addprefix src/dynemo/, answer engines models prompt router terminal tokenizers \
 	interrupt.py log.py metrics.py spelling.py trace.py) $(addprefix tests/, answer engines models \
 	prompt router terminal tokenizers test_messages.py test_prose.py)
 # Network namespaces are Linux's, and root's.
