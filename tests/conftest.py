@@ -1,6 +1,7 @@
 """Fixtures that many tests share: the demo model in its forms, the engines' environments."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,10 @@ pytest_plugins = ["support.dyn_fixtures"]
 os.environ["XDG_DATA_HOME"] = str(ROOT / ".venv" / "data")
 #: Else each start of vLLM or SGLang compiles some 5,000 modules anew, which takes half of its time.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+#: A script's background job and some CI systems start the tests with SIGINT ignored. What the tests
+#: start would inherit that, and tests of Ctrl-C would fail.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
