@@ -13,7 +13,7 @@ from dynemo.models.find import demo_checkout, demo_gguf
 
 ROOT = Path(__file__).parent.parent
 
-pytest_plugins = ["support.dyn_fixtures"]
+pytest_plugins = ["support.dyn_fixtures", "support.parallel", "support.processes"]
 
 #: `make engines` installs into this folder, and what the tests start looks there, not at what the
 #: user has installed.
