@@ -39,7 +39,7 @@ import dynemo.engines
 from dynemo.errors import UnsupportedField
 from dynemo.messages.ask import Ask
 from dynemo.messages.records import Capabilities, Instance
-from dynemo.prompt.needs import able, needs_of_ask
+from dynemo.prompt.needs import capable_instances, needs_of_ask
 
 [folder] = dynemo.engines.__path__
 names = sorted(path.parent.name for path in Path(folder).glob("*/adapter.py"))
@@ -48,9 +48,9 @@ for name in names:
     can = Capabilities(sampling=list(module.SETTINGS))
     instance = Instance(id="i", engine=name, version="", device="", context_length=9, slots=1,
                         capabilities=can)
-    able(needs_of_ask(Ask(temperature=0.5)), [instance], "m")
+    capable_instances(needs_of_ask(Ask(temperature=0.5)), [instance], "m")
     try:
-        able(needs_of_ask(Ask(top_a=0.5)), [instance], "m")
+        capable_instances(needs_of_ask(Ask(top_a=0.5)), [instance], "m")
     except UnsupportedField as error:
         assert error.param == "top_a"
         print(error)
@@ -68,16 +68,16 @@ from dynemo.messages.ask import Ask
 from dynemo.messages.records import Capabilities, Instance
 from dynemo.engines.echo.adapter import SETTINGS
 from dynemo.serving.pipeline import Pipeline, ServedModel
-from dynemo.terminal.chat.commands import ChatSession, obey
+from dynemo.terminal.chat.commands import ChatSession, run_command
 
 instance = Instance(id="i", engine="echo", version="", device="", context_length=9, slots=1,
                     capabilities=Capabilities(sampling=list(SETTINGS)))
 backend = SimpleNamespace(instance=instance, instance_classes=[instance])
 pipeline = Pipeline({"m": ServedModel("m", 0, None, backend)}, defaults=Ask())
 chat = ChatSession(pipeline, "m", Ask(), Ask())
-obey(chat, "set", "temperature 0.5")
+run_command(chat, "set", "temperature 0.5")
 try:
-    obey(chat, "set", "top_a 0.5")
+    run_command(chat, "set", "top_a 0.5")
 except UnsupportedField as error:
     print(error)
 assert chat.settings == Ask(temperature=0.5)

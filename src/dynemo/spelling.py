@@ -1,15 +1,18 @@
-"""Which name somebody meant who wrote another one."""
+"""How messages quote a value, and which name a user most likely meant."""
 
 import difflib
+import json
 from collections.abc import Iterable
 
-#: Three letters of which two changed places are near (`tsl`), a handful in common is not.
+#: Two swapped letters of three are near (`tsl`). A few letters in common are not.
 _CUTOFF = 0.66
 
 
 def nearest(written: str, names: Iterable[str]) -> str | None:
-    """The one of `names` that is spelled nearly so, or has every word that was written in it
-    (`--port` of `--http-port`); None where there is none. Dashes and underscores are no letters.
+    """Returns the one of `names` that is nearest to `written`, or None if no name is near.
+
+    A name is near if its spelling is similar, or if it has every word of `written` (`--port` of
+    `--http-port`). Dashes and underscores are ignored.
     """
     letters = {name: "".join(_words(name)) for name in names}
     wanted = _words(written)
@@ -18,6 +21,11 @@ def nearest(written: str, names: Iterable[str]) -> str | None:
         if near and spelled == near[0]:
             return name
     return next((name for name in letters if wanted and set(wanted) <= set(_words(name))), None)
+
+
+def quoted(value: str) -> str:
+    """Returns a value as messages show it: in double quotes, on one line."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _words(name: str) -> list[str]:

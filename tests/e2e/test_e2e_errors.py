@@ -56,7 +56,7 @@ def _refused(*args: str | Path, stdin: str = "hi", **environment: str) -> str:
         (["--", "--threds", "2"], "did you mean --threads?"),
         (["--", "--threads"], "needs a value"),
         (["--", "--flash-attn", "maybe"], "--flash-attn takes on, off or auto, not 'maybe'."),
-        (["--", "--no-warmup=yes"], "--no-warmup takes no value, and got 'yes'."),
+        (["--", "--no-warmup=yes"], '--no-warmup takes no value, but got "yes".'),
         (["no-such-model.gguf"], "no such file"),
         (["./no/such/folder"], "no such file"),
         (["--model-config", "/nowhere"], "/nowhere"),

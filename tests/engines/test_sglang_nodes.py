@@ -1,9 +1,8 @@
-"""SGLang over two nodes: two runners on this machine, whose schedulers meet through gloo."""
+"""SGLang on two nodes: two runners on this machine, whose schedulers meet through gloo."""
 
 import os
 import re
 import signal
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,15 +13,16 @@ import pytest
 from openai import OpenAI
 
 from support.command import COMMAND, Server, children, serving, wait_until
+from support.free_ports import free_port
 
 READY_SECONDS = 600
-#: Ranks that have nothing to do ask each other for news without a pause, each on its own core.
+#: Idle ranks poll each other without a pause, each on its own core.
 CORES = "SGLANG_CPU_OMP_THREADS_BIND"
 
 
 @dataclass
 class Nodes:
-    address: str  #: where they have met
+    address: str  #: where they meet
     leader: Server
     follower: "subprocess.Popen[str]"
     groups: list[int]  #: the process groups of the two engine hosts
@@ -47,8 +47,7 @@ def nodes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Nodes]:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     words = ["out=sglang", "--model-path", str(demo_folder), "--model-name", "demo"]
     words += ["--engine-python", engine_python("sglang"), "--dist-init-addr", address]
     words += ["--tensor-parallel-size", "2", "--num-nodes", "2"]
@@ -88,12 +87,12 @@ def test_they_answer_as_one_and_end_when_the_follower_is_killed(
             messages=[{"role": "user", "content": "What is the capital of Peru?"}],
         )
     assert answer.choices[0].message.content == "The capital of Peru is Lima."
-    # What was compiled for it is there for the next start.
+    # The next start finds the code that was compiled for this request.
     assert list((tmp_path / f"torchinductor-{os.getuid()}").iterdir())
     nodes.follower.send_signal(signal.SIGKILL)
     assert nodes.leader.process.wait(60) == 1
     wait_until(lambda: nodes.leader.lines[-1].startswith("dynemo-run: "))
-    # Which of gloo's sentences depends on what was in flight.
+    # Which message of gloo appears depends on the operation in flight.
     missed = r"RuntimeError: .*gloo/transport/.*(by peer|Broken pipe|pair closure)"
     assert re.search(missed, nodes.leader.lines[-1])
     wait_until(nodes.leave_nothing, 20)

@@ -1,4 +1,4 @@
-"""The composition root: decides what a run needs, starts its engine, and hands both to `running`.
+"""The composition root: decides what a run needs, starts its engine, and hands both to `run`.
 
 Imports little at its top: the engine is started before what only the runner needs is imported.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from dynemo.messages.ask import Ask
     from dynemo.messages.spec import EngineSpec, Parallel
-    from dynemo.models.choose import ModelKind
+    from dynemo.models.choose import ModelFormat
     from dynemo.models.find import Found
     from dynemo.models.load import ModelFiles
 
@@ -141,7 +141,7 @@ def _choose(
     engine, argument = _split_argument(wanted) if wanted else (None, "")
     found = _find(config, engine)
     if engine is None:
-        engine = default_engine(found.kind, config.engine_python)
+        engine = default_engine(found.format, config.engine_python)
     name = config.model_name
     if engine is OWN and config.model is None:
         name = name or Path(argument).stem
@@ -175,7 +175,7 @@ def _find(config: Config, engine: EngineEntry | None) -> "Found":
     from dynemo.environments.find import find_python
     from dynemo.models.find import find_model
 
-    needs: ModelKind | None = None
+    needs: ModelFormat | None = None
     reads: frozenset[str] = frozenset()
     if engine is not None:
         if not (config.model and os.path.exists(os.path.expanduser(config.model))):
@@ -192,7 +192,7 @@ def _find(config: Config, engine: EngineEntry | None) -> "Found":
             engine=engine.name if engine else "dynemo-run",
             takes_engines="engine" in reads,
         )
-    if engine is not None and found.kind not in reads:
+    if engine is not None and found.format not in reads:
         raise UsageError(
             f"{config.model} is a TensorRT-LLM engine, and {engine.name} cannot read it."
         )

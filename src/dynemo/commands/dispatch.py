@@ -34,12 +34,12 @@ def run_command(argv: Sequence[str]) -> int:
 
 def _render(words: Sequence[str]) -> int:
     from dynemo.commands import render
-    from dynemo.models.load import speech_of
+    from dynemo.models.load import template_and_tokenizer_of
 
     given = parsers.render_parser().parse_args(words)
     tools = render.read_tools(given.tools) if given.tools else None
     kwargs = render.parse_kwargs(given.kwargs) if given.kwargs else None
-    template, tokenizer = speech_of(_found(given.model), given.model_config)
+    template, tokenizer = template_and_tokenizer_of(_found(given.model), given.model_config)
     renderer = render.Renderer(
         template, tokenizer, tools=tools, kwargs=kwargs, adapt=not given.as_given
     )

@@ -9,7 +9,7 @@ class EngineEntry:
     name: str
     package: str = ""  #: what `import` finds where it is installed; empty: nothing is needed
     distributions: tuple[str, ...] = ()  #: what installers call it, in its builds
-    reads: frozenset[str] = frozenset()  #: kinds of model (`models.find.Found.kind`)
+    reads: frozenset[str] = frozenset()  #: kinds of model (`models.find.Found.format`)
     #: The form of the demo model that it gets, where it reads both.
     demo: Literal["gguf", "checkout"] = "gguf"
     #: As its `Capabilities` say once it has loaded.

@@ -1,4 +1,4 @@
-"""`--request-template FILE`: JSON in the form of a request, with defaults for others."""
+"""`--request-template FILE`: defaults for every request, as JSON in the form of a request."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from dynemo.api.openai.chat import read_chat_ask
 from dynemo.errors import RequestError, UsageError
 from dynemo.messages.ask import Ask
 
-#: What a request must have and defaults need not.
+#: Fields that a request must have and a template need not.
 _STAND_INS = {"model": Raw(b'""'), "messages": Raw(b'[{"role": "user", "content": ""}]')}
 
 
@@ -19,11 +19,11 @@ def read_request_template(path: str) -> Ask:
     except OSError as error:
         raise UsageError(f"The request template {path} cannot be read: {error.strerror}.") from None
     except (DecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"The request template {path} is no JSON object: {error}.") from None
+        raise UsageError(f"The request template {path} is not a JSON object: {error}.") from None
     for name in ("messages", "stream", "stream_options"):
         if name in fields:
             raise UsageError(
-                f"The request template {path} may not have {name!r}: it is no default."
+                f'The request template {path} may not have "{name}": it is part of one request.'
             )
     try:
         ask = read_chat_ask(json.encode({**_STAND_INS, **fields}))
