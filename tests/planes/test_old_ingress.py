@@ -20,6 +20,8 @@ from dynemo.planes.requests.nats.client import NatsSettings
 from dynemo.planes.requests.nats.plane import nats_requests
 from dynemo.planes.requests.tcp import TcpRequestServer, tcp_request_server
 from dynemo.planes.responses.ingresses import IngressConnections, ingress_connections
+from dynemo.wire import versions
+from dynemo.wire.versions import VersionRange
 from support import protocol_1
 from support.old_ingress import OldIngress
 from support.old_worker import recorded_request
@@ -212,6 +214,16 @@ def test_this_worker_reads_all_that_an_old_ingress_asks(
             if name in ("sampling", "guide") and theirs is not None:
                 theirs, ours = structs.asdict(theirs), structs.asdict(ours)
             assert ours == theirs, name
+
+
+@pytest.mark.parametrize("scenario", ["answer_tokens", "tcp"])
+def test_a_worker_that_speaks_more_versions_meets_an_old_ingress(
+    scenario: str, servers: RecordedServers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(versions, "SPOKEN", VersionRange(1, 3))
+    _, ingress = play(scenario, servers)
+    expected = answers(load(scenario))
+    assert [a.ids for a in ingress.answers.values()] == [a.ids for a in expected.values()]
 
 
 def test_an_old_ingress_gets_the_load_that_it_asks_for(servers: RecordedServers) -> None:

@@ -24,6 +24,8 @@ from dynemo.router.router import make_router
 from dynemo.serving.migration import text_codec
 from dynemo.serving.pool import Pool
 from dynemo.serving.remote import RemoteInstance
+from dynemo.wire import versions
+from dynemo.wire.versions import VersionRange
 from support.old_worker import OldWorker, recorded_request
 from support.planes_world import make_record, until
 from support.recorded_servers import RecordedServers
@@ -183,6 +185,15 @@ def test_an_old_worker_gets_what_it_knows_and_its_answers_arrive(
         expected[2] = Answer()  # given up before its answer
     if driver.pool is None:
         assert driver.answers == expected
+
+
+@pytest.mark.parametrize("scenario", ["answer_tokens", "tcp"])
+def test_an_ingress_that_speaks_more_versions_meets_an_old_worker(
+    scenario: str, servers: RecordedServers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(versions, "SPOKEN", VersionRange(1, 3))
+    driver, _, _ = play(scenario, servers)
+    assert driver.answers == answers(load(scenario))
 
 
 def test_an_answer_moves_from_one_old_worker_to_another(servers: RecordedServers) -> None:

@@ -5,7 +5,8 @@ import logging
 import os
 import socket
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, closing, suppress
+from typing import cast
 
 import pytest
 from msgspec import msgpack
@@ -15,14 +16,15 @@ from dynemo.connection.framed import FramedConnection
 from dynemo.connection.heartbeat import Beat
 from dynemo.connection.server import EngineHandler
 from dynemo.connection.unauthenticated import MAX_UNAUTHENTICATED
-from dynemo.errors import EngineLost, InstanceGone, SlowReader
-from dynemo.messages.answer import Delta
+from dynemo.errors import EngineLost, InstanceGone, SlowReader, Unavailable
+from dynemo.messages.answer import Delta, Finish
 from dynemo.messages.records import Load
 from dynemo.messages.wire import Envelope, Greeting
 from dynemo.planes.requests.memory import MemoryRequests
 from dynemo.planes.requests.tcp import TcpRequests, tcp_request_server
 from dynemo.planes.responses.ingresses import ingress_connections
 from dynemo.planes.responses.listen import listen
+from dynemo.wire.failures import encode_error
 from dynemo.wire.frames import HEADER, MAX_BODY, Frame, FrameKind
 from dynemo.wire.versions import SPOKEN
 from support.planes_world import (
@@ -258,6 +260,95 @@ def test_a_frame_out_of_place_is_dropped(kind: FrameKind, stream: int, body: byt
             peer.connection.close()
 
     asyncio.run(main())
+
+
+def test_frames_of_a_later_release_are_skipped_on_both_sides(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Before a HELLO, they close the connection: see "unknown kind" above."""
+
+    async def body() -> None:
+        async with _undisturbed() as (ingress, worker):
+            [ours] = ingress.responses._workers[worker.record.instance.id]
+            [theirs] = worker.ingresses._all
+            for connection in (ours.connection, theirs.connection):
+                for stream in (0, 1, 2, 3, 4242):
+                    connection.send(cast(FrameKind, 99), stream, b"of a later release")
+            await asyncio.sleep(0.05)
+            assert ours.connection.is_open
+
+    with caplog.at_level(logging.DEBUG, "dynemo"):
+        asyncio.run(body())
+    assert not caplog.records
+
+
+def test_a_second_request_on_a_stream_breaks_the_protocol(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def body() -> None:
+        async with _undisturbed() as (ingress, worker):
+            remote = ingress.remote(worker.record)
+            async with aclosing(remote.generate(make_request(1, 60))) as deltas:
+                await anext(deltas)
+                [ours] = ingress.responses._workers[worker.record.instance.id]
+                stream = max(ours._buffers)
+                ours.connection.send(FrameKind.REQUEST, stream, msgpack.encode(make_request(9)))
+                assert await collect(deltas) == list(range(2, 61))
+
+    asyncio.run(body())
+    assert "kind REQUEST on stream 2 came while the stream is OPEN" in caplog.text
+
+
+def test_an_answer_before_its_open_breaks_the_protocol(caplog: pytest.LogCaptureFixture) -> None:
+    async def body() -> None:
+        async with _undisturbed() as (ingress, worker):
+            instance_id = worker.record.instance.id
+            with closing(ingress.responses.pending_stream(instance_id)) as pending:
+                peer = Peer()
+                await peer.dial(_address(ingress))
+                peer.greet(instance_id, ingress.responses.key)
+                peer.connection.send(FrameKind.DATA, pending.stream, msgpack.encode(Delta([666])))
+                peer.connection.send(FrameKind.OPEN, pending.stream, pending.token)
+                peer.connection.send(FrameKind.DATA, pending.stream, msgpack.encode(Delta([7])))
+                assert await pending.buffer.take() == Delta([7])
+            peer.connection.close()
+
+    asyncio.run(body())
+    assert "kind DATA on stream 2 came while the stream is PENDING" in caplog.text
+
+
+def test_a_worker_that_refuses_a_pending_stream_ends_it() -> None:
+    async def body() -> None:
+        async with _undisturbed() as (ingress, worker):
+            instance_id = worker.record.instance.id
+            with closing(ingress.responses.pending_stream(instance_id)) as pending:
+                [theirs] = worker.ingresses._all
+                error = encode_error(Unavailable("Not now.", retry_after=5))
+                theirs.connection.send(FrameKind.ERROR, pending.stream, error)
+                with pytest.raises(Unavailable, match="Not now") as caught:
+                    await pending.buffer.take()
+                assert caught.value.retry_after == 5
+
+    asyncio.run(body())
+
+
+def test_a_finish_of_a_later_release_ends_its_stream() -> None:
+    """An answer that was lost for it would be asked of every other instance, in vain."""
+
+    async def body() -> None:
+        async with _undisturbed() as (ingress, worker):
+            instance_id = worker.record.instance.id
+            with closing(ingress.responses.pending_stream(instance_id)) as pending:
+                peer = Peer()
+                await peer.dial(_address(ingress))
+                peer.greet(instance_id, ingress.responses.key)
+                peer.connection.send(FrameKind.OPEN, pending.stream, pending.token)
+                last = [[7], [], ["content_filter", 3, 4], 0, b"", [0, 0, 0.0]]
+                peer.connection.send(FrameKind.END, pending.stream, msgpack.encode(last))
+                assert await pending.buffer.take() == Delta([7], finish=Finish("stop", 3, 4))
+            peer.connection.close()
+
+    asyncio.run(body())
 
 
 def test_a_broken_answer_loses_its_own_stream_alone() -> None:

@@ -25,6 +25,7 @@ from dynemo.connection.framed import FramedConnection
 from dynemo.connection.interfaces import interface_addresses
 from dynemo.connection.tls import explain
 from dynemo.errors import UsageError
+from dynemo.spelling import quoted
 
 ANY = ""  #: every address of this machine, IPv4 and IPv6
 TLS = "tls://"
@@ -91,7 +92,7 @@ def split_address(text: str, default_port: int | None = None) -> tuple[str, int]
     if default_port is not None and is_bare and text.strip("[]"):
         return text.strip("[]"), default_port
     if is_bare or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
-        raise UsageError(f'"{text}" is not an address; give HOST:PORT.')
+        raise UsageError(f"{quoted(text)} is not an address; give HOST:PORT.")
     return host.strip("[]"), int(port)
 
 

@@ -25,6 +25,7 @@ from dynemo.prompt.card.identity import CardIdentity, difference, identify
 from dynemo.prompt.card.wire import pack_card
 from dynemo.serving.handler import WorkerHandler
 from dynemo.serving.local.instance import LocalInstance
+from dynemo.spelling import quoted
 from dynemo.wire import versions
 
 log = logging.getLogger("dynemo.worker")
@@ -40,7 +41,7 @@ async def claim_name(discovery: Discovery, address: EndpointName, card: Card) ->
     if other is not None:
         theirs = msgpack.decode(other, type=CardIdentity)
         raise UsageError(
-            f'Another worker serves "{card.name}" in {address.namespace} with another model: '
+            f"Another worker serves {quoted(card.name)} in {address.namespace} with another model: "
             f"{difference(identity, theirs)}. Give this one another --model-name."
         )
     return identity

@@ -132,8 +132,8 @@ class WorkerConnection(StreamClient):
         self._listener.greeted(self)
 
     def _refuse_hello(self, instance_id: str, error: WireError) -> None:
-        if self._listener.refused.is_new(instance_id):
-            log.warning("%s", error)
+        if not self._expected_id and self._listener.refused.is_new(instance_id):
+            log.warning("%s", error)  # a connection that we dialled fails with `refusal` instead
         self.refusal = str(error)
         self.state = ConnectionState.CLOSED
         self.connection.send(FrameKind.ERROR, 0, encode_error(error))

@@ -18,6 +18,7 @@ from dynemo.connection.tls import connecting_context
 from dynemo.errors import Unavailable, UsageError
 from dynemo.planes.discovery.base import LeaseLost, Refused
 from dynemo.planes.discovery.etcd.tls import tls_trouble
+from dynemo.spelling import quoted
 
 CALL_SECONDS = 2.0
 _PORT = 2379
@@ -223,7 +224,7 @@ def _target(endpoint: str) -> str:
             host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
             return f"{host}:{url.port or _PORT}"
     raise UsageError(
-        f'"{endpoint}" is not an etcd endpoint; give HOST:PORT, http://HOST:PORT or '
+        f"{quoted(endpoint)} is not an etcd endpoint; give HOST:PORT, http://HOST:PORT or "
         "https://HOST:PORT."
     )
 

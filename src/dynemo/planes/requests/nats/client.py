@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from dynemo.connection.tls import explain
 from dynemo.errors import PlaneAway, UsageError
+from dynemo.spelling import quoted
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -176,7 +177,8 @@ def _check_url(server: str) -> None:
         is_good = False
     if not is_good:
         raise UsageError(
-            f'"{_public(server)}" is not a NATS server; give nats://HOST:PORT or tls://HOST:PORT.'
+            f"{quoted(_public(server))} is not a NATS server; give nats://HOST:PORT or "
+            "tls://HOST:PORT."
         )
 
 
