@@ -207,5 +207,7 @@ def encode_request(request: Request) -> bytes:
     """A Request as it travels. Raises BodyTooLarge for one that no frame holds."""
     body = _encode(request)
     if len(body) > MAX_BODY:
-        raise BodyTooLarge(f"The request is {len(body)} bytes long; at most {MAX_BODY} can go.")
+        raise BodyTooLarge(
+            f"The request has {len(body):,} bytes, but a frame holds at most {MAX_BODY:,}."
+        )
     return body
