@@ -64,7 +64,7 @@ def test_another_model_under_a_taken_name(pool: Fleet, tmp_path: Path, demo_fold
     assert refused.process.wait(10) == 2
     wait_until(lambda: refused.lines)
     [line] = refused.lines
-    assert "'demo'" in line
+    assert '"demo"' in line
     assert "template" in line
     assert "--model-name" in line
     pool.workers(1, other, "--model-name", "other")

@@ -52,12 +52,12 @@ class WorkerHandler:
     async def answer(self, request: bytes, sink: StreamSink) -> AsyncGenerator[Delta, None]:
         """See `RequestHandler`. The frames that the buffer forwards do not pass through here."""
         head, buffer, began = _decode_head(request), ForwardingBuffer(sink), perf_counter()
-        outcome, finish, given = "cancelled", None, 0
+        outcome, finish, received = "cancelled", None, 0
         self.metrics.in_flight.inc()
         try:
             async with aclosing(self.local.ask(request, buffer)) as deltas:
                 async for delta in deltas:
-                    given += len(delta.token_ids) or len(delta.texts)
+                    received += len(delta.token_ids) or len(delta.texts)
                     if delta.finish is not None:
                         outcome, finish = "finished", delta.finish
                     yield delta
@@ -68,7 +68,7 @@ class WorkerHandler:
             self.metrics.in_flight.dec()
             seconds = perf_counter() - began
             self.metrics.ended(outcome, seconds)
-            count = self._count(finish, buffer.sent + given)
+            count = self._count(finish, buffer.sent + received)
             _log(head, outcome, finish, count, seconds)
 
     async def load(self) -> Load:

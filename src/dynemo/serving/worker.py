@@ -130,7 +130,7 @@ async def serve_worker(
                     await discovery.remove(key)
             left = await ingresses.finish(grace)
             if left:
-                log.warning("Handed %d streams back to their ingresses.", left)
+                log.warning("Streams handed back to their ingresses: %d.", left)
 
 
 def _admit(local: LocalInstance) -> None:

@@ -44,7 +44,7 @@ class NatsSettings:
         return ", ".join(_public(server) for server in self.servers)
 
     @property
-    def who(self) -> str:
+    def identity(self) -> str:
         if self.credentials:
             return f"the credentials of {self.credentials}"
         if self.nkey:
@@ -127,7 +127,7 @@ def refusal(error: Exception, settings: NatsSettings) -> str:
     reason = str(error).removeprefix("nats: ").strip("'\" ")
     if any(word in reason.lower() for word in _REFUSALS):
         return (
-            f"NATS at {settings.where} refuses {settings.who} ({reason}). Set credentials with "
+            f"NATS at {settings.where} refuses {settings.identity} ({reason}). Set credentials with "
             "NATS_AUTH_USERNAME and NATS_AUTH_PASSWORD, NATS_AUTH_TOKEN, NATS_AUTH_NKEY or "
             "NATS_AUTH_CREDENTIALS_FILE."
         )
