@@ -1,5 +1,7 @@
 # make run [ARGS="in=http"]   installs into .venv what is missing, then starts dynemo-run
-# make test                   installs what the tests need, then runs them
+# make quick                  runs the tests that start no process: no server, no engine
+# make test [ARGS="-n 0"]     runs all tests, in parallel unless ARGS says -n 0 or names files alone
+#                             (both install what the tests need)
 # make engines                installs vLLM and SGLang for the tests (5 GB); without, those are skipped
 # make lint | types | bench | demo-model
 
@@ -18,13 +20,16 @@ PROSE := CHANGELOG.md CONTRIBUTING.md $(filter-out docs/design.md, $(wildcard do
 # Network namespaces are Linux's, and root's.
 NETNS := $(shell [ "$$(uname)$$(id -u)" = Linux0 ] && echo ip=iproute2)
 
-.PHONY: run test engines lint types bench demo-model clean
+.PHONY: run quick test engines lint types bench demo-model clean
 
 run: .venv/ready-run
 	@$(BIN)/dynemo-run $(ARGS)
 
+quick: .venv/ready-test
+	@$(BIN)/python -m pytest -n auto -m "not processes" $(ARGS)
+
 test: .venv/ready-test
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n auto $(ARGS)
 
 engines: .venv/ready-engines
 

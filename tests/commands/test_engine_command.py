@@ -121,6 +121,7 @@ def test_words_that_it_does_not_know(words: list[str]) -> None:
     assert "dynemo-run engine" in done.stderr
 
 
+@pytest.mark.processes
 def test_doctor_ends_what_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_doctor, "_SECONDS", 1)
     monkeypatch.setattr(engine_doctor, "_GRACE", 0.2)

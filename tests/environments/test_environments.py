@@ -21,7 +21,7 @@ from dynemo.environments.variants import VARIANTS, Variant, find_variant
 from dynemo.errors import DynemoError, EngineNotInstalled, UsageError
 from support.command import COMMAND, run
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.processes]
 VLLM = ENGINES["vllm"]  # it cannot be installed beside dynemo-run, so no test run has it there
 
 

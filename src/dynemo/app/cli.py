@@ -1,4 +1,4 @@
-"""The composition root: decides what a run needs, starts its engine, and hands both to `running`.
+"""The composition root: decides what a run needs, starts its engine, and hands both to `run`.
 
 Imports little at its top: the engine is started before what only the runner needs is imported.
 """
