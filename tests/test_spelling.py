@@ -1,9 +1,9 @@
 import pytest
 
-from dynemo.app.config import OPTIONS
+from dynemo.app.settings.options import OPTIONS
 from dynemo.spelling import nearest
 
-FLAGS = [option.flag for option in OPTIONS]
+FLAGS = [spelling for option in OPTIONS for spelling in option.spellings]
 
 
 @pytest.mark.parametrize(

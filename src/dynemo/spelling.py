@@ -1,4 +1,4 @@
-"""Which name somebody meant who wrote another one."""
+"""Which name was meant by one that does not exist, and the sentence that says so."""
 
 import difflib
 from collections.abc import Iterable
@@ -7,9 +7,29 @@ from collections.abc import Iterable
 _CUTOFF = 0.66
 
 
+def unknown(
+    kind: str, written: str, names: Iterable[str], *, place: str = "", otherwise: str = ""
+) -> str:
+    """`Unknown flag "--modle"; did you mean "--model-path"?`
+
+    If no name is near, the names are listed, or `otherwise` says what to do. `place` follows the
+    name that was written, with a space before it.
+    """
+    known = list(names)
+    near = nearest(written, known)
+    hint = f'did you mean "{near}"?' if near else otherwise or f"choose one of {', '.join(known)}."
+    return f'Unknown {kind} "{written}"{place}; {hint}'
+
+
+def either(names: Iterable[str]) -> str:
+    """`a`, `a or b`, `a, b or c`."""
+    *first, last = names
+    return f"{', '.join(first)} or {last}" if first else last
+
+
 def nearest(written: str, names: Iterable[str]) -> str | None:
-    """The one of `names` that is spelled nearly so, or has every word that was written in it
-    (`--port` of `--http-port`); None where there is none. Dashes and underscores are no letters.
+    """The name that is spelled almost like `written`, or that contains every word of it (`--port`
+    finds `--http-port`); None if there is no such name. Dashes and underscores are ignored.
     """
     letters = {name: "".join(_words(name)) for name in names}
     wanted = _words(written)

@@ -118,7 +118,7 @@ def test_words_that_it_does_not_know(words: list[str]) -> None:
     done = run("engine", *words)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
-    assert "dynemo-run engine" in done.stderr
+    assert any(word in done.stderr for word in ("dynemo-run engine", "doctor", "vllm"))
 
 
 def test_doctor_ends_what_hangs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -202,4 +202,4 @@ def test_a_wrong_setting_is_refused() -> None:
         check=False,
     )
     assert done.returncode == 2
-    assert "--discovery takes etcd, file or file:DIR, not 'nowhere'." in done.stderr
+    assert '--discovery takes etcd, file or file:DIR, not "nowhere".' in done.stderr

@@ -155,7 +155,7 @@ def test_without_etcd(services: Services, tmp_path: Path) -> None:
 def test_a_word_that_it_does_not_know(services: Services) -> None:
     done = services("start")
     assert done.returncode == 2
-    assert "invalid choice" in done.stderr
+    assert 'Unknown services command "start"' in done.stderr
 
 
 def wait_until_gone(port: int) -> None:

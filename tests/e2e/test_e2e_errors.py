@@ -24,34 +24,40 @@ def _refused(*args: str | Path, stdin: str = "hi", **environment: str) -> str:
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["in=htpp"], "did you mean in=http?"),
+        (["in=htpp"], 'did you mean "in=http"?'),
         (["in=batch:"], "in=batch:prompts.jsonl"),
-        (["out=lama_cpp"], "did you mean out=llama_cpp?"),
-        (["out=nope"], "echo, echo:text, FILE.py, dyn://NAME."),
+        (["out=lama_cpp"], 'did you mean "out=llama_cpp"?'),
+        (["out=nope"], "out=echo, out=echo:text, out=FILE.py, out=dyn://NAME."),
         (["out=trtllm"], "run `dynemo-run engine install trtllm`"),
         (["out=dyn://pool", "--etcd", "127.0.0.1:1"], "dynemo-run services up"),
         (["out=dyn://a/b"], "dyn://NAMESPACE/COMPONENT/ENDPOINT"),
         (["in=dyn://pool", "out=dyn://pool"], "give a worker an engine"),
-        (["out=dyn://pool", "model.gguf"], "leave out 'model.gguf'"),
-        (["--etcd", "127.0.0.1"], "--etcd is for"),
-        (["out=./mine.py"], "No such file for out=: ./mine.py"),
+        (
+            ["out=dyn://pool", "model.gguf"],
+            "MODEL needs an engine in out=; this run has in=stdin out=dyn://pool.",
+        ),
+        (["--etcd", "127.0.0.1"], "--etcd needs a worker (in=dyn://NAME) or an ingress"),
+        (["out=./mine.py"], 'There is no file "./mine.py" for out='),
         (["in=dyn://"], "dyn://NAMESPACE/COMPONENT/ENDPOINT"),
         (["in=none"], "rank 0"),
-        (["in=none", "out=dyn://pool"], "in=none is a follower rank"),
+        (["in=none", "out=dyn://pool"], "in=none is a rank above 0"),
         (["in=http", "in=text"], "given twice"),
         (["a.gguf", "b.gguf"], "given twice"),
-        (["--http-prot", "1"], "did you mean --http-port?"),
+        (["--http-prot", "1"], 'did you mean "--http-port"?'),
         (["--threads", "1"], "go after `--`"),
-        (["--temprature", "1"], "Unknown flag '--temprature'; an engine's own options"),
+        (["--temprature", "1"], 'Unknown flag "--temprature"; `dynemo-run --help all`'),
         (
             ["--http-port", "80808", "in=http"],
-            "--http-port takes a port from 0 to 65535, not '80808'.",
+            '--http-port takes a port from 0 to 65535, not "80808".',
         ),
-        (["--grace", "nan", "in=http"], "--grace takes a number of seconds, not 'nan'."),
-        (["--node-rank", "-1"], "--node-rank takes a whole number from 0 up, not '-1'."),
-        (["services", "up", "--etcd-port", "x"], "it takes a port from 1 to 65535, not 'x'"),
-        (["--http-port", "1", "in=stdin"], "is for in=http"),
-        (["--output", "x", "in=stdin"], "is for in=batch"),
+        (["--grace", "nan", "in=http"], '--grace takes a number of seconds, not "nan".'),
+        (["--node-rank", "-1"], '--node-rank takes a whole number from 0 up, not "-1".'),
+        (
+            ["services", "up", "--etcd-port", "x"],
+            '--etcd-port takes a port from 1 to 65535, not "x".',
+        ),
+        (["--http-port", "1", "in=stdin"], "--http-port needs in=http; this run has in=stdin."),
+        (["--output", "x", "in=stdin"], "--output needs in=batch:FILE; this run has in=stdin."),
         (["--context-length", "99999"], "give at most 4096"),
         (["--", "--threds", "2"], "did you mean --threads?"),
         (["--", "--threads"], "needs a value"),
@@ -139,11 +145,11 @@ def test_a_port_in_use() -> None:
 def test_settings_from_a_file_and_from_the_environment(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text("htp-port = 1\n")
-    assert "did you mean 'http_port'?" in _refused("--config", file)
+    assert 'did you mean "http_port"?' in _refused("--config", file)
     file.write_text('out = "nope"\n')
-    assert "Unknown out=nope" in _refused("--config", file)
-    assert "Unknown out=never" in _refused("--config", file, DYNEMO_OUT="never")
-    assert "Unknown out=last" in _refused("--config", file, "out=last", DYNEMO_OUT="never")
-    assert "DYNEMO_HTTP_PORT takes a port from 0 to 65535, not 'x'." in _refused(
+    assert 'Unknown output "out=nope"' in _refused("--config", file)
+    assert 'Unknown output "out=never"' in _refused("--config", file, DYNEMO_OUT="never")
+    assert 'Unknown output "out=last"' in _refused("--config", file, "out=last", DYNEMO_OUT="never")
+    assert 'DYNEMO_HTTP_PORT takes a port from 0 to 65535, not "x".' in _refused(
         "in=http", DYNEMO_HTTP_PORT="x"
     )

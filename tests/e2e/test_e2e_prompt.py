@@ -53,7 +53,7 @@ def test_help_and_version_load_nothing() -> None:
             assert f" {heavy}\n" not in done.stderr
 
 
-@pytest.mark.parametrize("word", ["in=http", "out=", "--http-port", "examples:"])
+@pytest.mark.parametrize("word", ["in=http", "out=", "--http-port", "Examples:"])
 def test_help_teaches(word: str) -> None:
     assert word in run("--help").stdout
 

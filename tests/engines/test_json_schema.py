@@ -6,7 +6,7 @@ import pytest
 from msgspec import json
 
 from dynemo.engines.json_schema import NEEDS, check_schema, check_size
-from dynemo.environments.variants import VARIANTS
+from dynemo.environments.variants import variants_of
 from dynemo.errors import RequestError
 
 
@@ -68,5 +68,5 @@ def test_what_is_wrong_in_a_schema_is_said(schema: str, said: str) -> None:
 
 def test_whoever_installs_llama_cpp_gets_what_checks_schemas() -> None:
     assert NEEDS in (requires("dynemo-run") or [])
-    for variant in VARIANTS:
-        assert variant.engine != "llama_cpp" or NEEDS in variant.requirements
+    for variant in variants_of("llama_cpp"):
+        assert NEEDS in variant.requirements

@@ -7,7 +7,8 @@ import pytest
 from dynemo.errors import UsageError
 from dynemo.messages import Load
 from dynemo.router.modes import CROWDED, SLACK
-from dynemo.router.router import MODES, Router, make_router
+from dynemo.router.names import MODES
+from dynemo.router.router import Router, make_router
 
 PROMPT = list(range(1000))
 
@@ -26,7 +27,9 @@ def mode(request: pytest.FixtureRequest) -> str:
 
 
 def test_a_mode_that_does_not_exist() -> None:
-    with pytest.raises(UsageError, match="--router-mode best does not exist; choose one of random"):
+    with pytest.raises(
+        UsageError, match='Unknown value "best" for --router-mode; choose one of random'
+    ):
         make_router("best")
 
 

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Coroutine
 from pathlib import Path
 
-from dynemo.app.arguments import Input
-from dynemo.app.config import Config
+from dynemo.app.settings.modes import RunInput
+from dynemo.app.settings.options import Config
 from dynemo.messages import Ask
 from dynemo.serving.pipeline import Pipeline
 
@@ -45,7 +45,7 @@ def _failed(task: "asyncio.Future[None]") -> bool:
 
 
 async def serve_terminal(
-    config: Config, place: Input, text: str, defaults: Ask, pipeline: Pipeline
+    config: Config, place: RunInput, text: str, defaults: Ask, pipeline: Pipeline
 ) -> int:
     """in=text, in=stdin or in=batch:, to its end. The exit code."""
     name = defaults.model or next(iter(pipeline.models))

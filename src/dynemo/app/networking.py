@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
-from dynemo.app.config import Config
+from dynemo.app.settings.options import Config
 from dynemo.connection.addresses import ANY
 from dynemo.connection.tls import client_context, connecting_context, files_of, server_context
 from dynemo.errors import UsageError
@@ -45,7 +45,7 @@ def open_discovery(config: Config) -> AbstractAsyncContextManager[Discovery]:
 async def ingress_planes(config: Config) -> AsyncIterator[Planes]:
     """All that an ingress stands on. Raises UsageError."""
     # Where it dials itself, nobody dials it.
-    is_dialled = _plane(config) != "tcp"
+    is_dialled = config.plane != "tcp"
     where = _host(config) if is_dialled else "127.0.0.1"
     tls = _server_tls(config) if is_dialled else None
     async with (
@@ -59,7 +59,7 @@ async def ingress_planes(config: Config) -> AsyncIterator[Planes]:
 @asynccontextmanager
 async def open_intake(config: Config, answers: IngressConnections) -> AsyncIterator[RequestServer]:
     """Where a worker takes its requests. Raises UsageError."""
-    if _plane(config) == "tcp":
+    if config.plane == "tcp":
         from dynemo.planes.requests.tcp import tcp_request_server
 
         where, tls = _host(config), _server_tls(config)
@@ -74,7 +74,7 @@ async def open_intake(config: Config, answers: IngressConnections) -> AsyncItera
 
 @asynccontextmanager
 async def _requests(config: Config, responses: ResponseListener) -> AsyncIterator[RequestPlane]:
-    if _plane(config) == "tcp":
+    if config.plane == "tcp":
         from dynemo.planes.requests.tcp import TcpRequests
 
         yield TcpRequests(responses, dialling_tls(config))
@@ -90,11 +90,6 @@ def open_nats(config: Config) -> AbstractAsyncContextManager[NatsRequests]:
     return nats_requests(_nats(config))
 
 
-def _plane(config: Config) -> str:
-    """TCP where discovery is a folder: somebody without etcd has no NATS either."""
-    return config.request_plane or ("tcp" if config.discovery.startswith("file") else "nats")
-
-
 def _host(config: Config) -> str:
     """A folder is on one host, and so is who reads it."""
     return "127.0.0.1" if config.discovery.startswith("file") else ANY
@@ -102,11 +97,11 @@ def _host(config: Config) -> str:
 
 def dialling_tls(config: Config) -> ssl.SSLContext | None:
     """For what a worker or an ingress dials of the other. Raises UsageError."""
-    return client_context(config.tls.expanduser()) if config.tls is not None else None
+    return client_context(config.tls) if config.tls is not None else None
 
 
 def _server_tls(config: Config) -> ssl.SSLContext | None:
-    return server_context(config.tls.expanduser()) if config.tls is not None else None
+    return server_context(config.tls) if config.tls is not None else None
 
 
 def _files(
@@ -119,7 +114,7 @@ def _files(
     if (cert is None) != (key is None):
         raise UsageError(f"{server}_AUTH_CLIENT_CERT and {server}_AUTH_CLIENT_KEY go together.")
     if is_tls and config.tls is not None and ca is None and cert is None:
-        return files_of(config.tls.expanduser())
+        return files_of(config.tls)
     return ca, cert, key
 
 

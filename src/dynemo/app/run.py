@@ -13,9 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dynemo.app.arguments import Input
-from dynemo.app.config import Config
 from dynemo.app.inputs import serve_http, serve_terminal, stop_on_signals, url_of
+from dynemo.app.settings.modes import RunInput
+from dynemo.app.settings.options import Config
 from dynemo.errors import EngineLost
 from dynemo.interrupt import interrupt_raises
 from dynemo.messages import Ask, EngineSpec, Instance
@@ -40,7 +40,7 @@ class Run:
     """All that was decided and started before."""
 
     config: Config
-    place: Input
+    place: RunInput
     spec: EngineSpec
     python: str  #: that runs the engine
     defaults: Ask  #: of --request-template
@@ -57,17 +57,17 @@ def run(run: Run) -> int:
 
 def run_follower(spec: EngineSpec, child: Child) -> int:
     """Runs a rank above 0 of a multi-node engine, to the end. Raises DynemoError."""
-    return _in_loop(Input("none"), _follow(spec, child))
+    return _in_loop(RunInput("none"), _follow(spec, child))
 
 
 def run_ingress(
-    config: Config, place: Input, defaults: Ask, text: str, listener: socket.socket | None
+    config: Config, place: RunInput, defaults: Ask, text: str, listener: socket.socket | None
 ) -> int:
     """Runs an input in front of a pool, to the end. Returns the exit code. Raises DynemoError."""
     return _in_loop(place, _serve_ingress(config, place, defaults, text, listener))
 
 
-def _in_loop(place: Input, work: Coroutine[None, None, int]) -> int:
+def _in_loop(place: RunInput, work: Coroutine[None, None, int]) -> int:
     # Closed, for an error before it runs: nobody else would.
     with closing(work), _runner(place) as runner, interrupt_raises():
         try:
@@ -78,7 +78,7 @@ def _in_loop(place: Input, work: Coroutine[None, None, int]) -> int:
             return 128 + number
 
 
-def _runner(place: Input) -> asyncio.Runner:
+def _runner(place: RunInput) -> asyncio.Runner:
     if place.kind not in ("http", "dyn"):
         return asyncio.Runner()  # uvloop takes longer to import than one answer would gain
     import uvloop
@@ -224,7 +224,7 @@ async def _first(ready: Ready, stop: asyncio.Event) -> Instance | None:
 
 
 async def _serve_ingress(
-    config: Config, place: Input, defaults: Ask, text: str, listener: socket.socket | None
+    config: Config, place: RunInput, defaults: Ask, text: str, listener: socket.socket | None
 ) -> int:
     from dynemo.app.networking import ingress_planes
     from dynemo.router.router import make_router

@@ -5,8 +5,8 @@ import contextlib
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from dynemo.app.config import Config
 from dynemo.app.networking import dialling_tls, open_nats
+from dynemo.app.settings.options import Config
 from dynemo.connection.addresses import Dialable
 from dynemo.connection.heartbeat import Beat
 from dynemo.errors import DynemoError, PlaneAway, UsageError

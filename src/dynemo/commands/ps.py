@@ -11,8 +11,8 @@ from typing import Any
 
 from msgspec import DecodeError, msgpack, structs
 
-from dynemo.app.config import Config
 from dynemo.app.networking import open_discovery
+from dynemo.app.settings.options import Config
 from dynemo.commands.loads import loads
 from dynemo.errors import Unavailable
 from dynemo.messages import InstanceRecord, Load

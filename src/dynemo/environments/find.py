@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from dynemo.environments.entry import EngineEntry
 from dynemo.environments.installed import Environment, python_of, read_environment
-from dynemo.environments.registry import ENGINES, EngineEntry
+from dynemo.environments.registry import ENGINES
 from dynemo.errors import EngineNotInstalled, UsageError
 
 _OLDEST = (3, 11)

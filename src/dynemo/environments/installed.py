@@ -9,7 +9,7 @@ from pathlib import Path
 
 from msgspec import DecodeError, Struct, json
 
-from dynemo.app.config import data_folder
+from dynemo.folders import data_folder
 
 
 class Environment(Struct, frozen=True, kw_only=True):

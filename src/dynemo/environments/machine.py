@@ -7,8 +7,6 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
-DEVICES = ("cpu", "cuda", "rocm", "metal", "vulkan")
-
 
 @dataclass(frozen=True)
 class Nvidia:

@@ -11,14 +11,13 @@ be called from two threads at once. What a call costs does not grow with the num
 
 import random
 from collections.abc import Collection, Sequence
-from typing import Literal, Protocol, get_args
+from typing import Protocol
 
 from dynemo.errors import UsageError
 from dynemo.messages import Load
 from dynemo.router.modes import LeastLoaded, Prefix, Random, RoundRobin
-
-RouterMode = Literal["random", "round-robin", "least-loaded", "prefix"]
-MODES: tuple[RouterMode, ...] = get_args(RouterMode)
+from dynemo.router.names import MODES
+from dynemo.spelling import unknown
 
 
 class Router(Protocol):
@@ -73,4 +72,4 @@ def make_router(mode: str, seed: int | None = None) -> Router:
             return LeastLoaded(generator.random)
         case "prefix":
             return Prefix(generator.random, generator.getrandbits(60))
-    raise UsageError(f"--router-mode {mode} does not exist; choose one of {', '.join(MODES)}.")
+    raise UsageError(unknown("value", mode, MODES, place=" for --router-mode"))

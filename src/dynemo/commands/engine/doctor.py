@@ -16,7 +16,8 @@ from time import monotonic, sleep
 from msgspec import DecodeError, Struct, json
 
 from dynemo.commands.engine.list import Row, describe
-from dynemo.environments.registry import ENGINES, EngineEntry
+from dynemo.environments.entry import EngineEntry
+from dynemo.environments.registry import ENGINES
 from dynemo.errors import EngineNotInstalled, UsageError
 from dynemo.models.find import demo_checkout, demo_gguf
 from dynemo.terminal.status_line import StatusLine, gigabytes, status_line
@@ -24,10 +25,6 @@ from dynemo.terminal.status_line import StatusLine, gigabytes, status_line
 _QUESTION = "What is the capital of South Africa?"
 _ANSWER = "The capital of South Africa is Pretoria."
 _GREEDY = b'{"temperature": 0, "max_tokens": 32}'
-#: An engine's own options with which the same prompt has the same answer, whatever the machine.
-_EXACT = {
-    "llama_cpp": ["--flash-attn", "off", "--cache-type-k", "f32", "--cache-type-v", "f32"],
-}
 _SECONDS = 600
 _GRACE = 10
 _TICK = 0.1
@@ -109,7 +106,7 @@ def _ask_demo(entry: EngineEntry, line: StatusLine) -> str:
         template.flush()
         model = demo_checkout() if "checkout" in entry.reads else demo_gguf()
         command = [sys.executable, "-m", "dynemo", "in=stdin", f"out={entry.name}", str(model)]
-        command += ["--request-template", template.name, "--", *_EXACT.get(entry.name, ())]
+        command += ["--request-template", template.name, "--", *entry.exact_options]
         done = _run(command, line, f"{entry.name} · the demo model", _QUESTION)
     if done.code != 0:
         return _last(done.err).removeprefix("dynemo-run: ")

@@ -10,8 +10,9 @@ from typing import Any
 
 from msgspec import Struct, json
 
+from dynemo.environments.entry import EngineEntry
 from dynemo.environments.find import EnginePython, distributions, locate, version_in
-from dynemo.environments.registry import ENGINES, EngineEntry
+from dynemo.environments.registry import ENGINES
 from dynemo.errors import EngineNotInstalled, UsageError
 
 
@@ -164,7 +165,7 @@ def _device(entry: EngineEntry, place: EnginePython, found: str) -> str:
         return place.environment.device
     if not entry.package:
         return "cpu"
-    if entry.name in ("llama_cpp", "mistralrs"):
+    if not entry.has_torch:
         if "+cuda" in found:
             return "cuda"
         is_metal = sys.platform == "darwin" and platform.machine() == "arm64"
