@@ -1,6 +1,5 @@
 """Which name was meant by one that does not exist, and the sentence that says so."""
 
-import difflib
 from collections.abc import Iterable
 
 #: Three letters of which two changed places are near (`tsl`), a handful in common is not.
@@ -8,17 +7,26 @@ _CUTOFF = 0.66
 
 
 def unknown(
-    kind: str, written: str, names: Iterable[str], *, place: str = "", otherwise: str = ""
+    kind: str,
+    written: str,
+    names: Iterable[str],
+    *,
+    prefix: str = "",
+    place: str = "",
+    otherwise: str = "",
 ) -> str:
     """`Unknown flag "--modle"; did you mean "--model-path"?`
 
-    If no name is near, the names are listed, or `otherwise` says what to do. `place` follows the
-    name that was written, with a space before it.
+    If no name is near, the names are listed, or `otherwise` says what to do. `prefix` stands before
+    every name and says nothing about which is near; `place` follows the name that was written.
     """
     known = list(names)
     near = nearest(written, known)
-    hint = f'did you mean "{near}"?' if near else otherwise or f"choose one of {', '.join(known)}."
-    return f'Unknown {kind} "{written}"{place}; {hint}'
+    if near:
+        hint = f'did you mean "{prefix}{near}"?'
+    else:
+        hint = otherwise or f"choose one of {', '.join(prefix + name for name in known)}."
+    return f'Unknown {kind} "{prefix}{written}"{place}; {hint}'
 
 
 def either(names: Iterable[str]) -> str:
@@ -31,6 +39,8 @@ def nearest(written: str, names: Iterable[str]) -> str | None:
     """The name that is spelled almost like `written`, or that contains every word of it (`--port`
     finds `--http-port`); None if there is no such name. Dashes and underscores are ignored.
     """
+    import difflib  # late: a run without a mistake does not need it
+
     letters = {name: "".join(_words(name)) for name in names}
     wanted = _words(written)
     near = difflib.get_close_matches("".join(wanted), letters.values(), 1, _CUTOFF)

@@ -4,7 +4,6 @@ Imports little at its top: the engine is started before what only the runner nee
 """
 
 import io
-import logging
 import os
 import signal
 import sys
@@ -91,6 +90,8 @@ def _write_utf8() -> None:
 
 def start(invocation: Invocation) -> int:
     """Runs until the input ends; returns the exit code. Raises DynemoError."""
+    import logging
+
     from dynemo.log import set_up
 
     config, place = invocation.config, invocation.mode.input

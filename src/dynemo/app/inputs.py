@@ -20,7 +20,7 @@ async def serve_http(
     pipeline: Pipeline,
     listener: socket.socket,
     grace: float,
-    ready: Coroutine[None, None, None] | None,
+    ready: Coroutine[None, None, None],
 ) -> int:
     """Serves at once, with 503 until there is an instance; ends on a signal, or with what `ready`
     raises: why the engine did not load. The exit code."""
@@ -28,7 +28,7 @@ async def serve_http(
     from dynemo.http.server import serve
 
     stop = stop_on_signals()
-    waiting = asyncio.ensure_future(ready or asyncio.sleep(0))
+    waiting = asyncio.ensure_future(ready)
     waiting.add_done_callback(lambda task: stop.set() if _failed(task) else None)
     try:
         await serve(build_app(pipeline), listener=listener, grace=grace, stop=stop)

@@ -236,14 +236,14 @@ async def _serve_ingress(
         ingress(
             address,
             planes,
-            make_router=lambda: make_router(config.router_mode),
+            make_router=partial(make_router, config.router_mode),
             migration_limit=config.migration_limit,
         ) as found,
     ):
         pipeline = Pipeline(found.models, defaults=defaults)
         if listener is not None:
-            print(f"{config.out} · {url_of(listener)}", file=sys.stderr)
-            return await serve_http(pipeline, listener, config.grace, None)
+            greeting = _print_line(f"{config.out} · {url_of(listener)}")
+            return await serve_http(pipeline, listener, config.grace, greeting)
         if not found.appeared.is_set():
             print(f"dynemo-run: waiting for a worker of {config.out} ...", file=sys.stderr)
         await found.appeared.wait()
@@ -259,6 +259,11 @@ async def _until_stopped(ready: Ready) -> Instance:
         return await asyncio.shield(ready)
     finally:
         loop.remove_signal_handler(signal.SIGTERM)
+
+
+async def _print_line(line: str) -> None:
+    """As what a server waits for, it prints once a signal ends the server in order."""
+    print(line, file=sys.stderr)
 
 
 async def _say_ready(name: str, ready: Ready, url: str, ended: Ended) -> None:

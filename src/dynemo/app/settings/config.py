@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from dynemo.app.settings.modes import Mode, parse_mode
-from dynemo.app.settings.options import OPTIONS, Config, Option, default_of
+from dynemo.app.settings.options import OPTIONS, Config, Option
 from dynemo.command_line.read import twice
 from dynemo.environments.registry import ENGINES
 from dynemo.errors import UsageError
-from dynemo.spelling import either, nearest
+from dynemo.spelling import either, unknown
 
 _PREFIX = "DYNEMO_"
 #: Of the project's tests; no run reads them.
@@ -64,7 +64,7 @@ class Settings:
                     if setting.is_flag:
                         raise UsageError(f"{setting.source} {why}")
                     unused.append(setting.source)
-                    values[option.field] = default_of(option)
+                    del values[option.field]
         return Config(**values), unused
 
 
@@ -110,10 +110,10 @@ def _check_foreign(name: str, text: str, known: Iterable[str]) -> None:
     is_service = _SERVICE.fullmatch(name) or _SERVICE_URL.fullmatch(text)
     if name.startswith(_TEST_PREFIX) or is_service:
         return
-    # Without the prefix, which makes all of them near.
-    near = nearest(name.removeprefix(_PREFIX), [each.removeprefix(_PREFIX) for each in known])
-    hint = f'did you mean "{_PREFIX}{near}"?' if near else "`dynemo-run --help all` lists them."
-    raise UsageError(f'Unknown variable "{name}"; {hint}')
+    names = [each.removeprefix(_PREFIX) for each in known]
+    see = "`dynemo-run --help all` lists the settings."
+    written = name.removeprefix(_PREFIX)
+    raise UsageError(unknown("variable", written, names, prefix=_PREFIX, otherwise=see))
 
 
 def _from_file(path: Path) -> dict[str, Setting]:
@@ -131,7 +131,7 @@ def _from_file(path: Path) -> dict[str, Setting]:
         name, source = key.replace("-", "_"), f"{key} in {path}"
         if isinstance(value, dict):
             _refuse_table(key, value, path)
-        _check_key(name, key, path)
+        _check_key(key, f"{path}")
         if isinstance(value, bool | list):
             shown = str(value).lower() if isinstance(value, bool) else value
             raise UsageError(f"{source} takes text or a number, not {shown}.")
@@ -144,20 +144,18 @@ def _refuse_table(name: str, table: Mapping[str, Any], path: Path) -> None:
     for key, value in table.items():
         if isinstance(value, dict):
             _refuse_table(f"{name}.{key}", value, path)
-        _check_key(key.replace("-", "_"), f"{name}.{key}", path)
+        _check_key(key, f"[{name}] of {path}")
         raise UsageError(
             f'"{key}" in {path} stands in the table [{name}]; move it above the first table.'
         )
     raise UsageError(f"[{name}] in {path} is a table, and the file has none; remove it.")
 
 
-def _check_key(name: str, shown: str, path: Path) -> None:
+def _check_key(key: str, place: str) -> None:
     names = [*_WORDS, *_BY_KEY]
     names.remove("config")
-    if name not in names:
-        near = nearest(name, names)
-        hint = f'did you mean "{near}"?' if near else f"choose one of {', '.join(names)}."
-        raise UsageError(f'Unknown setting "{shown}" in {path}; {hint}')
+    if key.replace("-", "_") not in names:
+        raise UsageError(unknown("setting", key, names, place=f" in {place}"))
 
 
 def _read(key: str, text: str, source: str) -> tuple[str, Setting]:

@@ -107,4 +107,4 @@ def _parse_output(word: str) -> RunOutput:
 
 
 def _unknown_side(noun: str, side: str, word: str, forms: Sequence[str]) -> str:
-    return unknown(noun, f"{side}={word}", [f"{side}={form}" for form in forms])
+    return unknown(noun, word, forms, prefix=f"{side}=")

@@ -4,14 +4,14 @@
 A row holds the name, the default, the parser, the help and the runs that the setting applies to.
 The flags, the `DYNEMO_*` variables, the keys of the file, the help and the shell completion come
 from it. A row is a field, so no flag can be parsed without being stored. A row cannot be made
-without a scope. `tests/app/test_options.py` starts every mode, and fails if one accepts a setting
+without a scope. `tests/app/test_settings.py` starts every mode, and fails if one accepts a setting
 that it does not read.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from dynemo.app.settings import values
 from dynemo.app.settings.scopes import (
@@ -273,7 +273,3 @@ def _options() -> tuple[Option, ...]:
 
 
 OPTIONS = _options()
-
-
-def default_of(option: Option) -> Any:
-    return Config.__dataclass_fields__[option.field].default
