@@ -146,6 +146,7 @@ def test_variables_of_others() -> None:
         "DYNEMO_POOL_SERVICE_PORT": "80",
         "DYNEMO_POOL_SERVICE_PORT_HTTP": "80",
         "DYNEMO_POOL_PORT": "tcp://10.0.0.1:80",
+        "DYNEMO_HTTP_PORT": "tcp://10.0.0.1:80",  # of a service named `dynemo-http`
         "DYNEMO_POOL_PORT_80_TCP": "tcp://10.0.0.1:80",
         "DYNEMO_POOL_PORT_80_TCP_ADDR": "10.0.0.1",
         "DYNEMO_TOKEN_ECHO_DELAY_MS": "0",

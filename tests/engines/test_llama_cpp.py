@@ -94,15 +94,15 @@ def test_a_file_of_arguments_is_read_as_options_are_and_stands_under_them() -> N
 @pytest.mark.parametrize(
     ("extra", "sentence"),
     [
-        ({"threds": 3}, "did you mean --threads?"),
+        ({"threds": 3}, 'did you mean "threads"?'),
         ({"threads": None}, "option --threads takes a whole number from 1 to 256, not null."),
         ({"threads": True}, "--threads takes a whole number from 1 to 256, not true."),
-        ({"batch_size": 1}, "--batch-size takes a whole number from 2 up, not '1'."),
-        ({"gpu_layers": 2**31}, "--gpu-layers takes a whole number, not '2147483648'."),
-        ({"rope_freq_base": "nan"}, "--rope-freq-base takes a number from 0 up, not 'nan'."),
+        ({"batch_size": 1}, '--batch-size takes a whole number from 2 up, not "1".'),
+        ({"gpu_layers": 2**31}, '--gpu-layers takes a whole number, not "2147483648".'),
+        ({"rope_freq_base": "nan"}, '--rope-freq-base takes a number from 0 up, not "nan".'),
         (
             {"cache_type_k": "f33"},
-            "takes one of f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0, iq4_nl, not 'f33'.",
+            'takes one of f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0, iq4_nl, not "f33".',
         ),
         ({"swa_full": False}, "--swa-full takes true, or is left out, not false."),
         ({"no_warmup": "yes"}, '--no-warmup takes true, or is left out, not "yes".'),

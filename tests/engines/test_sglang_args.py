@@ -111,16 +111,23 @@ def test_what_reaches_it(read: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("unknown", "sglang has no option '--max-total-tokes'; did you mean --max-total-tokens?"),
+        (
+            "unknown",
+            'Unknown sglang option "--max-total-tokes"; did you mean "--max-total-tokens"?',
+        ),
         ("missing", "sglang does not take its options: argument --dtype: expected one argument."),
-        ("word", "sglang has no option 'five'; `sglang serve --help` lists them."),
+        ("word", 'Unknown sglang option "five"; `sglang serve --help` lists them.'),
         (
             "ours",
             "sglang's tp_size follows from --tensor-parallel-size; say it there, before `--`.",
         ),
         ("fixed", "sglang's skip_tokenizer_init is set by dynemo-run; leave it out."),
         ("file", "sglang's config follows from --extra-engine-args; say it there, before `--`."),
-        ("extra", "sglang has no argument 'max_total_token'; did you mean max_total_tokens?"),
+        (
+            "extra",
+            'Unknown sglang option "max_total_token" in --extra-engine-args; '
+            'did you mean "max_total_tokens"?',
+        ),
         ("kind", 'sglang\'s max_running_requests takes a whole number, not "x".'),
         (
             "no stages",

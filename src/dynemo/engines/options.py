@@ -7,7 +7,7 @@ from msgspec import DecodeError, json
 
 from dynemo.errors import UsageError
 from dynemo.messages import EngineSpec
-from dynemo.spelling import nearest
+from dynemo.spelling import unknown
 
 if TYPE_CHECKING:
     from argparse import Action
@@ -21,22 +21,27 @@ _WORDS: dict[Any, str] = {
 }
 
 
-def read_options(engine: str, options: list[str], known: Collection[str]) -> dict[str, Any]:
+def read_options(
+    engine: str, options: list[str], known: Collection[str], *, see: str = ""
+) -> dict[str, Any]:
     """`--name value`, `--name=value`, or `--name` alone for True; `-` and `_` are the same.
 
-    A value is JSON where it can be, else text. `known` are the engine's names, with `_`. Raises
-    UsageError for a word that is none of them.
+    A value is JSON if it can be, else text. `known` are the engine's names, with `_`; `see` says
+    where the engine lists them. Raises UsageError for an unknown name.
     """
     read: dict[str, Any] = {}
     words = list(options)
     while words:
         word = words.pop(0)
         if not word.startswith("--"):
-            raise UsageError(f"{word!r} after `--` belongs to no option of {engine}.")
+            raise UsageError(
+                f'"{word}" after `--` follows no option of {engine}; options begin with `--`.'
+            )
         flag, equals, value = word.partition("=")
         name = flag[2:].replace("-", "_")
         if name not in known:
-            raise UsageError(_unknown(engine, flag, known))
+            flags = [f"--{each.replace('_', '-')}" for each in known]
+            raise unknown_option(engine, flag, flags, see=see)
         if equals:
             read[name] = _value(value)
         elif words and not words[0].startswith("--"):
@@ -46,10 +51,21 @@ def read_options(engine: str, options: list[str], known: Collection[str]) -> dic
     return read
 
 
+def unknown_option(engine: str, flag: str, known: Iterable[str], *, see: str = "") -> UsageError:
+    """For a word after `--`. `see` says where the engine lists its options, if they are many."""
+    return UsageError(unknown(f"{engine} option", flag, known, otherwise=see))
+
+
+def unknown_argument(engine: str, name: str, known: Iterable[str], *, see: str = "") -> UsageError:
+    """For a key in the file of --extra-engine-args."""
+    place = " in --extra-engine-args"
+    return UsageError(unknown(f"{engine} option", name, known, place=place, otherwise=see))
+
+
 def refuse_options(spec: EngineSpec, name: str) -> None:
     """For an engine that has none. Raises UsageError for the first that was given."""
     for word in [*spec.options, *spec.extra]:
-        raise UsageError(f"{name} has no options of its own, but got {word!r}.")
+        raise UsageError(f'{name} has no options of its own, but got "{word}"; leave it out.')
 
 
 def check_values(engine: str, values: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
@@ -74,13 +90,6 @@ def kinds_of(actions: Iterable["Action"]) -> dict[str, Any]:
 def in_json(value: Any) -> str:
     """A value as it stands in a file."""
     return json.encode(value).decode()
-
-
-def _unknown(engine: str, flag: str, known: Collection[str]) -> str:
-    names = [f"--{name.replace('_', '-')}" for name in known]
-    near = nearest(flag, names)
-    hint = f"did you mean {near}?" if near else "its own documentation lists them."
-    return f"{engine} has no option {flag!r}; {hint}"
 
 
 def _value(text: str) -> Any:

@@ -94,10 +94,12 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Setting]:
     engines = {name for entry in ENGINES.values() for name in entry.variables}
     found: dict[str, Setting] = {}
     for name, text in environment.items():
-        if name in variables and text:
+        if not name.startswith(_PREFIX) or name in engines or _is_foreign(name, text):
+            continue
+        if name not in variables:
+            raise _unknown_variable(name, [*variables, *engines])
+        if text:
             _add(found, _read(variables[name], text, name))
-        elif name.startswith(_PREFIX) and name not in variables and name not in engines:
-            _check_foreign(name, text, [*variables, *engines])
     for name, key in others.items():
         value = environment.get(name)
         if value and key not in found:
@@ -105,15 +107,18 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Setting]:
     return found
 
 
-def _check_foreign(name: str, text: str, known: Iterable[str]) -> None:
-    """Raises UsageError, unless the variable is somebody else's."""
-    is_service = _SERVICE.fullmatch(name) or _SERVICE_URL.fullmatch(text)
-    if name.startswith(_TEST_PREFIX) or is_service:
-        return
+def _is_foreign(name: str, text: str) -> bool:
+    """Whether Kubernetes or the tests have set it. A service `dynemo-http` has an address in
+    DYNEMO_HTTP_PORT."""
+    is_address = name.endswith("_PORT") and _SERVICE_URL.fullmatch(text) is not None
+    return is_address or name.startswith(_TEST_PREFIX) or _SERVICE.fullmatch(name) is not None
+
+
+def _unknown_variable(name: str, known: Iterable[str]) -> UsageError:
     names = [each.removeprefix(_PREFIX) for each in known]
     see = "`dynemo-run --help all` lists the settings."
     written = name.removeprefix(_PREFIX)
-    raise UsageError(unknown("variable", written, names, prefix=_PREFIX, otherwise=see))
+    return UsageError(unknown("variable", written, names, prefix=_PREFIX, otherwise=see))
 
 
 def _from_file(path: Path) -> dict[str, Setting]:

@@ -3,10 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dynemo.engines.options import in_json
+from dynemo.engines.options import in_json, unknown_argument, unknown_option
 from dynemo.errors import UsageError
 from dynemo.messages import EngineSpec
-from dynemo.spelling import nearest
 
 #: Tokens of context where neither the user nor the model says less: the KV cache grows with it.
 _CONTEXT = 8192
@@ -131,7 +130,7 @@ def _as_words(extra: Mapping[str, Any]) -> Iterator[str]:
     for name, value in extra.items():
         flag = "--" + name.replace("_", "-")
         if flag not in _OPTIONS:
-            raise UsageError(_unknown(flag))
+            raise unknown_argument("llama_cpp", name, [each[2:] for each in _OPTIONS])
         _, kind = _OPTIONS[flag]
         if not (value is True if kind in _FLAGS else type(value) in (str, int, float)):
             raise UsageError(_refused(flag, kind, in_json(value)))
@@ -145,10 +144,10 @@ def apply_options(params: Any, options: list[str]) -> None:
         word = rest.pop(0)
         name, equals, text = word.partition("=") if word.startswith("--") else (word, "", "")
         if _SHORT.get(name, name) not in _OPTIONS:
-            raise UsageError(_unknown(name))
+            raise unknown_option("llama_cpp", name, _OPTIONS)
         field, kind = _OPTIONS[_SHORT.get(name, name)]
         if kind in _FLAGS and equals:
-            raise UsageError(f"llama_cpp's option {name} takes no value, and got {text!r}.")
+            raise UsageError(f'llama_cpp\'s option {name} takes no value, but got "{text}".')
         if kind in _FLAGS:
             value: Any = kind == "flag"
         elif not equals and not rest:
@@ -160,12 +159,6 @@ def apply_options(params: Any, options: list[str]) -> None:
         for part in path:
             target = getattr(target, part)
         setattr(target, last, value)
-
-
-def _unknown(name: str) -> str:
-    near = nearest(name, _OPTIONS)
-    hint = f"did you mean {near}?" if near else f"it has {', '.join(_OPTIONS)}."
-    return f"llama_cpp has no option {name!r}; {hint}"
 
 
 def _number(kind: str, text: str) -> float:
@@ -192,7 +185,7 @@ def _value(name: str, kind: str, text: str) -> Any:
         at = _CACHE_TYPES.index(text.lower())
         return getattr(xllamacpp.ggml_type, f"GGML_TYPE_{_CACHE_TYPES[at].upper()}")
     except (ValueError, KeyError):
-        raise UsageError(_refused(name, kind, repr(text))) from None
+        raise UsageError(_refused(name, kind, f'"{text}"')) from None
 
 
 def _refused(name: str, kind: str, got: str) -> str:

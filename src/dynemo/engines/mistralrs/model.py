@@ -16,7 +16,7 @@ from typing import Any
 from msgspec import DecodeError, Raw, json
 
 from dynemo.engines.mistralrs.tokenizer import tokenizer_json
-from dynemo.engines.options import check_values, read_options
+from dynemo.engines.options import check_values, read_options, unknown_argument
 from dynemo.errors import ModelError, UsageError
 from dynemo.messages import EngineSpec
 
@@ -131,7 +131,7 @@ def _given(spec: EngineSpec, known: tuple[str, ...]) -> dict[str, Any]:
     extra = {name.replace("-", "_"): value for name, value in spec.extra.items()}
     for name in extra:
         if name not in known:
-            raise UsageError(f"mistralrs has no argument {name!r}; it has {', '.join(known)}.")
+            raise unknown_argument("mistralrs", name, known)
     given = {**extra, **read_options("mistralrs", spec.options, known)}
     if "in_situ_quant" in given:
         given["in_situ_quant"] = str(given["in_situ_quant"])  # 4 and Q4K are both names

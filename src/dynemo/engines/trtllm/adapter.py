@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager, suppress
 from random import getrandbits
 from typing import Any
 
-from dynemo.engines.options import read_options
+from dynemo.engines.options import read_options, unknown_argument
 from dynemo.engines.trtllm.folder import check_ranks, is_engine
 from dynemo.errors import (
     DynemoError,
@@ -54,6 +54,7 @@ _REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 #: asked for. Before, each step's went through a queue that was read five times a second: what came
 #: out was old, and what did not stayed in memory.
 _STATS_KEPT = "max_stats_len"
+_SEE = "the documentation of `tensorrt_llm.LLM` lists them."
 #: Set by `trtllm-llmapi-launch`, which joins the nodes.
 _LAUNCHED = "TLLM_SPAWN_PROXY_PROCESS"
 _LAUNCH = (
@@ -224,10 +225,10 @@ def _limits(args: Any, spec: EngineSpec) -> tuple[int, int]:
 
 def llm_arguments(spec: EngineSpec, known: list[str]) -> dict[str, Any]:
     """What `LLM` gets; `known` are the names that it takes. Raises UsageError."""
-    own = {**spec.extra, **read_options(spec.engine, spec.options, known)}
+    own = {**spec.extra, **read_options(spec.engine, spec.options, known, see=_SEE)}
     for name in spec.extra:
         if name not in known:
-            raise UsageError(f"trtllm has no argument {name!r}, which --extra-engine-args gives.")
+            raise unknown_argument("trtllm", name, known, see=_SEE)
     wanted: dict[str, Any] = {
         "model": spec.model,
         "skip_tokenizer_init": True,
