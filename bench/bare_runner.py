@@ -17,7 +17,7 @@ import msgspec
 
 from bench.client import Outcome
 from dynemo.engines.mistralrs.model import default_slots, environment, is_gguf
-from dynemo.messages import EngineSpec
+from dynemo.messages.spec import EngineSpec
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import xllamacpp
 from msgspec import json
 
 from dynemo.engines.llama_cpp.params import common_params
-from dynemo.messages import EngineSpec
+from dynemo.messages.spec import EngineSpec
 
 
 def main() -> None:

@@ -14,7 +14,8 @@ from msgspec import msgpack
 
 from bench.pool import POOL
 from dynemo.connection.addresses import host_id
-from dynemo.messages import Capabilities, Instance, InstanceRecord, Sampling
+from dynemo.messages.records import Capabilities, Instance, InstanceRecord
+from dynemo.messages.request import Sampling
 from dynemo.models.find import find_model
 from dynemo.models.load import read_model
 from dynemo.planes.discovery.base import instance_key

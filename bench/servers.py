@@ -17,7 +17,7 @@ from threading import Thread
 from msgspec import json
 
 from bench.processes import children
-from dynemo.messages import EngineSpec
+from dynemo.messages.spec import EngineSpec
 from dynemo.models.find import find_model
 from dynemo.models.load import read_model
 

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "src" / "dynemo"
 #: that fits a module is its unit.
 LAYERS = (
     {"errors", "spelling", "folders", "interrupt", "log", "trace", "metrics"},
-    {"messages", "command_line"},
+    {"messages", "command_line", "engine_api"},
     {"tokenizers", "wire", "router"},
     {"answer", "api", "prompt", "connection"},
     {"models", "environments", "planes"},

@@ -19,7 +19,7 @@ from bench.rows.own_servers import engine_rows
 from bench.rows.turns import Pair
 from bench.servers import Served, ours
 from bench.table import Row
-from dynemo.messages import EngineSpec
+from dynemo.messages.spec import EngineSpec
 from dynemo.models.find import demo_checkout, find_model
 from dynemo.models.load import read_model
 

@@ -15,7 +15,7 @@ from statistics import median
 from bench.plan import Plan
 from bench.pool import Planes, ingress, planes
 from bench.table import Row
-from dynemo.messages import Load
+from dynemo.messages.records import Load
 from dynemo.router.router import MODES, Router, make_router
 
 _FEW = 10

@@ -1,26 +1,27 @@
-"""Every error that dynemo raises on purpose, with the status and exit code it means.
+"""Every error that dynemo raises on purpose, with its code, its status and its exit code.
 
-    DynemoError                   500, exit 1   something failed while running
-    +-- UsageError                400, exit 2   what the user can correct before it runs
-    |   +-- ModelError            400, exit 2   a model that is missing, broken or not supported
-    |   +-- EngineNotInstalled    400, exit 2   carries the command that installs it
-    +-- RequestError              400           one request is wrong; names the field in `param`
-    |   +-- UnsupportedField      400           a field that this engine or version cannot honour
-    |   +-- ContextLengthExceeded 400           the prompt alone does not fit
-    |   +-- UnknownModel          404
-    |   +-- BodyTooLarge          413
-    +-- Unavailable               503           no instance can take the request now; may be retried
-    |   +-- InstanceGone          503           that instance does not answer; ask another
-    |   |   +-- InstanceSilent    503           it may yet: nothing says that it has gone
-    |   +-- PlaneAway             503           no instance can be asked, whichever it is
-    +-- EngineError               500           the engine refused or failed one request
-    |   +-- EngineLost            502           the engine process ended under the request
-    |       +-- EngineNotLoaded   502, exit 2   it ended before it could take one
-    +-- SlowReader                408           a stream's reader fell behind its bound
-    +-- WireError                 500           a frame that breaks the protocol
+    DynemoError            internal_error             500, exit 1  something failed while running
+    +-- UsageError         usage                      400, exit 2  the user can correct it
+    |   +-- ModelError     invalid_model              400, exit 2  missing, broken, not supported
+    |   +-- EngineNotInstalled  engine_not_installed  400, exit 2  names the command that installs
+    +-- RequestError       bad_request                400  a request is wrong; `param` is the field
+    |   +-- UnsupportedField       unsupported_field        400  no engine here can honour a field
+    |   +-- ContextLengthExceeded  context_length_exceeded  400  the prompt alone does not fit
+    |   +-- UnknownModel           unknown_model            404
+    |   +-- BodyTooLarge           body_too_large           413
+    +-- Unavailable        unavailable                503  no instance can take the request now
+    |   +-- InstanceGone   instance_gone              503  that instance does not answer
+    |   |   +-- InstanceSilent  instance_silent       503  it may answer later
+    |   +-- PlaneAway      request_plane_away         503  no instance at all can be asked
+    +-- EngineError        engine_error               500  the engine refused or failed a request
+    |   +-- EngineLost     engine_lost                502  its process ended during the request
+    |       +-- EngineNotLoaded  engine_not_loaded    502, exit 2  it ended before the first request
+    +-- SlowReader         slow_reader                408  a stream's reader fell behind its bound
+    +-- WireError          protocol_error             500  a frame that breaks the protocol
 
-Third-party exceptions are translated at the adapter that can meet them. HTTP maps this tree once,
-in `http/errors.py`; the terminal maps it once, in `cli.py`. Nothing tells errors apart by text.
+Codes are stable: they travel between processes, of different releases too, and a code never changes
+its meaning. Adapters translate third-party exceptions where they can meet them. `http/` maps the
+tree to answers once, and `app/cli.py` to the terminal once. Errors are never told apart by text.
 """
 
 
@@ -29,10 +30,10 @@ class DynemoError(Exception):
 
     status = 500
     exit_code = 1
-    #: OpenAI's `type` and `code` in an error body.
-    type = "server_error"
-    code: str | None = None
-    #: The request field that is wrong, where there is one.
+    code = "internal_error"
+    #: A finer code, by which an API names the fault; it does not travel.
+    detail: str | None = None
+    #: The field of `Ask` that is wrong, if there is one.
     param: str | None = None
     #: The traceback of code that is the user's own, for the log.
     trace: str = ""
@@ -41,7 +42,7 @@ class DynemoError(Exception):
 class UsageError(DynemoError):
     status = 400
     exit_code = 2
-    type = "invalid_request_error"
+    code = "usage"
 
 
 class ModelError(UsageError):
@@ -54,17 +55,18 @@ class EngineNotInstalled(UsageError):
 
 class RequestError(DynemoError):
     status = 400
-    type = "invalid_request_error"
+    code = "bad_request"
 
-    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, param: str | None = None, detail: str | None = None
+    ) -> None:
         super().__init__(message)
         self.param = param
-        if code is not None:
-            self.code = code
+        self.detail = detail
 
 
 class UnsupportedField(RequestError):
-    code = "unsupported_parameter"
+    code = "unsupported_field"
 
 
 class ContextLengthExceeded(RequestError):
@@ -73,12 +75,12 @@ class ContextLengthExceeded(RequestError):
 
 class UnknownModel(RequestError):
     status = 404
-    code = "model_not_found"
+    code = "unknown_model"
 
 
 class BodyTooLarge(RequestError):
     status = 413
-    code = "request_too_large"
+    code = "body_too_large"
 
 
 class Unavailable(DynemoError):
@@ -115,6 +117,7 @@ class EngineLost(EngineError):
 
 class EngineNotLoaded(EngineLost):
     exit_code = 2
+    code = "engine_not_loaded"
 
 
 class SlowReader(DynemoError):

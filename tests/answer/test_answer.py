@@ -1,8 +1,10 @@
 from collections.abc import Sequence
 
 from dynemo.answer.output import OutputProcessor
-from dynemo.messages import Delta, Finish, Piece, Request, Sampling
+from dynemo.messages.answer import Delta, EmbeddingPiece, Finish, FinishPiece, TextPiece
+from dynemo.messages.request import Request, Sampling
 from dynemo.tokenizers.detokenize import ByteDetokenizer
+from support.pieces import ended
 
 #: One token a byte, so that characters and stop strings cross token boundaries.
 END = Finish("length", 3, 99, cached_tokens=2)
@@ -27,55 +29,64 @@ def _ids(text: str) -> list[int]:
 def test_text_comes_as_its_characters_complete() -> None:
     answer = _answer()
     smile = _ids("😀")
-    assert answer.feed(Delta(smile[:3])) == Piece(1, "", 3, None)
-    assert answer.feed(Delta([*smile[3:], 33])) == Piece(1, "😀!", 2, None)
+    assert answer.feed(Delta(smile[:3])) == [TextPiece(1, "", 3)]
+    assert answer.feed(Delta([*smile[3:], 33])) == [TextPiece(1, "😀!", 2)]
 
 
 def test_a_character_cut_off_by_the_end_is_still_shown() -> None:
-    assert _answer().feed(Delta([*_ids("a"), 0xF0, 0x9F], finish=END)) == Piece(
+    assert _answer().feed(Delta([*_ids("a"), 0xF0, 0x9F], finish=END)) == ended(
         1, "a\ufffd", 3, END
     )
 
 
 def test_a_stop_string_ends_the_answer_and_is_not_shown() -> None:
     answer = _answer(["STOP"])
-    assert answer.feed(Delta(_ids("one ST"))) == Piece(1, "one ", 6, None)
-    piece = answer.feed(Delta(_ids("OP two")))
-    assert piece.text == ""
+    assert answer.feed(Delta(_ids("one ST"))) == [TextPiece(1, "one ", 6)]
     # Counted up to the token that completes it: "one ", then the four of STOP.
-    assert piece.finish == Finish("stop", 3, 8)
+    finish = Finish("stop", 3, 8, matched="STOP")
+    assert answer.feed(Delta(_ids("OP two"))) == ended(1, "", 2, finish)
 
 
 def test_what_only_looked_like_a_stop_is_given_back() -> None:
     answer = _answer(["STOP"])
     answer.feed(Delta(_ids("ST")))
-    assert answer.feed(Delta(_ids("AY"))) == Piece(1, "STAY", 2, None)
+    assert answer.feed(Delta(_ids("AY"))) == [TextPiece(1, "STAY", 2)]
 
 
 def test_what_is_held_back_comes_with_the_end() -> None:
     answer = _answer(["STOP"])
-    assert answer.feed(Delta(_ids("ST"), finish=END)) == Piece(1, "ST", 2, END)
+    assert answer.feed(Delta(_ids("ST"), finish=END)) == ended(1, "ST", 2, END)
 
 
 def test_a_stop_in_the_last_delta_wins_over_its_reason() -> None:
-    piece = _answer(["x"]).feed(Delta(_ids("abx"), finish=END))
-    assert (piece.text, piece.finish) == ("ab", Finish("stop", 3, 3, 2))
+    pieces = _answer(["x"]).feed(Delta(_ids("abx"), finish=END))
+    assert pieces == ended(1, "ab", 3, Finish("stop", 3, 3, 2, matched="x"))
 
 
 def test_a_stop_inside_what_was_held_for_a_longer_one_still_counts() -> None:
-    piece = _answer(["abcd", "bc"]).feed(Delta(_ids("xabc"), finish=END))
-    assert (piece.text, piece.finish and piece.finish.reason) == ("xa", "stop")
+    pieces = _answer(["abcd", "bc"]).feed(Delta(_ids("xabc"), finish=END))
+    assert pieces == ended(1, "xa", 4, Finish("stop", 3, 4, 2, matched="bc"))
 
 
 def test_an_engine_that_gives_text_is_stopped_too() -> None:
     answer = _answer(["\n\n"])
-    assert answer.feed(Delta(texts=["one", "", "\n"], cached_tokens=1)) == Piece(1, "one", 3, None)
-    piece = answer.feed(Delta(texts=["\n", "two"]))
-    assert piece == Piece(1, "", 1, Finish("stop", 3, 4, 1))
+    assert answer.feed(Delta(texts=["one", "", "\n"], cached_tokens=1)) == [TextPiece(1, "one", 3)]
+    finish = Finish("stop", 3, 4, 1, matched="\n\n")
+    assert answer.feed(Delta(texts=["\n", "two"])) == ended(1, "", 1, finish)
 
 
 def test_an_eos_that_is_no_control_token_is_not_shown() -> None:
-    end = Finish("stop", 3, 2)
-    assert _answer(stop_ids=[33]).feed(Delta(_ids("a!"), finish=end)) == Piece(1, "a", 2, end)
-    assert _answer(["z"], [33]).feed(Delta(_ids("a!"), finish=end)) == Piece(1, "a", 2, end)
-    assert _answer(stop_ids=[33]).feed(Delta(_ids("a!"))).text == "a!"
+    end, met = Finish("stop", 3, 2), Finish("stop", 3, 2, matched=33)
+    assert _answer(stop_ids=[33]).feed(Delta(_ids("a!"), finish=end)) == ended(1, "a", 2, met)
+    assert _answer(["z"], [33]).feed(Delta(_ids("a!"), finish=end)) == ended(1, "a", 2, met)
+    assert _answer(stop_ids=[33]).feed(Delta(_ids("a!"))) == [TextPiece(1, "a!", 2)]
+
+
+def test_an_embedding_comes_before_its_finish() -> None:
+    end = Finish("stop", 3, 0)
+    pieces = _answer().feed(Delta(finish=end, embedding=b"\0\0\x80?"))
+    assert pieces == [EmbeddingPiece(1, b"\0\0\x80?"), FinishPiece(1, end)]
+
+
+def test_a_delta_that_adds_nothing_makes_no_piece() -> None:
+    assert _answer().feed(Delta(cached_tokens=2)) == []

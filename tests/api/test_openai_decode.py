@@ -5,8 +5,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dynemo.api.openai.convert import to_ask
 from dynemo.api.openai.decode import decode_chat
+from dynemo.api.openai.read import read_chat
 from dynemo.errors import RequestError
 
 MESSAGES = b'"messages":[{"role":"user","content":"hi"}]'
@@ -66,7 +66,7 @@ def test_the_plain_request() -> None:
 def test_a_wrong_value_names_its_field(field: bytes, param: str) -> None:
     error = refused(b"{%b,%b}" % (MESSAGES, field))
     assert error.param == param
-    assert error.code == "invalid_value"
+    assert error.detail == "invalid_value"
     assert param in str(error)
 
 
@@ -95,7 +95,7 @@ def test_a_wrong_value_names_its_field(field: bytes, param: str) -> None:
 )
 def test_a_wrong_message_names_its_place(messages: bytes, param: str, code: str) -> None:
     error = refused(b'{"messages":%b}' % messages)
-    assert (error.param, error.code) == (param, code)
+    assert (error.param, error.detail) == (param, code)
 
 
 def test_unknown_and_missing_fields_in_openai_s_words() -> None:
@@ -159,7 +159,7 @@ FIELDS = st.sampled_from(
 @example({"messages": [{"role": "user", "content": "a` - at `$.b"}], "a` - at `$.b": 1})
 def test_any_json_is_taken_or_refused(request_body: dict[str, object]) -> None:
     with suppress(RequestError):
-        to_ask(decode_chat(msgspec.json.encode(request_body)))
+        read_chat(decode_chat(msgspec.json.encode(request_body)))
 
 
 @settings(deadline=None)

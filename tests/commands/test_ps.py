@@ -15,7 +15,7 @@ from threading import Event, Thread
 from msgspec import msgpack
 
 from dynemo.connection.addresses import host_id
-from dynemo.messages import Capabilities, Instance, InstanceRecord
+from dynemo.messages.records import Capabilities, Instance, InstanceRecord
 from dynemo.planes.discovery.base import instance_key
 from dynemo.planes.discovery.file import open_file
 from dynemo.planes.names import EndpointName

@@ -13,17 +13,10 @@ from dynemo.connection.client import HostClient
 from dynemo.connection.framed import PROTOCOL, FramedConnection
 from dynemo.connection.server import StreamServer, StreamSink
 from dynemo.connection.sink import ForwardingBuffer
-from dynemo.messages import (
-    Capabilities,
-    Delta,
-    Failure,
-    Finish,
-    Hello,
-    Instance,
-    Load,
-    Request,
-    Sampling,
-)
+from dynemo.messages.answer import Delta, Finish
+from dynemo.messages.records import Capabilities, Instance, Load
+from dynemo.messages.request import Request, Sampling
+from dynemo.messages.wire import Failure, Hello
 from dynemo.wire.frames import Frame, FrameKind
 
 REQUEST = msgpack.encode(

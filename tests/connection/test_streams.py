@@ -9,7 +9,7 @@ import pytest
 from msgspec import msgpack, structs
 
 from dynemo.connection import buffer as buffer_module
-from dynemo.connection.buffer import MAX_UNREAD, StreamBuffer, interrupt
+from dynemo.connection.buffer import MAX_UNREAD, StreamBuffer
 from dynemo.connection.client import HostClient, encoded
 from dynemo.connection.framed import PROTOCOL, FramedConnection
 from dynemo.connection.server import failure
@@ -21,7 +21,10 @@ from dynemo.errors import (
     SlowReader,
     Unavailable,
 )
-from dynemo.messages import Capabilities, Delta, Finish, Hello, Instance, Load, Request, Sampling
+from dynemo.messages.answer import Delta, Finish
+from dynemo.messages.records import Capabilities, Instance, Load
+from dynemo.messages.request import Request, Sampling
+from dynemo.messages.wire import Hello
 from dynemo.wire.frames import MAX_BODY, Frame, FrameKind
 
 REQUEST = Request(id="r", token_ids=[1, 2], prompt="ab", max_tokens=9, sampling=Sampling())
@@ -78,8 +81,8 @@ async def _joined(hello: bytes = HELLO) -> AsyncIterator[tuple[HostClient, Peer]
             asker.greeted.exception()
 
 
-def ask(asker: HostClient) -> AsyncGenerator[Delta, None]:
-    return asker.ask(encoded(REQUEST), StreamBuffer())
+def ask(asker: HostClient, buffer: StreamBuffer | None = None) -> AsyncGenerator[Delta, None]:
+    return asker.ask(encoded(REQUEST), buffer or StreamBuffer())
 
 
 async def _exhaust(stream: AsyncIterator[Delta]) -> None:
@@ -210,14 +213,14 @@ def test_what_waits_is_counted_as_it_is_kept() -> None:
     """Ids take more here than in a frame."""
 
     async def body() -> None:
-        inbox = StreamBuffer()
+        buffer = StreamBuffer()
         count = 0
-        while inbox.data([msgpack.encode(Delta([count]))]):
+        while buffer.data([msgpack.encode(Delta([count]))]):
             count += 1
         assert MAX_UNREAD / 64 < count < MAX_UNREAD / 40
-        assert (await inbox.take()).token_ids == list(range(count + 1))
+        assert (await buffer.take()).token_ids == list(range(count + 1))
         with pytest.raises(SlowReader):
-            await inbox.take()
+            await buffer.take()
 
     asyncio.run(body())
 
@@ -226,14 +229,14 @@ def test_a_reader_that_stands_still_is_cancelled(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(buffer_module, "MAX_STALL", 0.1)
 
     async def body() -> None:
-        inbox = StreamBuffer()
+        buffer = StreamBuffer()
         for _ in range(3):
-            assert inbox.put(Delta([1]), 8)
-        assert (await inbox.take()).token_ids == [1] * 3
+            assert buffer.put(Delta([1]), 8)
+        assert (await buffer.take()).token_ids == [1] * 3
         await asyncio.sleep(0.15)  # nothing has waited all the while
-        assert inbox.put(Delta([2]), 8)
+        assert buffer.put(Delta([2]), 8)
         await asyncio.sleep(0.15)
-        assert not inbox.put(Delta([3]), 8)
+        assert not buffer.put(Delta([3]), 8)
 
     asyncio.run(body())
 
@@ -245,8 +248,8 @@ def test_a_reader_that_waits_for_somebody_else_is_interrupted() -> None:
             interrupted: asyncio.Future[DynemoError] = asyncio.get_running_loop().create_future()
 
             async def read() -> None:
-                interrupt.set(interrupted.set_result)
-                async with aclosing(ask(asker)) as deltas:
+                buffer = StreamBuffer(interrupted.set_result)
+                async with aclosing(ask(asker, buffer)) as deltas:
                     async for _ in deltas:
                         assert isinstance(await interrupted, SlowReader)
 

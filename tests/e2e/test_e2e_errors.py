@@ -84,6 +84,22 @@ def test_an_argument_of_a_file_that_the_engine_has_not(engine: str, tmp_path: Pa
     assert "warp" in said
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"temprature": 1}', 'Unknown field "temprature" in the request template '),
+        ('{"temprature": 1}', 'did you mean "temperature"?'),
+        ('{"xyz": 1}', "it may have the fields of a chat request"),
+        ('{"stream": true}', 'cannot have "stream"; leave it out.'),
+        ("[]", "is not a JSON object"),
+    ],
+)
+def test_a_request_template_that_is_wrong(text: str, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "template.json"
+    file.write_text(text)
+    assert said in _refused("--request-template", file)
+
+
 def test_an_empty_prompt() -> None:
     assert "Standard input is empty" in _refused(stdin="")
 

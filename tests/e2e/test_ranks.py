@@ -11,7 +11,7 @@ from dynemo.app.run import _while_it_lives
 from dynemo.engines.ranks import ranks_here
 from dynemo.engines.sglang import args as sglang_args
 from dynemo.errors import EngineLost, UsageError
-from dynemo.messages import EngineSpec, Parallel
+from dynemo.messages.spec import EngineSpec, Parallel
 from support.command import run
 from support.short_lived import LAST_WORDS, short_lived
 

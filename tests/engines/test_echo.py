@@ -2,7 +2,7 @@ import pytest
 
 from dynemo.engines.echo.adapter import _delay_seconds
 from dynemo.errors import UsageError
-from dynemo.messages import EngineSpec
+from dynemo.messages.spec import EngineSpec
 from support.engine_contract import EngineContract
 
 

@@ -17,7 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from dynemo.messages import EngineSpec, Request
+from dynemo.messages.ask import text_turn
+from dynemo.messages.request import Request
+from dynemo.messages.spec import EngineSpec
 from dynemo.models.find import Found
 from dynemo.models.load import speech_of
 from dynemo.prompt.render import RenderInput, build_prompt
@@ -131,7 +133,7 @@ def asked(demo: Path) -> Asked:
     assert eos is not None
     requests = []
     for question in QUESTIONS:
-        chat = RenderInput([{"role": "user", "content": question}])
+        chat = RenderInput([text_turn("user", question)])
         prompt = build_prompt(template, tokenizer, chat)
         request = Request(
             id=question,

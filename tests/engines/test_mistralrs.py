@@ -12,11 +12,15 @@ import gguf
 import pytest
 from msgspec import structs
 
+from dynemo.api.openai.read import read_turns
 from dynemo.engines.mistralrs.adapter import MistralRs
 from dynemo.engines.mistralrs.model import affordable, free_memory, with_rope
 from dynemo.engines.mistralrs.tokenizer import tokenizer_json
 from dynemo.errors import DynemoError, EngineError, ModelError, RequestError, UsageError
-from dynemo.messages import EngineSpec, Load, Request
+from dynemo.messages.ask import text_turn
+from dynemo.messages.records import Load
+from dynemo.messages.request import Request
+from dynemo.messages.spec import EngineSpec
 from dynemo.models.find import Found
 from dynemo.models.gguf import read_gguf
 from dynemo.models.load import speech_of
@@ -113,7 +117,7 @@ def conversations(demo: Path) -> list[str]:
     template, tokenizer = speech_of(Found("gguf", demo, "demo"))
     prompts = []
     for entry in json.loads(CONVERSATIONS.read_text())["conversations"]:
-        chat = RenderInput(entry["messages"], tools=entry.get("tools"))
+        chat = RenderInput(read_turns(entry["messages"]), tools=entry.get("tools"))
         try:
             prompts.append(build_prompt(template, tokenizer, chat).text)
         except RequestError:
@@ -154,7 +158,7 @@ def test_a_tool_call_is_text(served: Served, tokenizer: Tokenizer, demo: Path) -
     city = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
     tool = {"name": "get_weather", "description": "Get the weather", "parameters": city}
     chat = RenderInput(
-        [{"role": "user", "content": "What is the weather in Paris?"}],
+        [text_turn("user", "What is the weather in Paris?")],
         tools=[{"type": "function", "function": tool}],
     )
     template, _ = speech_of(Found("gguf", demo, "demo"))
@@ -202,7 +206,7 @@ def test_rope_that_is_scaled() -> None:
 def test_a_gguf_with_the_words_of_a_checkout(
     tokenizer: Tokenizer, demo: Path, demo_folder: Path
 ) -> None:
-    with serving(structs.replace(spec_of(demo), words=str(demo_folder))) as served:
+    with serving(structs.replace(spec_of(demo), tokenizer_source=str(demo_folder))) as served:
         texts, finish = served.collect(asked(tokenizer, question("What is the capital of Peru?")))
     assert (texts, finish.prompt_tokens) == (["The"], 18)
 

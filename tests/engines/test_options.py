@@ -5,7 +5,7 @@ import pytest
 
 from dynemo.engines.options import check_values, kinds_of, read_options, refuse_options
 from dynemo.errors import UsageError
-from dynemo.messages import EngineSpec
+from dynemo.messages.spec import EngineSpec
 
 KNOWN = ["max_batch_size", "kv_cache_config", "dtype", "trust_remote_code"]
 

@@ -8,7 +8,7 @@ from urllib.error import HTTPError
 
 import pytest
 
-from dynemo.messages import EngineSpec
+from dynemo.messages.spec import EngineSpec
 from support.command import run, serving
 from support.engine_contract import EngineContract
 
@@ -101,6 +101,10 @@ def test_the_model_is_loaded_first_and_can_be_awaited(tmp_path: Path) -> None:
     ("source", "sentence"),
     [
         ("def generate(request): return 1", "has no `async def generate(request)`"),
+        (
+            "API = 2\nasync def generate(request): yield 'x'",
+            "wrong.py is written for version 2 of the engine API; this dynemo-run has version 1.",
+        ),
         ("GIVES = 'bytes'\nasync def generate(request): yield 1", "GIVES in wrong.py"),
         ("SAMPLING = ['heat']\nasync def generate(request): yield ''", "names 'heat'"),
         (

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dynemo.errors import EngineLost, RequestError, Unavailable
-from dynemo.messages import EngineSpec
+from dynemo.messages.spec import EngineSpec
 from support.command import children
 from support.engine_contract import ModelContract, Served, count
 

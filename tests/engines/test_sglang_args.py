@@ -13,7 +13,7 @@ import dynemo
 from dynemo.engines.rendezvous import meeting_place
 from dynemo.engines.sglang.args import defaults
 from dynemo.errors import UsageError
-from dynemo.messages import EngineSpec, Parallel
+from dynemo.messages.spec import EngineSpec, Parallel
 
 #: Each line a spec; the arguments, or the sentence that refuses them, on a line.
 _READ = """
@@ -23,7 +23,7 @@ sys.path.insert(0, sys.argv[1])
 from msgspec import json as wire
 from dynemo.engines.sglang.args import server_args
 from dynemo.errors import UsageError
-from dynemo.messages import EngineSpec
+from dynemo.messages.spec import EngineSpec
 for line in sys.stdin:
     try:
         made = server_args(wire.decode(line, type=EngineSpec), is_cpu=True)

@@ -13,7 +13,9 @@ import pytest
 
 from dynemo.engines.trtllm.adapter import llm_arguments
 from dynemo.errors import EngineLost, UsageError
-from dynemo.messages import EngineSpec, Load, Parallel, Request
+from dynemo.messages.records import Load
+from dynemo.messages.request import Request
+from dynemo.messages.spec import EngineSpec, Parallel
 from dynemo.serving.local import instance as local_module
 from dynemo.serving.local.child import spawn
 from dynemo.serving.local.instance import LocalInstance, local_instance

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from dynemo.errors import Unavailable
-from dynemo.messages import EngineSpec, Sampling
+from dynemo.messages.request import Sampling
+from dynemo.messages.spec import EngineSpec
 from support.engine_contract import ModelContract, Served, count
 
 #: It loads in a minute on two idle cores, and most of that is imports.

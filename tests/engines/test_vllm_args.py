@@ -19,7 +19,8 @@ from dynemo.engines.vllm.adapter import check_request
 from dynemo.engines.vllm.args import defaults
 from dynemo.engines.vllm.log import Log, words_of
 from dynemo.errors import RequestError, UsageError
-from dynemo.messages import EngineSpec, Parallel, Request, Sampling
+from dynemo.messages.request import Request, Sampling
+from dynemo.messages.spec import EngineSpec, Parallel
 from support.engine_contract import running
 
 SRC = Path(__file__).parent.parent.parent / "src"
@@ -59,9 +60,11 @@ def test_the_kv_cache_on_a_cpu_is_what_sequences_need_and_memory_has() -> None:
 
 
 def test_the_folder_of_model_config_is_a_gguf_s_configuration(demo: Path) -> None:
-    made = defaults(_spec(model=str(demo), words="/models/words"), cpu_memory=None)
+    made = defaults(_spec(model=str(demo), tokenizer_source="/models/words"), cpu_memory=None)
     assert made["hf_config_path"] == "/models/words"
-    assert "hf_config_path" not in defaults(_spec(words="/models/words"), cpu_memory=None)
+    assert "hf_config_path" not in defaults(
+        _spec(tokenizer_source="/models/words"), cpu_memory=None
+    )
 
 
 async def _refusal(spec: EngineSpec) -> str:
@@ -145,7 +148,7 @@ import sys
 from msgspec import json
 from dynemo.engines.vllm.args import engine_args
 from dynemo.errors import UsageError
-from dynemo.messages import EngineSpec
+from dynemo.messages.spec import EngineSpec
 names, specs = json.decode(sys.stdin.buffer.read(), type=tuple[list[str], list[EngineSpec]])
 said = []
 for spec in specs:
@@ -248,13 +251,13 @@ def test_what_vllm_s_own_parser_makes_of_it(engine_python: Callable[[str], str])
 _LOST = """
 import asyncio
 from torch.distributed import TCPStore
-from dynemo.engines import vllm_nodes
-vllm_nodes._BEAT_SECONDS, vllm_nodes._SILENT_SECONDS = 0.1, 2.0
+from dynemo.engines.vllm import nodes
+nodes._BEAT_SECONDS, nodes._SILENT_SECONDS = 0.1, 2.0
 store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
 address = ("127.0.0.1", store.port)
 async def main():
-    follower = asyncio.create_task(vllm_nodes.leader_lost(address, 1))
-    leader = asyncio.create_task(vllm_nodes.follower_lost(address, 2))
+    follower = asyncio.create_task(nodes.leader_lost(address, 1))
+    leader = asyncio.create_task(nodes.follower_lost(address, 2))
     await asyncio.sleep(4)
     print(follower.done(), leader.done())
     follower.cancel()

@@ -12,9 +12,10 @@ from dynemo.errors import (
     EngineLost,
     Unavailable,
 )
-from dynemo.messages import Finish, Piece
+from dynemo.messages.answer import Finish, TextPiece
 from support.asgi_client import CHAT, Caller, ask, call, chat_body, make_app, until
-from support.fake_pipeline import PROMPT_TOKENS, FakePipeline, say
+from support.fake_pipeline import PROMPT_TOKENS, FakePipeline, Script, say
+from support.pieces import ended
 
 
 def test_a_whole_answer() -> None:
@@ -56,11 +57,11 @@ def test_a_stream() -> None:
 
 
 def test_choices_run_side_by_side() -> None:
-    script = [
-        Piece(1, "b", 1, None),
-        Piece(0, "a", 1, None),
-        Piece(1, "", 1, Finish("length", 7, 2)),
-        Piece(0, "A", 1, Finish("stop", 7, 2)),
+    script: Script = [
+        TextPiece(1, "b", 1),
+        TextPiece(0, "a", 1),
+        ended(1, "", 1, Finish("length", 7, 2)),
+        ended(0, "A", 1, Finish("stop", 7, 2)),
     ]
     app = make_app(FakePipeline(script))
     choices = ask(app, n=2).json["choices"]
@@ -109,7 +110,7 @@ def test_an_error_before_the_first_piece_has_its_status(
 
 
 def test_an_error_in_a_stream_is_its_last_event() -> None:
-    pipeline = FakePipeline([Piece(0, "a", 1, None), EngineLost("It ended.")])
+    pipeline = FakePipeline([TextPiece(0, "a", 1), EngineLost("It ended.")])
     reply = ask(make_app(pipeline), stream=True)
     assert (reply.status, reply.is_complete) == (200, True)
     assert reply.events[-1]["error"]["code"] == "engine_lost"
@@ -118,7 +119,7 @@ def test_an_error_in_a_stream_is_its_last_event() -> None:
 
 
 def test_a_stream_without_its_end_is_broken() -> None:
-    app = make_app(FakePipeline([Piece(0, "a", 1, None)]))
+    app = make_app(FakePipeline([TextPiece(0, "a", 1)]))
     assert ask(app, stream=True).events[-1]["error"]["code"] == "engine_error"
     assert ask(app).status == 500
 
@@ -224,8 +225,8 @@ def test_health() -> None:
     (instance,) = reply.json["models"][0]["instances"]
     assert instance["engine"] == "fake"
     assert (instance["running"], instance["waiting"], instance["kv_use"]) == (1, 2, 0.5)
-    pipeline.now = pipeline.answerer.trouble = "loading"
-    pipeline.answerer.instance = None
+    pipeline.now = pipeline.backend.trouble = "loading"
+    pipeline.backend.instance = None
     reply = asyncio.run(call(app, "GET", "/health"))
     assert (reply.status, reply.json["reason"]) == (503, "loading")
     assert reply.json["loading_seconds"] >= 0

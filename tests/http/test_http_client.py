@@ -11,12 +11,12 @@ import pytest
 import uvloop
 
 from dynemo.errors import ContextLengthExceeded, EngineLost, Unavailable
-from dynemo.messages import Piece
+from dynemo.messages.answer import TextPiece
 from support.asgi_client import make_app, run, running, until
 from support.fake_pipeline import PROMPT_TOKENS, FakePipeline, Script, say
 
 MESSAGES: Any = [{"role": "user", "content": "What is the capital of South Africa?"}]
-LONG: Script = [x for _ in range(10_000) for x in (Piece(0, "tick ", 1, None), 0.002)]
+LONG: Script = [x for _ in range(10_000) for x in (TextPiece(0, "tick ", 1), 0.002)]
 
 
 @contextmanager
@@ -164,7 +164,7 @@ def test_errors_are_the_client_s_own(
 
 
 def test_errors_of_the_engine() -> None:
-    pipeline = FakePipeline([Piece(0, "a", 1, None), EngineLost("It ended.")])
+    pipeline = FakePipeline([TextPiece(0, "a", 1), EngineLost("It ended.")])
     with client_of(pipeline) as client:
         with pytest.raises(openai.APIError, match=r"It ended\."):
             list(_ask(client, stream=True))

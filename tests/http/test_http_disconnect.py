@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from dynemo.messages import Piece
+from dynemo.messages.answer import TextPiece
 from support.asgi_client import CHAT, Caller, chat_body, make_app, run, running, until
 from support.fake_pipeline import FakePipeline, Script, say
 
-LONG: Script = [x for _ in range(10_000) for x in (Piece(0, "tick ", 1, None), 0.002)]
+LONG: Script = [x for _ in range(10_000) for x in (TextPiece(0, "tick ", 1), 0.002)]
 PREFILL: Script = [60.0, *say("late")]
 
 

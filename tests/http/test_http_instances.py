@@ -6,7 +6,7 @@ from msgspec import structs
 from test_http_metrics import scrape
 
 from dynemo.http.app import App
-from dynemo.messages import Load
+from dynemo.messages.records import Load
 from dynemo.metrics import MAX_INSTANCES
 from support.asgi_client import call, make_app
 from support.fake_pipeline import FakePipeline
@@ -16,10 +16,10 @@ def app_with(count: int) -> App:
     """An app whose one model has so many instances; the n-th computes n sequences."""
     pipeline = FakePipeline()
     del pipeline.served["org/other"]
-    answerer = pipeline.answerer
-    assert answerer.instance is not None
-    answerer.others = [
-        (structs.replace(answerer.instance, id=f"i{n}", engine="echo"), Load(n, 0, 0.25))
+    backend = pipeline.backend
+    assert backend.instance is not None
+    backend.others = [
+        (structs.replace(backend.instance, id=f"i{n}", engine="echo"), Load(n, 0, 0.25))
         for n in range(2, count + 1)
     ]
     return make_app(pipeline)

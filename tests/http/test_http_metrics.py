@@ -7,10 +7,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from dynemo.errors import EngineLost
 from dynemo.http.app import App
-from dynemo.messages import Finish, Piece
+from dynemo.messages.answer import Finish, TextPiece
 from dynemo.metrics import Metrics, WorkerMetrics
 from support.asgi_client import CHAT, Caller, ask, call, chat_body, make_app, until
 from support.fake_pipeline import PROMPT_TOKENS, FakePipeline, Script, say
+from support.pieces import ended
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 
@@ -91,7 +92,7 @@ def test_labels_are_bounded() -> None:
 
 
 def test_an_error_after_the_headers_counts_under_its_status() -> None:
-    app = make_app(FakePipeline([Piece(0, "a", 1, None), EngineLost("x")]))
+    app = make_app(FakePipeline([TextPiece(0, "a", 1), EngineLost("x")]))
     ask(app, stream=True)
     got = scrape(app)
     assert got['dynemo_requests_total{model="demo",status="502"}'] == 1
@@ -100,10 +101,10 @@ def test_an_error_after_the_headers_counts_under_its_status() -> None:
 
 def test_tokens_that_come_together_are_one_observation_of_their_mean() -> None:
     script: Script = [
-        Piece(0, "", 1, None),
+        TextPiece(0, "", 1),
         0.04,
-        Piece(0, "abcd", 4, None),
-        Piece(0, "", 0, Finish("stop", 7, 5)),
+        TextPiece(0, "abcd", 4),
+        ended(0, "", 0, Finish("stop", 7, 5)),
     ]
     app = make_app(FakePipeline(script))
     ask(app)

@@ -10,11 +10,11 @@ import pytest
 from dynemo.errors import UsageError
 from dynemo.http import server as server_module
 from dynemo.http.server import bind
-from dynemo.messages import Piece
+from dynemo.messages.answer import TextPiece
 from support.asgi_client import CHAT, Running, chat_body, make_app, run, running, until
 from support.fake_pipeline import FakePipeline, Script, say
 
-TICKS: Script = [x for _ in range(10_000) for x in (Piece(0, "tick ", 1, None), 0.002)]
+TICKS: Script = [x for _ in range(10_000) for x in (TextPiece(0, "tick ", 1), 0.002)]
 
 
 def test_a_port_in_use_is_said_with_the_way_out() -> None:
@@ -69,7 +69,7 @@ def test_an_idle_server_stops_at_once() -> None:
 
 def test_answers_may_end_within_the_grace() -> None:
     async def scenario() -> None:
-        pipeline = FakePipeline([Piece(0, "a", 1, None), 0.5, *say("b")])
+        pipeline = FakePipeline([TextPiece(0, "a", 1), 0.5, *say("b")])
         async with running(make_app(pipeline)) as server:
             reader, _ = await server.connect(chat_body(stream=True))
             await reader.readuntil(b'"content":"a"')
@@ -102,7 +102,7 @@ def test_what_outlasts_the_grace_is_cut_and_told() -> None:
 
 
 def test_a_slow_reader_loses_its_stream_alone() -> None:
-    big: Script = [x for _ in range(2000) for x in (Piece(0, "x" * 100_000, 1, None), 0.0)]
+    big: Script = [x for _ in range(2000) for x in (TextPiece(0, "x" * 100_000, 1), 0.0)]
 
     async def scenario() -> None:
         pipeline = FakePipeline(lambda job: big if job.id.endswith("1") else TICKS)
@@ -123,7 +123,7 @@ def test_a_slow_reader_loses_its_stream_alone() -> None:
 
 
 def test_a_reader_that_never_reads_does_not_hold_the_end() -> None:
-    big: Script = [Piece(0, "x" * 20_000_000, 1, None), *say("end")]
+    big: Script = [TextPiece(0, "x" * 20_000_000, 1), *say("end")]
 
     async def scenario() -> None:
         async with running(make_app(FakePipeline(big)), grace=0.2) as server:

@@ -8,7 +8,7 @@ from contextlib import aclosing
 import pytest
 
 from dynemo.errors import PlaneAway, Unavailable, UsageError
-from dynemo.messages import Delta
+from dynemo.messages.answer import Delta
 from dynemo.planes.requests.nats.client import NatsSettings
 from dynemo.planes.requests.nats.plane import NatsRequests, nats_requests, subject
 from support.nats_process import NatsProcess, free_port

@@ -9,7 +9,8 @@ import uvloop
 
 from dynemo.connection.heartbeat import Beat
 from dynemo.errors import EngineLost, InstanceGone, RequestError, Unavailable
-from dynemo.messages import Delta, Finish, Load
+from dynemo.messages.answer import Delta, Finish
+from dynemo.messages.records import Load
 from support.nats_process import NatsProcess
 from support.planes_world import KINDS, QUICK, World, collect, make_record, make_request, until
 

@@ -16,7 +16,9 @@ from dynemo.connection.heartbeat import Beat
 from dynemo.connection.server import EngineHandler
 from dynemo.connection.unauthenticated import MAX_UNAUTHENTICATED
 from dynemo.errors import EngineLost, InstanceGone, SlowReader
-from dynemo.messages import Delta, Envelope, Greeting, Load
+from dynemo.messages.answer import Delta
+from dynemo.messages.records import Load
+from dynemo.messages.wire import Envelope, Greeting
 from dynemo.planes.requests.memory import MemoryRequests
 from dynemo.planes.requests.tcp import TcpRequests, tcp_request_server
 from dynemo.planes.responses.answering import answering
@@ -165,7 +167,7 @@ def test_a_token_that_is_unknown_or_another_instances_opens_nothing(
 ) -> None:
     async def body() -> None:
         async with _undisturbed() as (ingress, worker):
-            promise = ingress.responses.promise(worker.record.instance.id)
+            promise = ingress.responses.pending_stream(worker.record.instance.id)
             peer = Peer()
             await peer.dial(_address(ingress))
             peer.greet("other", ingress.responses.key)

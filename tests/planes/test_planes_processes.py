@@ -12,7 +12,7 @@ from msgspec import json
 
 from dynemo.connection.server import EngineHandler
 from dynemo.errors import EngineLost, InstanceGone
-from dynemo.messages import InstanceRecord
+from dynemo.messages.records import InstanceRecord
 from dynemo.planes.requests.tcp import TcpRequests, tcp_request_server
 from dynemo.planes.responses.answering import answering
 from dynemo.planes.responses.listen import listen

@@ -11,7 +11,7 @@ import pytest
 from dynemo.connection.heartbeat import Beat
 from dynemo.connection.server import EngineHandler
 from dynemo.errors import InstanceSilent
-from dynemo.messages import InstanceRecord
+from dynemo.messages.records import InstanceRecord
 from dynemo.planes.responses.answering import IngressConnections, answering
 from dynemo.router.router import make_router
 from dynemo.serving.migration import TextCodec

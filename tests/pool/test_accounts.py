@@ -9,7 +9,7 @@ from msgspec import msgpack
 from dynemo.connection.framed import FramedConnection
 from dynemo.connection.server import StreamSink
 from dynemo.errors import Unavailable
-from dynemo.messages import Request, Sampling
+from dynemo.messages.request import Request, Sampling
 from dynemo.metrics import WorkerMetrics
 from dynemo.serving.handler import WorkerHandler
 from dynemo.serving.local.instance import LocalInstance

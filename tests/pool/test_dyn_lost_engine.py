@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dynemo.messages import EngineSpec, Instance
+from dynemo.messages.records import Instance
+from dynemo.messages.spec import EngineSpec
 from dynemo.metrics import WorkerMetrics
 from dynemo.models.find import find_model
 from dynemo.models.load import read_model

@@ -10,7 +10,7 @@ import pytest
 from msgspec import msgpack
 
 from dynemo.connection.framed import PROTOCOL
-from dynemo.messages import Greeting
+from dynemo.messages.wire import Greeting
 from dynemo.wire.frames import HEADER, MAX_BODY, FrameKind, encode
 from support.command import wait_until
 from support.dyn_fleet import Fleet, engine_load, gone, listening, present

@@ -11,7 +11,8 @@ import pytest
 from msgspec import msgpack
 
 from dynemo.errors import Unavailable
-from dynemo.messages import Capabilities, Envelope, Instance, InstanceRecord, Load
+from dynemo.messages.records import Capabilities, Instance, InstanceRecord, Load
+from dynemo.messages.wire import Envelope
 from dynemo.models.find import find_model
 from dynemo.models.load import read_model
 from dynemo.planes.discovery.base import instance_key
@@ -87,7 +88,7 @@ def test_a_card_that_comes_late_and_a_record_that_is_none(demo: Path) -> None:
             await asyncio.sleep(0.1)
             await theirs.put(instance_key(ADDRESS, "c"), _record("c", digest))
             await asyncio.wait_for(found.appeared.wait(), 5)
-            assert found.models["demo"].answerer.trouble == ""
+            assert found.models["demo"].backend.trouble == ""
 
     asyncio.run(body())
 
@@ -109,7 +110,7 @@ def test_another_card_waits_until_the_last_of_the_first_has_gone(demo: Path) -> 
             async with asyncio.timeout(5):
                 while found.models["demo"] is first:  # noqa: ASYNC110 (no event)
                     await asyncio.sleep(0.02)
-            assert found.models["demo"].answerer.trouble == ""
+            assert found.models["demo"].backend.trouble == ""
 
     asyncio.run(body())
 
@@ -137,10 +138,10 @@ def test_what_no_instance_uses_for_long_is_let_go_of(
             tokenizers = {name: ref(it.card.tokenizer) for name, it in found.models.items()}
 
             await theirs.remove(keys["one"])
-            await _until(lambda: found.models["one"].answerer.trouble == "no instances")
+            await _until(lambda: found.models["one"].backend.trouble == "no instances")
             await asyncio.sleep(0.1)
             await theirs.put(keys["one"], _record("one", digest, model="one"))
-            await _until(lambda: found.models["one"].answerer.trouble == "")
+            await _until(lambda: found.models["one"].backend.trouble == "")
             assert found.models["one"].card.tokenizer is tokenizers["one"]()
 
             monkeypatch.setattr(module, "_IDLE_SECONDS", 0.0)
@@ -151,7 +152,7 @@ def test_what_no_instance_uses_for_long_is_let_go_of(
             assert tokenizers["one"]() is None
 
             await theirs.remove(keys["two"])
-            await _until(lambda: found.models["two"].answerer.trouble == "no instances")
+            await _until(lambda: found.models["two"].backend.trouble == "no instances")
             await asyncio.sleep(0.1)
             assert found.models["two"].card.tokenizer is tokenizers["two"]()
             await theirs.put(keys["one"], _record("one", digest, model="one"))

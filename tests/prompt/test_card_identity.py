@@ -12,7 +12,7 @@ from dynemo.models.find import Found
 from dynemo.models.gguf import read_gguf
 from dynemo.models.load import read_model
 from dynemo.prompt.card.card import Card
-from dynemo.prompt.card.identity import CardIdentity, card_identity, difference, identify
+from dynemo.prompt.card.identity import CardIdentity, difference, identify
 from dynemo.prompt.card.wire import pack_card, unpack_card
 from dynemo.prompt.template import ChatTemplate
 from dynemo.tokenizers.gguf.tokenizer import load_tokenizer
@@ -47,11 +47,11 @@ def test_the_demo_models_forms_are_one_model(demo: Path, demo_folder: Path) -> N
     gguf = read_model(Found("gguf", demo, "demo"), "demo", None).card()
     checkout = read_model(Found("checkout", demo_folder, "demo"), "demo", None).card()
     assert difference(identify(gguf), identify(checkout)) == ""
-    assert card_identity(gguf) == card_identity(checkout)
-    assert card_identity(unpack_card(pack_card(gguf))) == card_identity(gguf)
-    assert card_identity(unpack_card(pack_card(checkout))) == card_identity(gguf)
-    assert len(card_identity(gguf)) == 64
-    assert card_identity(replace(gguf, name="other")) != card_identity(gguf)
+    assert identify(gguf).whole == identify(checkout).whole
+    assert identify(unpack_card(pack_card(gguf))).whole == identify(gguf).whole
+    assert identify(unpack_card(pack_card(checkout))).whole == identify(gguf).whole
+    assert len(identify(gguf).whole) == 64
+    assert identify(replace(gguf, name="other")).whole != identify(gguf).whole
 
 
 @pytest.mark.parametrize(
@@ -80,13 +80,13 @@ def test_padding_of_one_form(metadata: Metadata) -> None:
         "tokenizer.ggml.tokens": [*tokens, *padding],
         "tokenizer.ggml.token_type": [*metadata["tokenizer.ggml.token_type"], *[5] * 64],
     }
-    assert card_identity(card_of(padded)) == card_identity(card_of(metadata))
-    assert card_identity(twin_of(metadata, "llama-bpe")) == card_identity(card_of(metadata))
+    assert identify(card_of(padded)).whole == identify(card_of(metadata)).whole
+    assert identify(twin_of(metadata, "llama-bpe")).whole == identify(card_of(metadata)).whole
     file = twin(metadata, "llama-bpe")
     added = replace(
         twin_of(metadata, "llama-bpe"), tokenizer=HfTokenizer(file, {"pad_token": "<pad>"})
     )
-    assert card_identity(added) == card_identity(card_of(metadata))
+    assert identify(added).whole == identify(card_of(metadata)).whole
 
 
 def test_ends_that_only_one_form_names(metadata: Metadata) -> None:
@@ -100,7 +100,7 @@ def test_templates_that_jinja_reads_alike(metadata: Metadata) -> None:
     def of(*sources: str, **special: str) -> str:
         named = dict(zip(("default", "rag"), sources, strict=False))
         template = ChatTemplate(named, special_tokens=special)
-        return card_identity(card_of(metadata, template=template))
+        return identify(card_of(metadata, template=template)).whole
 
     plain = of("a\nb", unk_token="<unk>")
     assert of("a\r\nb\n", pad_token="<pad>") == plain
@@ -178,7 +178,7 @@ def test_merges_of_scores_are_told_by_the_probe(tmp_path: Path) -> None:
 def test_sentencepiece_as_metaspace() -> None:
     tokenizer = HfTokenizer(FOLDER / "tokenizer_metaspace.json")
     card = Card("x", "llama", tokenizer, TEMPLATE, (2,))
-    assert card_identity(card) == card_identity(unpack_card(pack_card(card)))
+    assert identify(card).whole == identify(unpack_card(pack_card(card))).whole
 
 
 def test_it_travels(metadata: Metadata) -> None:

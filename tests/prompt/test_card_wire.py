@@ -10,7 +10,7 @@ import pytest
 from msgspec import msgpack
 
 from dynemo.errors import ModelError
-from dynemo.messages import Ask
+from dynemo.messages.ask import Ask
 from dynemo.models.find import Found
 from dynemo.models.gguf import read_gguf
 from dynemo.models.load import read_model

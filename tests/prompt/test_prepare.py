@@ -5,9 +5,11 @@ import pytest
 from msgspec import structs
 
 from dynemo.errors import ContextLengthExceeded, RequestError, UnsupportedField
-from dynemo.messages import Ask, Capabilities, Guide, Instance
+from dynemo.messages.ask import Ask, merged, text_turn
+from dynemo.messages.records import Capabilities, Instance
+from dynemo.messages.request import Guide
 from dynemo.prompt.card.card import Card
-from dynemo.prompt.prepare import merged, prepare
+from dynemo.prompt.prepare import prepare
 from dynemo.prompt.template import ChatTemplate
 from support.byte_tokenizer import Bytes
 
@@ -25,7 +27,7 @@ INSTANCE = Instance(
 
 
 def _ask(content: str = "hello", **fields: Any) -> Ask:
-    return Ask(messages=[{"role": "user", "content": content}], **fields)
+    return Ask(turns=[text_turn("user", content)], **fields)
 
 
 def test_the_prompt_its_ids_and_the_eos_ids_reach_the_engine() -> None:
@@ -47,11 +49,11 @@ def test_a_prompt_that_leaves_no_room_is_refused_with_both_numbers() -> None:
     assert prepare(_ask("x" * 18), CARD, [INSTANCE], "r").requests[0].max_tokens == 1
     with pytest.raises(ContextLengthExceeded, match=r"20 tokens.* 20 tokens") as caught:
         prepare(_ask("x" * 19), CARD, [INSTANCE], "r")
-    assert (caught.value.param, caught.value.code) == ("messages", "context_length_exceeded")
+    assert (caught.value.param, caught.value.code) == ("turns", "context_length_exceeded")
 
 
 def test_a_field_that_the_engine_does_not_have_is_refused_by_name() -> None:
-    with pytest.raises(UnsupportedField, match="llama_cpp has no 'top_k'") as caught:
+    with pytest.raises(UnsupportedField, match="llama_cpp does not support 'top_k'") as caught:
         prepare(_ask(top_k=5), CARD, [INSTANCE], "r")
     assert caught.value.param == "top_k"
     prepare(_ask(top_k=0, presence_penalty=0.0), CARD, [INSTANCE], "r")  # says nothing
@@ -80,7 +82,7 @@ def test_an_answer_that_fits_a_schema_ends_there() -> None:
     can = structs.replace(INSTANCE.capabilities, guides=["json_schema"])
     guided = structs.replace(INSTANCE, capabilities=can)
     assert prepare(_ask(guide=guide), CARD, [guided], "r").requests[0].guide == guide
-    with pytest.raises(RequestError, match="exclude each other") as caught:
+    with pytest.raises(RequestError, match="excludes") as caught:
         prepare(_ask(guide=guide, ignore_eos=True), CARD, [guided], "r")
     assert caught.value.param == "ignore_eos"
 
@@ -93,7 +95,7 @@ def test_a_bias_outside_the_vocabulary_is_refused() -> None:
 def test_no_messages_is_an_error_of_the_request() -> None:
     with pytest.raises(RequestError) as caught:
         prepare(Ask(), CARD, [INSTANCE], "r")
-    assert caught.value.param == "messages"
+    assert caught.value.param == "turns"
 
 
 def test_defaults_never_bring_messages() -> None:

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from dynemo.api.openai.read import read_turns
 from dynemo.errors import RequestError, UnsupportedField
+from dynemo.messages.ask import text_turn
 from dynemo.prompt.render import RenderInput, build_prompt, render_prompt
 from dynemo.prompt.template import ChatTemplate
 from dynemo.tokenizers.hf.tokenizer import HfTokenizer
@@ -14,6 +16,7 @@ from support.fidelity_data import FOLDER, conversations, goldens, manifest, temp
 
 Json = dict[str, Any]
 USER = {"role": "user", "content": "Hi"}
+HI = text_turn("user", "Hi")
 
 #: Exact renderings of text parts that no server should copy: these templates drop the text, or
 #: print the parts as JSON. A string is what they read, so a string is what they get.
@@ -30,7 +33,8 @@ def prompt_of(name: str, conversation: str, kwargs: Json) -> str | None:
     entry = conversations()[conversation]
     try:
         return render_prompt(
-            template(name), RenderInput(entry["messages"], entry["tools"], kwargs=kwargs)
+            template(name),
+            RenderInput(read_turns(entry["messages"]), entry["tools"], kwargs=kwargs),
         )
     except RequestError:
         return None
@@ -73,7 +77,7 @@ def test_no_tools_look_like_none(name: str) -> None:
 
 def render_outcome(name: str, messages: Sequence[Json], tools: list[Json] | None) -> str:
     try:
-        return render_prompt(template(name), RenderInput(messages, tools))
+        return render_prompt(template(name), RenderInput(read_turns(messages), tools))
     except RequestError as error:
         return f"error: {error}"
 
@@ -104,16 +108,16 @@ def two_parts(first: Json | str = "a", second: Json | str = "b") -> list[Json]:
 def test_parts_are_joined_unless_the_template_prints_them_all(
     template: ChatTemplate, text: str
 ) -> None:
-    assert render_prompt(template, RenderInput(two_parts())) == text
+    assert render_prompt(template, RenderInput(read_turns(two_parts()))) == text
 
 
 def test_parts_of_other_kinds() -> None:
     refusal = two_parts("a", {"type": "refusal", "refusal": "no"})
-    assert render_prompt(STRINGS, RenderInput(refusal)) == "[a\nno]"
+    assert render_prompt(STRINGS, RenderInput(read_turns(refusal))) == "[a\nno]"
     picture = two_parts("a", {"type": "image_url", "image_url": {"url": "data:"}})
     with pytest.raises(UnsupportedField, match="image_url") as caught:
-        render_prompt(STRINGS, RenderInput(picture))
-    assert caught.value.param == "messages[0].content"
+        render_prompt(STRINGS, RenderInput(read_turns(picture)))
+    assert caught.value.param == "messages[0].content[1]"
 
 
 @pytest.mark.parametrize(
@@ -123,14 +127,14 @@ def test_parts_of_other_kinds() -> None:
         (["hello"], "messages[0]"),
         ([{"content": "x"}], "messages[0].role"),
         ([USER, {"role": "user", "content": 3}], "messages[1].content"),
-        ([{"role": "user", "content": [3]}], "messages[0].content"),
-        ([{"role": "user", "content": [{"type": "text"}]}], "messages[0].content"),
+        ([{"role": "user", "content": [3]}], "messages[0].content[0]"),
+        ([{"role": "user", "content": [{"type": "text"}]}], "messages[0].content[0].text"),
         ([], "messages"),
     ],
 )
 def test_what_is_no_message(messages: Any, param: str) -> None:
     with pytest.raises(RequestError) as caught:
-        render_prompt(STRINGS, RenderInput(messages))
+        render_prompt(STRINGS, RenderInput(read_turns(messages)))
     assert caught.value.param == param
 
 
@@ -158,37 +162,37 @@ JOINS = ChatTemplate(_CALLS + "{{ '<' + c.function.arguments + '>' }}{% endfor %
 )
 def test_arguments_of_calls(template: ChatTemplate, arguments: object, text: str) -> None:
     messages = call(arguments)
-    assert render_prompt(template, RenderInput(messages)) == text
+    assert render_prompt(template, RenderInput(read_turns(messages))) == text
     assert messages == call(arguments)
 
 
 def test_an_empty_list_of_calls_is_none() -> None:
     keys = ChatTemplate("{{ messages[0] | list }}")
     message = {"role": "assistant", "content": "x", "tool_calls": []}
-    assert render_prompt(keys, RenderInput([message])) == "['role', 'content']"
+    assert render_prompt(keys, RenderInput(read_turns([message]))) == "['role', 'content']"
 
 
 def test_empty_text_stands_in_where_the_template_needs_some() -> None:
     messages = [{"role": "assistant", "content": None}]
-    assert render_prompt(STRINGS, RenderInput(messages)) == "[]"
+    assert render_prompt(STRINGS, RenderInput(read_turns(messages))) == "[]"
     refuses = ChatTemplate("{{ raise_exception('first') if messages[0].content is undefined }}")
-    assert render_prompt(refuses, RenderInput(messages)) == ""
+    assert render_prompt(refuses, RenderInput(read_turns(messages))) == ""
     both = ChatTemplate("{{ raise_exception(messages[0].content | default('absent')) }}")
     with pytest.raises(RequestError, match="absent"):
-        render_prompt(both, RenderInput(messages))
+        render_prompt(both, RenderInput(read_turns(messages)))
 
 
 def test_flags_may_come_with_the_kwargs() -> None:
     flags = ChatTemplate("{{ add_generation_prompt }} {{ documents }} {{ x }}")
     kwargs = {"add_generation_prompt": False, "documents": [1], "x": 2}
-    assert render_prompt(flags, RenderInput([USER], kwargs=kwargs)) == "False [1] 2"
-    assert render_prompt(flags, RenderInput([USER])) == "True None "
+    assert render_prompt(flags, RenderInput([HI], kwargs=kwargs)) == "False [1] 2"
+    assert render_prompt(flags, RenderInput([HI])) == "True None "
     with pytest.raises(RequestError, match="must be true or false"):
-        render_prompt(flags, RenderInput([USER], kwargs={"add_generation_prompt": "no"}))
+        render_prompt(flags, RenderInput([HI], kwargs={"add_generation_prompt": "no"}))
 
 
 def test_continuing_needs_no_second_flag() -> None:
-    assert render_prompt(PARTS, RenderInput([USER], continue_final_message=True)) == "[Hi"
+    assert render_prompt(PARTS, RenderInput([HI], continue_final_message=True)) == "[Hi"
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +205,7 @@ def test_control_tokens_are_parsed_and_none_is_added(tokenizer: HfTokenizer) -> 
         "{{ bos_token }}{{ messages[0].content }}<|eot_id|>",
         special_tokens={"bos_token": "<|begin_of_text|>"},
     )
-    prompt = build_prompt(template, tokenizer, RenderInput([USER]))
+    prompt = build_prompt(template, tokenizer, RenderInput([HI]))
     assert prompt.text == "<|begin_of_text|>Hi<|eot_id|>"
     assert prompt.token_ids[0] == tokenizer.token_id("<|begin_of_text|>")
     assert prompt.token_ids[-1] == tokenizer.token_id("<|eot_id|>")
@@ -210,4 +214,4 @@ def test_control_tokens_are_parsed_and_none_is_added(tokenizer: HfTokenizer) -> 
 
 def test_half_a_surrogate_pair_is_the_clients_error(tokenizer: HfTokenizer) -> None:
     with pytest.raises(RequestError, match="surrogate"):
-        build_prompt(STRINGS, tokenizer, RenderInput([{"role": "user", "content": "\ud83d"}]))
+        build_prompt(STRINGS, tokenizer, RenderInput([text_turn("user", "\ud83d")]))

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from dynemo.errors import UsageError
-from dynemo.messages import Load
+from dynemo.messages.records import Load
 from dynemo.router.modes import CROWDED, SLACK
 from dynemo.router.names import MODES
 from dynemo.router.router import Router, make_router

@@ -4,7 +4,7 @@ import random
 from collections import OrderedDict
 from collections.abc import Callable
 
-from dynemo.messages import Load
+from dynemo.messages.records import Load
 from dynemo.router.router import Router, make_router
 
 BLOCK = 16

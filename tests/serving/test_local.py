@@ -13,7 +13,8 @@ import pytest
 from msgspec import structs
 
 from dynemo.errors import EngineLost, EngineNotLoaded, Unavailable, UsageError
-from dynemo.messages import EngineSpec, Request, Sampling
+from dynemo.messages.request import Request, Sampling
+from dynemo.messages.spec import EngineSpec
 from dynemo.serving.local import instance as module
 from dynemo.serving.local.child import Child, discard, spawn
 from dynemo.serving.local.instance import LocalInstance, local_instance

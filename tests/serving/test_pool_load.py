@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from dynemo.messages import Capabilities, Delta, Finish, Instance, Load, Request, Sampling
+from dynemo.messages.answer import Delta, Finish
+from dynemo.messages.records import Capabilities, Instance, Load
+from dynemo.messages.request import Request, Sampling
 from dynemo.router.router import make_router
 from dynemo.serving import pool as module
 from dynemo.serving.migration import TextCodec
@@ -36,7 +38,9 @@ class Remote:
         self.load = Load()
         self.asked = 0
 
-    async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
+    async def generate(
+        self, request: Request, cancel_reader: Any = None
+    ) -> AsyncGenerator[Delta, None]:
         self.asked += 1
         yield Delta([1], finish=Finish("length", 1, 1))
 

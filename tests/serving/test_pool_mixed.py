@@ -16,12 +16,15 @@ from dynemo.errors import (
     Unavailable,
     UnsupportedField,
 )
-from dynemo.messages import Ask, Capabilities, Delta, Finish, Guide, Instance, Load, Request
+from dynemo.messages.answer import Delta, EmbeddingPiece, Finish
+from dynemo.messages.ask import Ask, text_turn
+from dynemo.messages.records import Capabilities, Instance, Load
+from dynemo.messages.request import Guide, Request
 from dynemo.prompt.card.card import Card
 from dynemo.prompt.template import ChatTemplate
 from dynemo.router.router import make_router
 from dynemo.serving.migration import TextCodec
-from dynemo.serving.pipeline import Pipeline, ServedModel
+from dynemo.serving.pipeline import Job, Pipeline, ServedModel
 from dynemo.serving.pool import Pool
 from support.byte_tokenizer import Bytes
 
@@ -50,7 +53,9 @@ class Remote:
         self.asked: list[Request] = []
         self._breaks_after = breaks_after
 
-    async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
+    async def generate(
+        self, request: Request, cancel_reader: Any = None
+    ) -> AsyncGenerator[Delta, None]:
         self.asked.append(request)
         if self._breaks_after:
             yield Delta([1] * self._breaks_after)
@@ -72,12 +77,25 @@ def pool_of(*remotes: Any) -> Pipeline:
 
 def answer(pipeline: Pipeline, text: str = "hello", **fields: Any) -> None:
     async def body() -> None:
-        job = pipeline.prepare(Ask(messages=[{"role": "user", "content": text}], **fields))
+        job = pipeline.prepare(Ask(turns=[text_turn("user", text)], **fields))
         async with aclosing(pipeline.run(job)) as pieces:
             async for _ in pieces:
                 pass
 
     asyncio.run(body())
+
+
+def vectors(pipeline: Pipeline, job: Job) -> list[bytes]:
+    async def body() -> list[bytes]:
+        found = [b""] * job.choices
+        async with aclosing(pipeline.run(job)) as batches:
+            async for pieces in batches:
+                for piece in pieces:
+                    if isinstance(piece, EmbeddingPiece):
+                        found[piece.index] = piece.vector
+        return found
+
+    return asyncio.run(body())
 
 
 def test_a_chat_goes_to_who_answers_even_where_an_embedder_has_more_context() -> None:
@@ -94,12 +112,12 @@ def test_a_chat_goes_to_who_answers_even_where_an_embedder_has_more_context() ->
 def test_an_embedding_goes_to_who_embeds_and_may_fill_its_context() -> None:
     chat, embedder = Remote("chat", 80), Remote("embedder", 20, tasks=("embed",))
     pipeline = pool_of(chat, embedder)
-    job = pipeline.prepare_embeddings("m", ["x" * 20, "y"])
-    assert asyncio.run(pipeline.embed(job)) == [b"1234"] * 2
+    job = pipeline.prepare(Ask(task="embed", prompts=["x" * 20, "y"]))
+    assert vectors(pipeline, job) == [b"1234"] * 2
     assert len(embedder.asked) == 2
-    assert job.at_once == 2
+    assert job.prepared.at_once == 2
     with pytest.raises(ContextLengthExceeded, match=r"21 tokens.* 20"):
-        pipeline.prepare_embeddings("m", ["x" * 21])
+        pipeline.prepare(Ask(task="embed", prompts=["x" * 21]))
 
 
 def test_what_holds_to_a_schema_goes_to_who_can_and_has_its_context() -> None:
@@ -116,11 +134,11 @@ def test_fields_that_only_different_ones_have_are_refused_by_name() -> None:
     pipeline = pool_of(cold, Remote("guided", 20, guides=["json_schema"]))
     with pytest.raises(UnsupportedField, match="The engine cold cannot hold its answer") as caught:
         answer(pipeline, temperature=0.5, guide=GUIDE)
-    assert caught.value.param == "response_format"
-    with pytest.raises(UnsupportedField, match="The engine cold or guided has no 'top_k'"):
+    assert caught.value.param == "guide"
+    with pytest.raises(UnsupportedField, match="cold or guided does not support 'top_k'"):
         answer(pipeline, top_k=3)
     with pytest.raises(RequestError, match="gives no embeddings"):
-        pipeline.prepare_embeddings("m", ["x"])
+        pipeline.prepare(Ask(task="embed", prompts=["x"]))
 
 
 def test_an_answer_without_a_bound_goes_to_small_contexts_too_and_fills_each() -> None:
@@ -154,7 +172,7 @@ def test_what_has_no_room_is_not_asked_where_all_are_alike_either() -> None:
     pipeline = Pipeline({"m": ServedModel("m", 0, CARD, pool)}, defaults=Ask())
 
     async def body() -> None:
-        job = pipeline.prepare(Ask(messages=[{"role": "user", "content": "x" * 30}]))
+        job = pipeline.prepare(Ask(turns=[text_turn("user", "x" * 30)]))
         pool.remove("large")
         pool.add(cast(Any, small))
         async with aclosing(pipeline.run(job)) as pieces:
@@ -216,11 +234,11 @@ def test_a_thread_that_looks_while_another_comes_does_not_undo_it() -> None:
     held = Held(Remote("small", 20))
     pool: Any = filled(held)
     held.hold()
-    thread = Thread(target=lambda: pool.kinds)
+    thread = Thread(target=lambda: pool.instance_classes)
     thread.start()
     assert held.is_read.wait(10)
     pool.add(Remote("large", 80))
     Timer(0.1, held.may_go.set).start()
-    assert len(pool.kinds) == 2
+    assert len(pool.instance_classes) == 2
     thread.join()
-    assert len(pool.kinds) == 2
+    assert len(pool.instance_classes) == 2

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from dynemo.messages import Delta, Finish, Request, Sampling
+from dynemo.messages.answer import Delta, Finish
+from dynemo.messages.request import Request, Sampling
 from dynemo.models.find import Found
 from dynemo.models.load import speech_of
 from dynemo.serving.migration import MigrationState, text_codec

@@ -4,7 +4,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from dynemo.messages import Ask
+from dynemo.messages.ask import Ask
 from dynemo.terminal.batch.run import batch
 from support.scripted_pipeline import ScriptedPipeline
 

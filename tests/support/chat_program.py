@@ -7,9 +7,9 @@ import sys
 import termios
 
 from dynemo.errors import EngineLost, Unavailable
-from dynemo.messages import Ask
+from dynemo.messages.ask import Ask
 from dynemo.terminal.chat.run import chat
-from support.scripted_pipeline import Script, ScriptedPipeline, words
+from support.scripted_pipeline import Script, ScriptedPipeline, said, words
 
 logging.basicConfig(stream=sys.stderr, format="LOG %(message)s")
 log = logging.getLogger("dynemo.engine")
@@ -17,7 +17,7 @@ down: list[int] = []
 
 
 def answer(ask: Ask) -> Script:
-    question = str(ask.messages[-1]["content"])
+    question = said(ask.turns[-1])
     match question.split():
         case ["slow", *_]:
             return [piece for i in range(500) for piece in (f"w{i} ", 0.02)]
@@ -34,7 +34,7 @@ def answer(ask: Ask) -> Script:
             pipeline.troubles += ["loading"] * 5
             return [Unavailable("The model takes no requests now.")]
         case ["history", *_]:
-            return [f"[{len(ask.messages)}: {ask.messages[0]['content']}]"]
+            return [f"[{len(ask.turns)}: {said(ask.turns[0])}]"]
         case ["raw", *_]:
             return [repr(question)]
     return words(ask)

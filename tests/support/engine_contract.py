@@ -19,7 +19,10 @@ from msgspec import structs
 
 from dynemo.environments.registry import ENGINES
 from dynemo.errors import DynemoError, RequestError, UnsupportedField
-from dynemo.messages import Ask, Delta, EngineSpec, Finish, Guide, Request, Sampling
+from dynemo.messages.answer import Delta, Finish
+from dynemo.messages.ask import Ask, text_turn
+from dynemo.messages.request import Guide, Request, Sampling
+from dynemo.messages.spec import EngineSpec
 from dynemo.models.find import Found, find_model
 from dynemo.models.load import read_model, speech_of
 from dynemo.prompt.card.card import Card
@@ -261,9 +264,9 @@ class EngineContract:
         assert instance is not None
         assert served.declared <= SAID.keys()
         card = _demo_card()
-        asked = [{"role": "user", "content": "Hello"}]
+        asked = [text_turn("user", "Hello")]
         for name, value in SAID.items():
-            ask = structs.replace(Ask(messages=asked), **{name: value})
+            ask = structs.replace(Ask(turns=asked), **{name: value})
             if name in served.declared:
                 assert prepare(ask, card, [instance], "r").requests
             else:
@@ -319,7 +322,7 @@ class ModelContract(EngineContract):
 
     @pytest.fixture
     def prompt(self) -> list[int]:
-        chat = RenderInput([{"role": "user", "content": "What is the capital of Peru?"}])
+        chat = RenderInput([text_turn("user", "What is the capital of Peru?")])
         return build_prompt(self.template, self.tokenizer, chat).token_ids
 
     @pytest.fixture
@@ -423,7 +426,7 @@ class ModelContract(EngineContract):
             for guide in wrong[kind]:
                 with pytest.raises(RequestError) as caught:
                     served.collect(self.request(prompt, 100, guide=guide))
-                assert caught.value.param == "response_format"
+                assert caught.value.param == "guide"
 
     def test_a_stream_that_is_closed_is_computed_no_further(
         self, served: Served, prompt: list[int]

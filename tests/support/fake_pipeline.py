@@ -5,37 +5,31 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
+from dynemo.connection.buffer import CancelReader
 from dynemo.errors import DynemoError, UnknownModel
-from dynemo.messages import (
-    Ask,
-    Capabilities,
-    Finish,
-    FinishReason,
-    Instance,
-    Load,
-    Piece,
-    Request,
-    Sampling,
-)
+from dynemo.messages.answer import Finish, FinishReason, Piece, TextPiece
+from dynemo.messages.ask import Ask
+from dynemo.messages.records import Capabilities, Instance, Load
+from dynemo.messages.request import Request, Sampling
 from dynemo.prompt.card.card import Card
 from dynemo.prompt.prepare import Prepared
 from dynemo.serving.pipeline import Job, Pipeline, ServedModel
+from support.pieces import ended
 
-#: Pieces, pauses in seconds, and an error that ends the script.
-Script = Sequence[Piece | float | DynemoError]
+#: Pieces, one or several at once, pauses in seconds, and an error that ends the script.
+Step = Piece | list[Piece] | float | DynemoError
+Script = Sequence[Step]
 
 PROMPT_TOKENS = 7
 
 
-def say(
-    *texts: str, index: int = 0, reason: FinishReason = "stop", cached: int = 0
-) -> list[Piece | float | DynemoError]:
+def say(*texts: str, index: int = 0, reason: FinishReason = "stop", cached: int = 0) -> list[Step]:
     """A token a text, then the finish with one more token, the EOS."""
     finish = Finish(reason, PROMPT_TOKENS, len(texts) + 1, cached)
-    return [*(Piece(index, text, 1, None) for text in texts), Piece(index, "", 1, finish)]
+    return [*(TextPiece(index, text, 1) for text in texts), ended(index, "", 1, finish)]
 
 
-class FakeAnswerer:
+class FakeBackend:
     def __init__(self) -> None:
         self.instance: Instance | None = Instance(
             id="i1",
@@ -52,14 +46,16 @@ class FakeAnswerer:
         self.others: list[tuple[Instance, Load]] = []
 
     @property
-    def kinds(self) -> list[Instance]:
+    def instance_classes(self) -> list[Instance]:
         return [self.instance] if self.instance else []
 
     @property
     def instances(self) -> list[tuple[Instance, Load]]:
         return [(self.instance, self.load), *self.others] if self.instance else self.others
 
-    def generate(self, request: Request) -> AsyncGenerator[Any, None]:
+    def generate(
+        self, request: Request, cancel_reader: CancelReader | None = None
+    ) -> AsyncGenerator[Any, None]:
         raise NotImplementedError
 
 
@@ -68,10 +64,10 @@ class FakePipeline(Pipeline):
 
     def __init__(self, script: Callable[[Job], Script] | Script | None = None) -> None:
         self._script = say("Pre", "toria") if script is None else script
-        self.answerer = FakeAnswerer()
+        self.backend = FakeBackend()
         card = cast(Card, SimpleNamespace(context_length=4096))
         self.served: dict[str, ServedModel] = {
-            name: ServedModel(name, 1_700_000_000, card, self.answerer)
+            name: ServedModel(name, 1_700_000_000, card, self.backend)
             for name in ("demo", "org/other")
         }
         self.asks: list[Ask] = []
@@ -106,9 +102,15 @@ class FakePipeline(Pipeline):
             sampling=Sampling(),
             traceparent=traceparent,
         )
-        return Job(f"{len(self.asks):032x}", model, Prepared([request] * (ask.n or 1), ()))
+        return Job(
+            f"{len(self.asks):032x}",
+            model,
+            Prepared("chat", [request] * (ask.n or 1), PROMPT_TOKENS),
+        )
 
-    async def run(self, job: Job) -> AsyncGenerator[Piece, None]:
+    async def run(
+        self, job: Job, cancel_reader: CancelReader | None = None
+    ) -> AsyncGenerator[Sequence[Piece], None]:
         script = self._script(job) if callable(self._script) else self._script
         self.running += 1
         end = "finished"
@@ -116,10 +118,10 @@ class FakePipeline(Pipeline):
             for step in script:
                 if isinstance(step, DynemoError):
                     raise step
-                if isinstance(step, Piece):
-                    yield step
-                else:
+                if isinstance(step, float | int):
                     await asyncio.sleep(step)
+                else:
+                    yield step if isinstance(step, list) else [step]
         except DynemoError:
             end = "broken"
             raise

@@ -11,7 +11,7 @@ from msgspec import json
 
 from dynemo.connection.heartbeat import Beat
 from dynemo.connection.server import EngineHandler
-from dynemo.messages import InstanceRecord
+from dynemo.messages.records import InstanceRecord
 from dynemo.planes.requests.tcp import TcpRequests, tcp_request_server
 from dynemo.planes.responses.answering import answering
 from dynemo.planes.responses.listen import listen

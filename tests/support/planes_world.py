@@ -9,16 +9,9 @@ from uuid import uuid4
 from dynemo.connection.addresses import host_id
 from dynemo.connection.heartbeat import Beat
 from dynemo.connection.server import EngineHandler
-from dynemo.messages import (
-    Capabilities,
-    Delta,
-    Finish,
-    Instance,
-    InstanceRecord,
-    Load,
-    Request,
-    Sampling,
-)
+from dynemo.messages.answer import Delta, Finish
+from dynemo.messages.records import Capabilities, Instance, InstanceRecord, Load
+from dynemo.messages.request import Request, Sampling
 from dynemo.planes.requests.base import RequestPlane, RequestServer
 from dynemo.planes.requests.memory import MemoryRequests
 from dynemo.planes.requests.nats.client import NatsSettings

@@ -5,27 +5,22 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequenc
 from dataclasses import dataclass, field
 from typing import Any
 
+from dynemo.connection.buffer import CancelReader
+from dynemo.engine_api import SETTINGS
 from dynemo.errors import ContextLengthExceeded, DynemoError
-from dynemo.messages import (
-    Ask,
-    Capabilities,
-    Delta,
-    Finish,
-    FinishReason,
-    Instance,
-    Load,
-    Piece,
-    Request,
-    Sampling,
-)
+from dynemo.messages.answer import Delta, Finish, FinishReason, Piece, TextPiece
+from dynemo.messages.ask import Ask, Turn
+from dynemo.messages.records import Capabilities, Instance, Load
+from dynemo.messages.request import Request, Sampling
 from dynemo.prompt.prepare import Prepared
 from dynemo.serving.pipeline import Job, Pipeline, ServedModel
+from support.pieces import ended
 
 #: What an answer is made of: text, a pause in seconds, or an error.
 Script = Sequence[str | float | DynemoError]
 
 
-class StubAnswerer:
+class StubBackend:
     """Says who it is; nothing here asks it for more."""
 
     def __init__(self, slots: int, context_length: int) -> None:
@@ -36,27 +31,34 @@ class StubAnswerer:
             device="cpu",
             context_length=context_length,
             slots=slots,
-            capabilities=Capabilities(),
+            capabilities=Capabilities(sampling=list(SETTINGS)),
         )
         self.load = Load()
         self.restarts = self.moves = 0
         self.trouble = ""
 
     @property
-    def kinds(self) -> list[Instance]:
+    def instance_classes(self) -> list[Instance]:
         return [self.instance] if self.instance else []
 
     @property
     def instances(self) -> list[tuple[Instance, Load]]:
         return [(self.instance, self.load)] if self.instance else []
 
-    def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
+    def generate(
+        self, request: Request, cancel_reader: CancelReader | None = None
+    ) -> AsyncGenerator[Delta, None]:
         raise NotImplementedError
 
 
 def words(ask: Ask) -> Script:
     """The default script: the last message again, a word a piece."""
-    return [f"{word} " for word in str(ask.messages[-1]["content"]).split()]
+    return [f"{word} " for word in said(ask.turns[-1]).split()]
+
+
+def said(turn: Turn) -> str:
+    """The text of a turn."""
+    return "".join(turn.texts)
 
 
 @dataclass
@@ -74,9 +76,9 @@ class ScriptedPipeline(Pipeline):
     closed_early: int = 0
 
     def __post_init__(self) -> None:
-        answerer = StubAnswerer(self.slots, self.context_length)
+        backend = StubBackend(self.slots, self.context_length)
         no_card: Any = None  # nothing here reads it
-        self._models = {"stub": ServedModel("stub", 0, no_card, answerer)}
+        self._models = {"stub": ServedModel("stub", 0, no_card, backend)}
         self._pending: dict[str, Ask] = {}
 
     @property
@@ -88,7 +90,7 @@ class ScriptedPipeline(Pipeline):
         return self.troubles.pop(0) if self.troubles else ""
 
     def prepare(self, ask: Ask, traceparent: str = "") -> Job:
-        tokens = sum(len(str(each["content"]).split()) for each in ask.messages)
+        tokens = sum(len(said(turn).split()) for turn in ask.turns)
         if tokens >= self.context_length:
             raise ContextLengthExceeded(
                 f"The prompt has {tokens} tokens, the context {self.context_length}."
@@ -98,9 +100,11 @@ class ScriptedPipeline(Pipeline):
         request = Request(
             id=id, token_ids=[0] * tokens, prompt="", max_tokens=1, sampling=Sampling()
         )
-        return Job(id, self._models["stub"], Prepared([request], ()))
+        return Job(id, self._models["stub"], Prepared("chat", [request], tokens))
 
-    async def run(self, job: Job) -> AsyncGenerator[Piece, None]:
+    async def run(
+        self, job: Job, cancel_reader: CancelReader | None = None
+    ) -> AsyncGenerator[Sequence[Piece], None]:
         ask = self._pending[job.id]
         self.asks.append(ask)
         self.running += 1
@@ -116,9 +120,9 @@ class ScriptedPipeline(Pipeline):
                     raise step
                 if isinstance(step, str):
                     tokens += 1
-                    yield Piece(0, step, 1, None)
+                    yield [TextPiece(0, step, 1)]
             is_over = True
-            yield Piece(0, "", 1, Finish(self.reason, job.prompt_tokens, tokens + 1))
+            yield ended(0, "", 1, Finish(self.reason, job.prompt_tokens, tokens + 1))
         finally:
             self.running -= 1
             self.closed_early += not is_over

@@ -8,8 +8,10 @@ _HOST = """
 import socket, sys
 from msgspec import json, msgpack
 from dynemo.connection.framed import PROTOCOL
-from dynemo.messages import Capabilities, EngineSpec, Hello, Instance
-from dynemo.wire.frames import Kind, encode
+from dynemo.messages.records import Capabilities, Instance
+from dynemo.messages.spec import EngineSpec
+from dynemo.messages.wire import Hello
+from dynemo.wire.frames import FrameKind, encode
 
 spec = json.decode(open(sys.argv[-2], "rb").read(), type=EngineSpec)
 instance = Instance(
@@ -21,7 +23,7 @@ instance = Instance(
     slots=1,
     capabilities=Capabilities(),
 )
-hello = encode(Kind.HELLO, 0, msgpack.encode(Hello(PROTOCOL, instance)))
+hello = encode(FrameKind.HELLO, 0, msgpack.encode(Hello(PROTOCOL, instance)))
 socket.socket(fileno=int(sys.argv[-1])).sendall(hello)
 sys.exit("RuntimeError: no luck")
 """

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from dynemo.errors import EngineError, EngineLost, Unavailable, UsageError
-from dynemo.messages import Ask
+from dynemo.messages.ask import Ask
 from dynemo.terminal import progress
 from dynemo.terminal.batch import run as module
 from dynemo.terminal.batch.run import AHEAD, batch
 from support.program import program, program_environment
-from support.scripted_pipeline import Script, ScriptedPipeline, after, words
+from support.scripted_pipeline import Script, ScriptedPipeline, after, said, words
 
 
 def put(tmp_path: Path, count: int) -> Path:
@@ -44,7 +44,7 @@ def read(source: Path) -> list[dict[str, Any]]:
 
 
 def jitter(ask: Ask) -> Script:
-    return [random.Random(str(ask.messages)).random() / 100, *words(ask)]
+    return [random.Random(str(ask.turns)).random() / 100, *words(ask)]
 
 
 def test_one_line_a_line_in_order(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -93,7 +93,7 @@ def test_a_slow_line_holds_the_others_back_at_the_window(tmp_path: Path) -> None
     begun = asyncio.Event()
 
     def answer(ask: Ask) -> Script:
-        number = int(str(ask.messages[0]["content"]).split()[1])
+        number = int(said(ask.turns[0]).split()[1])
         started.append(number)
         if number == 0:
             begun.set()
@@ -129,7 +129,7 @@ def test_lines_are_written_as_soon_as_all_before_them_are(tmp_path: Path) -> Non
     seen: list[int] = []
 
     def answer(ask: Ask) -> Script:
-        if "question 7" in str(ask.messages):
+        if "question 7" in str(ask.turns):
             seen.append(len(read(source)))
         return [0.01, *words(ask)]
 
@@ -142,7 +142,7 @@ def test_going_on_after_an_interruption(tmp_path: Path, capfd: pytest.CaptureFix
     source = put(tmp_path, 40)
 
     def answer(ask: Ask) -> Script:
-        if "question 20" in str(ask.messages):
+        if "question 20" in str(ask.turns):
             os.kill(os.getpid(), signal.SIGINT)
             return [10.0]
         return words(ask)
@@ -210,8 +210,8 @@ def test_a_line_that_kills_engines_fails_alone(tmp_path: Path) -> None:
     is_down = asyncio.Event()
 
     class Fragile(ScriptedPipeline):
-        async def run(self, job: Any) -> Any:
-            question = str(self._pending[job.id].messages[0]["content"])
+        async def run(self, job: Any, cancel_reader: Any = None) -> Any:
+            question = said(self._pending[job.id].turns[0])
             running.add(question)
             try:
                 if question == "question 5":
@@ -249,7 +249,7 @@ def test_a_model_that_does_not_come_back_stops_the_batch(
     source = put(tmp_path, 30)
 
     def answer(ask: Ask) -> Script:
-        if "question 10" in str(ask.messages):
+        if "question 10" in str(ask.turns):
             pipeline.troubles += ["engine ended: exit code 1"] * 100
             return [Unavailable("down")]
         return words(ask)

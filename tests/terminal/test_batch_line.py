@@ -4,22 +4,22 @@ import msgspec
 import pytest
 
 from dynemo.errors import EngineError, RequestError
-from dynemo.messages import Ask, Finish, Piece
+from dynemo.messages.answer import Finish
+from dynemo.messages.ask import Ask, text_turn
 from dynemo.terminal.batch.line import answered, complete, failed, key_of, parse
 from dynemo.terminal.reply import Reply
+from support.pieces import ended
 
 
 def test_text_is_one_user_message() -> None:
     ask = parse(b'{"text": "Hello", "id": 7, "temperature": 0.5, "stop": "END"}')
-    assert ask == Ask(
-        messages=[{"role": "user", "content": "Hello"}], temperature=0.5, stop=["END"]
-    )
+    assert ask == Ask(turns=[text_turn("user", "Hello")], temperature=0.5, stop=["END"])
 
 
 def test_messages_are_a_conversation() -> None:
     line = {"messages": [{"role": "developer", "content": "a"}, {"role": "user", "content": "b"}]}
     ask = parse(json.dumps(line | {"custom_id": "x", "max_tokens": 5}).encode())
-    assert [each["role"] for each in ask.messages] == ["system", "user"]
+    assert [turn.role for turn in ask.turns] == ["system", "user"]
     assert ask.max_tokens == 5
 
 
@@ -56,10 +56,10 @@ def test_the_line_goes_before_the_run() -> None:
     settings = Ask(temperature=0.1, top_p=0.9, n=3)
     ask = complete(parse(b'{"text": "a", "temperature": 1}'), settings, model="m", system="s")
     assert (ask.temperature, ask.top_p, ask.n, ask.model) == (1.0, 0.9, 1, "m")
-    assert [each["role"] for each in ask.messages] == ["system", "user"]
+    assert [turn.role for turn in ask.turns] == ["system", "user"]
     own = b'{"messages": [{"role": "system", "content": "own"}], "model": "other"}'
     ask = complete(parse(own), settings, model="m", system="s")
-    assert ask.messages == [{"role": "system", "content": "own"}]
+    assert ask.turns == [text_turn("system", "own")]
     assert ask.model == "other"
 
 
@@ -78,7 +78,7 @@ def test_output_lines() -> None:
     data = b'{"text": "a", "custom_id": {"any": [1.50]}, "id": 10000000000000000000000}'
     key = key_of(3, data, b"")
     reply = Reply(started=0.0)
-    reply.take(Piece(0, "Hi \u2028", 2, Finish("stop", 5, 3)))
+    reply.take(ended(0, "Hi \u2028", 2, Finish("stop", 5, 3)))
     reply.last = 0.25
     line = msgspec.json.encode(answered(key, data, reply, 5)).decode()
     assert line.startswith(f'{{"line":3,"input_hash":"{key.input_hash}","id":1000')

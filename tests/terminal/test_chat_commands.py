@@ -3,16 +3,16 @@ from pathlib import Path
 import pytest
 
 from dynemo.errors import DynemoError
-from dynemo.messages import Ask
+from dynemo.messages.ask import Ask, text_turn
 from dynemo.terminal.chat.commands import COMMANDS, ChatSession, obey, parse
-from dynemo.terminal.chat.conversation import Conversation, Turn
+from dynemo.terminal.chat.conversation import ChatRound, Conversation
 from support.scripted_pipeline import ScriptedPipeline
 
 
 @pytest.fixture
 def chat() -> ChatSession:
     settings = Ask(temperature=0.5)
-    talk = Conversation("Be brief.", [Turn("q", "a")])
+    talk = Conversation("Be brief.", [ChatRound("q", "a")])
     return ChatSession(ScriptedPipeline(), "stub", settings, settings, talk)
 
 
@@ -55,7 +55,7 @@ def test_system(chat: ChatSession) -> None:
 
 def test_clear_keeps_the_system_message(chat: ChatSession) -> None:
     assert obey(chat, "clear", "") == "Forgot 1 turn; the system message stays."
-    assert chat.talk.messages(0) == [{"role": "system", "content": "Be brief."}]
+    assert chat.talk.asked(0) == [text_turn("system", "Be brief.")]
 
 
 @pytest.mark.parametrize(

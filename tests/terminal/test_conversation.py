@@ -5,24 +5,24 @@ from typing import Any
 import pytest
 
 from dynemo.errors import ContextLengthExceeded, UsageError
-from dynemo.messages import Ask
+from dynemo.messages.ask import Ask, Turn, text_turn
 from dynemo.serving.pipeline import Job
-from dynemo.terminal.chat.conversation import Conversation, Turn, fit, save
+from dynemo.terminal.chat.conversation import ChatRound, Conversation, fit, save
 from support.scripted_pipeline import ScriptedPipeline
 
 
 def talk(turns: int) -> Conversation:
     """Each turn is 10 tokens, the system message 2."""
-    return Conversation("Be brief.", [Turn("q " * 5, f"a{i} " * 5) for i in range(turns)])
+    return Conversation("Be brief.", [ChatRound("q " * 5, f"a{i} " * 5) for i in range(turns)])
 
 
 def preparing(context_length: int) -> tuple[Any, list[int]]:
     pipeline = ScriptedPipeline(context_length=context_length)
     lengths: list[int] = []
 
-    def prepare(messages: list[dict[str, Any]]) -> Job:
-        lengths.append(len(messages))
-        return pipeline.prepare(Ask(messages=messages))
+    def prepare(turns: list[Turn]) -> Job:
+        lengths.append(len(turns))
+        return pipeline.prepare(Ask(turns=turns))
 
     return prepare, lengths
 
@@ -45,14 +45,14 @@ def test_as_many_of_the_newest_turns_stay_as_leave_room(context_length: int) -> 
     assert context_length - (job.prompt_tokens + 10) < room
     assert dropped == state.dropped == 100 - (job.prompt_tokens - 3) // 10
     assert len(lengths) <= 10
-    assert state.messages(state.dropped)[0] == {"role": "system", "content": "Be brief."}
+    assert state.asked(state.dropped)[0] == text_turn("system", "Be brief.")
 
 
 def test_the_next_message_drops_only_what_it_must() -> None:
     prepare, _ = preparing(100)
     state = talk(20)
     fit(state, "hi", prepare)
-    state.turns.append(Turn("q " * 5, "a " * 5))
+    state.turns.append(ChatRound("q " * 5, "a " * 5))
     assert fit(state, "hi", prepare)[1] == 1
 
 
@@ -72,7 +72,7 @@ def test_a_message_that_leaves_little_room_is_still_asked() -> None:
 
 def test_taking_back() -> None:
     state = talk(2)
-    assert state.take_back() == ("q " * 5, Turn("q " * 5, "a1 " * 5))
+    assert state.take_back() == ("q " * 5, ChatRound("q " * 5, "a1 " * 5))
     state.unanswered = "and?"
     assert state.take_back() == ("and?", None)
     assert Conversation().take_back() is None
@@ -84,7 +84,7 @@ def test_saving_keeps_also_what_is_no_longer_sent(tmp_path: Path) -> None:
     path = save(state, str(tmp_path / "talk.json"))
     messages = json.loads(path.read_text())
     assert [each["role"] for each in messages] == ["system", *["user", "assistant"] * 2]
-    state.turns.append(Turn("größer", "…"))
+    state.turns.append(ChatRound("größer", "…"))
     save(state, str(tmp_path / "talk.json"))
     assert json.loads(path.read_text())[-2] == {"role": "user", "content": "größer"}
     assert list(tmp_path.iterdir()) == [path]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dynemo.errors import EngineLost, UsageError
-from dynemo.messages import Ask
+from dynemo.messages.ask import Ask, text_turn
 from dynemo.terminal.prompt import answer, read_prompt
 from support.program import program_environment
 from support.scripted_pipeline import ScriptedPipeline
@@ -29,9 +29,9 @@ def test_the_answer_alone_with_a_newline_at_its_end(
     pipeline = ScriptedPipeline(answer=lambda _ask: ["\x1b[1mGrüße", " 世界"])
     assert ask(pipeline, " Hello \n\n", out, system="Be brief.") == 0
     assert out.read_bytes() == "\x1b[1mGrüße 世界\n".encode()
-    assert pipeline.asks[0].messages == [
-        {"role": "system", "content": "Be brief."},
-        {"role": "user", "content": " Hello \n"},
+    assert pipeline.asks[0].turns == [
+        text_turn("system", "Be brief."),
+        text_turn("user", " Hello \n"),
     ]
     assert capfd.readouterr() == ("", "")
 
@@ -82,7 +82,7 @@ SCRIPT = """
 import asyncio, sys
 from support.program import program_environment
 from support.scripted_pipeline import ScriptedPipeline
-from dynemo.messages import Ask
+from dynemo.messages.ask import Ask
 from dynemo.terminal.prompt import answer
 pipeline = ScriptedPipeline(answer=lambda _ask: ["line\\n", 0.01] * 100_000)
 code = asyncio.run(answer(

@@ -2,9 +2,10 @@ import random
 
 import pytest
 
-from dynemo.messages import Finish, Piece
+from dynemo.messages.answer import Finish, TextPiece
 from dynemo.terminal.reply import Reply
 from dynemo.terminal.summary import BatchCounts, Spread, status, summary
+from support.pieces import ended
 
 
 def test_percentiles_are_exact_to_a_thousandth() -> None:
@@ -29,8 +30,8 @@ def test_percentiles_of_few_and_of_none() -> None:
 
 def test_a_reply_counts_tokens_as_the_engine_does() -> None:
     reply = Reply(started=0.0)
-    assert reply.take(Piece(0, "a b", 2, None)) == 2
-    assert reply.take(Piece(0, "", 1, Finish("stop", 5, 4))) == 2
+    assert reply.take([TextPiece(0, "a b", 2)]) == 2
+    assert reply.take(ended(0, "", 1, Finish("stop", 5, 4))) == 2
     assert (reply.text, reply.tokens, reply.first_tokens) == ("a b", 4, 2)
 
 

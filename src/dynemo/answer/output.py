@@ -1,9 +1,12 @@
-"""From an engine's deltas to one choice's text: detokenize, hold back stop strings. Pure."""
+"""From an engine's deltas to one choice's pieces: detokenize, hold back stop strings. Pure."""
 
 from collections.abc import Iterator, Sequence
 
+from msgspec import structs
+
 from dynemo.answer.stops import StopStrings
-from dynemo.messages import Delta, Finish, Piece, Request
+from dynemo.messages.answer import Delta, EmbeddingPiece, Finish, FinishPiece, Piece, TextPiece
+from dynemo.messages.request import Request
 from dynemo.tokenizers.base import Detokenizer
 
 
@@ -34,21 +37,37 @@ class OutputProcessor:
         self._tokens = 0
         self._cached = 0
 
-    def feed(self, delta: Delta) -> Piece:
-        """What this delta adds. A finish in the piece may be ours, a stop string's: the engine does
-        not know of it and is to be cancelled."""
+    def feed(self, delta: Delta) -> list[Piece]:
+        """What this delta adds; empty for no token and no finish. A `FinishPiece` may come from a
+        stop string: the engine does not know of it, so the caller cancels the engine."""
         if delta.cached_tokens:
             self._cached = delta.cached_tokens
+        finish = delta.finish
         if self._stops is not None:
-            return self._feed_with_stops(self._stops, delta)
-        if delta.texts:
+            text, count, finish = self._with_stops(self._stops, delta)
+        elif delta.texts:
             count, text = len(delta.texts), "".join(delta.texts)
         else:
             count, text = len(delta.token_ids), self._detokenizer.feed(self._shown(delta))
-        self._tokens += count
-        if delta.finish is not None:
-            text += self._detokenizer.flush()
-        return Piece(self._index, text, count, delta.finish)
+        if self._stops is None:
+            self._tokens += count
+            if finish is not None:
+                text += self._detokenizer.flush()
+        if finish is None:
+            return [TextPiece(self._index, text, count)] if count else []
+        return self._last(delta, text, count, finish)
+
+    def _last(self, delta: Delta, text: str, count: int, finish: Finish) -> list[Piece]:
+        pieces: list[Piece] = []
+        if text or count:
+            pieces.append(TextPiece(self._index, text, count))
+        if delta.embedding:
+            pieces.append(EmbeddingPiece(self._index, delta.embedding))
+        ids = delta.token_ids
+        if finish.matched is None and ids and ids[-1] in self._stop_ids:
+            finish = structs.replace(finish, matched=ids[-1])
+        pieces.append(FinishPiece(self._index, finish))
+        return pieces
 
     def _shown(self, delta: Delta) -> list[int]:
         ids = delta.token_ids
@@ -56,7 +75,8 @@ class OutputProcessor:
             return ids[:-1]
         return ids
 
-    def _feed_with_stops(self, stops: StopStrings, delta: Delta) -> Piece:
+    def _with_stops(self, stops: StopStrings, delta: Delta) -> tuple[str, int, Finish | None]:
+        """The text that is settled, the tokens that it took, and the finish."""
         before = self._tokens
         texts: list[str] = []
         finish = delta.finish
@@ -65,14 +85,14 @@ class OutputProcessor:
             settled, is_met = stops.feed(text)
             texts.append(settled)
             if is_met:
-                finish = self._stopped(finish)
+                finish = self._stopped(stops, finish)
                 break
         else:
             if finish is not None:
                 texts += [stops.feed(self._detokenizer.flush())[0], stops.flush()]
                 if stops.is_met:
-                    finish = self._stopped(finish)
-        return Piece(self._index, "".join(texts), self._tokens - before, finish)
+                    finish = self._stopped(stops, finish)
+        return "".join(texts), self._tokens - before, finish
 
     def _one_by_one(self, delta: Delta) -> Iterator[str]:
         """The text that each token adds."""
@@ -84,6 +104,6 @@ class OutputProcessor:
             yield self._detokenizer.feed([token_id])
         yield from [""] * (len(delta.token_ids) - len(shown))
 
-    def _stopped(self, finish: Finish | None) -> Finish:
+    def _stopped(self, stops: StopStrings, finish: Finish | None) -> Finish:
         cached = finish.cached_tokens if finish is not None else self._cached
-        return Finish("stop", self._prompt_tokens, self._tokens, cached)
+        return Finish("stop", self._prompt_tokens, self._tokens, cached, matched=stops.met)

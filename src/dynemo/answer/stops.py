@@ -20,19 +20,25 @@ class StopStrings:
     Raises RequestError for an empty stop string.
     """
 
-    __slots__ = ("_begins", "_held", "_match", "_seen", "_stops", "is_met")
+    __slots__ = ("_begins", "_found", "_held", "_match", "_seen", "_stops", "is_met")
 
     def __init__(self, stops: Sequence[str]) -> None:
         if not all(stops):
-            raise RequestError("a stop string cannot be empty", param="stop")
+            raise RequestError("A stop string cannot be empty.", param="stop")
         self._stops = [_Stop(text) for text in dict.fromkeys(stops)]
         first = "".join({re.escape(stop.text[0]) for stop in self._stops})
         self._begins = re.compile(f"[{first}]") if first else None
         self._held = ""
         self._seen = 0  # characters fed
         self._match: int | None = None  # where the best complete match begins
+        self._found = ""  # its stop string
         #: Whether the stream has ended at a stop string. `flush` may find one too.
         self.is_met = False
+
+    @property
+    def met(self) -> str | None:
+        """The stop string at which the stream has ended."""
+        return self._found if self.is_met else None
 
     def feed(self, text: str) -> tuple[str, bool]:
         """The text that is safe to show, and whether a stop string has been met.
@@ -71,7 +77,7 @@ class StopStrings:
             if end >= 0:
                 begin = self._seen + end - len(stop.text)
                 if self._match is None or begin < self._match:
-                    self._match = begin
+                    self._match, self._found = begin, stop.text
         self._seen += len(text)
 
 

@@ -23,7 +23,7 @@ from dynemo.interrupt import interrupt_ends, interrupt_raises
 if TYPE_CHECKING:
     import socket
 
-    from dynemo.messages import Ask
+    from dynemo.messages.ask import Ask
 
 
 def main(argv: Sequence[str]) -> int:
@@ -152,11 +152,11 @@ def _check_input(place: RunInput) -> None:
 
 
 def _request_template(path: str | None) -> "Ask":
-    from dynemo.messages import Ask
+    from dynemo.messages.ask import Ask
 
     if path is None:
         return Ask()
-    from dynemo.api.openai.template import read_request_template
+    from dynemo.api.openai.defaults import read_request_template
 
     return read_request_template(path)
 

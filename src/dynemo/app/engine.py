@@ -11,7 +11,7 @@ from dynemo.environments.find import default_engine, find_python
 from dynemo.environments.registry import OWN, find_entry
 from dynemo.errors import UsageError
 from dynemo.interrupt import interrupt_raises
-from dynemo.messages import EngineSpec, Parallel
+from dynemo.messages.spec import EngineSpec, Parallel
 from dynemo.models.load import read_model
 
 if TYPE_CHECKING:
@@ -46,13 +46,17 @@ def engine_spec(config: Config, mode: Mode) -> "tuple[EngineSpec, ModelFiles]":
         slots=1 if mode.input.kind in ("stdin", "text") else None,
         embeds=files.embeds,
         vocabulary=files.vocabulary,
-        words=str(Path(config.model_config).expanduser().absolute()) if config.model_config else "",
+        tokenizer_source=_absolute(config.model_config) if config.model_config else "",
         parallel=parallel,
         extra=_extra(config.extra_engine_args),
         options=list(config.engine_options),
         verbosity=config.verbosity,
     )
     return spec, files
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
 
 
 def _find(config: Config, engine: EngineEntry | None) -> "Found":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dynemo.app.settings.modes import RunInput
 from dynemo.app.settings.options import Config
-from dynemo.messages import Ask
+from dynemo.messages.ask import Ask
 from dynemo.serving.pipeline import Pipeline
 
 #: A stop that takes longer is told how to be quicker.

@@ -6,7 +6,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 from dynemo.app.inputs import serve_http, serve_terminal, stop_on_signals, url_of
 from dynemo.app.settings.modes import RunInput
 from dynemo.app.settings.options import Config
-from dynemo.errors import EngineLost
+from dynemo.errors import EngineLost, RequestError, UsageError
 from dynemo.interrupt import interrupt_raises
-from dynemo.messages import Ask, EngineSpec, Instance
+from dynemo.messages.ask import Ask
+from dynemo.messages.records import Instance
+from dynemo.messages.spec import EngineSpec
 from dynemo.planes.names import parse_name
 from dynemo.prompt.card.card import Card
 from dynemo.serving.local.child import Child, spawn
@@ -105,11 +107,13 @@ async def _serve(run: Run) -> int:
         model = ServedModel(name, int(time.time()), run.card, local)
         pipeline = Pipeline({name: model}, defaults=run.defaults)
         if run.listener is not None:
-            waiting = _say_ready(name, ready, url_of(run.listener), local.ended)
+            say = partial(_greeting, name, where=url_of(run.listener))
+            waiting = _say_ready(say, ready, pipeline, run.defaults, local.ended)
             return await serve_http(pipeline, run.listener, run.config.grace, waiting)
         if run.place.kind == "text":
             import dynemo.terminal.chat.run  # noqa: F401  (slow to import, and the engine is loading)
         print(_greeting(name, await _until_stopped(ready)), file=sys.stderr)
+        _check_template(pipeline, run.defaults)
         work = serve_terminal(run.config, run.place, run.text, run.defaults, pipeline)
         return await _while_it_lives(work, local.ended)
 
@@ -247,6 +251,7 @@ async def _serve_ingress(
         if not found.appeared.is_set():
             print(f"dynemo-run: waiting for a worker of {config.out} ...", file=sys.stderr)
         await found.appeared.wait()
+        _check_template(pipeline, defaults)
         return await serve_terminal(config, place, text, defaults, pipeline)
 
 
@@ -266,11 +271,23 @@ async def _print_line(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-async def _say_ready(name: str, ready: Ready, url: str, ended: Ended) -> None:
-    """Raises why the engine did not load, or why it has ended for good."""
+async def _say_ready(
+    say: Callable[[Instance], str], ready: Ready, pipeline: Pipeline, defaults: Ask, ended: Ended
+) -> None:
+    """Greets when the engine has loaded. Fails if it does not load, if it cannot honour the request
+    template, or when it stops permanently; pending across restarts."""
     instance = await asyncio.shield(ready)
-    print(_greeting(name, instance, url), file=sys.stderr)
+    _check_template(pipeline, defaults)
+    print(say(instance), file=sys.stderr)
     await asyncio.shield(ended)
+
+
+def _check_template(pipeline: Pipeline, defaults: Ask) -> None:
+    """Raises UsageError for a setting of the request template that the engine cannot honour."""
+    try:
+        pipeline.check_settings(defaults)
+    except RequestError as error:
+        raise UsageError(f"The request template cannot be used: {error}") from None
 
 
 def _greeting(name: str, instance: Instance, where: str = "") -> str:

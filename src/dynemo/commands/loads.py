@@ -10,7 +10,7 @@ from dynemo.app.settings.options import Config
 from dynemo.connection.addresses import Dialable
 from dynemo.connection.heartbeat import Beat
 from dynemo.errors import DynemoError, PlaneAway, UsageError
-from dynemo.messages import InstanceRecord, Load
+from dynemo.messages.records import InstanceRecord, Load
 from dynemo.planes.requests.base import RequestPlane
 from dynemo.planes.requests.tcp import TcpRequests
 from dynemo.planes.responses.listen import ResponseListener

@@ -15,7 +15,7 @@ from dynemo.app.networking import open_discovery
 from dynemo.app.settings.options import Config
 from dynemo.commands.loads import loads
 from dynemo.errors import Unavailable
-from dynemo.messages import InstanceRecord, Load
+from dynemo.messages.records import InstanceRecord, Load
 from dynemo.planes.discovery.base import ROOT, instances_prefix
 from dynemo.planes.discovery.discovery import Discovery
 from dynemo.planes.names import ENDPOINT, NAMESPACE, EndpointName

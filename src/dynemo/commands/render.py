@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from dynemo.api.openai.read import read_turns
 from dynemo.errors import RequestError, UsageError
-from dynemo.prompt.render import Prompt, RenderInput, build_prompt
+from dynemo.prompt.render import Prompt, RenderInput, build_prompt, render_as_given, tokenized
 from dynemo.prompt.template import ChatTemplate
 from dynemo.tokenizers.base import Tokenizer
 
@@ -23,8 +25,9 @@ _FIELDS: dict[str, tuple[type, str]] = {
 class Renderer:
     """Conversations in JSON to prompts.
 
-    `tools` and `kwargs` (of `--tools FILE` and `--kwargs JSON`) stand in for what a conversation
-    does not say itself. `adapt` is `build_prompt`'s.
+    `tools` and `kwargs` (of `--tools FILE` and `--kwargs JSON`) are defaults for a conversation
+    without its own. `adapt`: render the prompt that a server would send to its engine; false gives
+    the messages to the template untouched, as transformers does.
     """
 
     def __init__(
@@ -48,8 +51,11 @@ class Renderer:
         """
         if isinstance(value, list):
             value = {"messages": value}
-        chat = _conversation(value, self._defaults)
-        return build_prompt(self._template, self._tokenizer, chat, adapt=self._adapt)
+        messages, chat = _conversation(value, self._defaults)
+        if self._adapt:
+            turns = read_turns(messages)
+            return build_prompt(self._template, self._tokenizer, replace(chat, turns=turns))
+        return tokenized(render_as_given(self._template, messages, chat), self._tokenizer)
 
     def render_lines(self, lines: Iterable[bytes]) -> Iterator[str]:
         """One line of JSON for each line of JSON: its prompt and token ids, or its error.
@@ -127,7 +133,8 @@ def _parse_line(line: bytes, number: int) -> object:
         raise RequestError(f"line {number} is not valid JSON: {error}") from None
 
 
-def _conversation(value: object, defaults: Mapping[str, Any]) -> RenderInput:
+def _conversation(value: object, defaults: Mapping[str, Any]) -> tuple[list[Any], RenderInput]:
+    """The messages, and everything else."""
     if not isinstance(value, dict):
         raise RequestError("a conversation must be an object that has 'messages'")
     unknown = sorted(value.keys() - _FIELDS.keys())
@@ -138,14 +145,15 @@ def _conversation(value: object, defaults: Mapping[str, Any]) -> RenderInput:
     if value.get("messages") is None:
         raise RequestError("a conversation must have 'messages'", param="messages")
     fields = {name: _field(value, name, defaults) for name in _FIELDS}
-    return RenderInput(
-        messages=fields["messages"],
+    chat = RenderInput(
+        (),
         tools=fields["tools"],
         documents=fields["documents"],
         add_generation_prompt=fields["add_generation_prompt"],
         continue_final_message=bool(fields["continue_final_message"]),
         kwargs=fields["chat_template_kwargs"],
     )
+    return fields["messages"], chat
 
 
 def _field(value: Mapping[str, Any], name: str, defaults: Mapping[str, Any]) -> Any:

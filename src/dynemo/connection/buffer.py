@@ -1,14 +1,13 @@
-"""What has come for one stream, between the connection that brings it and who reads it."""
+"""What has arrived for one stream, between the connection and the reader."""
 
 import asyncio
 import time
 from collections.abc import Callable
-from contextvars import ContextVar
 
 from msgspec import msgpack
 
 from dynemo.errors import DynemoError, SlowReader
-from dynemo.messages import Delta
+from dynemo.messages.answer import Delta
 
 #: What one stream's reader may leave unread, in bytes that it takes here and in seconds.
 MAX_UNREAD = 1024 * 1024
@@ -16,26 +15,25 @@ MAX_STALL = 30.0
 #: What a token takes besides its bytes in a frame: a pointer, and a number or a text.
 _TOKEN_BYTES = 40
 
-#: Ends the work of who reads, wherever it waits: a reader that has fallen behind waits for somebody
-#: else (a client that does not read), and would not look here for a long time. For inboxes that
-#: are made in this context.
-interrupt: ContextVar[Callable[[DynemoError], None] | None] = ContextVar("interrupt", default=None)
+#: Cancels the reader's task with this error. A reader that has fallen behind waits for a client
+#: that does not read, and would not look at its buffer for a long time.
+CancelReader = Callable[[DynemoError], None]
 
 _decode_delta = msgpack.Decoder(Delta).decode
 
 
 class StreamBuffer:
-    """What has come for one stream and is not taken yet; taken all at once, as one delta."""
+    """What has arrived for one stream and is not taken yet; taken all at once, as one delta."""
 
-    __slots__ = ("_error", "_held", "_interrupt", "_since", "_unread", "_waiter")
+    __slots__ = ("_cancel_reader", "_error", "_held", "_since", "_unread", "_waiter")
 
-    def __init__(self) -> None:
+    def __init__(self, cancel_reader: CancelReader | None = None) -> None:
         self._held: Delta | None = None
         self._unread = 0
         self._since = 0.0
         self._error: DynemoError | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._interrupt = interrupt.get()
+        self._cancel_reader = cancel_reader
 
     def data(self, bodies: list[bytes]) -> bool:
         """Encoded deltas have come, in this order. See `put`; raises DecodeError."""
@@ -55,8 +53,8 @@ class StreamBuffer:
         if self._unread > MAX_UNREAD or now - self._since > MAX_STALL:
             error = SlowReader("The reader of this answer fell too far behind; it was cancelled.")
             self.fail(error)
-            if self._interrupt is not None:
-                self._interrupt(error)
+            if self._cancel_reader is not None:
+                self._cancel_reader(error)
             return False
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)

@@ -1,4 +1,4 @@
-"""The asking side of a framed connection: many streams on one link, an inbox each."""
+"""The asking side of a framed connection: many streams on one link, a buffer each."""
 
 import asyncio
 import logging
@@ -18,7 +18,10 @@ from dynemo.errors import (
     Unavailable,
     WireError,
 )
-from dynemo.messages import Delta, Failure, FinalDelta, Hello, Instance, Load, Request
+from dynemo.messages.answer import Delta
+from dynemo.messages.records import Instance, Load
+from dynemo.messages.request import Request
+from dynemo.messages.wire import Failure, FinalDelta, Hello
 from dynemo.wire import state
 from dynemo.wire.frames import MAX_BODY, Frame, FrameKind
 from dynemo.wire.state import ConnectionState
@@ -44,11 +47,11 @@ class StreamClient:
         self.load = Load()
         self.state = ConnectionState.GREETING
         self._peer = peer  # with an article, as the start of a sentence
-        self._inboxes: dict[int, StreamBuffer] = {}
+        self._buffers: dict[int, StreamBuffer] = {}
 
     def drop(self, stream: int) -> None:
         """Cancels a stream, unless it has ended."""
-        if self._inboxes.pop(stream, None) is not None:
+        if self._buffers.pop(stream, None) is not None:
             self.link.send(FrameKind.CANCEL, stream)
 
     def on_connection(self, frame: Frame) -> None:
@@ -66,31 +69,31 @@ class StreamClient:
     def on_stream(self, frame: Frame) -> None:
         """Acts on a frame of a stream. Raises WireError, DecodeError."""
         after = state.stream_after(self.state, frame)
-        inbox = self._inboxes.get(frame.stream)
-        if inbox is None:
+        buffer = self._buffers.get(frame.stream)
+        if buffer is None:
             return  # cancelled; this was under way
         if frame.kind == FrameKind.END:
             ending = _decode_ending(frame.body)
             self.load = ending.load or self.load
-            inbox.put(ending, len(frame.body))
+            buffer.put(ending, len(frame.body))
         elif frame.kind == FrameKind.ERROR:
-            inbox.fail(raised(frame.body))
+            buffer.fail(raised(frame.body))
         elif frame.kind == FrameKind.GOAWAY:
-            inbox.fail(EngineLost(f"{self._peer} handed back the rest of its answer."))
+            buffer.fail(EngineLost(f"{self._peer} handed back the rest of its answer."))
         if after is state.StreamState.ENDED:
-            self._inboxes.pop(frame.stream, None)
+            self._buffers.pop(frame.stream, None)
 
     def fail(self, stream: int, error: DynemoError) -> None:
         """Ends a stream after what has come, here and at the peer."""
-        inbox = self._inboxes.get(stream)
-        if inbox is not None:
-            inbox.fail(error)
+        buffer = self._buffers.get(stream)
+        if buffer is not None:
+            buffer.fail(error)
             self.drop(stream)
 
     def _on_frames(self, frames: list[Frame]) -> None:
         """One read's frames. The deltas of a stream are taken together, before what follows them
         on it: a busy connection brings many at once."""
-        inboxes = self._inboxes
+        buffers = self._buffers
         come: dict[int, list[bytes]] = {}
         try:
             for frame in frames:
@@ -102,7 +105,7 @@ class StreamClient:
                     if bodies is not None:
                         bodies.append(body)
                         continue
-                    if stream in inboxes:
+                    if stream in buffers:
                         come[stream] = [body]
                         continue
                 elif bodies is not None:
@@ -114,7 +117,7 @@ class StreamClient:
 
     def _on_data(self, stream: int, bodies: list[bytes]) -> None:
         try:
-            if not self._inboxes[stream].data(bodies):
+            if not self._buffers[stream].data(bodies):
                 self.drop(stream)
         except DecodeError as error:
             self.on_broken(Frame(_DATA, stream, b""), _undecodable(error))
@@ -134,9 +137,9 @@ class StreamClient:
     def _on_closed(self, reason: Exception | None) -> None:
         self.state = ConnectionState.CLOSED
         because = f": {reason}" if reason else ""
-        for inbox in self._inboxes.values():
-            inbox.fail(EngineLost(f"{self._peer} ended before its answer did{because}."))
-        self._inboxes.clear()
+        for buffer in self._buffers.values():
+            buffer.fail(EngineLost(f"{self._peer} ended before its answer did{because}."))
+        self._buffers.clear()
         self.on_lost()
 
 
@@ -164,17 +167,17 @@ class HostClient(StreamClient):
         done = self.greeted.done() and not self.greeted.cancelled()
         return done and self.greeted.exception() is None
 
-    async def ask(self, request: bytes, inbox: StreamBuffer) -> AsyncGenerator[Delta, None]:
-        """Asks for an encoded Request. Gives what is in `inbox` when it is taken."""
+    async def ask(self, request: bytes, buffer: StreamBuffer) -> AsyncGenerator[Delta, None]:
+        """Asks for an encoded Request. Gives what is in `buffer` when it is taken."""
         if self.state is not ConnectionState.OPEN:
             raise Unavailable("The engine takes no requests now.")
         stream = next(self._numbers)
-        self._inboxes[stream] = inbox
+        self._buffers[stream] = buffer
         try:
             self.link.send(FrameKind.REQUEST, stream, request)
             del request  # a long prompt's, and the answer may take long
             while True:
-                delta = await inbox.take()
+                delta = await buffer.take()
                 yield delta
                 if delta.finish is not None:
                     return

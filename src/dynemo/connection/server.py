@@ -15,7 +15,10 @@ from msgspec.structs import asdict
 
 from dynemo.connection.framed import FramedConnection
 from dynemo.errors import DynemoError, EngineError
-from dynemo.messages import Delta, Failure, FinalDelta, Load, Request
+from dynemo.messages.answer import Delta
+from dynemo.messages.records import Load
+from dynemo.messages.request import Request
+from dynemo.messages.wire import Failure, FinalDelta
 from dynemo.wire.frames import FrameKind
 
 _encode = msgpack.Encoder().encode

@@ -4,7 +4,10 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from dynemo.messages import Capabilities, Delta, EngineSpec, Load, Request
+from dynemo.messages.answer import Delta
+from dynemo.messages.records import Capabilities, Load
+from dynemo.messages.request import Request
+from dynemo.messages.spec import EngineSpec
 
 
 class Engine(Protocol):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Callable
 
-    from dynemo.messages import EngineSpec
+    from dynemo.messages.spec import EngineSpec
 
 _GRACE_SECONDS = 3.0
 
@@ -27,7 +27,7 @@ def start(told: str, fd: int) -> None:
     when the engine did not load."""
     from msgspec import json
 
-    from dynemo.messages import EngineSpec
+    from dynemo.messages.spec import EngineSpec
 
     with open(told, "rb") as file:
         spec = json.decode(file.read(), type=EngineSpec)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import DecodeError, json
 
 from dynemo.errors import UsageError
-from dynemo.messages import EngineSpec
+from dynemo.messages.spec import EngineSpec
 from dynemo.spelling import unknown
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ import os
 import sys
 
 from dynemo.errors import UsageError
-from dynemo.messages import Parallel
+from dynemo.messages.spec import Parallel
 
 
 def ranks_here(parallel: Parallel, devices: int, what: str, times: int = 1) -> int:

@@ -4,7 +4,7 @@ import errno
 import socket
 
 from dynemo.errors import UsageError
-from dynemo.messages import Parallel
+from dynemo.messages.spec import Parallel
 
 _FLAG = "--dist-init-addr"
 

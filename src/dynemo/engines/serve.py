@@ -16,7 +16,9 @@ from dynemo.connection.framed import PROTOCOL, FramedConnection
 from dynemo.connection.server import EngineHandler, StreamServer, failure
 from dynemo.engines.base import Adapter, Engine, Follower
 from dynemo.errors import DynemoError
-from dynemo.messages import Capabilities, EngineSpec, Hello, Instance, Load
+from dynemo.messages.records import Capabilities, Instance, Load
+from dynemo.messages.spec import EngineSpec
+from dynemo.messages.wire import Hello
 from dynemo.wire.frames import Frame, FrameKind
 
 _encode = msgpack.Encoder().encode

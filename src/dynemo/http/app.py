@@ -9,14 +9,14 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NoReturn
 
+from dynemo.api.dialects import DIALECTS, dialect_of
 from dynemo.errors import DynemoError, Unavailable
 from dynemo.http.asgi import Receive, Scope, Send
-from dynemo.http.chat import Chat
-from dynemo.http.embeddings import Embeddings
 from dynemo.http.errors import ClientGone, NoSuchPath, OtherSite, WrongMethod, internal_error
 from dynemo.http.exchange import Exchange, Limits
+from dynemo.http.generate import Generate
 from dynemo.http.health import Health
-from dynemo.http.models import PREFIX, Models
+from dynemo.http.lookup import LookupEndpoint
 from dynemo.http.openapi import OpenApi
 from dynemo.http.page.page import Page
 from dynemo.metrics import Metrics, WorkerMetrics
@@ -47,7 +47,7 @@ class App:
         self._is_idle.set()
         self.is_draining = False
         health = Health(pipeline, metrics, lambda: self.is_draining)
-        self._model_route: Route = {}
+        self._prefixes: dict[str, Route] = {}  # of lookups that cover the paths below
         self._routes: dict[str, Route] = {
             "/health": _reads(health.health),
             "/live": _reads(health.live),
@@ -57,17 +57,15 @@ class App:
             metrics.watch_count(
                 "dynemo_requests_moved",
                 "Times that an answer has gone on with another instance.",
-                lambda: [(m.name, m.answerer.moves) for m in pipeline.models.values()],
+                lambda: [(m.name, m.backend.moves) for m in pipeline.models.values()],
             )
-            models = Models(pipeline)
-            self._model_route = _reads(models.show)
-            self._routes |= {
-                "/v1/chat/completions": {"POST": Chat(pipeline, metrics)},
-                "/v1/embeddings": {"POST": Embeddings(pipeline, metrics)},
-                "/v1/models": _reads(models.list),
-                "/openapi.json": _reads(OpenApi()),
-                "/": _reads(Page(health)),
-            }
+            self._routes |= {"/openapi.json": _reads(OpenApi()), "/": _reads(Page(health))}
+            for dialect in DIALECTS:
+                for path, operation in dialect.operations.items():
+                    self._routes[path] = {"POST": Generate(operation, pipeline, metrics)}
+                for path, lookup in dialect.lookups.items():
+                    routes = self._prefixes if path.endswith("/") else self._routes
+                    routes[path] = _reads(LookupEndpoint(path, lookup, pipeline))
 
     def drain(self) -> None:
         """From now on, nothing new is taken: 503 for asks, and `/health` says `draining`."""
@@ -84,7 +82,8 @@ class App:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await self._exchange(Exchange(scope, receive, send, self._limits))
+            dialect = dialect_of(scope["path"])
+            await self._exchange(Exchange(scope, receive, send, self._limits, dialect))
         elif scope["type"] == "lifespan":
             await _live(receive, send)
         else:
@@ -111,11 +110,16 @@ class App:
             _log.exception("request %s failed inside the server", exchange.id)
             await exchange.fail(internal_error())
 
+    def _route(self, path: str) -> Route | None:
+        if (route := self._routes.get(path)) is not None:
+            return route
+        below = (prefix for prefix in self._prefixes if path.startswith(prefix) and path != prefix)
+        longest = max(below, key=len, default=None)
+        return None if longest is None else self._prefixes[longest]
+
     def _find(self, exchange: Exchange) -> Endpoint:
         method, path = exchange.scope["method"], exchange.scope["path"]
-        route = self._routes.get(path)
-        if route is None and path.startswith(PREFIX) and path != PREFIX:
-            route = self._model_route or None
+        route = self._route(path)
         if route is None:
             raise NoSuchPath(f"Invalid URL ({method} {path[:200]})")
         endpoint = route.get(method)

@@ -1,8 +1,5 @@
-"""The one place where the tree of errors becomes HTTP: OpenAI's error object, and headers."""
+"""Errors that only HTTP has, and the headers that an error brings. A dialect writes the body."""
 
-import msgspec
-
-from dynemo.api.openai.types import ErrorBody, ErrorDetail
 from dynemo.errors import BodyTooLarge, DynemoError, RequestError, Unavailable
 from dynemo.http.asgi import Header
 
@@ -11,7 +8,7 @@ CLIENT_GONE = 499
 
 
 class ClientGone(Exception):
-    """The client closed its connection; nobody is left to tell."""
+    """The client closed its connection: there is nobody to answer."""
 
 
 class OtherSite(RequestError):
@@ -21,12 +18,12 @@ class OtherSite(RequestError):
 
 class NoSuchPath(RequestError):
     status = 404
-    code = "unknown_url"
+    code = "unknown_path"
 
 
 class WrongMethod(RequestError):
     status = 405
-    code = "method_not_supported"
+    code = "wrong_method"
 
     def __init__(self, message: str, *, allow: str) -> None:
         super().__init__(message)
@@ -37,20 +34,12 @@ class BodyTooSlow(RequestError):
     """The request's body stopped arriving."""
 
     status = 408
-    code = "request_timeout"
+    code = "body_too_slow"
 
 
 def internal_error() -> DynemoError:
-    """What a client is told about a fault of ours; the log has the rest."""
-    error = DynemoError("The server had an error while processing your request.")
-    error.code = "internal_error"
-    return error
-
-
-def describe(error: DynemoError) -> bytes:
-    """OpenAI's error object."""
-    detail = ErrorDetail(message=str(error), type=error.type, param=error.param, code=error.code)
-    return msgspec.json.encode(ErrorBody(detail))
+    """What a client gets for a fault of ours; the log has the rest."""
+    return DynemoError("The server had an error while processing your request.")
 
 
 def headers_of(error: DynemoError) -> list[Header]:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 from uuid import uuid4
 
-from dynemo.connection.buffer import interrupt
+from dynemo.api.dialect import Dialect
 from dynemo.errors import BodyTooLarge, DynemoError, SlowReader
 from dynemo.http.asgi import (
     ABORT,
@@ -28,7 +28,7 @@ from dynemo.http.asgi import (
     start_event,
 )
 from dynemo.http.cancel_scope import CancelScope
-from dynemo.http.errors import BodyTooSlow, ClientGone, describe, headers_of
+from dynemo.http.errors import BodyTooSlow, ClientGone, headers_of
 
 _STREAM_HEADERS: list[Header] = [
     (b"cache-control", b"no-cache"),
@@ -46,14 +46,17 @@ class Limits:
 class Exchange:
     """Reading and writing is one task's; `cut` may be called from any other on the same loop."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, limits: Limits) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, limits: Limits, dialect: Dialect
+    ) -> None:
         self.id = uuid4().hex
         self.scope = scope
+        self._dialect = dialect  # in which errors are written
         self.limits = limits
         self._receive = receive
         self._send = send
         self._loop = asyncio.get_running_loop()
-        self._cuttable = CancelScope()
+        self._scope = CancelScope()
         self._is_started = False  # the headers have been sent
         self._is_stream = False
         self._is_ending = False  # the last send has begun
@@ -65,12 +68,12 @@ class Exchange:
 
     def cut(self, error: Exception) -> None:
         """Ends the work in `working` with this error. The client is told, if it still listens."""
-        self._cuttable.cut(error)
+        self._scope.cut(error)
 
     def working(self) -> "Working":
         """Within, the work can be cut, and is cut where a write does not progress, or where more
         waits to be written than may."""
-        return Working(self, self._loop, self._cuttable)
+        return Working(self, self._loop, self._scope)
 
     def listening(self) -> "Listening":
         """Within, a client that goes away cuts the work. Entered after the body has been read.
@@ -154,10 +157,11 @@ class Exchange:
             await self._abort()
 
     async def _say_goodbye(self, error: DynemoError) -> None:
-        body = describe(error)
         if self._is_stream:
-            await self.end(b"data: %b\n\n" % body)
-        elif not isinstance(error, BodyTooLarge):
+            await self.end(self._dialect.fail_stream(error))
+            return
+        body = self._dialect.fail(error)
+        if not isinstance(error, BodyTooLarge):
             await self.reply(body, status=error.status, headers=headers_of(error))
         else:
             # The answer first, then the rest of the body, unread: closing a connection on which
@@ -202,7 +206,7 @@ class Exchange:
             pass
         # After the last write, servers report a disconnect that is no news.
         if not self._is_ending:
-            self._cuttable.cut(ClientGone())
+            self._scope.cut(ClientGone())
 
     async def _abort(self) -> None:
         """Drops the connection, where the server can; returning unfinished makes others do so."""
@@ -222,17 +226,16 @@ class Exchange:
 class Working:
     """See `Exchange.working`. Slotted, as one is open for each stream: half a kB less."""
 
-    __slots__ = ("_cuttable", "_exchange", "_loop", "_watch")
+    __slots__ = ("_exchange", "_loop", "_scope", "_watch")
 
     def __init__(
-        self, exchange: Exchange, loop: asyncio.AbstractEventLoop, cuttable: CancelScope
+        self, exchange: Exchange, loop: asyncio.AbstractEventLoop, scope: CancelScope
     ) -> None:
-        self._exchange, self._loop, self._cuttable = exchange, loop, cuttable
+        self._exchange, self._loop, self._scope = exchange, loop, scope
 
     async def __aenter__(self) -> None:
         self._watch = StallWatch(self._exchange, self._loop)
-        interrupt.set(self._exchange.cut)  # this task is of this request alone
-        await self._cuttable.__aenter__()
+        await self._scope.__aenter__()
 
     async def __aexit__(
         self,
@@ -241,7 +244,7 @@ class Working:
         traceback: TracebackType | None,
     ) -> None:
         self._watch.cancel()
-        await self._cuttable.__aexit__(kind, error, traceback)
+        await self._scope.__aexit__(kind, error, traceback)
 
 
 class Listening:

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from dynemo.http.exchange import Exchange
-from dynemo.messages import Instance, Load
+from dynemo.messages.records import Instance, Load
 from dynemo.metrics import ALL_INSTANCES, MAX_INSTANCES, Exposition, LoadSample
 from dynemo.serving.pipeline import Pipeline, ServedModel
 
@@ -55,7 +55,7 @@ class Health:
         metrics.watch_count(
             "dynemo_engine_restarts",
             "Times that this process has started its engine again.",
-            lambda: [(m.name, m.answerer.restarts) for m in pipeline.models.values()],
+            lambda: [(m.name, m.backend.restarts) for m in pipeline.models.values()],
         )
 
     def report(self) -> HealthReport:
@@ -84,15 +84,15 @@ class Health:
 
     def _loads(self) -> Iterator[LoadSample]:
         models = [
-            (served.name, served.answerer, served.answerer.instances)
+            (served.name, served.backend, served.backend.instances)
             for served in self._pipeline.models.values()
         ]
         is_each = sum(len(instances) for _, _, instances in models) <= MAX_INSTANCES
-        for name, answerer, instances in models:
+        for name, backend, instances in models:
             for instance, load in instances if is_each else ():
                 yield LoadSample(name, instance.id, load.running, load.waiting, load.kv_use)
             if instances and not is_each:
-                load = answerer.load
+                load = backend.load
                 yield LoadSample(name, ALL_INSTANCES, load.running, load.waiting, load.kv_use)
 
 
@@ -100,8 +100,8 @@ def _model_health(served: ServedModel) -> ModelHealth:
     return ModelHealth(
         id=served.name,
         context_length=served.context_length,
-        instances=[_instance_health(*each) for each in served.answerer.instances],
-        reason=served.answerer.trouble or None,
+        instances=[_instance_health(*each) for each in served.backend.instances],
+        reason=served.backend.trouble or None,
     )
 
 

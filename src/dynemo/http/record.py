@@ -1,14 +1,15 @@
-"""What is known of one chat request when it ends: its metrics and its line in the log."""
+"""What is known of one request when it ends: its metrics and its line in the log."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from time import perf_counter
 
-from dynemo.api.openai.chunks import UsageCounter
+from dynemo.answer.usage import UsageCounter
+from dynemo.api.dialect import Operation
 from dynemo.errors import DynemoError
 from dynemo.http.errors import CLIENT_GONE, ClientGone
-from dynemo.messages import Piece
+from dynemo.messages.answer import Piece
 from dynemo.metrics import NO_MODEL, Metrics, ModelMetrics
 from dynemo.serving.pipeline import Job
 from dynemo.trace import trace_id
@@ -17,8 +18,8 @@ _log = logging.getLogger("dynemo.http")
 
 
 @contextmanager
-def told(end: Callable[[int], None]) -> Iterator[None]:
-    """Calls `end` with the HTTP status that what is done within comes to."""
+def report_status(end: Callable[[int], None]) -> Iterator[None]:
+    """Calls `end` with the HTTP status of the work within."""
     status = 500
     try:
         yield
@@ -34,11 +35,14 @@ def told(end: Callable[[int], None]) -> Iterator[None]:
 
 
 class RequestRecord:
-    """Begins when a request arrives. `accept`, then a `piece` each, then `end` once."""
+    """Begins when a request arrives. `accept`, then `add` for each batch, then `end` once."""
 
-    def __init__(self, metrics: Metrics, request_id: str, traceparent: str) -> None:
+    def __init__(
+        self, metrics: Metrics, operation: Operation, request_id: str, traceparent: str
+    ) -> None:
         self.traceparent = traceparent
         self._metrics = metrics
+        self._operation = operation
         self._request_id = request_id
         self._began = perf_counter()
         self._job: Job | None = None
@@ -46,28 +50,32 @@ class RequestRecord:
         self._is_queued = False
         self._ttft: float | None = None
         self._last: list[float] = []
-        self.tally = UsageCounter(0, 0)
+        self.counter = UsageCounter(0, 0)
 
     def accept(self, job: Job) -> None:
         self._job = job
-        self.tally = UsageCounter(job.prompt_tokens, job.n)
-        self._last = [0.0] * job.n
+        self.counter = UsageCounter(job.prompt_tokens, job.choices)
+        self._last = [0.0] * job.choices
         self._model = model = self._metrics.of(job.model.name)
         model.in_flight.inc()
         model.queued.inc()
         self._is_queued = True
         model.input_tokens.inc(job.prompt_tokens)
 
-    def piece(self, piece: Piece) -> None:
+    def add(self, pieces: Sequence[Piece]) -> None:
+        """Counts what one choice has gained."""
+        tokens = 0
+        for piece in pieces:
+            tokens += self.counter.add(piece)
         model = self._model
         assert model is not None
-        tokens = self.tally.add(piece)
         if tokens <= 0:
             return
         now = perf_counter()
         model.output_tokens.inc(tokens)
-        last = self._last[piece.index]
-        self._last[piece.index] = now
+        index = pieces[0].index
+        last = self._last[index]
+        self._last[index] = now
         if last:
             model.itl.observe((now - last) / tokens)
         elif self._is_queued:
@@ -77,26 +85,32 @@ class RequestRecord:
 
     def end(self, status: int) -> None:
         duration = perf_counter() - self._began
-        job, model = self._job, self._model
+        job, model, counter = self._job, self._model, self.counter
+        name = NO_MODEL if job is None else job.model.name
         if model is not None:
             model.in_flight.dec()
-            model.cached_tokens.inc(self.tally.cached_tokens)
+            model.cached_tokens.inc(counter.cached_tokens)
             self._leave_queue(model)
-        self._metrics.ended(NO_MODEL if job is None else job.model.name, status, duration)
+        self._metrics.ended(name, status, duration)
+        # Of a thousand prompts to embed, each has a finish that says nothing.
+        is_chat = job is None or job.prepared.task == "chat"
+        finishes = [finish and finish.reason for finish in counter.finishes] if is_chat else None
         _log.info(
-            "chat completion: %d",
+            "%s: %d",
+            self._operation.name,
             status,
             extra={
-                "id": None if job is None else f"chatcmpl-{job.id}",
+                "id": None if job is None else f"{self._operation.id_prefix}{job.id}",
                 "request_id": self._request_id,
                 "trace_id": trace_id(self.traceparent),
-                "model": None if job is None else job.model.name,
+                "model": None if job is None else name,
                 "status": status,
-                "prompt_tokens": self.tally.prompt_tokens,
-                "completion_tokens": self.tally.completion_tokens,
+                "prompt_tokens": counter.prompt_tokens,
+                "completion_tokens": counter.completion_tokens if is_chat else None,
                 "ttft_ms": None if self._ttft is None else round(self._ttft * 1e3, 1),
                 "duration_ms": round(duration * 1e3, 1),
-                "finish": [f and f.reason for f in self.tally.finishes],
+                "inputs": None if is_chat else len(counter.finishes),
+                "finish": finishes,
             },
         )
 

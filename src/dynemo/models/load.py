@@ -9,7 +9,7 @@ from typing import Any
 from msgspec import DecodeError, Struct, ValidationError, convert, json
 
 from dynemo.errors import ModelError
-from dynemo.messages import Ask
+from dynemo.messages.ask import Ask
 from dynemo.models.checkout.read import Checkout, read_checkout
 from dynemo.models.find import Found
 from dynemo.models.gguf import Gguf, read_gguf

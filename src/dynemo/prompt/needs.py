@@ -1,24 +1,32 @@
-"""What a request needs of who answers it, and which of those that are there can give it. Pure."""
+"""What a request needs of an engine, and which instances can give it. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from msgspec import structs
 
 from dynemo.errors import RequestError, UnsupportedField
-from dynemo.messages import Capabilities, Guide, Instance, Request, Sampling
+from dynemo.messages.ask import Ask, Task
+from dynemo.messages.records import Capabilities, Instance
+from dynemo.messages.request import Request, Sampling
 
 NEUTRAL = Sampling()
-SAMPLING = structs.fields(Sampling)
+SAMPLING = tuple(field.name for field in structs.fields(Sampling))
+
+#: Fields of `Ask` that are honoured here, whichever engine answers. Any other field is a need: one
+#: that is new is refused for every engine until its capabilities name it.
+_HONOURED_HERE = frozenset({
+    "task", "model", "turns", "prompts", "tools", "add_generation_prompt",
+    "continue_final_message", "chat_template_kwargs", "max_tokens", "n", "stop", "guide",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Needs:
     """Besides room in the context."""
 
-    task: Literal["chat", "embed"]
-    fields: tuple[str, ...] = ()  #: of `Sampling`, and `ignore_eos`
+    task: Task
+    fields: tuple[str, ...] = ()  #: of `Ask`: sampling, and `ignore_eos`
     guide: str = ""  #: a kind of `Guide`
 
     def met_by(self, can: Capabilities) -> bool:
@@ -29,49 +37,53 @@ class Needs:
         )
 
 
-def needs_of(request: Request) -> Needs:
+def needs_of_ask(ask: Ask) -> Needs:
+    """A field that is unset, or has the value that changes nothing, needs nothing."""
+    fields = tuple(
+        name
+        for name in ask.__struct_fields__
+        if name not in _HONOURED_HERE
+        and (value := getattr(ask, name)) is not None
+        and value != getattr(NEUTRAL, name, False)
+    )
+    return Needs(ask.task, fields, ask.guide.kind if ask.guide is not None else "")
+
+
+def needs_of_request(request: Request) -> Needs:
     if request.embed:
         return Needs("embed")
-    return chat_needs(request.sampling, request.guide, ignore_eos=request.ignore_eos)
+    sampling = request.sampling
+    fields = [name for name in SAMPLING if getattr(sampling, name) != getattr(NEUTRAL, name)]
+    fields += ["ignore_eos"] * request.ignore_eos
+    return Needs("chat", tuple(fields), request.guide.kind if request.guide is not None else "")
 
 
-def chat_needs(sampling: Sampling, guide: Guide | None, *, ignore_eos: bool) -> Needs:
-    """A field that has its neutral value needs nothing."""
-    fields = [
-        field.name
-        for field in SAMPLING
-        if getattr(sampling, field.name) != getattr(NEUTRAL, field.name)
-    ]
-    fields += ["ignore_eos"] * ignore_eos
-    return Needs("chat", tuple(fields), guide.kind if guide is not None else "")
-
-
-def able(needs: Needs, kinds: Sequence[Instance], model: str) -> list[Instance]:
-    """Those of `kinds` that can give all of it. Raises RequestError, naming the first field that
-    none of them has, or none that has the fields before it."""
-    left = [kind for kind in kinds if needs.task in kind.capabilities.tasks]
+def able(needs: Needs, instances: Sequence[Instance], model: str) -> list[Instance]:
+    """The instances that can give all of it. Raises RequestError, naming the first field that no
+    instance has, or that no instance has together with the fields before it."""
+    left = [one for one in instances if needs.task in one.capabilities.tasks]
     if not left:
         raise _other_task(needs.task, model)
     for name in needs.fields:
         engines = _named(left)
-        left = [kind for kind in left if name in kind.capabilities.sampling]
+        left = [one for one in left if name in one.capabilities.sampling]
         if not left:
-            raise UnsupportedField(f"{engines} has no {name!r}.", param=name)
+            raise UnsupportedField(f"{engines} does not support '{name}'.", param=name)
     if needs.guide:
         engines = _named(left)
-        left = [kind for kind in left if needs.guide in kind.capabilities.guides]
+        left = [one for one in left if needs.guide in one.capabilities.guides]
         if not left:
             raise UnsupportedField(
-                f"{engines} cannot hold its answer to a {needs.guide}.", param="response_format"
+                f"{engines} cannot hold its answer to a {needs.guide}.", param="guide"
             )
     return left
 
 
-def _named(kinds: Sequence[Instance]) -> str:
-    return f"The engine {' or '.join(sorted({kind.engine for kind in kinds}))}"
+def _named(instances: Sequence[Instance]) -> str:
+    return f"The engine {' or '.join(sorted({one.engine for one in instances}))}"
 
 
-def _other_task(task: str, model: str) -> RequestError:
+def _other_task(task: Task, model: str) -> RequestError:
     if task == "chat":
         said = f"{model} was loaded for embeddings: POST /v1/embeddings asks for them."
     else:

@@ -2,146 +2,135 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from msgspec import structs
 
 from dynemo.errors import ContextLengthExceeded, RequestError
-from dynemo.messages import Ask, Instance, Request, Sampling
+from dynemo.messages.ask import Ask, Task, merged
+from dynemo.messages.records import Instance
+from dynemo.messages.request import Request, Sampling
 from dynemo.prompt.card.card import Card
-from dynemo.prompt.needs import NEUTRAL, SAMPLING, Needs, able, chat_needs
-from dynemo.prompt.normalise import in_text
-from dynemo.prompt.render import RenderInput, build_prompt
+from dynemo.prompt.needs import SAMPLING, able, needs_of_ask
+from dynemo.prompt.normalise import plain_messages
+from dynemo.prompt.render import Prompt, RenderInput, build_prompt
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """One `Request` a choice, alike but for their ids and seeds, and the stop strings of all."""
+    """One `Request` for each choice of each prompt, and the stop strings of all."""
 
+    task: Task
     requests: list[Request]
-    stops: tuple[str, ...]
-
-
-def merged(ask: Ask, defaults: Ask) -> Ask:
-    """`ask`, with what it leaves unsaid taken from `defaults`."""
-    unsaid = {
-        field: getattr(defaults, field)
-        for field in ask.__struct_fields__
-        if field != "messages" and getattr(ask, field) is None
-    }
-    return structs.replace(ask, **unsaid)
+    prompt_tokens: int  #: each prompt counts once, however many choices share it
+    stops: tuple[str, ...] = ()
+    at_once: int = 0  #: requests that may run at a time; 0: all
 
 
 def prepare(
-    ask: Ask, card: Card, kinds: Sequence[Instance], request_id: str, traceparent: str = ""
+    ask: Ask, card: Card, instances: Sequence[Instance], request_id: str, traceparent: str = ""
 ) -> Prepared:
-    """`kinds` are those that could answer, see `Answerer.kinds`. Raises RequestError: a field that
-    none of them can honour, a prompt that does not fit, or what the chat template says."""
-    if not ask.messages:
-        raise RequestError(
-            "'messages' must not be empty: at least one is needed.", param="messages"
-        )
-    ask = merged(ask, _honoured(card.defaults, kinds))
-    sampling = _sampling(ask)
-    ignore_eos = bool(ask.ignore_eos)
-    if ignore_eos and ask.guide is not None:  # an engine leaves the schema to go on
-        raise RequestError(
-            "'ignore_eos' and 'response_format' exclude each other.",
-            param="ignore_eos",
-        )
-    needs = chat_needs(sampling, ask.guide, ignore_eos=ignore_eos)
-    fit = able(needs, kinds, card.name)
-    context_length = max(kind.context_length for kind in fit)
-    _check_logit_bias(sampling, card)
-    prompt = build_prompt(card.template, card.tokenizer, _conversation(ask), limit=context_length)
+    """`instances` are those that could answer, see `Backend.instance_classes`. Raises RequestError:
+    a field that none of them can honour, a prompt that does not fit, a refusal of the template."""
+    if ask.task == "embed":
+        return _prepare_embeddings(ask, card, instances, request_id, traceparent)
+    if not ask.turns:
+        raise RequestError("A request needs at least one message.", param="turns")
+    ask = merged(ask, _honoured(card.defaults, instances))
+    if ask.ignore_eos and ask.guide is not None:  # an engine leaves the schema to go on
+        raise RequestError("'ignore_eos' excludes a guided answer.", param="ignore_eos")
+    fit = able(needs_of_ask(ask), instances, card.name)
+    context_length = max(one.context_length for one in fit)
+    _check_logit_bias(ask, card)
+    prompt = build_prompt(card.template, card.tokenizer, render_input(ask), limit=context_length)
     request = Request(
         id=request_id,
         token_ids=prompt.token_ids,
         prompt=prompt.text,
         max_tokens=_budget(len(prompt.token_ids), ask.max_tokens, context_length),
         is_unbounded=ask.max_tokens is None,
-        sampling=sampling,
-        stop_ids=[] if ignore_eos else list(card.eos_ids),
-        ignore_eos=ignore_eos,
+        sampling=_sampling(ask),
+        stop_ids=[] if ask.ignore_eos else list(card.eos_ids),
+        ignore_eos=bool(ask.ignore_eos),
         guide=ask.guide,
         traceparent=traceparent,
-        messages=in_text(ask.messages)
-        if any(k.capabilities.takes == "messages" for k in fit)
-        else [],
+        messages=plain_messages(ask.turns) if _takes_messages(fit) else [],
     )
     choices = [_choice(request, index) for index in range(ask.n or 1)]
-    return Prepared(choices, tuple(ask.stop or ()))
+    return Prepared(ask.task, choices, len(prompt.token_ids), tuple(ask.stop or ()))
 
 
-def prepare_embeddings(
-    inputs: Sequence[str | list[int]],
-    card: Card,
-    kinds: Sequence[Instance],
-    request_id: str,
-    traceparent: str = "",
-) -> tuple[list[Request], int]:
-    """One `Request` a text or prompt of token ids, and how many can be computed at once. Raises
-    RequestError."""
-    fit = able(Needs("embed"), kinds, card.name)
-    context_length = max(kind.context_length for kind in fit)
-    requests = []
-    for index, each in enumerate(inputs):
-        if isinstance(each, str):
-            ids, text = card.tokenizer.encode(each, add_special=True, parse_special=False), each
-        else:
-            ids, text = each, ""
-            if any(not 0 <= token_id < card.tokenizer.vocab_size for token_id in ids):
-                raise RequestError(
-                    f"'input[{index}]' holds an id that {card.name} does not have.", param="input"
-                )
-        if len(ids) > context_length:
-            raise ContextLengthExceeded(
-                f"'input[{index}]' has {len(ids)} tokens, and {card.name} takes {context_length}.",
-                param="input",
-            )
-        requests.append(
-            Request(
-                id=f"{request_id}-{index}",
-                token_ids=ids,
-                prompt=text,
-                max_tokens=1,
-                sampling=NEUTRAL,
-                embed=True,
-                traceparent=traceparent,
-            )
-        )
-    return requests, sum(kind.slots for kind in fit)
-
-
-def _honoured(defaults: Ask, kinds: Sequence[Instance]) -> Ask:
-    """The model's own settings, as far as an engine can honour them: nobody has asked for them."""
-    can = {name for kind in kinds for name in kind.capabilities.sampling}
-    unknown = {f.name: None for f in SAMPLING if f.name not in can}
-    return structs.replace(defaults, **unknown)
-
-
-def _conversation(ask: Ask) -> RenderInput:
+def render_input(ask: Ask) -> RenderInput:
     return RenderInput(
-        ask.messages,
-        tools=ask.tools,
+        ask.turns,
+        tools=[tool.definition for tool in ask.tools] if ask.tools else None,
         add_generation_prompt=ask.add_generation_prompt,
         continue_final_message=bool(ask.continue_final_message),
         kwargs=ask.chat_template_kwargs,
     )
 
 
+def _prepare_embeddings(
+    ask: Ask, card: Card, instances: Sequence[Instance], request_id: str, traceparent: str
+) -> Prepared:
+    fit = able(needs_of_ask(ask), instances, card.name)
+    context_length = max(one.context_length for one in fit)
+    prompts = [_raw_prompt(ask, index, card, context_length) for index in range(len(ask.prompts))]
+    requests = [
+        Request(
+            id=f"{request_id}-{index}",
+            token_ids=prompt.token_ids,
+            prompt=prompt.text,
+            max_tokens=1,
+            sampling=Sampling(),
+            embed=True,
+            traceparent=traceparent,
+        )
+        for index, prompt in enumerate(prompts)
+    ]
+    tokens = sum(len(prompt.token_ids) for prompt in prompts)
+    slots = sum(one.slots for one in fit)
+    return Prepared(ask.task, requests, tokens, at_once=max(slots, 1))
+
+
+def _raw_prompt(ask: Ask, index: int, card: Card, context_length: int) -> Prompt:
+    given = ask.prompts[index]
+    if isinstance(given, str):
+        ids = card.tokenizer.encode(given, add_special=True, parse_special=False)
+        prompt = Prompt(given, ids)
+    else:
+        prompt = Prompt("", given)
+        if any(not 0 <= token_id < card.tokenizer.vocab_size for token_id in given):
+            raise RequestError(
+                f"Text {index} of the request holds a token id that {card.name} does not have.",
+                param="prompts",
+            )
+    if len(prompt.token_ids) > context_length:
+        raise ContextLengthExceeded(
+            f"Text {index} of the request has {len(prompt.token_ids)} tokens, "
+            f"and {card.name} takes {context_length}.",
+            param="prompts",
+        )
+    return prompt
+
+
+def _honoured(defaults: Ask, instances: Sequence[Instance]) -> Ask:
+    """The model's own settings, as far as an engine can honour them: no client asked for them."""
+    can = {name for one in instances for name in one.capabilities.sampling}
+    return structs.replace(defaults, **{name: None for name in SAMPLING if name not in can})
+
+
+def _takes_messages(instances: Sequence[Instance]) -> bool:
+    return any(one.capabilities.takes == "messages" for one in instances)
+
+
 def _sampling(ask: Ask) -> Sampling:
-    said: dict[str, Any] = {}
-    for field in SAMPLING:
-        value = getattr(ask, field.name)
-        if value is not None:
-            said[field.name] = value
-    return Sampling(**said)
+    wanted = {name: getattr(ask, name) for name in SAMPLING}
+    return Sampling(**{name: value for name, value in wanted.items() if value is not None})
 
 
-def _check_logit_bias(sampling: Sampling, card: Card) -> None:
+def _check_logit_bias(ask: Ask, card: Card) -> None:
     size = card.tokenizer.vocab_size
-    for token_id in sampling.logit_bias:
+    for token_id in ask.logit_bias or ():
         if not 0 <= token_id < size:
             raise RequestError(
                 f"'logit_bias' names token {token_id}, but {card.name} has ids 0 to {size - 1}.",
@@ -157,10 +146,10 @@ def _budget(prompt_tokens: int, max_tokens: int | None, context_length: int) -> 
             f"This model's maximum context length is {context_length} tokens, but the messages "
             f"resulted in {prompt_tokens} tokens, and at least one must be left for the answer. "
             "Please shorten the messages.",
-            param="messages",
+            param="turns",
         )
     if prompt_tokens == 0:
-        raise RequestError("The messages render to an empty prompt.", param="messages")
+        raise RequestError("The messages render to an empty prompt.", param="turns")
     return left if max_tokens is None else min(max_tokens, left)
 
 

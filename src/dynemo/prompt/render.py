@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dynemo.errors import ContextLengthExceeded, RequestError
-from dynemo.prompt.normalise import fill_content, normalise
+from dynemo.messages.ask import Turn
+from dynemo.prompt.normalise import fill_content, template_messages
 from dynemo.prompt.probe import Message
 from dynemo.prompt.template import ChatTemplate
 from dynemo.tokenizers.base import Tokenizer
@@ -21,7 +22,7 @@ class RenderInput:
     `add_generation_prompt` is true unless said otherwise or the final message is to be continued.
     """
 
-    messages: Sequence[Message]
+    turns: Sequence[Turn]
     tools: Sequence[Any] | None = None
     documents: Sequence[Any] | None = None
     add_generation_prompt: bool | None = None
@@ -40,7 +41,6 @@ def build_prompt(
     tokenizer: Tokenizer,
     chat: RenderInput,
     *,
-    adapt: bool = True,
     limit: int | None = None,
 ) -> Prompt:
     """Render and tokenize a conversation, as transformers' `apply_chat_template(tokenize=True)`.
@@ -53,12 +53,13 @@ def build_prompt(
     `limit` is the context's length: a prompt that is far over it is refused before all of it has
     been tokenized.
 
-    `adapt`: change messages to the form that the template takes (`normalise`), as a server must;
-    false gives what transformers gives, even where the template then drops what the user wrote.
-
     Raises RequestError.
     """
-    text = render_prompt(template, chat) if adapt else render_as_given(template, chat)
+    return tokenized(render_prompt(template, chat), tokenizer, limit=limit)
+
+
+def tokenized(text: str, tokenizer: Tokenizer, *, limit: int | None = None) -> Prompt:
+    """The second half of `build_prompt`."""
     try:
         if limit is not None:
             _check_length(text, tokenizer, limit)
@@ -87,13 +88,13 @@ def _check_length(text: str, tokenizer: Tokenizer, limit: int) -> None:
 
 
 def render_prompt(template: ChatTemplate, chat: RenderInput) -> str:
-    """The text alone: the messages adapted to the template (`normalise`), then rendered.
+    """The text alone: the turns in the form that the template takes (`normalise`), then rendered.
 
     Raises RequestError.
     """
     chat = _with_flags_of_kwargs(chat)
     tools = chat.tools or None
-    messages = normalise(chat.messages, template.traits, has_tools=tools is not None)
+    messages = template_messages(chat.turns, template.probe, has_tools=tools is not None)
     try:
         return _render(template, chat, messages)
     except RequestError:
@@ -108,10 +109,10 @@ def render_prompt(template: ChatTemplate, chat: RenderInput) -> str:
         raise
 
 
-def render_as_given(template: ChatTemplate, chat: RenderInput) -> str:
-    """The text alone, of messages that the template gets untouched. Raises RequestError."""
-    chat = _with_flags_of_kwargs(chat)
-    return _render(template, chat, chat.messages)
+def render_as_given(template: ChatTemplate, messages: Sequence[Message], chat: RenderInput) -> str:
+    """The text of messages that the template gets untouched: what transformers gives, even where
+    the template then drops what the user wrote. `chat` has the rest. Raises RequestError."""
+    return _render(template, _with_flags_of_kwargs(chat), messages)
 
 
 def _render(template: ChatTemplate, chat: RenderInput, messages: Sequence[Message]) -> str:

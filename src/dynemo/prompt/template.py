@@ -63,7 +63,7 @@ class ChatTemplate:
             )
         self.sources: Mapping[str, str] = sources
         self.special_tokens: Mapping[str, str] = dict(special_tokens or {})
-        self.traits = TemplateProbe(self.render)
+        self.probe = TemplateProbe(self.render)
         environment = _environment(now)
         self._compiled = {name: _compile(environment, name, s) for name, s in sources.items()}
 
@@ -84,7 +84,7 @@ class ChatTemplate:
         """The text of a conversation, as transformers' `apply_chat_template` renders it.
 
         Message keys whose value is None are dropped, and reasoning is known under all its names;
-        nothing else is changed (`text/messages.py` adapts what clients send). `kwargs` are further
+        nothing else is changed (`normalise.py` adapts what clients send). `kwargs` are further
         variables for the template; they win over the special tokens.
 
         Raises RequestError: with the template's own words where it refuses the conversation, with

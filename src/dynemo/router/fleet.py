@@ -7,7 +7,7 @@ Nothing here costs more with more instances: a pick is a draw, or two, or a scan
 from collections.abc import Callable, Collection
 from itertools import count
 
-from dynemo.messages import Load
+from dynemo.messages.records import Load
 
 #: Up to so many instances the least loaded one is looked for among all; above, between two drawn
 #: at random, which comes close to it and also keeps ingresses from all taking the same one.

@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 
-from dynemo.messages import Load
+from dynemo.messages.records import Load
 from dynemo.router.fleet import Fleet, Member
 from dynemo.router.prefix_tree import MAX_NODES, PrefixTree, block_keys
 

@@ -14,7 +14,7 @@ from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from dynemo.errors import UsageError
-from dynemo.messages import Load
+from dynemo.messages.records import Load
 from dynemo.router.modes import LeastLoaded, Prefix, Random, RoundRobin
 from dynemo.router.names import MODES
 from dynemo.spelling import unknown

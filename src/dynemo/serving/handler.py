@@ -10,7 +10,8 @@ from msgspec import Struct, msgpack
 from dynemo.connection.server import StreamSink
 from dynemo.connection.sink import ForwardingBuffer
 from dynemo.errors import EngineLost, Unavailable
-from dynemo.messages import Delta, Finish, Load
+from dynemo.messages.answer import Delta, Finish
+from dynemo.messages.records import Load
 from dynemo.metrics import WorkerMetrics
 from dynemo.planes.requests.base import OnRequest
 from dynemo.serving.local.instance import LocalInstance

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from msgspec import DecodeError, msgpack
 
 from dynemo.errors import DynemoError, Unavailable
-from dynemo.messages import InstanceRecord
+from dynemo.messages.records import InstanceRecord
 from dynemo.planes.discovery.base import Change, instances_prefix
 from dynemo.planes.discovery.discovery import Discovery
 from dynemo.planes.names import EndpointName

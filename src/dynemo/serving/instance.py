@@ -3,7 +3,10 @@
 from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
-from dynemo.messages import Delta, Instance, Load, Request
+from dynemo.connection.buffer import CancelReader
+from dynemo.messages.answer import Delta
+from dynemo.messages.records import Instance, Load
+from dynemo.messages.request import Request
 
 
 class Backend(Protocol):
@@ -16,7 +19,7 @@ class Backend(Protocol):
         ...
 
     @property
-    def kinds(self) -> Sequence[Instance]:
+    def instance_classes(self) -> Sequence[Instance]:
         """What those can that take requests: one for all that can do the same, with the slots of
         all of them. Empty where `instance` is None."""
         ...
@@ -46,9 +49,12 @@ class Backend(Protocol):
         """Why `instance` is None (`loading`, `engine ended: ...`), else empty."""
         ...
 
-    def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
+    def generate(
+        self, request: Request, cancel_reader: CancelReader | None = None
+    ) -> AsyncGenerator[Delta, None]:
         """The answer. The last delta carries `finish`. Closing the generator cancels the request,
-        all the way into the engine, and may be done at any time.
+        all the way into the engine, and may be done at any time. `cancel_reader` is called if the
+        reader falls behind its bound.
 
         Raises Unavailable (nothing was generated, another instance may be asked), EngineLost,
         EngineError or SlowReader.

@@ -7,7 +7,8 @@ from itertools import groupby
 
 from msgspec import structs
 
-from dynemo.messages import Delta, Finish, Request
+from dynemo.messages.answer import Delta, Finish
+from dynemo.messages.request import Request
 from dynemo.tokenizers.base import Tokenizer
 
 #: Seconds that a stream waits in its middle for an instance that could take it on.

@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from uuid import uuid4
 
 from dynemo.answer.output import OutputProcessor
-from dynemo.errors import EngineError, Unavailable, UnknownModel
-from dynemo.messages import Ask, Instance, Piece, Request
+from dynemo.connection.buffer import CancelReader
+from dynemo.errors import Unavailable, UnknownModel
+from dynemo.messages.answer import FinishPiece, Piece
+from dynemo.messages.ask import Ask, merged
+from dynemo.messages.records import Instance
 from dynemo.prompt.card.card import Card
-from dynemo.prompt.prepare import Prepared, merged, prepare, prepare_embeddings
+from dynemo.prompt.needs import able, needs_of_ask
+from dynemo.prompt.prepare import Prepared, prepare
 from dynemo.serving.instance import Backend
 
 
@@ -19,12 +23,12 @@ class ServedModel:
     name: str
     created: int  #: unix seconds
     card: Card
-    answerer: Backend
+    backend: Backend
 
     @property
     def context_length(self) -> int:
         """Tokens that one sequence may hold; the model's own limit until the engine has said."""
-        instance = self.answerer.instance
+        instance = self.backend.instance
         return instance.context_length if instance is not None else self.card.context_length
 
 
@@ -32,7 +36,7 @@ class ServedModel:
 class Job:
     """An accepted ask: rendered, tokenized, within limits. Nothing runs yet."""
 
-    id: str  #: hex, unique; HTTP answers with `chatcmpl-{id}`
+    id: str  #: hex, unique
     model: ServedModel
     prepared: Prepared
 
@@ -42,24 +46,12 @@ class Job:
 
     @property
     def prompt_tokens(self) -> int:
-        return len(self.prepared.requests[0].token_ids)
+        return self.prepared.prompt_tokens
 
     @property
-    def n(self) -> int:
+    def choices(self) -> int:
+        """Sequences that are asked for. Each is a choice, and has an index in the answer."""
         return len(self.prepared.requests)
-
-
-@dataclass(frozen=True)
-class EmbeddingJob:
-    """Accepted texts to embed. Nothing runs yet."""
-
-    model: ServedModel
-    requests: list[Request]
-    at_once: int  #: as many as the model's instances compute
-
-    @property
-    def prompt_tokens(self) -> int:
-        return sum(len(request.token_ids) for request in self.requests)
 
 
 class Pipeline:
@@ -76,7 +68,7 @@ class Pipeline:
     @property
     def trouble(self) -> str:
         """Why a request could not be served now (`loading`, ...), else empty."""
-        troubles = [model.answerer.trouble for model in self._models.values()]
+        troubles = [model.backend.trouble for model in self._models.values()]
         return "" if not all(troubles) else next(iter(troubles), "no instances")
 
     def prepare(self, ask: Ask, traceparent: str = "") -> Job:
@@ -86,97 +78,92 @@ class Pipeline:
         `ask.model` None means the only model, or the first. `traceparent` goes to the engine.
         """
         ask = merged(ask, self._defaults)
-        model, kinds = self._find_ready(ask.model)
+        model, instances = self._find_ready(ask.model)
         job_id = uuid4().hex
-        return Job(job_id, model, prepare(ask, model.card, kinds, job_id, traceparent))
+        return Job(job_id, model, prepare(ask, model.card, instances, job_id, traceparent))
 
-    def prepare_embeddings(
-        self, name: str | None, inputs: Sequence[str | list[int]], traceparent: str = ""
-    ) -> EmbeddingJob:
-        """Raises as `prepare` does."""
-        model, kinds = self._find_ready(name)
-        made = prepare_embeddings(inputs, model.card, kinds, uuid4().hex, traceparent)
-        requests, at_once = made
-        return EmbeddingJob(model, requests, max(at_once, 1))
-
-    async def embed(self, job: EmbeddingJob) -> list[bytes]:
-        """A vector for each of the job's requests, as 32-bit floats, little-endian. Raises as `run`
-        does; the first error ends all of it."""
-        free = asyncio.Semaphore(job.at_once)
-
-        async def one(request: Request) -> bytes:
-            async with free, aclosing(job.model.answerer.generate(request)) as deltas:
-                async for delta in deltas:
-                    if delta.finish is not None:
-                        return delta.embedding
-            raise EngineError("The engine gave no embedding.")
-
-        tasks = [asyncio.create_task(one(request)) for request in job.requests]
-        try:
-            return await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+    def check_settings(self, settings: Ask) -> None:
+        """Raises UnsupportedField for a setting that no instance of the model can honour. Checks
+        nothing while the model takes no requests."""
+        if self._models:
+            model = self._find(settings.model)
+            if instances := model.backend.instance_classes:
+                able(needs_of_ask(settings), instances, model.name)
 
     def _find_ready(self, name: str | None) -> tuple[ServedModel, Sequence[Instance]]:
         model = self._find(name)
-        kinds = model.answerer.kinds
-        if not kinds:
-            reason = model.answerer.trouble
+        instances = model.backend.instance_classes
+        if not instances:
+            reason = model.backend.trouble
             raise Unavailable(f"{model.name} takes no requests now: {reason}.")
-        return model, kinds
+        return model, instances
 
     def _find(self, name: str | None) -> ServedModel:
         if not self._models:
-            raise Unavailable("No worker has come yet.")
+            raise Unavailable("No worker has registered yet.")
         if name is None:
             return next(iter(self._models.values()))
         try:
             return self._models[name]
         except KeyError:
-            raise UnknownModel(
-                f"The model `{name[:200]}` does not exist or you do not have access to it.",
-                param="model",
-            ) from None
+            raise unknown_model(name) from None
 
-    def run(self, job: Job) -> AsyncGenerator[Piece, None]:
-        """The answer's pieces, choices interleaved; each choice's last piece has `finish`.
+    def run(
+        self, job: Job, cancel_reader: CancelReader | None = None
+    ) -> AsyncGenerator[Sequence[Piece], None]:
+        """The answer's pieces in batches, choices interleaved; a `FinishPiece` ends each choice.
 
-        One piece covers whatever came since the last one was taken: it may stand for many tokens.
+        A batch covers whatever arrived since the last one was taken: it may stand for many tokens.
         Closing it (`aclosing`) cancels every choice inside the engine. Raises Unavailable before
-        the first piece; EngineLost, EngineError or SlowReader at any time.
+        the first batch; EngineLost, EngineError or SlowReader at any time.
+
+        `cancel_reader` is called if the reader falls behind its bound: it may wait elsewhere, for a
+        client that does not read, and would not notice here for a long time.
         """
-        choices = [_choice(job, index) for index in range(job.n)]
-        return choices[0] if job.n == 1 else _interleaved(choices)
+        choices = [_choice(job, index, cancel_reader) for index in range(job.choices)]
+        if len(choices) == 1:
+            return choices[0]
+        return _interleaved(choices, job.prepared.at_once or len(choices))
 
 
-async def _choice(job: Job, index: int) -> AsyncGenerator[Piece, None]:
-    request: Request = job.prepared.requests[index]
+def unknown_model(name: str) -> UnknownModel:
+    return UnknownModel(
+        f"The model `{name[:200]}` does not exist or you do not have access to it.", param="model"
+    )
+
+
+async def _choice(
+    job: Job, index: int, cancel_reader: CancelReader | None
+) -> AsyncGenerator[Sequence[Piece], None]:
+    request = job.prepared.requests[index]
     detokenizer = job.model.card.tokenizer.detokenizer()
-    answer = OutputProcessor(index, request, detokenizer, job.prepared.stops)
-    async with aclosing(job.model.answerer.generate(request)) as deltas:
+    output = OutputProcessor(index, request, detokenizer, job.prepared.stops)
+    async with aclosing(job.model.backend.generate(request, cancel_reader)) as deltas:
         async for delta in deltas:
-            piece = answer.feed(delta)
-            yield piece
-            if piece.finish is not None:
-                return
+            pieces = output.feed(delta)
+            if pieces:
+                yield pieces
+                if isinstance(pieces[-1], FinishPiece):
+                    return
 
 
-async def _interleaved(choices: list[AsyncGenerator[Piece, None]]) -> AsyncGenerator[Piece, None]:
-    """The pieces of all, as they come. The first error ends all of them."""
-    ready: asyncio.Queue[Piece | BaseException | None] = asyncio.Queue(maxsize=len(choices))
+async def _interleaved(
+    choices: list[AsyncGenerator[Sequence[Piece], None]], at_once: int
+) -> AsyncGenerator[Sequence[Piece], None]:
+    """The pieces of all, as they arrive. The first error ends all of them."""
+    ready: asyncio.Queue[Sequence[Piece] | BaseException | None] = asyncio.Queue(maxsize=at_once)
+    free = asyncio.Semaphore(at_once)
 
-    async def forward(pieces: AsyncGenerator[Piece, None]) -> None:
+    async def forward(batches: AsyncGenerator[Sequence[Piece], None]) -> None:
         try:
-            async with aclosing(pieces):
-                async for piece in pieces:
-                    await ready.put(piece)
+            async with free, aclosing(batches):
+                async for pieces in batches:
+                    await ready.put(pieces)
             await ready.put(None)
         except Exception as error:
             await ready.put(error)
 
-    tasks = [asyncio.create_task(forward(pieces)) for pieces in choices]
+    tasks = [asyncio.create_task(forward(batches)) for batches in choices]
     try:
         left = len(tasks)
         while left:

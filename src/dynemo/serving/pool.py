@@ -15,9 +15,12 @@ from time import monotonic
 
 from msgspec import msgpack, structs
 
+from dynemo.connection.buffer import CancelReader
 from dynemo.errors import EngineLost, PlaneAway, Unavailable
-from dynemo.messages import Capabilities, Delta, Instance, Load, Request
-from dynemo.prompt.needs import needs_of
+from dynemo.messages.answer import Delta
+from dynemo.messages.records import Capabilities, Instance, Load
+from dynemo.messages.request import Request
+from dynemo.prompt.needs import needs_of_request
 from dynemo.router.router import Router
 from dynemo.serving.migration import MigrationState, TextCodec
 from dynemo.serving.remote import RemoteInstance
@@ -34,7 +37,7 @@ _encode = msgpack.Encoder().encode
 
 
 class Pool:
-    """An `Answerer` over the instances that discovery names."""
+    """A `Backend` over the instances that discovery names."""
 
     restarts = 0  # others start their engines
 
@@ -44,7 +47,7 @@ class Pool:
         self._migration_limit = migration_limit
         self._remotes: dict[str, RemoteInstance] = {}
         self._most: Instance | None = None
-        self._kinds: list[Instance] = []
+        self._classes: list[Instance] = []
         self._names: list[frozenset[str]] = []  # of the instances of each kind
         self._unfit: dict[tuple[bool, ...], frozenset[str]] = {}  # by which kinds fit
         self._has_changed = False  # since `_look`
@@ -79,9 +82,9 @@ class Pool:
         return self._most
 
     @property
-    def kinds(self) -> list[Instance]:
+    def instance_classes(self) -> list[Instance]:
         self._look()
-        return self._kinds
+        return self._classes
 
     @property
     def load(self) -> Load:
@@ -97,8 +100,10 @@ class Pool:
     def trouble(self) -> str:
         return "" if self._remotes else "no instances"
 
-    async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
-        """See `Answerer.generate`."""
+    async def generate(
+        self, request: Request, cancel_reader: CancelReader | None = None
+    ) -> AsyncGenerator[Delta, None]:
+        """See `Backend.generate`."""
         progress = MigrationState(request, self._words)
         failed: set[str] = set()
         moves = 0
@@ -110,7 +115,7 @@ class Pool:
             self._router.started(chosen, rest.token_ids)
             rest = _within(rest, remote.record.instance.context_length)
             try:
-                async with aclosing(remote.generate(rest)) as deltas:
+                async with aclosing(remote.generate(rest, cancel_reader)) as deltas:
                     async for delta in deltas:
                         progress.take(delta)
                         yield progress.adjusted(delta)
@@ -193,11 +198,12 @@ class Pool:
     def _unfit_for(self, request: Request) -> frozenset[str]:
         """The instances that cannot honour all of a request's fields, or have no room for it. Kinds
         are looked at, and not instances, of which there may be a thousand."""
-        needs = needs_of(request)
+        needs = needs_of_request(request)
         wanted = 1 if request.is_unbounded else request.max_tokens
         room = len(request.token_ids) + (0 if request.embed else wanted)
         fit = tuple(
-            kind.context_length >= room and needs.met_by(kind.capabilities) for kind in self.kinds
+            one.context_length >= room and needs.met_by(one.capabilities)
+            for one in self.instance_classes
         )
         if (unfit := self._unfit.get(fit)) is None:
             others = [names for names, is_fit in zip(self._names, fit, strict=True) if not is_fit]
@@ -218,10 +224,10 @@ class Pool:
                 instance = remote.record.instance
                 kind = _encode((instance.context_length, instance.capabilities))
                 alike.setdefault(kind, []).append(instance)
-            self._kinds = [_together(instances) for instances in alike.values()]
+            self._classes = [_together(instances) for instances in alike.values()]
             self._names = [frozenset(one.id for one in instances) for instances in alike.values()]
             self._unfit = {}
-            self._most = _together(self._kinds) if self._kinds else None
+            self._most = _together(self._classes) if self._classes else None
 
 
 def _within(request: Request, context_length: int) -> Request:

@@ -5,9 +5,13 @@ from collections.abc import AsyncGenerator
 from contextlib import closing
 from time import monotonic
 
+from dynemo.connection.buffer import CancelReader
 from dynemo.connection.client import encoded
 from dynemo.errors import DynemoError, InstanceSilent
-from dynemo.messages import Delta, Envelope, InstanceRecord, Load, Request
+from dynemo.messages.answer import Delta
+from dynemo.messages.records import InstanceRecord, Load
+from dynemo.messages.request import Request
+from dynemo.messages.wire import Envelope
 from dynemo.planes.requests.base import RequestPlane
 from dynemo.planes.responses.listen import ResponseListener
 
@@ -49,20 +53,23 @@ class RemoteInstance:
             return monotonic() - self._owes_since > _QUIET_SECONDS
         return self._responses.is_late(name)
 
-    async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
-        """See `Answerer.generate`. Raises InstanceGone or PlaneAway for what `Unavailable` covers.
+    async def generate(
+        self, request: Request, cancel_reader: CancelReader | None = None
+    ) -> AsyncGenerator[Delta, None]:
+        """See `Backend.generate`. Raises InstanceGone or PlaneAway for what `Unavailable` covers.
 
         EngineLost comes after everything that the worker had sent: what is left may be asked of
         another instance.
         """
         body = encoded(request)
-        with closing(self._responses.promise(self.record.instance.id)) as promise:
+        name = self.record.instance.id
+        with closing(self._responses.pending_stream(name, cancel_reader)) as pending:
             is_carried = len(body) <= self._requests.max_request
-            await self._ask(promise.envelope(body, is_carried=is_carried))
-            promise.expect(self._responses.open_seconds)
-            inbox = promise.inbox
+            await self._ask(pending.envelope(body, is_carried=is_carried))
+            pending.expect(self._responses.open_seconds)
+            buffer = pending.buffer
             while True:
-                delta = await inbox.take()
+                delta = await buffer.take()
                 yield delta
                 if delta.finish is not None:
                     return

@@ -14,7 +14,7 @@ from msgspec import msgpack
 
 from dynemo.connection.addresses import host_id
 from dynemo.errors import DynemoError, Unavailable, UsageError
-from dynemo.messages import Instance, InstanceRecord
+from dynemo.messages.records import Instance, InstanceRecord
 from dynemo.planes.discovery.base import identity_key, instance_key
 from dynemo.planes.discovery.discovery import Discovery
 from dynemo.planes.names import EndpointName

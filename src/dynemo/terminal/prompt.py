@@ -11,7 +11,7 @@ from typing import BinaryIO
 from msgspec import structs
 
 from dynemo.errors import DynemoError, RequestError, UsageError
-from dynemo.messages import Ask
+from dynemo.messages.ask import Ask, text_turn
 from dynemo.serving.pipeline import Job, Pipeline
 from dynemo.terminal.interrupts import Interrupted, until_signal
 from dynemo.terminal.output import Output
@@ -68,11 +68,11 @@ async def answer(
 
 def _prepare(pipeline: Pipeline, model: str, system: str | None, settings: Ask, text: str) -> Job:
     question = clean(text).removesuffix("\n").removesuffix("\r")
-    messages = [{"role": "user", "content": question}]
+    turns = [text_turn("user", question)]
     if system:
-        messages.insert(0, {"role": "system", "content": system})
+        turns.insert(0, text_turn("system", system))
     try:
-        return pipeline.prepare(structs.replace(settings, model=model, messages=messages, n=1))
+        return pipeline.prepare(structs.replace(settings, model=model, turns=turns, n=1))
     except RequestError as error:
         raise UsageError(str(error)) from error
 

@@ -1,11 +1,11 @@
 """One answer as it comes: its text, its timing, and how it ended."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from time import perf_counter
 
-from dynemo.messages import Finish, Piece
+from dynemo.messages.answer import Finish, FinishPiece, Piece, TextPiece
 
 
 @dataclass
@@ -20,19 +20,22 @@ class Reply:
     parts: list[str] = field(default_factory=list)
     finish: Finish | None = None
 
-    def take(self, piece: Piece) -> int:
-        """Count a piece that has just come, and return by how many tokens the count grew."""
+    def take(self, pieces: Sequence[Piece]) -> int:
+        """Counts pieces that have just arrived; returns by how many tokens the count grew."""
         before = self.tokens
         self.last = perf_counter()
+        for piece in pieces:
+            match piece:
+                case TextPiece(text=text, tokens=tokens):
+                    self.tokens += tokens
+                    self.parts.append(text)
+                case FinishPiece(finish=finish):
+                    self.finish = finish
+                    # The engine's own count, which has a final EOS as well.
+                    self.tokens = finish.completion_tokens
         if self.first is None:
             self.first = self.last
-            self.first_tokens = piece.tokens
-        self.tokens += piece.tokens
-        self.parts.append(piece.text)
-        if piece.finish is not None:
-            self.finish = piece.finish
-            # The engine's own count, which has a final EOS as well.
-            self.tokens = piece.finish.completion_tokens
+            self.first_tokens = self.tokens
         return self.tokens - before
 
     @property
@@ -61,11 +64,13 @@ class Reply:
 
 
 async def listen(
-    pieces: AsyncGenerator[Piece, None], reply: Reply, say: Callable[[str], None]
+    batches: AsyncGenerator[Sequence[Piece], None], reply: Reply, say: Callable[[str], None]
 ) -> None:
-    """Pass on all text to `say` and count it in `reply`. An exception anywhere closes `pieces`."""
-    async with aclosing(pieces):
-        async for piece in pieces:
-            reply.take(piece)
-            if piece.text:
-                say(piece.text)
+    """Passes all text on to `say` and counts it in `reply`. An exception anywhere closes
+    `batches`."""
+    async with aclosing(batches):
+        async for pieces in batches:
+            reply.take(pieces)
+            for piece in pieces:
+                if isinstance(piece, TextPiece) and piece.text:
+                    say(piece.text)

@@ -1,15 +1,15 @@
 """Bytes of a request body to a typed request, with what is wrong said as OpenAI says it."""
 
 import re
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
-from dynemo.api.openai.types import ChatRequest, EmbeddingRequest
+from dynemo.api.openai.types import AnyMessage, ChatRequest, EmbeddingRequest
 from dynemo.errors import RequestError
 
 # msgspec says where an error is only in its text: `... - at `$.messages[0].role``. This is the one
-# place that reads it, and tests/openai/test_decode.py holds the format.
+# place that reads it, and tests/api/test_openai_decode.py holds the format.
 _PLACE = re.compile(r"(?P<what>.*?)(?: - at (?:`key` in )?`\$\.?(?P<path>[^`]*)`)?", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>.*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<field>.*)`", re.DOTALL)
@@ -30,6 +30,14 @@ def decode_embeddings(body: bytes) -> EmbeddingRequest:
     return _decode(_embeddings, body)
 
 
+def convert_messages(messages: list[Any]) -> list[AnyMessage]:
+    """Messages that were read from a file. Raises as `decode_chat` does."""
+    try:
+        return msgspec.convert(messages, list[AnyMessage])
+    except msgspec.ValidationError as error:
+        raise _say_invalid(str(error), "messages") from None
+
+
 def _decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     try:
         return decoder.decode(body)
@@ -47,22 +55,22 @@ def _unparsable(detail: str) -> RequestError:
     return RequestError(f"We could not parse the JSON body of your request. {detail}")
 
 
-def _say_invalid(text: str) -> RequestError:
+def _say_invalid(text: str, root: str = "") -> RequestError:
     match = _PLACE.fullmatch(text)
-    what, path = (match["what"], match["path"] or "") if match else (text, "")
+    what, path = (match["what"], root + (match["path"] or "")) if match else (text, root)
     if unknown := _UNKNOWN.fullmatch(what):
         field = _join(path, unknown["field"])
         message = f"Unrecognized request argument supplied: {field}"
-        return RequestError(message, param=field, code="unknown_parameter")
+        return RequestError(message, param=field, detail="unknown_parameter")
     if missing := _MISSING.fullmatch(what):
         field = _join(path, missing["field"])
         message = f"Missing required parameter: '{field}'."
-        return RequestError(message, param=field, code="missing_required_parameter")
+        return RequestError(message, param=field, detail="missing_required_parameter")
     what = _cut(what)
     if not path:
         return RequestError(f"The request body is not what is expected here: {what}.")
     path = _cut(path)
-    return RequestError(f"Invalid '{path}': {what}.", param=path, code="invalid_value")
+    return RequestError(f"Invalid '{path}': {what}.", param=path, detail="invalid_value")
 
 
 def _join(path: str, field: str) -> str:

@@ -3,22 +3,25 @@
 import base64
 from array import array
 from collections.abc import Sequence
+from functools import partial
 from sys import byteorder
 from typing import Any
 
 from msgspec import ValidationError, convert, json
 
+from dynemo.api.dialect import AnswerHead, Call
 from dynemo.api.openai.decode import decode_embeddings
-from dynemo.api.openai.types import Embedding, EmbeddingList, EmbeddingRequest, EmbeddingUsage
-from dynemo.errors import RequestError, UnsupportedField
+from dynemo.api.openai.types import Embedding, EmbeddingList, EmbeddingUsage
+from dynemo.errors import EngineError, RequestError, UnsupportedField
+from dynemo.messages.answer import EmbeddingPiece, Piece, Usage
+from dynemo.messages.ask import Ask
 
-Input = str | list[int]
 MAX_INPUTS = 2048
 _FORMS = (list[str], list[int], list[list[int]])
 
 
-def read_embeddings(body: bytes) -> tuple[EmbeddingRequest, list[Input]]:
-    """The request, and each text or prompt of token ids in it. Raises RequestError."""
+def read_embeddings_call(body: bytes) -> Call:
+    """Each text or prompt of token ids is a prompt of the ask. Raises RequestError."""
     asked = decode_embeddings(body)
     if asked.dimensions is not None:
         raise UnsupportedField("'dimensions' is not supported yet.", param="dimensions")
@@ -27,10 +30,12 @@ def read_embeddings(body: bytes) -> tuple[EmbeddingRequest, list[Input]]:
         raise RequestError(f"'input' takes 1 to {MAX_INPUTS} texts.", param="input")
     if not all(inputs):
         raise RequestError("'input' must not hold an empty text.", param="input")
-    return asked, inputs
+    writer = partial(EmbeddingsWriter, is_base64=asked.encoding_format == "base64")
+    ask = Ask(task="embed", model=asked.model, prompts=inputs)
+    return Call(ask, is_stream=False, writer=writer)
 
 
-def _inputs(value: str | list[Any]) -> list[Input]:
+def _inputs(value: str | list[Any]) -> list[str | list[int]]:
     if isinstance(value, str):
         return [value]
     for form in _FORMS:
@@ -42,20 +47,37 @@ def _inputs(value: str | list[Any]) -> list[Input]:
     raise RequestError(
         "Invalid 'input': expected a text, texts, token ids, or lists of token ids.",
         param="input",
-        code="invalid_value",
+        detail="invalid_value",
     )
 
 
-def write_embeddings(
-    model: str, vectors: Sequence[bytes], prompt_tokens: int, *, is_base64: bool
-) -> bytes:
-    """The response body; each vector is 32-bit floats, little-endian."""
-    data = [
-        Embedding(index=i, embedding=_base64(vector) if is_base64 else _floats(vector))
-        for i, vector in enumerate(vectors)
-    ]
-    usage = EmbeddingUsage(prompt_tokens=prompt_tokens, total_tokens=prompt_tokens)
-    return json.encode(EmbeddingList(data=data, model=model, usage=usage))
+class EmbeddingsWriter:
+    """Gathers the vectors of one response."""
+
+    def __init__(self, head: AnswerHead, *, is_base64: bool) -> None:
+        self._model = head.model
+        self._write = _base64 if is_base64 else _floats
+        self._vectors: list[bytes] = [b""] * head.choices
+
+    def open(self) -> bytes:
+        return b""
+
+    def write(self, pieces: Sequence[Piece]) -> bytes:
+        for piece in pieces:
+            if isinstance(piece, EmbeddingPiece):
+                self._vectors[piece.index] = piece.vector
+        return b""
+
+    def close(self, usage: Usage) -> bytes:
+        """Raises EngineError if a vector is missing."""
+        if not all(self._vectors):
+            raise EngineError("The engine gave no embedding.")
+        data = [
+            Embedding(index=index, embedding=self._write(vector))
+            for index, vector in enumerate(self._vectors)
+        ]
+        counts = EmbeddingUsage(prompt_tokens=usage.prompt_tokens, total_tokens=usage.prompt_tokens)
+        return json.encode(EmbeddingList(data=data, model=self._model, usage=counts))
 
 
 def _base64(vector: bytes) -> str:

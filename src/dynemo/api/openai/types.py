@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+FinishReason = Literal["stop", "length", "tool_calls"]
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 
 Unhonoured = Annotated[
@@ -26,7 +27,7 @@ Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
 class FunctionCall(Struct, frozen=True, forbid_unknown_fields=True):
     name: str
-    arguments: str = ""
+    arguments: str | dict[str, Any] = ""
 
 
 class ToolCall(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -64,6 +65,14 @@ class Message(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     annotations: Unhonoured = None
     audio: Unhonoured = None
     function_call: Unhonoured = None
+
+
+class AnyMessage(Message, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A message in a file: of any role, with reasoning under the names that templates know."""
+
+    role: str  # type: ignore[assignment]
+    thinking: str | None = None
+    reasoning: str | None = None
 
 
 class StreamOptions(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -160,7 +169,7 @@ class Choice(Struct, frozen=True, kw_only=True):
     index: int
     message: AnswerMessage
     logprobs: None = None
-    finish_reason: Literal["stop", "length"]
+    finish_reason: FinishReason
 
 
 class ChatCompletion(Struct, frozen=True, kw_only=True):
@@ -182,7 +191,7 @@ class ChunkChoice(Struct, frozen=True, kw_only=True):
     index: int
     delta: ChunkDelta
     logprobs: None = None
-    finish_reason: Literal["stop", "length"] | None
+    finish_reason: FinishReason | None
 
 
 class ChatCompletionChunk(Struct, frozen=True, kw_only=True):

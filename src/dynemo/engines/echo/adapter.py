@@ -11,16 +11,10 @@ from contextlib import asynccontextmanager
 from dynemo import __version__
 from dynemo.engines.options import refuse_options
 from dynemo.errors import UsageError
-from dynemo.messages import (
-    Capabilities,
-    Delta,
-    EngineSpec,
-    Finish,
-    FinishReason,
-    Load,
-    Request,
-    Sampling,
-)
+from dynemo.messages.answer import Delta, Finish, FinishReason
+from dynemo.messages.records import Capabilities, Load
+from dynemo.messages.request import Request
+from dynemo.messages.spec import EngineSpec
 
 _DEFAULT_CONTEXT = 1 << 20
 #: Without a delay, so many tokens before another sequence has its turn: a turn of the event loop
@@ -29,13 +23,26 @@ _BURST = 8
 _DELAY = "DYNEMO_TOKEN_ECHO_DELAY_MS"
 _MOST_DELAY = 60_000
 
+#: Sampling has no meaning for it, so that it honours every value of these.
+SETTINGS = [
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "seed",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "logit_bias",
+    "ignore_eos",
+]
+
 
 class Echo:
     version = __version__
     device = "cpu"
     slots = 1024
-    #: Sampling has no meaning for it, so that every value of it is honoured.
-    capabilities = Capabilities(sampling=[*Sampling.__struct_fields__, "ignore_eos"])
+    capabilities = Capabilities(sampling=SETTINGS)
 
     def __init__(self, context_length: int, delay: float) -> None:
         self.context_length = context_length
@@ -67,9 +74,7 @@ class Echo:
 class EchoText(Echo):
     """Gives text: a word counts as a token."""
 
-    capabilities = Capabilities(
-        takes="messages", gives="text", sampling=[*Sampling.__struct_fields__, "ignore_eos"]
-    )
+    capabilities = Capabilities(takes="messages", gives="text", sampling=SETTINGS)
 
     async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
         every = re.findall(r"\s*\S+|\s+$", request.messages[-1]["content"]) or [""]

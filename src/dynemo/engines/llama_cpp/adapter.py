@@ -9,31 +9,38 @@ import asyncio
 import os
 from array import array
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from sys import byteorder
 from typing import Any
 
-from msgspec import Raw, Struct, json
+from msgspec import Struct, json
 
-from dynemo.engines.json_schema import GUIDE_FIELD, check_schema
+from dynemo.engines.json_schema import GUIDE_FIELD
+from dynemo.engines.llama_cpp.grammar import open_grammar
 from dynemo.engines.llama_cpp.params import common_params, device_name
 from dynemo.engines.llama_cpp.wire import ask, get, post
 from dynemo.errors import EngineError, EngineNotInstalled, ModelError, RequestError
-from dynemo.messages import (
-    Capabilities,
-    Delta,
-    EngineSpec,
-    Finish,
-    FinishReason,
-    Guide,
-    Load,
-    Request,
-    Sampling,
-)
+from dynemo.messages.answer import Delta, Finish, FinishReason
+from dynemo.messages.records import Capabilities, Load
+from dynemo.messages.request import Request
+from dynemo.messages.spec import EngineSpec
 
+#: Settings that it honours.
+SETTINGS = [
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "seed",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "logit_bias",
+    "ignore_eos",
+]
 _CAPABILITIES = Capabilities(
     gives="text",
-    sampling=[*Sampling.__struct_fields__, "ignore_eos"],
+    sampling=SETTINGS,
     guides=["json_schema", "grammar"],
 )
 
@@ -107,15 +114,17 @@ class LlamaCpp:
                 if request.embed:
                     yield await self._embed(request)
                     return
-                body = json.encode(_body(request, self.context_length))
-                sequence = _Sequence(request)
-                async with post(self._path, "/completion", body) as events:
-                    while data := await events.next():
-                        delta = sequence.feed(_decode_event(data))
-                        if delta is not None:
-                            yield delta
-                            if delta.finish is not None:
-                                return
+                with closing(open_grammar(request.guide)) as grammar:
+                    body = json.encode(_body(request, self.context_length, grammar.text))
+                    sequence = _Sequence(request)
+                    async with post(self._path, "/completion", body) as events:
+                        while data := await events.next():
+                            delta = sequence.feed(_decode_event(data))
+                            if delta is not None:
+                                grammar.check(delta)
+                                yield delta
+                                if delta.finish is not None:
+                                    return
             raise EngineError("llama.cpp ended the answer without a last event.")
         except RequestError as error:
             if request.guide is not None:  # all else was checked before
@@ -190,7 +199,7 @@ def _words(error: Any) -> str:
     return str(error.get("message", error)) if isinstance(error, dict) else str(error)
 
 
-def _body(request: Request, context_length: int) -> dict[str, Any]:
+def _body(request: Request, context_length: int, grammar: str) -> dict[str, Any]:
     sampling = request.sampling
     return {
         "prompt": request.token_ids,
@@ -214,19 +223,8 @@ def _body(request: Request, context_length: int) -> dict[str, Any]:
         "repeat_last_n": context_length,  # penalties look at the whole sequence
         "logit_bias": list(sampling.logit_bias.items()),
         "ignore_eos": request.ignore_eos,
-        **_guide(request.guide),
+        "grammar": grammar,
     }
-
-
-def _guide(guide: Guide | None) -> dict[str, Any]:
-    if guide is None:
-        return {}
-    if guide.kind == "grammar":
-        if guide.text.startswith("%llguidance"):  # where one is wrong, it answers unbound
-            raise RequestError("'response_format.grammar' takes GBNF.", param=GUIDE_FIELD)
-        return {"grammar": guide.text}
-    check_schema(guide.text)
-    return {"json_schema": Raw(guide.text.encode())}
 
 
 @asynccontextmanager

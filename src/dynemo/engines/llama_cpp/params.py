@@ -5,7 +5,7 @@ from typing import Any
 
 from dynemo.engines.options import in_json, unknown_argument, unknown_option
 from dynemo.errors import UsageError
-from dynemo.messages import EngineSpec
+from dynemo.messages.spec import EngineSpec
 
 #: Tokens of context where neither the user nor the model says less: the KV cache grows with it.
 _CONTEXT = 8192

@@ -23,12 +23,28 @@ from dynemo.engines.json_schema import check_size
 from dynemo.engines.mistralrs.model import environment, runner_arguments
 from dynemo.engines.mistralrs.stream import ChunkStream, Sequence, Wakes, words_of
 from dynemo.errors import EngineNotInstalled, ModelError, UsageError
-from dynemo.messages import Capabilities, Delta, EngineSpec, Finish, Load, Request, Sampling
+from dynemo.messages.answer import Delta, Finish
+from dynemo.messages.records import Capabilities, Load
+from dynemo.messages.request import Request
+from dynemo.messages.spec import EngineSpec
 
-#: A request has no seed: the runner has one, for all.
-_SAMPLING = [name for name in Sampling.__struct_fields__ if name != "seed"]
+#: Settings that it honours. A request has no seed: the runner has one, for all requests.
+SETTINGS = [
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "logit_bias",
+    "ignore_eos",
+]
 _CAPABILITIES = Capabilities(
-    takes="text", gives="text", sampling=[*_SAMPLING, "ignore_eos"], guides=["json_schema"]
+    takes="text",
+    gives="text",
+    sampling=SETTINGS,
+    guides=["json_schema"],
 )
 _MOST_MIN_P = 1 - 1e-6  # it takes 1 for off
 _JOIN_SECONDS = 2.0

@@ -18,7 +18,7 @@ from msgspec import DecodeError, Raw, json
 from dynemo.engines.mistralrs.tokenizer import tokenizer_json
 from dynemo.engines.options import check_values, read_options, unknown_argument
 from dynemo.errors import ModelError, UsageError
-from dynemo.messages import EngineSpec
+from dynemo.messages.spec import EngineSpec
 
 #: The arguments of `Runner`, and of what it loads, that are the user's to give.
 _RUNNER = (
@@ -162,8 +162,8 @@ def _gguf(spec: EngineSpec, which: dict[str, Any]) -> Any:
     if part := _PART.search(file):
         stem, count = file[: part.start()], part[1]
         files = [f"{stem}-{n:05}-of-{count}.gguf" for n in range(1, int(count) + 1)]
-    if spec.words:
-        which["tokenizer_json"] = str(_tokenizer(Path(spec.words), Path(spec.workdir)))
+    if spec.tokenizer_source:
+        which["tokenizer_json"] = str(_tokenizer(Path(spec.tokenizer_source), Path(spec.workdir)))
     elif (converted := tokenizer_json(Path(spec.model))) is not None:
         path = Path(spec.workdir) / "tokenizer.json"
         path.write_bytes(converted)
@@ -188,7 +188,7 @@ def _private_copy(spec: EngineSpec) -> Path:
         _config(model, copy)
     except OSError as error:
         raise ModelError(f"{error.filename} cannot be read: {error.strerror}.") from error
-    _tokenizer(Path(spec.words or model), copy)
+    _tokenizer(Path(spec.tokenizer_source or model), copy)
     return copy
 
 

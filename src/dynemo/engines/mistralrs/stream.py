@@ -8,7 +8,8 @@ from typing import Any
 
 from dynemo.engines.json_schema import GUIDE_FIELD
 from dynemo.errors import DynemoError, EngineError, RequestError
-from dynemo.messages import Delta, Finish, FinishReason, Request
+from dynemo.messages.answer import Delta, Finish, FinishReason
+from dynemo.messages.request import Request
 
 _REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 

@@ -1,14 +1,4 @@
-"""`out=FILE.py`: an engine of the user's own, one Python file.
-
-    async def generate(request):         # yields str
-    async def generate(request) -> AsyncIterator[int]:      # yields ids, or lists of them
-
-`request` is a `dynemo.messages.Request`. What the file may hold besides:
-
-    load(model)     called once before the first request, with MODEL's path; plain or async
-    GIVES           "tokens" or "text", where the annotation shall not decide
-    SAMPLING        names of the `Sampling` fields that it honours; without it, all are let through
-"""
+"""`out=FILE.py`: an engine of the user's own. `dynemo.engine_api` says what the file may hold."""
 
 import asyncio
 import importlib.util
@@ -22,22 +12,16 @@ from contextlib import aclosing, asynccontextmanager
 from types import ModuleType
 from typing import Any, Literal
 
+from dynemo.engine_api import SETTINGS, VERSION, EngineRequest, SamplingSettings
 from dynemo.engines.options import refuse_options
 from dynemo.errors import EngineError, UsageError
-from dynemo.messages import (
-    Capabilities,
-    Delta,
-    EngineSpec,
-    Finish,
-    FinishReason,
-    Load,
-    Request,
-    Sampling,
-)
+from dynemo.messages.answer import Delta, Finish, FinishReason
+from dynemo.messages.records import Capabilities, Load
+from dynemo.messages.request import Request
+from dynemo.messages.spec import EngineSpec
 
 _CONTEXT = 8192
 _MOST_IDS = 1 << 31  # where nobody knows the model's own
-_FIELDS = (*Sampling.__struct_fields__, "ignore_eos")
 
 
 class Own:
@@ -50,6 +34,7 @@ class Own:
         self._ids = vocabulary or _MOST_IDS
         self._file = file
         self._name = os.path.basename(file)
+        _check_version(module, self._name)
         self._generate = _generate_of(module, self._name)
         self._gives = _gives(module, self._name)
         self.capabilities = Capabilities(
@@ -62,7 +47,7 @@ class Own:
         count = 0
         reason: FinishReason = "stop"
         try:
-            async with aclosing(self._generate(request)) as values:
+            async with aclosing(self._generate(_public(request))) as values:
                 async for value in values:
                     items = self._items(value)[: request.max_tokens - count]
                     if self._gives == "tokens":
@@ -105,6 +90,33 @@ class Own:
         return Load(running=self._running)
 
 
+def _public(request: Request) -> EngineRequest:
+    """The request in the form that the file was written for."""
+    asked = request.sampling
+    return EngineRequest(
+        id=request.id,
+        messages=request.messages,
+        prompt=request.prompt,
+        token_ids=request.token_ids,
+        max_tokens=request.max_tokens,
+        sampling=SamplingSettings(
+            temperature=asked.temperature,
+            top_p=asked.top_p,
+            top_k=asked.top_k,
+            min_p=asked.min_p,
+            seed=asked.seed,
+            presence_penalty=asked.presence_penalty,
+            frequency_penalty=asked.frequency_penalty,
+            repetition_penalty=asked.repetition_penalty,
+            logit_bias=asked.logit_bias,
+        ),
+        stop_ids=request.stop_ids,
+        ignore_eos=request.ignore_eos,
+        continued=request.continued,
+        traceparent=request.traceparent,
+    )
+
+
 def _up_to_stop(ids: list[int], stop_ids: list[int]) -> tuple[list[int], bool]:
     for at, token_id in enumerate(ids):
         if token_id in stop_ids:
@@ -112,7 +124,9 @@ def _up_to_stop(ids: list[int], stop_ids: list[int]) -> tuple[list[int], bool]:
     return ids, False
 
 
-def _generate_of(module: ModuleType, name: str) -> Callable[[Request], AsyncGenerator[Any, None]]:
+def _generate_of(
+    module: ModuleType, name: str
+) -> Callable[[EngineRequest], AsyncGenerator[Any, None]]:
     found = getattr(module, "generate", None)
     if not inspect.isasyncgenfunction(found):
         raise UsageError(
@@ -123,6 +137,15 @@ def _generate_of(module: ModuleType, name: str) -> Callable[[Request], AsyncGene
     except TypeError:
         raise UsageError(f"`generate` in {name} takes one argument, the request.") from None
     return found
+
+
+def _check_version(module: ModuleType, name: str) -> None:
+    wanted = getattr(module, "API", VERSION)
+    if wanted != VERSION:
+        raise UsageError(
+            f"{name} is written for version {wanted!r} of the engine API; "
+            f"this dynemo-run has version {VERSION}."
+        )
 
 
 def _gives(module: ModuleType, name: str) -> Literal["tokens", "text"]:
@@ -136,12 +159,14 @@ def _gives(module: ModuleType, name: str) -> Literal["tokens", "text"]:
 
 
 def _sampling(module: ModuleType, name: str) -> list[str]:
-    said = getattr(module, "SAMPLING", _FIELDS)
+    said = getattr(module, "SAMPLING", SETTINGS)
     if not isinstance(said, list | tuple | set | frozenset):
         raise UsageError(f"SAMPLING in {name} is a list of names, not {said!r}.")
     for field in said:
-        if field not in _FIELDS:
-            raise UsageError(f"SAMPLING in {name} names {field!r}; there are {', '.join(_FIELDS)}.")
+        if field not in SETTINGS:
+            raise UsageError(
+                f"SAMPLING in {name} names {field!r}; there are {', '.join(SETTINGS)}."
+            )
     return list(said)
 
 

@@ -19,29 +19,26 @@ from uuid import uuid4
 from dynemo.engines.guard import start_tracker
 from dynemo.engines.sglang.args import prepare, server_args
 from dynemo.errors import EngineError, EngineNotInstalled, ModelError, RequestError, Unavailable
-from dynemo.messages import (
-    Capabilities,
-    Delta,
-    EngineSpec,
-    Finish,
-    FinishReason,
-    Load,
-    Request,
-)
+from dynemo.messages.answer import Delta, Finish, FinishReason
+from dynemo.messages.records import Capabilities, Load
+from dynemo.messages.request import Request
+from dynemo.messages.spec import EngineSpec
 
 #: A seed is taken by SGLang and does not give the same answer again.
+#: Settings that it honours.
+SETTINGS = [
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "logit_bias",
+    "ignore_eos",
+]
 _CAPABILITIES = Capabilities(
-    sampling=[
-        "temperature",
-        "top_p",
-        "top_k",
-        "min_p",
-        "presence_penalty",
-        "frequency_penalty",
-        "repetition_penalty",
-        "logit_bias",
-        "ignore_eos",
-    ]
+    sampling=SETTINGS,
 )
 _REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 _BAD_REQUEST, _UNAVAILABLE = 400, 503

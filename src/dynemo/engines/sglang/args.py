@@ -12,7 +12,7 @@ from dynemo.engines.options import check_values, kinds_of, unknown_argument, unk
 from dynemo.engines.ranks import own_cores, ranks_here, shared_cores
 from dynemo.engines.rendezvous import meeting_place
 from dynemo.errors import UsageError
-from dynemo.messages import EngineSpec, Parallel
+from dynemo.messages.spec import EngineSpec, Parallel
 
 #: SGLang keeps so many tokens of its context for itself.
 _MARGIN = 6

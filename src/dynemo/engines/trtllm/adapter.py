@@ -28,21 +28,16 @@ from dynemo.errors import (
     RequestError,
     UsageError,
 )
-from dynemo.messages import (
-    Capabilities,
-    Delta,
-    EngineSpec,
-    Finish,
-    FinishReason,
-    Load,
-    Request,
-)
+from dynemo.messages.answer import Delta, Finish, FinishReason
+from dynemo.messages.records import Capabilities, Load
+from dynemo.messages.request import Request
+from dynemo.messages.spec import EngineSpec
 
 #: Of the PyTorch backend's sampler.
-_SAMPLING = ["temperature", "top_p", "top_k", "ignore_eos"]
+_PYTORCH_SETTINGS = ["temperature", "top_p", "top_k", "ignore_eos"]
 #: The C++ runtime's, which runs engine folders, has more.
-_ENGINE_SAMPLING = [
-    *_SAMPLING,
+SETTINGS = [
+    *_PYTORCH_SETTINGS,
     "min_p",
     "seed",
     "presence_penalty",
@@ -70,7 +65,7 @@ class TrtLlm:
 
     def __init__(self, module: Any, llm: Any, spec: EngineSpec) -> None:
         self.version = str(module.__version__)
-        sampling = _ENGINE_SAMPLING if is_engine(spec.model) else _SAMPLING
+        sampling = SETTINGS if is_engine(spec.model) else _PYTORCH_SETTINGS
         self.capabilities = Capabilities(sampling=sampling)
         self.context_length, self.slots = _limits(llm.args, spec)
         self._llm = llm

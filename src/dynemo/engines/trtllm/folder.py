@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import json
 
 from dynemo.errors import UsageError
-from dynemo.messages import EngineSpec
+from dynemo.messages.spec import EngineSpec
 
 
 def is_engine(model: str) -> bool:

@@ -29,18 +29,27 @@ from dynemo.errors import (
     Unavailable,
     UsageError,
 )
-from dynemo.messages import (
-    Capabilities,
-    Delta,
-    EngineSpec,
-    Finish,
-    FinishReason,
-    Load,
-    Request,
-    Sampling,
-)
+from dynemo.messages.answer import Delta, Finish, FinishReason
+from dynemo.messages.records import Capabilities, Load
+from dynemo.messages.request import Request
+from dynemo.messages.spec import EngineSpec
 
-_CAPABILITIES = Capabilities(sampling=[*Sampling.__struct_fields__, "ignore_eos"])
+#: Settings that it honours.
+SETTINGS = [
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "seed",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "logit_bias",
+    "ignore_eos",
+]
+_CAPABILITIES = Capabilities(
+    sampling=SETTINGS,
+)
 _KILLED = "its engine core was killed, as the system kills what takes too much memory"
 _SHUTDOWN_SECONDS = 1.0  # for the core; after that it is killed
 #: Ids of `logit_bias`, in vLLM's runner for GPUs; one more would end its worker.

@@ -12,7 +12,7 @@ from dynemo.engines.options import check_values, kinds_of, unknown_argument, unk
 from dynemo.engines.rendezvous import meeting_place
 from dynemo.engines.vllm.cpu import check_devices, compute_in_core, free_memory
 from dynemo.errors import UsageError
-from dynemo.messages import EngineSpec
+from dynemo.messages.spec import EngineSpec
 
 #: On a CPU the KV cache takes what so many sequences of full length need, at most this share of the
 #: free memory: vLLM writes to all of it at its start. On a GPU vLLM measures.
@@ -43,8 +43,8 @@ def defaults(spec: EngineSpec, *, cpu_memory: int | None) -> dict[str, Any]:
     }
     if spec.slots is not None:
         made["max_num_seqs"] = spec.slots
-    if spec.words and is_gguf(spec):
-        made["hf_config_path"] = spec.words
+    if spec.tokenizer_source and is_gguf(spec):
+        made["hf_config_path"] = spec.tokenizer_source
     if spec.parallel.nodes > 1:
         host, port = meeting_place(spec.parallel)
         made |= {

@@ -4,7 +4,7 @@ import os
 from typing import Any
 
 from dynemo.engines.ranks import own_cores, ranks_here, shared_cores
-from dynemo.messages import Parallel
+from dynemo.messages.spec import Parallel
 
 _IN_CORE = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 

@@ -11,7 +11,8 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeVar
 
 from dynemo.connection.addresses import Dialable
-from dynemo.messages import Envelope, InstanceRecord, Load
+from dynemo.messages.records import InstanceRecord, Load
+from dynemo.messages.wire import Envelope
 
 #: Seconds in which a worker has to accept or to refuse.
 ASK_SECONDS = 2.0

@@ -8,7 +8,8 @@ from msgspec import msgpack
 
 from dynemo.connection.addresses import Dialable
 from dynemo.errors import InstanceGone, InstanceSilent, PlaneAway
-from dynemo.messages import Envelope, InstanceRecord, Load
+from dynemo.messages.records import InstanceRecord, Load
+from dynemo.messages.wire import Envelope
 from dynemo.planes.requests.base import ASK_SECONDS, OnRequest
 
 

@@ -32,7 +32,8 @@ from dynemo.connection.framed import PROTOCOL
 from dynemo.connection.server import failure
 from dynemo.connection.unauthenticated import UnauthenticatedConnections
 from dynemo.errors import InstanceGone, InstanceSilent, Unavailable, WireError
-from dynemo.messages import Envelope, Greeting, InstanceRecord, Load
+from dynemo.messages.records import InstanceRecord, Load
+from dynemo.messages.wire import Envelope, Greeting
 from dynemo.planes.requests.base import ASK_SECONDS, OnRequest
 from dynemo.planes.responses.answering import IngressConnections
 from dynemo.planes.responses.incoming import MAX_UNGREETED, WorkerConnection, decode_greeting

@@ -19,7 +19,8 @@ from dynemo.connection.framed import FramedConnection
 from dynemo.connection.heartbeat import Beat
 from dynemo.connection.server import RequestHandler, StreamServer
 from dynemo.errors import Unavailable, WireError
-from dynemo.messages import Envelope, Load
+from dynemo.messages.records import Load
+from dynemo.messages.wire import Envelope
 from dynemo.planes.responses.outgoing import IngressConnection
 from dynemo.wire.frames import FrameKind
 

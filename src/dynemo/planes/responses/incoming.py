@@ -17,7 +17,7 @@ from dynemo.connection.framed import PROTOCOL
 from dynemo.connection.heartbeat import Beat, Heartbeat
 from dynemo.connection.server import failure
 from dynemo.errors import EngineLost, WireError
-from dynemo.messages import Greeting
+from dynemo.messages.wire import Greeting
 from dynemo.wire import state
 from dynemo.wire.frames import MAX_BODY, Frame, FrameKind
 
@@ -48,7 +48,7 @@ class PendingStreams(Protocol):
 
 
 class Opened(Protocol):
-    inbox: StreamBuffer
+    buffer: StreamBuffer
     request: bytes  #: to be sent on the stream; empty: the worker has it
 
 
@@ -78,7 +78,7 @@ class WorkerConnection(StreamClient):
         return self.state is state.ConnectionState.DRAINING
 
     def is_idle(self) -> bool:
-        return not self._inboxes
+        return not self._buffers
 
     def on_connection(self, frame: Frame) -> None:
         if frame.kind == FrameKind.HELLO:
@@ -111,14 +111,14 @@ class WorkerConnection(StreamClient):
             super().on_stream(frame)
             return
         state.stream_after(self.state, frame)
-        if frame.stream in self._inboxes:  # an ERROR would end the stream that runs
+        if frame.stream in self._buffers:  # an ERROR would end the stream that runs
             raise WireError(f"stream {frame.stream} was opened a second time")
         self.opened_at = self.link.heard
         opened = self._promises.opened(frame.stream, frame.body, self)
         if opened is None:
             self._refuse(frame)
             return
-        self._inboxes[frame.stream] = opened.inbox
+        self._buffers[frame.stream] = opened.buffer
         if opened.request:
             self.link.send(FrameKind.REQUEST, frame.stream, opened.request)
 

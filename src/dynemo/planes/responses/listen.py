@@ -22,11 +22,12 @@ from dynemo.connection.addresses import (
     port_of,
     serve_links,
 )
-from dynemo.connection.buffer import StreamBuffer
+from dynemo.connection.buffer import CancelReader, StreamBuffer
 from dynemo.connection.heartbeat import Beat
 from dynemo.connection.unauthenticated import UnauthenticatedConnections
 from dynemo.errors import EngineLost
-from dynemo.messages import Envelope, Load
+from dynemo.messages.records import Load
+from dynemo.messages.wire import Envelope
 from dynemo.planes.responses.incoming import WorkerConnection
 
 #: Seconds from a request's acceptance to the worker's OPEN.
@@ -37,11 +38,17 @@ _MAX_FORGOTTEN = 1024
 class PendingStream:
     """One awaited answer. `close` it in any case: that cancels what has not ended."""
 
-    def __init__(self, responses: "ResponseListener", stream: int, instance_id: str) -> None:
+    def __init__(
+        self,
+        responses: "ResponseListener",
+        stream: int,
+        instance_id: str,
+        cancel_reader: CancelReader | None,
+    ) -> None:
         self.stream = stream
         self.token = secrets.token_bytes(16)
         self.instance_id = instance_id
-        self.inbox = StreamBuffer()
+        self.buffer = StreamBuffer(cancel_reader)
         self.request = b""
         self._responses = responses
         self._connection: WorkerConnection | None = None
@@ -83,7 +90,7 @@ class PendingStream:
     def _expire(self, seconds: float) -> None:
         self._responses.forget(self)
         name = self.instance_id[:8]
-        self.inbox.fail(
+        self.buffer.fail(
             EngineLost(f"Worker {name} accepted the request and did not answer in {seconds:g} s.")
         )
 
@@ -105,10 +112,13 @@ class ResponseListener:
         self._strangers = UnauthenticatedConnections()
         self._workers: dict[str, dict[WorkerConnection, None]] = {}
 
-    def promise(self, instance_id: str) -> PendingStream:
-        stream = next(self._numbers)
-        promise = self._awaited[stream] = PendingStream(self, stream, instance_id)
-        return promise
+    def pending_stream(
+        self, instance_id: str, cancel_reader: CancelReader | None = None
+    ) -> PendingStream:
+        """A stream that this instance may open, once. `cancel_reader`: see `Backend.generate`."""
+        number = next(self._numbers)
+        stream = self._awaited[number] = PendingStream(self, number, instance_id, cancel_reader)
+        return stream
 
     def load_of(self, instance_id: str) -> Load | None:
         """What it last said that it is busy with; None while no connection to it is open."""

@@ -10,7 +10,7 @@ from dynemo.connection.framed import PROTOCOL, FramedConnection
 from dynemo.connection.heartbeat import Beat, Heartbeat
 from dynemo.connection.server import StreamServer, failure
 from dynemo.errors import Unavailable, WireError
-from dynemo.messages import Envelope, Greeting
+from dynemo.messages.wire import Envelope, Greeting
 from dynemo.wire import state
 from dynemo.wire.frames import Frame, FrameKind
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from dynemo.messages import Ask
+from dynemo.messages.ask import Ask
 from dynemo.prompt.template import ChatTemplate
 from dynemo.tokenizers.base import Tokenizer
 

@@ -103,11 +103,6 @@ def identify(card: Card) -> CardIdentity:
     return CardIdentity(whole=_hash(parts.values()), **short)
 
 
-def card_identity(card: Card) -> str:
-    """The hash of all parts: 64 hex digits. Equal for cards that mean the same."""
-    return identify(card).whole
-
-
 def difference(mine: CardIdentity, theirs: CardIdentity) -> str:
     """A clause that names what differs (`the chat template and the EOS ids differ`), or nothing."""
     parts = [name for name in _PARTS if getattr(mine, name) != getattr(theirs, name)]

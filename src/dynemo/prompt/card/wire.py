@@ -9,10 +9,10 @@ over the same tables. Equal cards make equal bytes.
 import zlib
 from typing import Any
 
-from msgspec import MsgspecError, Struct, msgpack
+from msgspec import MsgspecError, Struct, convert, msgpack
 
 from dynemo.errors import DynemoError, ModelError
-from dynemo.messages import Ask
+from dynemo.messages.ask import Ask, set_fields
 from dynemo.prompt.card.card import Card
 from dynemo.prompt.template import ChatTemplate
 from dynemo.tokenizers.load import load
@@ -35,7 +35,7 @@ class _Wire(Struct, frozen=True, kw_only=True):
     eos_ids: list[int]
     context_length: int
     kv_bytes_per_token: int
-    defaults: Ask
+    defaults: dict[str, Any]  #: fields of `Ask`; those that a reader does not know are skipped
 
 
 _encode = msgpack.Encoder().encode
@@ -57,7 +57,7 @@ def pack_card(card: Card) -> bytes:
         eos_ids=list(card.eos_ids),
         context_length=card.context_length,
         kv_bytes_per_token=card.kv_bytes_per_token,
-        defaults=card.defaults,
+        defaults=set_fields(card.defaults),
     )
     try:
         body = _encode(wire)
@@ -87,13 +87,18 @@ def unpack_card(data: bytes) -> Card:
             tuple(wire.eos_ids),
             wire.context_length,
             wire.kv_bytes_per_token,
-            wire.defaults,
+            _defaults(wire.defaults),
         )
     except DynemoError:
         raise
     except (MsgspecError, ValueError, TypeError, LookupError, AttributeError) as error:
         # Tables of the wrong shape break wherever a loader first touches them.
         raise _damaged(str(error)) from error
+
+
+def _defaults(given: dict[str, Any]) -> Ask:
+    known = {name: value for name, value in given.items() if name in Ask.__struct_fields__}
+    return convert(known, Ask)
 
 
 def _body(data: bytes) -> bytes:

@@ -15,7 +15,7 @@ from pathlib import Path
 from msgspec import json, structs
 
 from dynemo.errors import UsageError
-from dynemo.messages import EngineSpec
+from dynemo.messages.spec import EngineSpec
 
 #: `-P`, and no site of the runner: the host finds our package, the engine and `msgspec`.
 _START = (

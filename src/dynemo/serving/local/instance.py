@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any
 
-from dynemo.connection.buffer import StreamBuffer
+from dynemo.connection.buffer import CancelReader, StreamBuffer
 from dynemo.connection.client import HostClient, encoded
 from dynemo.errors import (
     DynemoError,
@@ -20,7 +20,9 @@ from dynemo.errors import (
     Unavailable,
     WireError,
 )
-from dynemo.messages import Delta, Instance, Load, Request
+from dynemo.messages.answer import Delta
+from dynemo.messages.records import Instance, Load
+from dynemo.messages.request import Request
 from dynemo.serving.local.child import Child, kill, signal_group
 from dynemo.serving.local.last_lines import complaint, ending
 
@@ -38,7 +40,7 @@ Ended = asyncio.Future[None]  #: raises why the engine has ended for good
 
 
 class LocalInstance:
-    """An `Answerer` whose engine runs in a child process. Made by `local_instance`."""
+    """A `Backend` whose engine runs in a child process. Made by `local_instance`."""
 
     moves = 0  # there is no other one
 
@@ -61,7 +63,7 @@ class LocalInstance:
         return asker.greeted.result() if asker is not None else None
 
     @property
-    def kinds(self) -> list[Instance]:
+    def instance_classes(self) -> list[Instance]:
         instance = self.instance
         return [] if instance is None else [instance]
 
@@ -78,14 +80,16 @@ class LocalInstance:
     def trouble(self) -> str:
         return "" if self._asker is not None else self._trouble
 
-    def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
-        return self.ask(encoded(request), StreamBuffer())
+    def generate(
+        self, request: Request, cancel_reader: CancelReader | None = None
+    ) -> AsyncGenerator[Delta, None]:
+        return self.ask(encoded(request), StreamBuffer(cancel_reader))
 
-    def ask(self, request: bytes, inbox: StreamBuffer) -> AsyncGenerator[Delta, None]:
+    def ask(self, request: bytes, buffer: StreamBuffer) -> AsyncGenerator[Delta, None]:
         """See `HostClient.ask`."""
         if self._asker is None:
             raise Unavailable(f"The engine takes no requests now: {self._trouble}.")
-        return self._asker.ask(request, inbox)
+        return self._asker.ask(request, buffer)
 
     def _ask_of(self, asker: HostClient | None) -> None:
         """From now on; None: there is no engine to ask."""

@@ -6,10 +6,9 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, structs
 
-from dynemo.api.openai.convert import to_ask
-from dynemo.api.openai.decode import decode_chat
+from dynemo.api.openai.chat import read_chat_ask
 from dynemo.errors import DynemoError, RequestError, UnsupportedField
-from dynemo.messages import Ask
+from dynemo.messages.ask import Ask, set_fields, text_turn
 from dynemo.terminal.reply import Reply
 
 #: Fields of a line that name it; the output line gives them back.
@@ -64,7 +63,7 @@ def parse(data: bytes) -> Ask:
         fields["messages"] = _as_messages(text)
     elif "messages" not in fields:
         raise RequestError("The line has neither 'text' nor 'messages'.", param="messages")
-    ask = to_ask(decode_chat(msgspec.json.encode(fields)))
+    ask = read_chat_ask(msgspec.json.encode(fields))
     if (ask.n or 1) > 1:
         raise UnsupportedField("'n' is 1 in a batch: a line has one answer.", param="n")
     return ask
@@ -83,11 +82,10 @@ def complete(ask: Ask, settings: Ask, *, model: str, system: str | None) -> Ask:
 
     `system` comes first where the line brings no system message of its own.
     """
-    messages = ask.messages
-    if system and not any(message["role"] == "system" for message in messages):
-        messages = [{"role": "system", "content": system}, *messages]
-    said = {name: value for name, value in structs.asdict(ask).items() if value is not None}
-    return structs.replace(settings, **{"model": model, **said, "messages": messages, "n": 1})
+    turns = ask.turns
+    if system and not any(turn.role == "system" for turn in turns):
+        turns = [text_turn("system", system), *turns]
+    return structs.replace(settings, **{"model": model, **set_fields(ask), "turns": turns, "n": 1})
 
 
 def answered(key: Key, data: bytes, reply: Reply, prompt_tokens: int) -> OutputLine:

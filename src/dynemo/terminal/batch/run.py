@@ -17,10 +17,9 @@ from pathlib import Path
 from time import monotonic
 
 import msgspec
-from msgspec import structs
 
 from dynemo.errors import DynemoError, EngineLost, RequestError, Unavailable, UsageError
-from dynemo.messages import Ask
+from dynemo.messages.ask import Ask, set_fields
 from dynemo.serving.pipeline import Job, Pipeline
 from dynemo.terminal.batch import file as files
 from dynemo.terminal.batch.file import InputLine
@@ -57,8 +56,9 @@ class BatchRun:
     @property
     def setup(self) -> bytes:
         """Whatever shapes the answers besides the lines themselves."""
-        said = {name: v for name, v in structs.asdict(self.settings).items() if v is not None}
-        return msgspec.json.encode([self.model, self.system, said], order="sorted")
+        # The empty list keeps the hashes of release 0.1, so that its unfinished batches resume.
+        settings = {"messages": [], **set_fields(self.settings)}
+        return msgspec.json.encode([self.model, self.system, settings], order="sorted")
 
 
 async def batch(
@@ -138,7 +138,7 @@ async def _slots(run: BatchRun) -> int:
     if trouble := run.pipeline.trouble:
         await until_ready(run.pipeline, Unavailable(trouble), seconds=PATIENCE)
     served = run.pipeline.models.get(run.model)
-    instance = served.answerer.instance if served else None
+    instance = served.backend.instance if served else None
     return instance.slots if instance else CONCURRENCY
 
 
@@ -214,9 +214,9 @@ async def _ask(run: BatchRun, ask: Ask) -> tuple[Job, Reply]:
 async def _listen(run: BatchRun, job: Job) -> Reply:
     reply = Reply()
     try:
-        async with aclosing(run.pipeline.run(job)) as pieces:
-            async for piece in pieces:
-                run.tally.tokens_out += reply.take(piece)
+        async with aclosing(run.pipeline.run(job)) as batches:
+            async for pieces in batches:
+                run.tally.tokens_out += reply.take(pieces)
     except BaseException:
         # Tokens of an answer that never was do not count as output.
         run.tally.tokens_out -= reply.tokens

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import structs
 
 from dynemo.errors import UsageError
-from dynemo.messages import Ask
+from dynemo.messages.ask import Ask
 from dynemo.serving.pipeline import Pipeline
 from dynemo.terminal.chat.conversation import Conversation, save
 from dynemo.terminal.chat.settings import NAMES, change, check_name
@@ -67,7 +67,9 @@ def _set(chat: ChatSession, rest: str) -> str:
         return "\n".join(f"  {name:<22}{_value(chat.settings, name)}" for name in NAMES)
     name, *value = rest.split(maxsplit=1)
     if value:
-        chat.settings = change(chat.settings, name, value[0])
+        changed = change(chat.settings, name, value[0])
+        chat.pipeline.check_settings(structs.replace(changed, model=chat.model))
+        chat.settings = changed
     else:
         check_name(name)
         chat.settings = structs.replace(chat.settings, **{name: getattr(chat.at_start, name)})

@@ -5,9 +5,10 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from dynemo.errors import ContextLengthExceeded, UsageError
+from dynemo.messages.ask import Turn, text_turn
+from dynemo.prompt.normalise import plain_messages
 from dynemo.serving.pipeline import Job
 
 #: Room for an answer, in tokens, below which old turns are dropped: this, or an eighth of the
@@ -16,7 +17,7 @@ ROOM = 256
 
 
 @dataclass(frozen=True)
-class Turn:
+class ChatRound:
     question: str
     answer: str
     is_stopped: bool = False  #: the answer was broken off, by Ctrl-C or by an error
@@ -27,19 +28,19 @@ class Conversation:
     """All turns are kept, for `/save`; the first `dropped` of them are no longer sent."""
 
     system: str | None = None
-    turns: list[Turn] = field(default_factory=list)
+    turns: list[ChatRound] = field(default_factory=list)
     dropped: int = 0
     unanswered: str | None = None  #: the last question, where it got no answer at all
     saved: set[Path] = field(default_factory=set)  #: files that this chat made
 
-    def messages(self, first: int, question: str | None = None) -> list[dict[str, Any]]:
-        """The system message, the turns from `first` on, and `question`."""
-        messages = [_message("system", self.system)] if self.system else []
-        for turn in self.turns[first:]:
-            messages += [_message("user", turn.question), _message("assistant", turn.answer)]
+    def asked(self, first: int, question: str | None = None) -> list[Turn]:
+        """The system message, the rounds from `first` on, and `question`."""
+        turns = [text_turn("system", self.system)] if self.system else []
+        for each in self.turns[first:]:
+            turns += [text_turn("user", each.question), text_turn("assistant", each.answer)]
         if question is not None:
-            messages.append(_message("user", question))
-        return messages
+            turns.append(text_turn("user", question))
+        return turns
 
     def clear(self) -> None:
         """Forget every turn; the system message stays."""
@@ -47,7 +48,7 @@ class Conversation:
         self.dropped = 0
         self.unanswered = None
 
-    def take_back(self) -> tuple[str, Turn | None] | None:
+    def take_back(self) -> tuple[str, ChatRound | None] | None:
         """The last question and the turn that it leaves, for another try; None if there is none."""
         if self.unanswered is not None:
             return self.unanswered, None
@@ -58,14 +59,10 @@ class Conversation:
         return turn.question, turn
 
 
-def _message(role: str, content: str) -> dict[str, Any]:
-    return {"role": role, "content": content}
-
-
 def fit(
     talk: Conversation,
     question: str,
-    prepare: Callable[[list[dict[str, Any]]], Job],
+    prepare: Callable[[list[Turn]], Job],
 ) -> tuple[Job, int]:
     """The job of asking `question` after as many turns as fit, and how many turns it dropped.
 
@@ -75,7 +72,7 @@ def fit(
 
     def attempt(first: int) -> Job | None:
         try:
-            job = prepare(talk.messages(first, question))
+            job = prepare(talk.asked(first, question))
         except ContextLengthExceeded:
             if first == len(talk.turns):
                 raise
@@ -108,7 +105,10 @@ def save(talk: Conversation, name: str) -> Path:
     A file that this chat wrote before is replaced, any other is not. Raises UsageError.
     """
     path = Path(name).expanduser().absolute()
-    data = json.dumps(talk.messages(0, talk.unanswered), ensure_ascii=False, indent=2) + "\n"
+    data = (
+        json.dumps(plain_messages(talk.asked(0, talk.unanswered)), ensure_ascii=False, indent=2)
+        + "\n"
+    )
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         if path in talk.saved:

@@ -4,17 +4,16 @@ import signal
 import sys
 from collections.abc import Callable
 from time import perf_counter
-from typing import Any
 
 from msgspec import structs
 from prompt_toolkit import PromptSession
 from prompt_toolkit.patch_stdout import patch_stdout
 
 from dynemo.errors import ContextLengthExceeded, DynemoError, Unavailable, UsageError
-from dynemo.messages import Ask
+from dynemo.messages.ask import Ask, Turn
 from dynemo.serving.pipeline import Job, Pipeline
 from dynemo.terminal.chat.commands import ChatSession, obey, parse
-from dynemo.terminal.chat.conversation import Conversation, Turn, fit
+from dynemo.terminal.chat.conversation import ChatRound, Conversation, fit
 from dynemo.terminal.chat.keyboard import held_terminal, mark_pastes, open_history, prompt_session
 from dynemo.terminal.interrupts import Interrupted, until_signal
 from dynemo.terminal.log_lines import held_log, log_above
@@ -106,7 +105,7 @@ async def respond(chat: ChatSession, question: str) -> None:
         raise
     finally:
         if reply.text or not is_stopped:
-            chat.talk.turns.append(Turn(question, reply.text, is_stopped))
+            chat.talk.turns.append(ChatRound(question, reply.text, is_stopped))
             chat.talk.unanswered = None
     if not is_stopped:
         _tell(_closing(reply, _cut(chat, reply)))
@@ -141,8 +140,8 @@ async def _ask(chat: ChatSession, question: str, reply: Reply, say: Callable[[st
 
 
 def _prepare(chat: ChatSession, question: str) -> Job:
-    def prepare(messages: list[dict[str, Any]]) -> Job:
-        ask = structs.replace(chat.settings, model=chat.model, messages=messages)
+    def prepare(turns: list[Turn]) -> Job:
+        ask = structs.replace(chat.settings, model=chat.model, turns=turns)
         return chat.pipeline.prepare(ask)
 
     job, dropped = fit(chat.talk, question, prepare)

@@ -3,27 +3,16 @@
 import msgspec
 from msgspec import structs
 
-from dynemo.api.openai.convert import to_ask
-from dynemo.api.openai.decode import decode_chat
+from dynemo.api.openai.chat import read_chat_ask
 from dynemo.errors import RequestError
-from dynemo.messages import Ask
+from dynemo.messages.ask import SUBJECT, Ask
 
+#: Fields of `Ask` that the chat sets itself, or that a person has no use for.
+_NOT_SETTINGS = SUBJECT | {
+    "model", "n", "tools", "guide", "add_generation_prompt", "continue_final_message",
+}  # fmt: skip
 #: Fields of `Ask` that a person may change.
-NAMES = (
-    "temperature",
-    "top_p",
-    "top_k",
-    "min_p",
-    "max_tokens",
-    "stop",
-    "seed",
-    "presence_penalty",
-    "frequency_penalty",
-    "repetition_penalty",
-    "logit_bias",
-    "ignore_eos",
-    "chat_template_kwargs",
-)
+NAMES = tuple(name for name in Ask.__struct_fields__ if name not in _NOT_SETTINGS)
 
 
 def change(ask: Ask, name: str, text: str) -> Ask:
@@ -37,7 +26,7 @@ def change(ask: Ask, name: str, text: str) -> Ask:
     except (msgspec.DecodeError, RecursionError):
         value = text
     body = {"messages": [{"role": "user", "content": ""}], name: value}
-    asked = to_ask(decode_chat(msgspec.json.encode(body)))
+    asked = read_chat_ask(msgspec.json.encode(body))
     return structs.replace(ask, **{name: getattr(asked, name)})
 
 

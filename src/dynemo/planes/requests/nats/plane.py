@@ -30,7 +30,8 @@ from dynemo.connection.addresses import Dialable
 from dynemo.connection.client import raised
 from dynemo.connection.server import failure
 from dynemo.errors import InstanceGone, InstanceSilent, PlaneAway, UsageError
-from dynemo.messages import Envelope, InstanceRecord, Load
+from dynemo.messages.records import InstanceRecord, Load
+from dynemo.messages.wire import Envelope
 from dynemo.planes.requests.base import ASK_SECONDS, OnRequest, wait_for_reply
 from dynemo.planes.requests.nats.client import (
     NatsSettings,

@@ -3,16 +3,26 @@ from typing import Any
 import msgspec
 import pytest
 
-from dynemo.api.openai.convert import to_ask, wants_usage
+from dynemo.api.openai.chat import read_chat_ask
 from dynemo.api.openai.decode import decode_chat
+from dynemo.api.openai.read import read_turns, wants_usage
 from dynemo.errors import RequestError, UnsupportedField
-from dynemo.messages import Ask, Guide
+from dynemo.messages.ask import (
+    Ask,
+    ReasoningPart,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+    Turn,
+    text_turn,
+)
+from dynemo.messages.request import Guide
 
 USER = {"role": "user", "content": "hi"}
 
 
 def ask(**fields: Any) -> Ask:
-    return to_ask(decode_chat(msgspec.json.encode({"messages": [USER], **fields})))
+    return read_chat_ask(msgspec.json.encode({"messages": [USER], **fields}))
 
 
 def test_what_is_said_arrives() -> None:
@@ -36,11 +46,11 @@ def test_what_is_said_arrives() -> None:
     got = ask(**fields, logit_bias={"7": -100, "8": 1.5})
     assert {name: getattr(got, name) for name in fields} == fields
     assert got.logit_bias == {7: -100, 8: 1.5}
-    assert got.messages == [USER]
+    assert got.turns == [text_turn("user", "hi")]
 
 
 def test_what_is_not_said_stays_unsaid() -> None:
-    assert ask() == Ask(messages=[USER])
+    assert ask() == Ask(turns=[text_turn("user", "hi")])
     names = ("temperature", "stop", "n", "tools", "model", "stream_options", "logprobs", "seed")
     assert ask(**dict.fromkeys(names)) == ask()
 
@@ -112,15 +122,15 @@ def test_what_changes_nothing_is_accepted(field: str, value: Any) -> None:
 
 def test_every_unhonoured_field_has_its_rule() -> None:
     """A field typed `Any` that no table names would be accepted and ignored."""
-    from dynemo.api.openai import convert, types
+    from dynemo.api.openai import read, types
 
     def unhonoured(struct: type[msgspec.Struct]) -> set[str]:
         return {
             field.name for field in msgspec.structs.fields(struct) if field.type == types.Unhonoured
         }
 
-    assert unhonoured(types.ChatRequest) == set(convert._NEUTRAL)
-    assert unhonoured(types.Message) == set(convert._NEUTRAL_IN_MESSAGE)
+    assert unhonoured(types.ChatRequest) == set(read._NEUTRAL)
+    assert unhonoured(types.Message) == set(read._NEUTRAL_IN_MESSAGE)
 
 
 def test_stream_options_need_a_stream() -> None:
@@ -153,23 +163,39 @@ def test_a_continued_message_is_the_assistant_s() -> None:
         ask(messages=messages, continue_final_message=True, add_generation_prompt=True)
 
 
-def test_messages_become_plain_dicts() -> None:
+def test_messages_become_turns() -> None:
     call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     got = ask(
         messages=[
             {"role": "developer", "content": "be brief", "name": "boss"},
-            {"role": "user", "content": [{"type": "text", "text": "a"}]},
+            {"role": "user", "content": [{"type": "text", "text": t} for t in "ab"]},
             {"role": "assistant", "content": None, "tool_calls": [{**call, "index": 0}]},
             {"role": "tool", "content": "42", "tool_call_id": "c1"},
             {"role": "assistant", "content": "x", "reasoning_content": "hm", "tool_calls": []},
         ]
-    ).messages
+    ).turns
     assert got == [
-        {"role": "system", "content": "be brief", "name": "boss"},
-        {"role": "user", "content": [{"type": "text", "text": "a"}]},
-        {"role": "assistant", "tool_calls": [call]},
-        {"role": "tool", "content": "42", "tool_call_id": "c1"},
-        {"role": "assistant", "content": "x", "reasoning_content": "hm"},
+        Turn("system", (TextPart("be brief"),), "boss"),
+        Turn("user", (TextPart("a"), TextPart("b")), is_list=True),
+        Turn("assistant", (ToolCallPart("f", "{}", "c1"),)),
+        Turn("tool", (ToolResultPart("42", "c1"),)),
+        Turn("assistant", (ReasoningPart("hm"), TextPart("x"))),
+    ]
+
+
+def test_arguments_may_come_as_an_object() -> None:
+    call = {"type": "function", "function": {"name": "f", "arguments": {"a": [1]}}}
+    [turn] = ask(messages=[{"role": "assistant", "tool_calls": [call]}]).turns
+    assert turn.parts == (ToolCallPart("f", '{"a":[1]}'),)
+
+
+def test_messages_of_a_file_have_any_role_and_any_name_of_reasoning() -> None:
+    answer = {"role": "assistant", "content": "y"}
+    critic = {"role": "critic", "content": "x"}
+    messages = [critic, {**answer, "thinking": "hm"}, {**answer, "reasoning": "hm"}]
+    assert read_turns(messages) == [
+        text_turn("critic", "x"),
+        *[Turn("assistant", (ReasoningPart("hm"), TextPart("y")))] * 2,
     ]
 
 
@@ -183,10 +209,7 @@ def test_an_answer_can_be_sent_back_as_it_came() -> None:
         "function_call": None,
         "tool_calls": None,
     }
-    assert ask(messages=[USER, answer, USER]).messages[1] == {
-        "role": "assistant",
-        "content": "Pretoria",
-    }
+    assert ask(messages=[USER, answer, USER]).turns[1] == text_turn("assistant", "Pretoria")
 
 
 @pytest.mark.parametrize(

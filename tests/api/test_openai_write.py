@@ -1,13 +1,17 @@
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynemo.api.openai.chunks import ChunkWriter, CompletionWriter, UsageCounter, escape
+from dynemo.answer.usage import UsageCounter
+from dynemo.api.dialect import AnswerHead
+from dynemo.api.openai.write import ChunkWriter, CompletionWriter, escape
 from dynemo.errors import EngineError
-from dynemo.messages import Finish, Piece
+from dynemo.messages.answer import Finish, Piece, TextPiece, Usage
+from support.pieces import ended
 
 FINISH = Finish("stop", 7, 3, 2)
 
@@ -20,32 +24,34 @@ def events(data: bytes) -> list[Any]:
     return [json.loads(part[6:]) for part in parts if part != b"data: [DONE]"]
 
 
+def add(counter: UsageCounter, pieces: Sequence[Piece]) -> int:
+    return sum(counter.add(piece) for piece in pieces)
+
+
 def writer(n: int = 1, include_usage: bool = False) -> ChunkWriter:
-    return ChunkWriter(
-        id="chatcmpl-1", created=5, model='a"\u2028b', n=n, include_usage=include_usage
-    )
+    return ChunkWriter(AnswerHead("1", 5, 'a"\u2028b', n), include_usage=include_usage)
 
 
 def test_a_chunk_to_the_byte() -> None:
-    write = ChunkWriter(id="chatcmpl-1", created=5, model="demo")
-    assert write.opening() == (
+    write = ChunkWriter(AnswerHead("1", 5, "demo", 1))
+    assert write.open() == (
         b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":5,"model":"demo",'
         b'"choices":[{"index":0,"delta":{"role":"assistant","content":"","refusal":null},'
         b'"logprobs":null,"finish_reason":null}]}\n\n'
     )
-    assert write.piece(Piece(0, "Hi\n", 1, None)) == (
+    assert write.write([TextPiece(0, "Hi\n", 1)]) == (
         b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":5,"model":"demo",'
         b'"choices":[{"index":0,"delta":{"content":"Hi\\n"},'
         b'"logprobs":null,"finish_reason":null}]}\n\n'
     )
-    assert write.piece(Piece(0, "", 1, FINISH)) == (
+    assert write.write(ended(0, "", 1, FINISH)) == (
         b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":5,"model":"demo",'
         b'"choices":[{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop"}]}\n\n'
     )
 
 
 def test_text_that_comes_with_the_finish_comes_first() -> None:
-    text, end = events(writer().piece(Piece(0, "!", 1, FINISH)))
+    text, end = events(writer().write(ended(0, "!", 1, FINISH)))
     assert text["choices"][0]["delta"] == {"content": "!"}
     assert text["choices"][0]["finish_reason"] is None
     assert end["choices"][0] == {
@@ -57,15 +63,15 @@ def test_text_that_comes_with_the_finish_comes_first() -> None:
 
 
 def test_held_back_text_makes_no_chunk() -> None:
-    assert writer().piece(Piece(0, "", 1, None)) == b""
+    assert writer().write([TextPiece(0, "", 1)]) == b""
 
 
 def test_usage_only_where_asked_for() -> None:
     tally = UsageCounter(7, 1)
-    tally.add(Piece(0, "", 3, FINISH))
-    assert writer().closing(tally.usage()) == b"data: [DONE]\n\n"
+    add(tally, ended(0, "", 3, FINISH))
+    assert writer().close(tally.usage()) == b"data: [DONE]\n\n"
     asked = writer(include_usage=True)
-    (last,) = events(asked.closing(tally.usage()))
+    (last,) = events(asked.close(tally.usage()))
     assert last["choices"] == []
     assert last["usage"] == {
         "prompt_tokens": 7,
@@ -73,14 +79,14 @@ def test_usage_only_where_asked_for() -> None:
         "total_tokens": 10,
         "prompt_tokens_details": {"cached_tokens": 2},
     }
-    others = asked.opening() + asked.piece(Piece(0, "a", 1, None))
+    others = asked.open() + asked.write([TextPiece(0, "a", 1)])
     assert all(event["usage"] is None for event in events(others))
 
 
 def test_choices_open_and_run_by_their_index() -> None:
     write = writer(n=3)
-    assert [e["choices"][0]["index"] for e in events(write.opening())] == [0, 1, 2]
-    (event,) = events(write.piece(Piece(2, "a", 1, None)))
+    assert [e["choices"][0]["index"] for e in events(write.open())] == [0, 1, 2]
+    (event,) = events(write.write([TextPiece(2, "a", 1)]))
     assert event["choices"][0]["index"] == 2
     assert event["model"] == 'a"\u2028b'
 
@@ -94,18 +100,17 @@ def test_any_text_is_one_line_for_any_client(text: str) -> None:
 
 def test_the_engine_s_count_has_the_last_word() -> None:
     tally = UsageCounter(7, 2)
-    assert tally.add(Piece(0, "a", 2, None)) == 2
+    assert add(tally, [TextPiece(0, "a", 2)]) == 2
     assert tally.completion_tokens == 2
-    assert tally.add(Piece(0, "", 0, Finish("length", 7, 5, 7))) == 3
-    assert tally.add(Piece(1, "b", 1, Finish("stop", 7, 1, 3))) == 1
+    assert add(tally, ended(0, "", 0, Finish("length", 7, 5, 7))) == 3
+    assert add(tally, ended(1, "b", 1, Finish("stop", 7, 1, 3))) == 1
     usage = tally.usage()
-    assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (7, 6, 13)
-    assert usage.prompt_tokens_details.cached_tokens == 3
+    assert usage == Usage(7, 6, 3)
 
 
 def test_an_answer_without_its_end_is_broken() -> None:
     tally = UsageCounter(7, 2)
-    tally.add(Piece(0, "", 3, FINISH))
+    add(tally, ended(0, "", 3, FINISH))
     with pytest.raises(EngineError):
         tally.usage()
 
@@ -113,17 +118,17 @@ def test_an_answer_without_its_end_is_broken() -> None:
 def test_a_whole_answer() -> None:
     tally, write = (
         UsageCounter(7, 2),
-        CompletionWriter(id="chatcmpl-1", created=5, model="demo", n=2),
+        CompletionWriter(AnswerHead("1", 5, "demo", 2)),
     )
-    for piece in (
-        Piece(1, "B", 1, None),
-        Piece(0, "A", 1, None),
-        Piece(0, "a", 1, Finish("length", 7, 2)),
-        Piece(1, "", 1, Finish("stop", 7, 2)),
+    for pieces in (
+        [TextPiece(1, "B", 1)],
+        [TextPiece(0, "A", 1)],
+        ended(0, "a", 1, Finish("length", 7, 2)),
+        ended(1, "", 1, Finish("stop", 7, 2)),
     ):
-        tally.add(piece)
-        write.piece(piece)
-    assert write.body(tally) == (
+        add(tally, pieces)
+        assert write.write(pieces) == b""
+    assert write.close(tally.usage()) == (
         b'{"id":"chatcmpl-1","object":"chat.completion","created":5,"model":"demo","choices":['
         b'{"index":0,"message":{"role":"assistant","content":"Aa","refusal":null},'
         b'"logprobs":null,"finish_reason":"length"},'

@@ -3,11 +3,28 @@ refused here by name, unless its value changes nothing."""
 
 from typing import Any
 
-from msgspec import json
+from msgspec import json, structs
 
-from dynemo.api.openai.types import ChatRequest, ContentPart, Message, ResponseFormat
+from dynemo.api.openai.decode import convert_messages
+from dynemo.api.openai.types import (
+    AnyMessage,
+    ChatRequest,
+    ContentPart,
+    Message,
+    ResponseFormat,
+    ToolCall,
+)
 from dynemo.errors import RequestError, UnsupportedField
-from dynemo.messages import Ask, Guide
+from dynemo.messages.ask import (
+    Ask,
+    Part,
+    ReasoningPart,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+    Turn,
+)
+from dynemo.messages.request import Guide
 
 #: Values of unhonoured fields that change nothing, beside null. Compared by value and type.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -34,7 +51,9 @@ _NEUTRAL_IN_MESSAGE: dict[str, tuple[Any, ...]] = {
     "audio": (),
     "function_call": (),
 }
-#: Who may carry a field of a message.
+#: Fields that `Ask` has under the same name and with the same meaning.
+_SAME = (set(ChatRequest.__struct_fields__) & set(Ask.__struct_fields__)) - _NEUTRAL.keys()
+#: The only role whose messages may have the field.
 _ONLY_ROLE = {
     "tool_calls": "assistant",
     "reasoning_content": "assistant",
@@ -43,31 +62,19 @@ _ONLY_ROLE = {
 }
 
 
-def to_ask(asked: ChatRequest) -> Ask:
+def read_chat(asked: ChatRequest) -> Ask:
     """Raises RequestError, UnsupportedField."""
     _refuse_unhonoured(asked, _NEUTRAL)
     _check_combinations(asked)
-    return Ask(
-        messages=[_message(i, message) for i, message in enumerate(asked.messages)],
-        model=asked.model,
-        add_generation_prompt=asked.add_generation_prompt,
-        continue_final_message=asked.continue_final_message,
-        chat_template_kwargs=asked.chat_template_kwargs,
-        max_tokens=_max_tokens(asked),
-        n=asked.n,
-        stop=[asked.stop] if isinstance(asked.stop, str) else asked.stop,
-        ignore_eos=asked.ignore_eos,
-        temperature=asked.temperature,
-        top_p=asked.top_p,
-        top_k=0 if asked.top_k == -1 else asked.top_k,
-        min_p=asked.min_p,
-        seed=asked.seed,
-        presence_penalty=asked.presence_penalty,
-        frequency_penalty=asked.frequency_penalty,
-        repetition_penalty=asked.repetition_penalty,
-        logit_bias=asked.logit_bias,
-        guide=_guide(asked.response_format),
-    )
+    fields = {name: getattr(asked, name) for name in _SAME}
+    fields |= {
+        "turns": [_system(_turn(m, f"messages[{i}]")) for i, m in enumerate(asked.messages)],
+        "max_tokens": _max_tokens(asked),
+        "stop": [asked.stop] if isinstance(asked.stop, str) else asked.stop,
+        "top_k": 0 if asked.top_k == -1 else asked.top_k,
+        "guide": _guide(asked.response_format),
+    }
+    return Ask(**fields)
 
 
 def wants_usage(asked: ChatRequest) -> bool:
@@ -125,7 +132,7 @@ def _guide(wanted: ResponseFormat | None) -> Guide | None:
 
 def _missing(field: str) -> RequestError:
     return RequestError(
-        f"Missing required parameter: '{field}'.", param=field, code="missing_required_parameter"
+        f"Missing required parameter: '{field}'.", param=field, detail="missing_required_parameter"
     )
 
 
@@ -138,13 +145,24 @@ def _max_tokens(asked: ChatRequest) -> int | None:
     return old if new is None else new
 
 
-def _message(index: int, message: Message) -> dict[str, Any]:
-    """The message as a plain dict that has the keys which say something.
+def read_turns(messages: object) -> list[Turn]:
+    """The turns of messages that come from a file and not from a request: of any role, with their
+    reasoning under any of its names. Raises RequestError that names the place."""
+    if not isinstance(messages, list):
+        raise RequestError("'messages' must be a list of messages.", param="messages")
+    return [
+        _turn(message, f"messages[{index}]")
+        for index, message in enumerate(convert_messages(messages))
+    ]
 
-    `developer` becomes `system`: it is OpenAI's newer name of that role, and templates know the
-    older one.
-    """
-    place = f"messages[{index}]"
+
+def _system(turn: Turn) -> Turn:
+    """`developer` becomes `system`: it is OpenAI's newer name of that role, and templates know the
+    older one."""
+    return structs.replace(turn, role="system") if turn.role == "developer" else turn
+
+
+def _turn(message: Message, place: str) -> Turn:
     _refuse_unhonoured(message, _NEUTRAL_IN_MESSAGE, place + ".")
     for name, role in _ONLY_ROLE.items():
         if getattr(message, name) is not None and message.role != role:
@@ -152,55 +170,61 @@ def _message(index: int, message: Message) -> dict[str, Any]:
                 f"Invalid '{place}.{name}': only messages with role '{role}' may have it.",
                 param=f"{place}.{name}",
             )
-    plain: dict[str, Any] = {"role": "system" if message.role == "developer" else message.role}
-    content = _content(message, place)
-    if content is not None:
-        plain["content"] = content
-    if message.name is not None:
-        plain["name"] = message.name
-    if message.tool_calls:
-        plain["tool_calls"] = [
-            {
-                **({} if call.id is None else {"id": call.id}),
-                "type": call.type,
-                "function": {"name": call.function.name, "arguments": call.function.arguments},
-            }
-            for call in message.tool_calls
-        ]
-    if message.tool_call_id is not None:
-        plain["tool_call_id"] = message.tool_call_id
-    if message.reasoning_content is not None:
-        plain["reasoning_content"] = message.reasoning_content
-    return plain
+    texts = _texts(message, place)
+    if message.role == "tool":
+        result = ToolResultPart("\n".join(texts), message.tool_call_id, message.name)
+        return Turn("tool", (result,))
+    parts: list[Part] = []
+    if (reasoning := _reasoning(message)) is not None:
+        parts.append(ReasoningPart(reasoning))
+    parts += [TextPart(text) for text in texts]
+    parts += [_call(call) for call in message.tool_calls or ()]
+    return Turn(message.role, tuple(parts), message.name, isinstance(message.content, list))
 
 
-def _content(message: Message, place: str) -> str | list[dict[str, str]] | None:
+def _reasoning(message: Message) -> str | None:
+    if message.reasoning_content is not None or not isinstance(message, AnyMessage):
+        return message.reasoning_content
+    return message.reasoning if message.thinking is None else message.thinking
+
+
+def _call(call: ToolCall) -> ToolCallPart:
+    arguments = call.function.arguments
+    if isinstance(arguments, dict):
+        arguments = json.encode(arguments).decode()
+    return ToolCallPart(call.function.name, arguments, call.id)
+
+
+def _texts(message: Message, place: str) -> list[str]:
+    """One for each part of the content; none at all for a message without content."""
     content = message.content
     if content is None:
         if message.role == "assistant":
             # A refusal that a client sends back is what the assistant said.
-            return message.refusal
+            return [] if message.refusal is None else [message.refusal]
         raise RequestError(
             f"Invalid '{place}.content': expected a string or a list of parts, got null.",
             param=f"{place}.content",
-            code="invalid_value",
+            detail="invalid_value",
         )
     if isinstance(content, str):
-        return content
-    return [_part(part, f"{place}.content[{i}]") for i, part in enumerate(content)]
+        return [content]
+    return [_text(part, f"{place}.content[{i}]") for i, part in enumerate(content)] or [""]
 
 
-def _part(part: ContentPart, place: str) -> dict[str, str]:
-    if part.type != "text":
+def _text(part: ContentPart, place: str) -> str:
+    if part.type not in ("text", "refusal"):
         raise UnsupportedField(
             f"'{place}' is a part of type '{part.type[:40]}'; only text is supported yet.",
             param=place,
         )
-    if part.text is None:
-        raise _missing(f"{place}.text")
+    text = getattr(part, part.type)
+    if not isinstance(text, str):
+        raise _missing(f"{place}.{part.type}")
     for name in part.__struct_fields__:
-        if name not in ("type", "text") and getattr(part, name) is not None:
+        if name not in ("type", part.type) and getattr(part, name) is not None:
             raise UnsupportedField(
-                f"'{place}.{name}' is not supported in a part of text.", param=f"{place}.{name}"
+                f"'{place}.{name}' is not supported in a part of type '{part.type}'.",
+                param=f"{place}.{name}",
             )
-    return {"type": "text", "text": part.text}
+    return text

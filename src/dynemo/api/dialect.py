@@ -1,0 +1,90 @@
+"""What a dialect is: the paths of one API, and pure functions that read, write and fail.
+
+A dialect reads a body into a `Call`, whose writer turns pieces into bytes. It never awaits: the
+endpoint in `http/` is the same for all dialects, and knows none of them.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from dynemo.errors import DynemoError
+from dynemo.messages.answer import Piece, Usage
+from dynemo.messages.ask import Ask
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerHead:
+    """What is known of an answer before its first piece."""
+
+    id: str  #: of the job, hex; a dialect puts its own prefix before it
+    created: int  #: unix seconds
+    model: str
+    choices: int
+
+
+class Writer(Protocol):
+    """Writes one answer. For a stream every result is sent at once. For a whole answer the first
+    two are empty, and `close` gives the body."""
+
+    def open(self) -> bytes:
+        """What comes before the first piece."""
+        ...
+
+    def write(self, pieces: Sequence[Piece]) -> bytes:
+        """Empty if there is nothing to send yet, as while text is held back."""
+        ...
+
+    def close(self, usage: Usage) -> bytes:
+        """What comes after the last piece."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A body, read. `is_stream`: the answer is sent as events while it grows."""
+
+    ask: Ask
+    is_stream: bool
+    writer: Callable[[AnswerHead], Writer]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A path that takes POST and is answered by a model."""
+
+    name: str  #: in the log
+    read: Callable[[bytes], Call]  #: raises RequestError
+    id_prefix: str = ""  #: of the answer's id
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEntry:
+    """One served model, as a lookup shows it."""
+
+    name: str
+    created: int  #: unix seconds
+    context_length: int
+
+
+#: Gets the served models and what follows the lookup's path; gives the body. Raises RequestError.
+Lookup = Callable[[Sequence[ModelEntry], str], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Documentation:
+    """A dialect's part of `/openapi.json`: paths, and the types that they name."""
+
+    paths: Mapping[str, Any] = field(default_factory=dict)
+    types: Sequence[Any] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    name: str
+    prefix: str  #: of its paths; an error under it is written in this dialect
+    operations: Mapping[str, Operation]  #: by path
+    lookups: Mapping[str, Lookup]  #: by path; one that ends in a slash covers the paths below it
+    fail: Callable[[DynemoError], bytes]  #: the body of an error
+    fail_stream: Callable[[DynemoError], bytes]  #: an error as the last event of a stream
+    documentation: Callable[[], Documentation]

@@ -1,0 +1,24 @@
+"""`POST /v1/chat/completions`: a body to a call."""
+
+from functools import partial
+
+from dynemo.api.dialect import Call
+from dynemo.api.openai.decode import decode_chat
+from dynemo.api.openai.read import read_chat, wants_usage
+from dynemo.api.openai.write import ChunkWriter, CompletionWriter
+from dynemo.messages.ask import Ask
+
+
+def read_chat_call(body: bytes) -> Call:
+    """Raises RequestError."""
+    asked = decode_chat(body)
+    ask = read_chat(asked)
+    if not asked.stream:
+        return Call(ask, is_stream=False, writer=CompletionWriter)
+    writer = partial(ChunkWriter, include_usage=wants_usage(asked))
+    return Call(ask, is_stream=True, writer=writer)
+
+
+def read_chat_ask(body: bytes) -> Ask:
+    """The ask alone, for inputs that write their answers themselves. Raises RequestError."""
+    return read_chat(decode_chat(body))

@@ -1,0 +1,37 @@
+"""Errors as OpenAI's error object: its types, its codes, and its names of fields."""
+
+import msgspec
+
+from dynemo.api.openai.types import ErrorBody, ErrorDetail
+from dynemo.errors import DynemoError, RequestError, UsageError
+
+#: OpenAI's codes for our own. Any other code is its own name.
+_CODES = {
+    "bad_request": None,
+    "usage": None,
+    "unsupported_field": "unsupported_parameter",
+    "unknown_model": "model_not_found",
+    "unknown_path": "unknown_url",
+    "wrong_method": "method_not_supported",
+    "body_too_slow": "request_timeout",
+    "body_too_large": "request_too_large",
+}
+#: OpenAI's names for fields of `Ask`.
+_FIELDS = {"turns": "messages", "prompts": "input", "guide": "response_format"}
+
+
+def describe(error: DynemoError) -> bytes:
+    """The body of an error."""
+    is_clients = isinstance(error, RequestError | UsageError)
+    detail = ErrorDetail(
+        message=str(error),
+        type="invalid_request_error" if is_clients else "server_error",
+        param=_FIELDS.get(error.param, error.param) if error.param else None,
+        code=error.detail or _CODES.get(error.code, error.code),
+    )
+    return msgspec.json.encode(ErrorBody(detail))
+
+
+def describe_in_stream(error: DynemoError) -> bytes:
+    """The last event of a stream that breaks off."""
+    return b"data: %b\n\n" % describe(error)

@@ -1,0 +1,59 @@
+"""The one endpoint that models answer: it serves every operation of every dialect."""
+
+import asyncio
+import time
+from contextlib import aclosing
+
+from dynemo.api.dialect import AnswerHead, Call, Operation
+from dynemo.http.asgi import find_headers
+from dynemo.http.exchange import Exchange
+from dynemo.http.record import RequestRecord, report_status
+from dynemo.metrics import Metrics
+from dynemo.serving.pipeline import Job, Pipeline
+from dynemo.trace import continued
+
+#: Bytes of a body from which on its rendering and tokenizing (some 0.3 us a byte) would hold up the
+#: streams of others for longer than a thread costs.
+_LONG_BODY = 32 * 1024
+
+
+class Generate:
+    def __init__(self, operation: Operation, pipeline: Pipeline, metrics: Metrics) -> None:
+        self._operation = operation
+        self._pipeline = pipeline
+        self._metrics = metrics
+
+    async def __call__(self, exchange: Exchange) -> None:
+        traceparent = continued(find_headers(exchange.scope, b"traceparent"))
+        record = RequestRecord(self._metrics, self._operation, exchange.id, traceparent)
+        with report_status(record.end):
+            async with exchange.working():
+                await self._answer(exchange, record)
+
+    async def _answer(self, exchange: Exchange, record: RequestRecord) -> None:
+        body = await exchange.read_body()
+        if len(body) > _LONG_BODY:
+            call, job = await asyncio.to_thread(self._accept, body, record.traceparent)
+        else:
+            call, job = self._accept(body, record.traceparent)
+        is_stream, make_writer = call.is_stream, call.writer
+        del body, call  # a long prompt's, and the answer may take long
+        record.accept(job)
+        writer = make_writer(AnswerHead(job.id, int(time.time()), job.model.name, job.choices))
+        # The headers wait for the first piece: until then an error still has its own status.
+        data = writer.open()
+        async with exchange.listening():
+            async with aclosing(self._pipeline.run(job, exchange.cut)) as batches:
+                async for pieces in batches:
+                    record.add(pieces)
+                    data += writer.write(pieces)
+                    # What ends the last choice leaves in one write with what ends the stream.
+                    if data and not record.counter.is_complete:
+                        await exchange.write(data)
+                        data = b""
+            data += writer.close(record.counter.usage())
+            await (exchange.end if is_stream else exchange.reply)(data)
+
+    def _accept(self, body: bytes, traceparent: str) -> tuple[Call, Job]:
+        call = self._operation.read(body)
+        return call, self._pipeline.prepare(call.ask, traceparent)

@@ -1,0 +1,117 @@
+"""What comes back: deltas from an engine, pieces to whoever asked.
+
+An engine gives a `Delta` for each step. `answer/` turns deltas into pieces, which a dialect writes.
+"""
+
+from typing import Literal
+
+from msgspec import Struct
+
+#: Why a sequence ended. `stop`: an EOS id or a stop string; `length`: the budget or the context;
+#: `tool_calls`: the model called tools.
+FinishReason = Literal["stop", "length", "tool_calls"]
+
+
+class Finish(Struct, frozen=True, array_like=True):
+    """How a sequence ended, in the engine's own count. Travels: new fields go to the end."""
+
+    reason: FinishReason
+    prompt_tokens: int
+    completion_tokens: int  #: every token generated, a final EOS included
+    cached_tokens: int = 0  #: of the prompt, found in the engine's cache
+    reasoning_tokens: int = 0  #: of `completion_tokens`
+    matched: str | int | None = None  #: the stop string or the EOS id that ended it
+
+
+class Delta(Struct, frozen=True, array_like=True):
+    """What decoding steps added to one sequence: ids, or texts if the engine gives text.
+
+    The last delta of a sequence has `finish`. Travels: new fields go to the end.
+    """
+
+    token_ids: list[int] = []
+    texts: list[str] = []  #: one for each token; empty for one that does not end a character
+    finish: Finish | None = None
+    cached_tokens: int = 0  #: of the prompt; given once, if the engine knows before its finish
+    #: 32-bit floats, little-endian; with the finish of a request that asks for an embedding.
+    embedding: bytes = b""
+
+
+class TokenLogprob(Struct, frozen=True):
+    """How likely one token was, and the likeliest others in its place."""
+
+    text: str
+    logprob: float  #: natural logarithm
+    bytes: bytes  #: of the token, which may be part of a character
+    top: "tuple[TokenLogprob, ...]" = ()
+
+
+class TextPiece(Struct, frozen=True, tag="text"):
+    """`tokens` counts the ids that it stands for; the text may be empty while text is held back."""
+
+    index: int  #: of the choice
+    text: str
+    tokens: int
+    logprobs: tuple[TokenLogprob, ...] = ()  #: one for each token, if they were asked for
+
+
+class ReasoningPiece(Struct, frozen=True, tag="reasoning"):
+    index: int
+    text: str
+    tokens: int
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+class ToolCallPiece(Struct, frozen=True, tag="tool_call"):
+    """A tool call has started. Its arguments follow."""
+
+    index: int
+    call: int  #: its number within the choice, from 0
+    id: str
+    name: str
+
+
+class ArgumentsPiece(Struct, frozen=True, tag="arguments"):
+    """A fragment of a call's arguments."""
+
+    index: int
+    call: int
+    text: str
+    tokens: int
+
+
+class EmbeddingPiece(Struct, frozen=True, tag="embedding"):
+    index: int  #: of the prompt
+    vector: bytes  #: 32-bit floats, little-endian
+
+
+class ScorePiece(Struct, frozen=True, tag="score"):
+    index: int  #: of the prompt
+    score: float
+
+
+class FinishPiece(Struct, frozen=True, tag="finish"):
+    """The last piece of a choice."""
+
+    index: int
+    finish: Finish
+
+
+Piece = (
+    TextPiece
+    | ReasoningPiece
+    | ToolCallPiece
+    | ArgumentsPiece
+    | EmbeddingPiece
+    | ScorePiece
+    | FinishPiece
+)
+
+
+class Usage(Struct, frozen=True):
+    """What one request cost, over all its choices, in tokens."""
+
+    prompt_tokens: int
+    completion_tokens: int = 0
+    cached_tokens: int = 0  #: of the prompt
+    reasoning_tokens: int = 0  #: of `completion_tokens`

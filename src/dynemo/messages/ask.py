@@ -1,0 +1,121 @@
+"""What somebody wants, in a form that no API and no engine owns.
+
+A dialect (`api/`) reads a body into an `Ask`; `prompt/` turns it into one `Request` for each
+sequence. Dicts end at the dialect: a conversation is turns of parts, and the chat template gets
+dicts back from one function, `prompt.normalise`.
+"""
+
+from typing import Any, Literal
+
+from msgspec import Struct, structs
+
+from dynemo.messages.request import Guide
+
+Task = Literal["chat", "embed"]
+
+
+class TextPart(Struct, frozen=True, tag="text"):
+    text: str
+
+
+class ReasoningPart(Struct, frozen=True, tag="reasoning"):
+    """What an assistant thought before it answered."""
+
+    text: str
+
+
+class ToolCallPart(Struct, frozen=True, tag="tool_call"):
+    """A call that an assistant made."""
+
+    name: str
+    arguments: str  #: as the model wrote them; usually the text of a JSON object
+    id: str | None = None
+
+
+class ToolResultPart(Struct, frozen=True, tag="tool_result"):
+    """What a call returned."""
+
+    text: str
+    call_id: str | None = None
+    name: str | None = None  #: of the tool
+
+
+#: Images and audio become parts here, each a struct with its own tag.
+Part = TextPart | ReasoningPart | ToolCallPart | ToolResultPart
+
+
+class Turn(Struct, frozen=True):
+    """One message of a conversation. No parts at all: a message without content."""
+
+    role: str  #: `system`, `user`, `assistant` or `tool`; a template may know others
+    parts: tuple[Part, ...] = ()
+    name: str | None = None  #: of the speaker
+    is_list: bool = False  #: the client sent its content as a list, which some templates require
+
+    @property
+    def texts(self) -> list[str]:
+        """Of the text parts, in order."""
+        return [part.text for part in self.parts if isinstance(part, TextPart)]
+
+
+def text_turn(role: str, text: str) -> Turn:
+    """A turn that says one text."""
+    return Turn(role, (TextPart(text),))
+
+
+class Tool(Struct, frozen=True):
+    """A tool that the model may call.
+
+    `definition` is the JSON object that the client sent. Templates print it whole, and the order of
+    its keys is part of the prompt.
+    """
+
+    name: str
+    definition: dict[str, Any]
+
+
+class Ask(Struct, frozen=True, kw_only=True):
+    """One request, before a model has seen it. None means unset: a default applies.
+
+    It holds either `turns` or `prompts`. A field of sampling that is added here is refused for
+    every engine until its `Capabilities` name it. Tool choice, reasoning, logprobs, stop ids and
+    hints for the cache belong here too, once a dialect reads them.
+    """
+
+    task: Task = "chat"
+    model: str | None = None  #: None: the first model served
+    turns: list[Turn] = []
+    prompts: list[str | list[int]] = []  #: raw text or token ids; each is a sequence of its own
+    tools: list[Tool] | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    seed: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
+    logit_bias: dict[int, float] | None = None
+    max_tokens: int | None = None
+    n: int | None = None  #: choices for each prompt
+    stop: list[str] | None = None
+    ignore_eos: bool | None = None
+    guide: Guide | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+
+
+#: What an ask is about. It never comes from defaults.
+SUBJECT = frozenset({"task", "turns", "prompts"})
+
+
+def set_fields(ask: Ask) -> dict[str, Any]:
+    """The settings of an ask that are set, by name: everything but what it is about."""
+    names = (name for name in ask.__struct_fields__ if name not in SUBJECT)
+    return {name: value for name in names if (value := getattr(ask, name)) is not None}
+
+
+def merged(ask: Ask, defaults: Ask) -> Ask:
+    """`ask`, with every setting that it leaves unset taken from `defaults`."""
+    return structs.replace(ask, **{**set_fields(defaults), **set_fields(ask)})

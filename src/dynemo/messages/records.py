@@ -1,0 +1,56 @@
+"""What discovery holds, and what an instance says about itself. These structs travel."""
+
+from typing import Literal
+
+from msgspec import Struct
+
+
+class Load(Struct, frozen=True, array_like=True):
+    """What an engine is busy with now."""
+
+    running: int = 0  #: sequences being computed
+    waiting: int = 0  #: sequences in its queue
+    kv_use: float = 0.0  #: share of the KV cache in use, 0 to 1
+
+
+class Capabilities(Struct, frozen=True, kw_only=True):
+    """What an engine can honour. A request that needs more is refused before the engine sees it.
+
+    Every list holds explicit names, so that a new field is refused until an adapter names it.
+    """
+
+    tasks: tuple[str, ...] = ("chat",)  #: `chat`, `embed`
+    takes: Literal["tokens", "text", "messages"] = "tokens"
+    gives: Literal["tokens", "text"] = "tokens"
+    sampling: list[str] = []  #: fields of `Ask` that it honours: `temperature`, `ignore_eos`, ...
+    guides: list[str] = []  #: kinds of `Guide` that it can follow
+
+
+class Instance(Struct, frozen=True, kw_only=True):
+    """One loaded engine, described by its host once it can take requests."""
+
+    id: str
+    engine: str  #: its name on the command line
+    version: str
+    device: str
+    context_length: int  #: tokens that one sequence may hold
+    slots: int  #: sequences that it computes at once
+    capabilities: Capabilities
+
+
+class InstanceRecord(Struct, frozen=True, kw_only=True):
+    """One instance, as discovery holds it, under its worker's lease."""
+
+    instance: Instance
+    namespace: str
+    component: str
+    endpoint: str
+    model: str  #: the name that requests give
+    identity: str  #: of the model card, hex; instances of one model name share it
+    card: str  #: the card's hash, hex: its name among the blobs
+    host: str  #: an id of the worker's machine; loopback is used on that machine alone
+    addresses: list[str] = []  #: HOST:PORT to dial for `--request-plane tcp`; else empty
+    loopback: str = ""  #: one more address, for an ingress with the same `host`
+    key: str = ""  #: hex; with it a dialling ingress proves that it has read this record
+    started: float  #: unix seconds
+    pid: int

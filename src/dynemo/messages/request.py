@@ -1,0 +1,49 @@
+"""What an engine gets: one sequence, in token ids and in text.
+
+These structs travel. A field may be added at any time, because readers skip names that they do not
+know; a field that exists keeps its name and its meaning (`wire/versions.py`).
+"""
+
+from typing import Any, Literal
+
+from msgspec import Struct
+
+
+class Sampling(Struct, frozen=True, omit_defaults=True):
+    """How the next token is chosen. The defaults are plain sampling at temperature 1."""
+
+    temperature: float = 1.0  #: 0 is greedy
+    top_p: float = 1.0
+    top_k: int = 0  #: 0 is off
+    min_p: float = 0.0
+    seed: int | None = None
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: dict[int, float] = {}
+
+
+class Guide(Struct, frozen=True, array_like=True):
+    """What an answer's text must be: an instance of a JSON schema, or a sentence of a grammar."""
+
+    kind: Literal["json_schema", "grammar"]
+    text: str  #: the schema as JSON, or the grammar in GBNF
+
+
+class Request(Struct, frozen=True, kw_only=True):
+    """One sequence to generate. It always carries both token ids and the text they came from."""
+
+    id: str
+    token_ids: list[int]
+    prompt: str
+    max_tokens: int  #: at least 1; prompt and answer together fit the context
+    is_unbounded: bool = False  #: the client set no `max_tokens`: it is what the context leaves
+    sampling: Sampling
+    stop_ids: list[int] = []  #: EOS ids; the sequence ends after the first of them
+    ignore_eos: bool = False  #: `stop_ids` is empty and the engine's own EOS is off as well
+    guide: Guide | None = None
+    embed: bool = False  #: the prompt's embedding is wanted, and no answer
+    #: `prompt.normalise.plain_messages` of the turns, for an engine that takes messages.
+    messages: list[dict[str, Any]] = []
+    continued: int = 0  #: the last so many of `token_ids` were answered by another instance
+    traceparent: str = ""  #: see `trace.py`; empty if the input has no trace

