@@ -17,13 +17,13 @@ def read_flags(
 ) -> tuple[dict[str, Any], list[str]]:
     """The values by the flags' keys, and the words that are not flags, in order.
 
-    A flag without a value has the number of times that it was given (`-vv` is 2). A flag may stand
-    anywhere; abbreviations are not accepted. `otherwise` is the advice for an unknown flag that
+    A flag may stand anywhere, and of one that is given twice the last value counts, so that a
+    script can append to its flags. A flag without a value has the number of times that it was given
+    (`-vv` is 2). Abbreviations are not accepted. `otherwise` is the advice for an unknown flag that
     has no near neighbour. Raises UsageError.
     """
     by_name = {spelling: flag for flag in flags for spelling in flag.spellings}
     given: dict[str, Any] = {}
-    texts: dict[str, str] = {}
     words: list[str] = []
     rest = list(argv)
     while rest:
@@ -45,9 +45,6 @@ def read_flags(
             if not rest or rest[0].startswith("--") or rest[0] in by_name:
                 raise UsageError(f"{name} needs a value: {name} {flag.metavar}.")
             text = rest.pop(0)
-        if flag.key in texts:
-            raise UsageError(twice(name, texts[flag.key], text))
-        texts[flag.key] = text
         given[flag.key] = flag.read(text, name)
     return given, words
 
