@@ -48,7 +48,7 @@ def test_render_many_goes_on_after_a_bad_line(tmp_path: Path) -> None:
     one, bad, two = map(json.loads, done.stdout.splitlines())
     assert one == two
     assert set(one) == {"prompt", "token_ids"}
-    assert "line 2" in bad["error"]
+    assert "Line 2" in bad["error"]
 
 
 def test_a_checkout_and_a_gguf_of_one_model_give_the_same_ids(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from msgspec import json
 
-from dynemo.commands.engine.install import _undisturbed, install, remove
+from dynemo.commands.engine.install import _signals_ignored, install, remove
 from dynemo.commands.engine.list import describe
 from dynemo.environments.find import find_python, locate
 from dynemo.environments.installed import Environment, home_of, read_environment
@@ -85,7 +85,7 @@ def test_again_does_nothing(home: Path) -> None:
     python = find_in(home)
     before = python.stat().st_ctime_ns
     done = engine("install", "mistralrs", "--device", "cpu", home=home)
-    assert (done.returncode, done.stdout) == (0, "mistralrs 0.9.5 for cpu is installed already\n")
+    assert (done.returncode, done.stdout) == (0, "mistralrs 0.9.5 for cpu is installed already.\n")
     assert find_in(home).stat().st_ctime_ns == before
 
 
@@ -146,7 +146,7 @@ class TestThatFails:
                 with asked:
                     second = engine("install", "mistralrs", "--device", "cpu", home=tmp_path)
                     assert second.returncode == 2
-                    assert "is being installed or removed already" in second.stderr
+                    assert "is being installed or removed by another process" in second.stderr
                     process.send_signal(number)
                     assert process.wait(20) == code
                     asked.settimeout(10)
@@ -164,11 +164,11 @@ def test_a_data_folder_that_cannot_be_made(command: str, tmp_path: Path) -> None
     file.touch()
     done = engine(command, "mistralrs", home=file)
     assert done.returncode == 2
-    assert "Not a directory; XDG_DATA_HOME names another place." in done.stderr
+    assert "Not a directory; set XDG_DATA_HOME to another place." in done.stderr
 
 
 def test_a_second_ctrl_c_does_not_keep_the_first_from_clearing_up() -> None:
-    with _undisturbed():
+    with _signals_ignored():
         os.kill(os.getpid(), signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
@@ -256,7 +256,7 @@ class TestSearch:
 
     def test_a_given_python_without_the_engine(self, empty: Path, tmp_path: Path) -> None:
         python = venv(tmp_path / "given", "msgspec-0.22.0")
-        with pytest.raises(EngineNotInstalled, match=r"has no vllm: .* engine install vllm"):
+        with pytest.raises(EngineNotInstalled, match=r"has no vllm; .* engine install vllm"):
             find_python(VLLM, python)
 
     def test_a_given_python_that_is_no_virtual_environment_s(self, empty: Path) -> None:
@@ -276,7 +276,7 @@ class TestSearch:
         old = tmp_path / "python"
         old.write_text("#!/bin/sh\necho 3.9\n")
         old.chmod(0o755)
-        said = f"python {old} is Python 3.9; it takes 3.11 or newer."
+        said = f"python {old} is Python 3.9; use 3.11 or newer."
         with pytest.raises(UsageError, match=f"--engine-{said}"):
             find_python(VLLM, old)
         with pytest.raises(UsageError, match=f"--{said}"):
@@ -343,7 +343,9 @@ class TestVariants:
 
     def test_python_of_another_version(self, empty: Path) -> None:
         variant = Variant("trtllm", "cuda", "trtllm/cuda.txt", pythons=("3.8",))
-        with pytest.raises(UsageError, match=r"has builds for Python 3\.8, and this is"):
+        with pytest.raises(
+            UsageError, match=r"has no build for Python 3\.\d+; give the path of a Python 3\.8 "
+        ):
             install(variant)
 
 

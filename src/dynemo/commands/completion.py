@@ -1,8 +1,7 @@
-"""`dynemo-run completion SHELL`: a script that completes the command, made from its own parsers.
+"""`dynemo-run completion SHELL`: a script that completes the command, made from its own tables.
 
-Each shell gets the same few lines in its own language. They find where the command line is (after
-which subcommand, after which flag), and offer what may stand there; where that may be anything, the
-shell's own completion of file names.
+Each shell gets the same few lines in its own language. They find the command and the flag before
+the cursor, and offer what may follow; if that may be anything, the shell completes file names.
 """
 
 from collections.abc import Mapping, Sequence
@@ -75,7 +74,7 @@ def script(shell: str, slots: Grammar) -> str:
 
 
 def _case(name: str, slot: CompletionSlot) -> str:
-    """For bash and for zsh: sets what is offered, and after how many words no more is."""
+    """For bash and zsh: sets the offers, and the number of words after which there are none."""
     lines = [f"        {quote(name + ' ') if name else ''}*)"]
     lines.append(f"            offers={_join(slot.words)} flags={_join(slot.flags)}")
     lines.append(f"            at={_at(name)} is_file={int(slot.takes_files)}")
@@ -104,7 +103,7 @@ def _fish_case(name: str, slot: CompletionSlot) -> str:
 
 
 def _at(name: str) -> int:
-    """How many words there are before those that the place offers; a run's may come anywhere."""
+    """The number of words before those that the slot offers; a run's may stand anywhere."""
     return len(name.split()) + 1 if name else 1000
 
 
@@ -119,7 +118,7 @@ def _join(words: Sequence[str] | Mapping[str, object]) -> str:
     return f'"{" ".join(words)}"'
 
 
-# bash takes `=` and `:` as ends of words, and replaces what follows the last of them alone.
+# bash splits words at `=` and `:`, and replaces only what follows the last of them.
 _BASH = """\
 _dynemo_run() {
     local line=${COMP_LINE:0:COMP_POINT} offers flags at is_file values=-

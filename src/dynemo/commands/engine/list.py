@@ -1,4 +1,4 @@
-"""`dynemo-run engine list`: what is installed, and what each engine can do."""
+"""`dynemo-run engine list`: which engines are installed, and what each can do."""
 
 import platform
 import shutil
@@ -20,24 +20,23 @@ class Row(Struct, frozen=True, kw_only=True):
     engine: str
     is_installed: bool
     version: str
-    device: str  #: what its build is for; empty where nobody knows
+    device: str  #: the device of its build; empty if that is unknown
     python: str
     origin: str  #: how it was found
-    problem: str  #: why it cannot be used, where that is more than not being installed
+    problem: str  #: why an installed engine cannot be used
     workarounds: list[str]
     models: list[str]
     takes: str
     gives: str
-    #: Of one request, n sequences are asked for: every engine has it.
-    n: bool = True
-    guided: list[str]  #: what an answer can be held to
-    logprobs: bool = False  #: refused by name in this version, whatever the engine could do
+    n: bool = True  #: several answers to one request: every engine can
+    guided: list[str]  #: the forms of guided decoding
+    logprobs: bool = False  #: not in this version
     embeddings: bool
     tensor_parallel: bool
     multi_node: bool
 
 
-#: The heading and what stands under it, of what an engine can do: in the README too.
+#: The columns about what an engine can do, by heading: the README has this table, too.
 ABILITIES = (
     ("models", "models"),
     ("in", "takes"),
@@ -51,7 +50,7 @@ ABILITIES = (
 )
 _INSTALLED = (("installed", "version"), ("device", "device"), ("found as", "origin"))
 _TIED = "\N{NO-BREAK SPACE}"
-_WORDS = {
+_CELLS = {
     "gguf": "GGUF",
     "checkout": "checkout",
     "engine": "engine folder",
@@ -91,10 +90,10 @@ def _table(rows: Sequence[Row]) -> list[str]:
 
 
 def _blocks(rows: Sequence[Row], width: int) -> list[str]:
-    """What the table says, for a terminal that is narrower: a line or a few of each engine."""
+    """The content of the table for a narrow terminal: a few lines for each engine."""
     lines: list[str] = []
     for row in rows:
-        # No line ends within a fact.
+        # A line never breaks within a fact.
         facts = [f"{heading}: {cell(row, name)}" for heading, name in (*_INSTALLED, *ABILITIES)]
         text = "; ".join(fact.replace(" ", _TIED) for fact in facts)
         wrapped = textwrap.wrap(
@@ -106,7 +105,7 @@ def _blocks(rows: Sequence[Row], width: int) -> list[str]:
 
 
 def describe(entry: EngineEntry) -> Row:
-    """One engine, as it is found here."""
+    """The state of one engine on this machine."""
     place, problem = None, ""
     try:
         place = locate(entry)
@@ -135,12 +134,12 @@ def describe(entry: EngineEntry) -> Row:
 
 
 def cell(row: Row, name: str) -> str:
-    """The field as the table shows it."""
+    """A field in the form of the table."""
     value: Any = getattr(row, name)
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
-        return ", ".join(_WORDS[kind] for kind in value) or "no"
+        return ", ".join(_CELLS[kind] for kind in value) or "no"
     if name == "version":
         return value or ("yes" if row.is_installed else "no")
     return value or "-"
@@ -160,7 +159,7 @@ def _version(entry: EngineEntry, place: EnginePython) -> str:
 
 
 def _device(entry: EngineEntry, place: EnginePython, found: str) -> str:
-    """As far as the names of the builds tell."""
+    """The device, as far as the names of the builds tell."""
     if place.environment is not None:
         return place.environment.device
     if not entry.package:
