@@ -39,7 +39,7 @@ import dynemo.engines
 from dynemo.errors import UnsupportedField
 from dynemo.messages.ask import Ask
 from dynemo.messages.records import Capabilities, Instance
-from dynemo.prompt.needs import able, needs_of_ask
+from dynemo.prompt.needs import capable_instances, needs_of_ask
 
 [folder] = dynemo.engines.__path__
 names = sorted(path.parent.name for path in Path(folder).glob("*/adapter.py"))
@@ -48,9 +48,9 @@ for name in names:
     can = Capabilities(sampling=list(module.SETTINGS))
     instance = Instance(id="i", engine=name, version="", device="", context_length=9, slots=1,
                         capabilities=can)
-    able(needs_of_ask(Ask(temperature=0.5)), [instance], "m")
+    capable_instances(needs_of_ask(Ask(temperature=0.5)), [instance], "m")
     try:
-        able(needs_of_ask(Ask(top_a=0.5)), [instance], "m")
+        capable_instances(needs_of_ask(Ask(top_a=0.5)), [instance], "m")
     except UnsupportedField as error:
         assert error.param == "top_a"
         print(error)

@@ -16,7 +16,8 @@ from bench.plan import Plan
 from bench.pool import Planes, ingress, planes
 from bench.table import Row
 from dynemo.messages.records import Load
-from dynemo.router.router import MODES, Router, make_router
+from dynemo.router.modes import MODES
+from dynemo.router.router import Router, make_router
 
 _FEW = 10
 _PROMPT = 1000  # tokens

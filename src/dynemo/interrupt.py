@@ -1,8 +1,9 @@
-"""What Ctrl-C does outside of the event loop.
+"""Controls the effect of Ctrl-C outside of the event loop.
 
-Usually it raises KeyboardInterrupt wherever Python is. Libraries do not expect that while they are
-imported: some lose it, and the program goes on; some take it for an error of their own; msgspec has
-died of one. So a start ends at once, and KeyboardInterrupt comes only where it is waited for.
+By default Python raises KeyboardInterrupt wherever it happens to be. Libraries do not expect this
+during their import: some swallow it and the program continues, some report it as their own error,
+and msgspec has crashed. So Ctrl-C exits the process during start, and raises KeyboardInterrupt only
+in blocks that expect it.
 """
 
 import os
@@ -13,7 +14,7 @@ from typing import Any
 
 
 def interrupt_ends(clean: Callable[[], object] = lambda: None) -> AbstractContextManager[None]:
-    """Ctrl-C ends the process inside, after `clean`."""
+    """Within this context, Ctrl-C calls `clean` and exits the process."""
 
     def end(*_: object) -> None:
         clean()
@@ -23,13 +24,13 @@ def interrupt_ends(clean: Callable[[], object] = lambda: None) -> AbstractContex
 
 
 def interrupt_raises() -> AbstractContextManager[None]:
-    """Ctrl-C raises KeyboardInterrupt inside, as it does usually."""
+    """Within this context, Ctrl-C raises KeyboardInterrupt, as it does by default."""
     return _handled(signal.default_int_handler)
 
 
 @contextmanager
 def _handled(handler: Callable[..., Any]) -> Iterator[None]:
-    """Leaves a SIGINT alone that is ignored, as shells do it for what runs in the background."""
+    """Installs `handler` unless SIGINT is ignored. Shells ignore it for background jobs."""
     before = signal.getsignal(signal.SIGINT)
     if before is None or before is signal.SIG_IGN:
         yield

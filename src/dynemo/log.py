@@ -1,4 +1,4 @@
-"""The log: lines on standard error, as text for a person or as JSON for a machine."""
+"""Writes the log to standard error, as text for people or as JSON for programs."""
 
 import json
 import logging
@@ -10,7 +10,7 @@ _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime
 
 
 def set_up(log_format: str, verbosity: int, *, is_server: bool) -> None:
-    """Sends the log to standard error. A server says a line a request; -v says more."""
+    """Sets up the root logger. A server logs one line per request; each -v adds detail."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if log_format == "json" else _Text())
     root = logging.getLogger()
@@ -25,8 +25,8 @@ def _extra(record: logging.LogRecord) -> dict[str, object]:
     return {key: value for key, value in record.__dict__.items() if key not in _STANDARD}
 
 
-def _one_word(value: object) -> str:
-    """A field's value as logfmt has it: quoted where a client's words could end it or the line."""
+def _logfmt_value(value: object) -> str:
+    """Returns a field's value for logfmt, quoted if it could end the field or the line."""
     text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
     plain = text.isprintable() and not any(sign in text for sign in ' "=')
     return text if plain and text else json.dumps(text)
@@ -36,7 +36,7 @@ class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
         fields = [
-            f"{key}={_one_word(value)}"
+            f"{key}={_logfmt_value(value)}"
             for key, value in _extra(record).items()
             if value is not None and value != []
         ]

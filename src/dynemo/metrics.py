@@ -1,14 +1,14 @@
-"""The counters and histograms, defined once.
+"""Defines all counters and histograms.
 
-Every label is bounded: `model` is the name of a served model, or `-` where a request named none of
-them; `instance` is an id, or `all` where there are more than `MAX_INSTANCES`; `status` is an HTTP
-status, and 499 is a client that went away. An error after the headers counts under the status that
-it would have had before them. `outcome` is a worker's word for the end of an answer: `finished`,
-`cancelled` (or handed back: the ingress goes on elsewhere), `lost` (the engine ended under it),
-`failed`, or `refused`.
+Every label has a bounded set of values. `model` is the name of a served model, or `-` if a request
+names no served model. `instance` is an id, or `all` if there are more than `MAX_INSTANCES`.
+`status` is an HTTP status; 499 means that the client disconnected. An error after the headers
+counts under the status that it would have had before them. `outcome` is how a worker's answer
+ended: `finished`, `cancelled` (or handed back: the ingress continues on another worker), `lost`
+(the engine ended during the answer), `failed`, or `refused`.
 
-What a worker counts has names of its own: the sum over an ingress and its workers would count each
-request twice.
+A worker's metrics have their own names. Otherwise the sum over an ingress and its workers would
+count each request twice.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -30,7 +30,7 @@ _DURATION = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 
 class LoadSample(NamedTuple):
-    """What one engine is busy with, or all of one model together, as last reported."""
+    """The last reported load of one engine, or of all engines of one model together."""
 
     model: str
     instance: str
@@ -41,7 +41,7 @@ class LoadSample(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ModelMetrics:
-    """One model's metrics, with the label bound: what a token touches costs no look-up."""
+    """One model's metrics with the label already bound, so that a token costs no lookup."""
 
     in_flight: Gauge
     queued: Gauge
@@ -53,46 +53,48 @@ class ModelMetrics:
 
 
 class Exposition:
-    """What every process has: a registry of its own, the process's figures, its engines' load."""
+    """The metrics of every process: its own registry, process statistics and the load of its
+    engines.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
 
     def watch_load(self, read: Callable[[], Iterable[LoadSample]]) -> None:
-        """Adds gauges of the engines' load, read at each scrape. Once a process."""
+        """Adds gauges of the engines' load, read at each scrape. Call it once per process."""
         self.registry.register(_LoadCollector(read))
 
     def watch_count(
         self, name: str, text: str, read: Callable[[], Iterable[tuple[str, int]]]
     ) -> None:
-        """Adds a counter that others keep: for each model its value, read at each scrape."""
+        """Adds a counter whose value per model is kept elsewhere and read at each scrape."""
         self.registry.register(_CountCollector(name, text, read))
 
     def expose(self, accept: str) -> tuple[bytes, str]:
-        """All metrics as text, and its content type, in the format that the header asks for."""
+        """Returns all metrics as text in the format of the Accept header, and its content type."""
         encode, content_type = choose_encoder(accept)
         return encode(self.registry), content_type
 
 
 class Metrics(Exposition):
-    """What a process counts that takes requests over HTTP."""
+    """The metrics of a process that takes requests over HTTP."""
 
     def __init__(self) -> None:
         super().__init__()
         registry, model = self.registry, ["model"]
         self.requests = Counter(
-            "dynemo_requests", "Requests ended.", ["model", "status"], registry=registry
+            "dynemo_requests", "Requests that ended.", ["model", "status"], registry=registry
         )
         self.duration = Histogram(
             "dynemo_request_duration_seconds",
-            "From a request's arrival to the end of its answer.",
+            "Time from a request's arrival to the end of its answer.",
             ["model", "status"],
             buckets=_DURATION,
             registry=registry,
         )
         self._in_flight = Gauge(
-            "dynemo_requests_in_flight", "Chat requests being answered.", model, registry=registry
+            "dynemo_requests_in_flight", "Chat requests in flight.", model, registry=registry
         )
         self._queued = Gauge(
             "dynemo_requests_queued",
@@ -102,15 +104,15 @@ class Metrics(Exposition):
         )
         self._ttft = Histogram(
             "dynemo_time_to_first_token_seconds",
-            "From a request's arrival to its first token.",
+            "Time from a request's arrival to its first token.",
             model,
             buckets=_TTFT,
             registry=registry,
         )
         self._itl = Histogram(
             "dynemo_inter_token_latency_seconds",
-            "Time between tokens of one choice. Tokens that come together are observed once, "
-            "with their mean.",
+            "Time between tokens of one choice. Tokens that arrive together count as one "
+            "observation of their mean.",
             model,
             buckets=_ITL,
             registry=registry,
@@ -130,7 +132,7 @@ class Metrics(Exposition):
         self._models: dict[str, ModelMetrics] = {}
 
     def of(self, model: str) -> ModelMetrics:
-        """`model` is a served one: each name asked for stays in memory."""
+        """Returns the metrics of a served model. Every name passed here stays in memory."""
         found = self._models.get(model)
         if found is None:
             found = self._models[model] = ModelMetrics(
@@ -145,13 +147,13 @@ class Metrics(Exposition):
         return found
 
     def ended(self, model: str, status: int, seconds: float) -> None:
-        """Counts one request. `model` is a served one or `NO_MODEL`."""
+        """Counts one request. `model` is a served model or `NO_MODEL`."""
         self.requests.labels(model, str(status)).inc()
         self.duration.labels(model, str(status)).observe(seconds)
 
 
 class WorkerMetrics(Exposition):
-    """What a worker counts, of its one model."""
+    """The metrics of a worker and its one model."""
 
     def __init__(self, model: str) -> None:
         super().__init__()
@@ -163,39 +165,39 @@ class WorkerMetrics(Exposition):
         self._model = model
         self._requests = Counter(
             "dynemo_worker_requests",
-            "Answers ended, and requests refused.",
+            "Answers that ended, and requests that were refused.",
             ["model", "outcome"],
             registry=registry,
         )
         self._duration = Histogram(
             "dynemo_worker_request_duration_seconds",
-            "From a request's start to the end of its answer.",
+            "Time from a request's start to the end of its answer.",
             ["model", "outcome"],
             buckets=_DURATION,
             registry=registry,
         )
         self.in_flight = Gauge(
             "dynemo_worker_requests_in_flight",
-            "Requests being answered.",
+            "Requests in flight.",
             ["model"],
             registry=registry,
         ).labels(model)
         self._input = counter("input_tokens", "Prompt tokens of finished answers.").labels(model)
         self._cached = counter(
-            "cached_tokens", "Of these, tokens that were in the engine's cache."
+            "cached_tokens", "Prompt tokens of finished answers that were in the engine's cache."
         ).labels(model)
         self._output = counter(
             "output_tokens",
-            "Tokens generated; of answers that did not finish, the engine's steps that came.",
+            "Tokens generated, including those received of answers that did not finish.",
         ).labels(model)
 
     def ended(self, outcome: str, seconds: float) -> None:
-        """Counts one answer."""
+        """Counts one answer. `seconds` is its duration."""
         self._requests.labels(self._model, outcome).inc()
         self._duration.labels(self._model, outcome).observe(seconds)
 
     def refused(self) -> None:
-        """Counts a request that was not answered at all."""
+        """Counts a request that was refused without an answer."""
         self._requests.labels(self._model, "refused").inc()
 
     def tokens(self, prompt: int, cached: int, completion: int) -> None:
@@ -242,7 +244,8 @@ def _load_families() -> list[GaugeMetricFamily]:
         ),
         GaugeMetricFamily(
             "dynemo_engine_kv_use",
-            "Share of the KV cache in use, 0 to 1; the highest where instances are taken together.",
+            "Share of the KV cache in use, 0 to 1; the highest if several instances share one "
+            "series.",
             labels=labels,
         ),
     ]

@@ -1,8 +1,8 @@
-"""Which name was meant by one that does not exist, and the sentence that says so."""
+"""How messages quote a value, and name what a user most likely meant by an unknown one."""
 
 from collections.abc import Iterable
 
-#: Three letters of which two changed places are near (`tsl`), a handful in common is not.
+#: Two swapped letters of three are near (`tsl`). A few letters in common are not.
 _CUTOFF = 0.66
 
 
@@ -23,10 +23,10 @@ def unknown(
     known = list(names)
     near = nearest(written, known)
     if near:
-        hint = f'did you mean "{prefix}{near}"?'
+        hint = f"did you mean {quoted(prefix + near)}?"
     else:
         hint = otherwise or f"choose one of {', '.join(prefix + name for name in known)}."
-    return f'Unknown {kind} "{prefix}{written}"{place}; {hint}'
+    return f"Unknown {kind} {quoted(prefix + written)}{place}; {hint}"
 
 
 def either(names: Iterable[str]) -> str:
@@ -48,6 +48,13 @@ def nearest(written: str, names: Iterable[str]) -> str | None:
         if near and spelled == near[0]:
             return name
     return next((name for name in letters if wanted and set(wanted) <= set(_words(name))), None)
+
+
+def quoted(value: str) -> str:
+    """Returns a value as messages show it: in double quotes, on one line."""
+    import json  # late, as above
+
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _words(name: str) -> list[str]:

@@ -6,7 +6,7 @@ from dynemo.messages.request import Request, Sampling
 from dynemo.tokenizers.detokenize import ByteDetokenizer
 from support.pieces import ended
 
-#: One token a byte, so that characters and stop strings cross token boundaries.
+#: One token per byte, so that characters and stop strings cross token boundaries.
 END = Finish("length", 3, 99, cached_tokens=2)
 
 
@@ -42,7 +42,8 @@ def test_a_character_cut_off_by_the_end_is_still_shown() -> None:
 def test_a_stop_string_ends_the_answer_and_is_not_shown() -> None:
     answer = _answer(["STOP"])
     assert answer.feed(Delta(_ids("one ST"))) == [TextPiece(1, "one ", 6)]
-    # Counted up to the token that completes it: "one ", then the four of STOP.
+    # It counts up to the token that completes the stop string: "one ", then the four tokens of
+    # STOP.
     finish = Finish("stop", 3, 8, matched="STOP")
     assert answer.feed(Delta(_ids("OP two"))) == ended(1, "", 2, finish)
 

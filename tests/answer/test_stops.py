@@ -1,4 +1,4 @@
-"""Stop strings: the answer ends where the first one begins, however the stream is cut."""
+"""Stop strings: the answer ends where the first one begins, however the stream is split."""
 
 import time
 
@@ -11,7 +11,7 @@ from dynemo.errors import RequestError
 
 
 def run(stops: list[str], pieces: list[str]) -> tuple[list[str], str, bool]:
-    """What each feed shows, what the flush adds, and whether a stop was met."""
+    """Returns what each feed shows, what the flush adds, and whether the stream was stopped."""
     watch = StopStrings(stops)
     shown = []
     for piece in pieces:
@@ -30,7 +30,7 @@ def expected(stops: list[str], text: str) -> tuple[str, bool]:
 
 
 def longest_hold(stops: list[str], text: str) -> int:
-    """How many characters at the end may still begin a stop string."""
+    """Returns how many characters at the end may still begin a stop string."""
     return max(
         (n for stop in stops for n in range(1, len(stop)) if text.endswith(stop[:n])), default=0
     )

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dynemo.api.openai.decode import decode_chat
+from dynemo.api.openai.decode import decode
 from dynemo.api.openai.read import read_chat
+from dynemo.api.openai.types import ChatRequest
 from dynemo.errors import RequestError
 
 MESSAGES = b'"messages":[{"role":"user","content":"hi"}]'
@@ -14,13 +15,13 @@ MESSAGES = b'"messages":[{"role":"user","content":"hi"}]'
 
 def refused(body: bytes) -> RequestError:
     with pytest.raises(RequestError) as caught:
-        decode_chat(body)
+        decode(body, ChatRequest)
     assert caught.value.status == 400
     return caught.value
 
 
 def test_the_plain_request() -> None:
-    asked = decode_chat(b'{"model":"demo","max_tokens":2049,%b}' % MESSAGES)
+    asked = decode(b'{"model":"demo","max_tokens":2049,%b}' % MESSAGES, ChatRequest)
     assert asked.model == "demo"
     assert asked.max_tokens == 2049
     assert asked.messages[0].content == "hi"
@@ -159,11 +160,11 @@ FIELDS = st.sampled_from(
 @example({"messages": [{"role": "user", "content": "a` - at `$.b"}], "a` - at `$.b": 1})
 def test_any_json_is_taken_or_refused(request_body: dict[str, object]) -> None:
     with suppress(RequestError):
-        read_chat(decode_chat(msgspec.json.encode(request_body)))
+        read_chat(decode(msgspec.json.encode(request_body), ChatRequest))
 
 
 @settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_any_bytes_are_taken_or_refused(noise: bytes) -> None:
     with suppress(RequestError):
-        decode_chat(b'{"messages":[{"role":"user","content":"' + noise + b'"}]}')
+        decode(b'{"messages":[{"role":"user","content":"' + noise + b'"}]}', ChatRequest)

@@ -4,8 +4,9 @@ import msgspec
 import pytest
 
 from dynemo.api.openai.chat import read_chat_ask
-from dynemo.api.openai.decode import decode_chat
+from dynemo.api.openai.decode import decode
 from dynemo.api.openai.read import read_turns, wants_usage
+from dynemo.api.openai.types import ChatRequest
 from dynemo.errors import RequestError, UnsupportedField
 from dynemo.messages.ask import (
     Ask,
@@ -151,7 +152,7 @@ def test_stream_options_need_a_stream() -> None:
 )
 def test_usage_in_streams_is_asked_for(options: Any, wanted: bool) -> None:
     body = {"messages": [USER], "stream": True, "stream_options": options}
-    assert wants_usage(decode_chat(msgspec.json.encode(body))) is wanted
+    assert wants_usage(decode(msgspec.json.encode(body), ChatRequest)) is wanted
 
 
 def test_a_continued_message_is_the_assistant_s() -> None:

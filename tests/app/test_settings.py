@@ -17,7 +17,7 @@ from dynemo.app.settings.modes import Mode, parse_mode
 from dynemo.app.settings.options import OPTIONS, Config, Option, setting
 from dynemo.app.settings.scopes import Scope
 from dynemo.errors import UsageError
-from dynemo.router.names import MODES as ROUTER_MODES
+from dynemo.router.modes import MODES as ROUTER_MODES
 from dynemo.router.router import make_router
 from support import reads_program
 from support.pseudo_terminal import CTRL_D, Terminal

@@ -77,11 +77,11 @@ def test_a_wrong_line_is_answered_and_the_next_one_read(tokenizer: Tokenizer) ->
     words = [
         "Line 1 is not",
         "Line 3 is not",
-        "'text'",
-        "'add_special'",
+        '"text"',
+        '"add_special"',
         "U+D800",
-        "line 7",
-        "line 8",
+        "Line 7",
+        "Line 8",
     ]
     assert len(errors) == len(words)
     for error, word in zip(errors, words, strict=True):

@@ -36,7 +36,7 @@ def test_render_takes_the_words_of_another_checkout(
     fidelity = Path(__file__).parents[1] / "fidelity"
     (words / "tokenizer.json").write_bytes((fidelity / "tokenizer_byte_level.json").read_bytes())
     done = run("render", demo, "--messages", chat, "--model-config", words)
-    assert (done.returncode, "it is of another model" in done.stderr) == (2, True)
+    assert (done.returncode, "so it belongs to another model" in done.stderr) == (2, True)
 
 
 def test_render_many_goes_on_after_a_bad_line(tmp_path: Path) -> None:

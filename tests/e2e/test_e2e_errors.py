@@ -63,8 +63,8 @@ def _refused(*args: str | Path, stdin: str = "hi", **environment: str) -> str:
         (["--", "--threads"], "needs a value"),
         (["--", "--flash-attn", "maybe"], '--flash-attn takes on, off or auto, not "maybe".'),
         (["--", "--no-warmup=yes"], '--no-warmup takes no value, but got "yes".'),
-        (["no-such-model.gguf"], "no such file"),
-        (["./no/such/folder"], "no such file"),
+        (["no-such-model.gguf"], 'No file or folder "no-such-model.gguf".'),
+        (["./no/such/folder"], 'No file or folder "./no/such/folder".'),
         (["--model-config", "/nowhere"], "/nowhere"),
         (["--request-template", "/nowhere.json"], "/nowhere.json"),
         (["--config", "/nowhere.toml"], "/nowhere.toml"),
@@ -128,7 +128,7 @@ def test_a_gguf_whose_end_is_missing(demo: Path, tmp_path: Path) -> None:
     file = tmp_path / "model.gguf"
     whole = demo.read_bytes()
     file.write_bytes(whole[: len(whole) - 1000])
-    assert "download" in _refused(file)
+    assert "Download or copy it again." in _refused(file)
 
 
 def test_a_checkout_whose_weights_are_cut_short(demo_folder: Path, tmp_path: Path) -> None:
@@ -136,8 +136,8 @@ def test_a_checkout_whose_weights_are_cut_short(demo_folder: Path, tmp_path: Pat
     shutil.copytree(demo_folder, folder)
     os.truncate(folder / "model.safetensors", 1_500_000)
     said = _refused(folder)
-    assert f"{folder / 'model.safetensors'} is cut short: it needs" in said
-    assert "has 1,500,000; download it again" in said
+    assert f'"{folder / "model.safetensors"}" is truncated: it needs' in said
+    assert "has 1,500,000. Download it again." in said
 
 
 def test_a_folder_without_a_config(tmp_path: Path) -> None:

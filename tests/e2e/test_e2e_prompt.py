@@ -70,4 +70,4 @@ def test_a_tokenizer_of_another_model_is_refused_at_start(demo: Path, tmp_path: 
     (tmp_path / "tokenizer.json").write_bytes((fidelity / "tokenizer_byte_level.json").read_bytes())
     done = run(demo, "--model-config", tmp_path, stdin=QUESTION)
     assert done.returncode == 2
-    assert "it is of another model" in done.stderr
+    assert "so it belongs to another model" in done.stderr

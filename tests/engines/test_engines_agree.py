@@ -21,7 +21,7 @@ from dynemo.messages.ask import text_turn
 from dynemo.messages.request import Request
 from dynemo.messages.spec import EngineSpec
 from dynemo.models.find import Found
-from dynemo.models.load import speech_of
+from dynemo.models.load import template_and_tokenizer_of
 from dynemo.prompt.render import RenderInput, build_prompt
 from dynemo.tokenizers.base import Tokenizer
 from support.demo_logits import DemoLogits
@@ -128,7 +128,7 @@ class Parting:
 
 @pytest.fixture(scope="module")
 def asked(demo: Path) -> Asked:
-    template, tokenizer = speech_of(Found("gguf", demo, "demo"))
+    template, tokenizer = template_and_tokenizer_of(Found("gguf", demo, "demo"))
     eos = tokenizer.token_id("<|eot_id|>")
     assert eos is not None
     requests = []

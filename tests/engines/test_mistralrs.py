@@ -23,7 +23,7 @@ from dynemo.messages.request import Request
 from dynemo.messages.spec import EngineSpec
 from dynemo.models.find import Found
 from dynemo.models.gguf import read_gguf
-from dynemo.models.load import speech_of
+from dynemo.models.load import template_and_tokenizer_of
 from dynemo.prompt.render import RenderInput, build_prompt
 from dynemo.tokenizers.base import Tokenizer
 from dynemo.tokenizers.gguf.tokenizer import load_tokenizer
@@ -91,7 +91,7 @@ def served(request: pytest.FixtureRequest, demo: Path, demo_folder: Path) -> Ite
 
 @pytest.fixture(scope="module")
 def tokenizer(demo: Path) -> Tokenizer:
-    return speech_of(Found("gguf", demo, "demo"))[1]
+    return template_and_tokenizer_of(Found("gguf", demo, "demo"))[1]
 
 
 def asked(tokenizer: Tokenizer, prompt: str, max_tokens: int = 1) -> Request:
@@ -114,7 +114,7 @@ def question(text: str, answered: str = "") -> str:
 
 def conversations(demo: Path) -> list[str]:
     """The prompts that the demo model's template makes of all that it takes."""
-    template, tokenizer = speech_of(Found("gguf", demo, "demo"))
+    template, tokenizer = template_and_tokenizer_of(Found("gguf", demo, "demo"))
     prompts = []
     for entry in json.loads(CONVERSATIONS.read_text())["conversations"]:
         chat = RenderInput(read_turns(entry["messages"]), tools=entry.get("tools"))
@@ -161,7 +161,7 @@ def test_a_tool_call_is_text(served: Served, tokenizer: Tokenizer, demo: Path) -
         [text_turn("user", "What is the weather in Paris?")],
         tools=[{"type": "function", "function": tool}],
     )
-    template, _ = speech_of(Found("gguf", demo, "demo"))
+    template, _ = template_and_tokenizer_of(Found("gguf", demo, "demo"))
     prompt = build_prompt(template, tokenizer, chat).text
     texts, finish = served.collect(asked(tokenizer, prompt, 60))
     assert "".join(texts) == '{"name": "get_weather", "parameters": {"city": "Paris"}}'

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from dynemo.serving.pipeline import Job
-from dynemo.trace import continued, trace_id
+from dynemo.trace import continue_trace, trace_id
 from support.asgi_client import CHAT, Caller, chat_body, make_app, run
 from support.fake_pipeline import FakePipeline
 
@@ -24,11 +24,11 @@ TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
     ],
 )
 def test_a_trace_goes_on_under_a_span_of_our_own(given: str, flags: str) -> None:
-    version, trace, span, said = continued([given]).split("-")
+    version, trace, span, said = continue_trace([given]).split("-")
     assert (version, trace, said) == ("00", TRACE, flags)
     assert span != SPAN
     assert len(span) == 16
-    assert trace_id(continued([given])) == TRACE
+    assert trace_id(continue_trace([given])) == TRACE
 
 
 @pytest.mark.parametrize(
@@ -53,10 +53,10 @@ def test_a_trace_goes_on_under_a_span_of_our_own(given: str, flags: str) -> None
     ],
 )
 def test_what_is_not_valid_starts_a_new_trace(given: list[str]) -> None:
-    version, trace, span, flags = continued(given).split("-")
+    version, trace, span, flags = continue_trace(given).split("-")
     assert (version, len(trace), len(span), flags) == ("00", 32, 16, "00")
     assert trace != TRACE
-    assert continued(given) != continued(given)
+    assert continue_trace(given) != continue_trace(given)
 
 
 def test_the_trace_goes_with_the_request_and_into_the_log(

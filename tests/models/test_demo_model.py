@@ -1,4 +1,4 @@
-"""The demo model as it ships, asked through llama.cpp itself."""
+"""The shipped demo model, tested with llama.cpp itself."""
 
 import json
 import subprocess

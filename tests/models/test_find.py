@@ -1,4 +1,4 @@
-"""What MODEL means, for what is on disk and what is not."""
+"""The meaning of MODEL, for existing paths and for others."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 
 import dynemo
 from dynemo.errors import ModelError
-from dynemo.models.choose import ModelKind, has_label, part_names, quant_of, stem
+from dynemo.models.choose import ModelFormat, has_label, part_names, quant_of, stem
 from dynemo.models.find import Found, find_model
 
 GGUF = b"GGUF\x03\0\0\0"
@@ -38,7 +38,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_gguf_file_is_itself(tmp_path: Path) -> None:
     put(tmp_path, **{"tiny-Q8_0.gguf": GGUF, "renamed.bin": GGUF})
     assert find_model("tiny-Q8_0.gguf") == Found("gguf", Path("tiny-Q8_0.gguf"), "tiny-Q8_0")
-    assert find_model("./renamed.bin").kind == "gguf"
+    assert find_model("./renamed.bin").format == "gguf"
 
 
 def test_any_part_stands_for_the_whole(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_any_part_stands_for_the_whole(tmp_path: Path) -> None:
         assert find_model(str(argument)) == Found("gguf", first, "big")
     first.unlink()
     for argument in (tmp_path / "big" / parts[1], tmp_path / "big"):
-        assert refusal(str(argument)).startswith(f"{first} is missing, one of 3 parts")
+        assert refusal(str(argument)).startswith(f'"{first}" is missing, one of 3 parts')
 
 
 def test_folders(tmp_path: Path) -> None:
@@ -64,37 +64,37 @@ def test_folders(tmp_path: Path) -> None:
 
 def test_an_existing_path_wins_over_a_hub_name(tmp_path: Path) -> None:
     put(tmp_path / "org" / "repo", **{"config.json": b"{}", "model.safetensors": b""})
-    assert find_model("org/repo").kind == "checkout"
+    assert find_model("org/repo").format == "checkout"
 
 
 def test_the_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     put(tmp_path, **{"a.gguf": GGUF})
     assert find_model("~/a.gguf").path == tmp_path / "a.gguf"
-    assert refusal("~/models/b.gguf").startswith("no such file or folder: ~/models/b.gguf")
+    assert refusal("~/models/b.gguf").startswith('No file or folder "~/models/b.gguf"')
 
 
 @pytest.mark.parametrize(
     ("argument", "sentence"),
     [
-        ("tiny-Q8_1.gguf", "no such file or folder: tiny-Q8_1.gguf; did you mean tiny-Q8_0.gguf?"),
-        ("./models/lama", "no such file or folder: ./models/lama; did you mean ./models/llama?"),
-        ("models/lama.gguf", "no such file or folder: models/lama.gguf"),
-        ("/nowhere/x", "no such file or folder: /nowhere/x; give a GGUF file, a folder with"),
-        ("a/b/c", "no such file or folder: a/b/c; give a GGUF file"),
-        ("gpt2", "no such file or folder: gpt2; give a GGUF file"),
-        ("https://host/org/repo", "https://host/org/repo is an address: give a GGUF file"),
-        (" ", "the model's name is empty: give a GGUF file"),
-        ("empty", "empty is an empty folder: give a GGUF file"),
-        ("other", "other is a folder without config.json and without a GGUF: give a GGUF file"),
-        ("several", "several holds 2 GGUF models: give one of several/a.gguf, several/b.gguf"),
-        ("pointer.gguf", "pointer.gguf is a Git LFS pointer, not the file that it stands for, and"),
-        ("page.gguf", "page.gguf is a web page, and not a GGUF file: the download saved a page"),
+        ("tiny-Q8_1.gguf", 'No file or folder "tiny-Q8_1.gguf". Did you mean "tiny-Q8_0.gguf"?'),
+        ("./models/lama", 'No file or folder "./models/lama". Did you mean "./models/llama"?'),
+        ("models/lama.gguf", 'No file or folder "models/lama.gguf"'),
+        ("/nowhere/x", 'No file or folder "/nowhere/x". Pass a GGUF file, a folder with'),
+        ("a/b/c", 'No file or folder "a/b/c". Pass a GGUF file'),
+        ("gpt2", 'No file or folder "gpt2". Pass a GGUF file'),
+        ("https://host/org/repo", '"https://host/org/repo" is a URL. Pass a GGUF file'),
+        (" ", "The model name is empty. Pass a GGUF file"),
+        ("empty", '"empty" is an empty folder. Pass a GGUF file'),
+        ("other", '"other" is a folder without config.json and without a GGUF file. Pass a'),
+        ("several", '"several" holds 2 GGUF models. Choose one of several/a.gguf, several/b.gguf.'),
+        ("pointer.gguf", '"pointer.gguf" is a Git LFS pointer, not the file that it stands for,'),
+        ("page.gguf", '"page.gguf" is a web page, not a GGUF file. The download saved a web page'),
         (
             "own.py",
-            "own.py is a text file, and not a GGUF file: an engine of your own is out=own.py",
+            '"own.py" is a text file, not a GGUF file. To use it as an engine, pass out=own.py.',
         ),
-        ("null", "null is neither a file nor a folder"),
+        ("null", '"null" is neither a file nor a folder'),
     ],
 )
 def test_what_is_not_there_or_no_model(tmp_path: Path, argument: str, sentence: str) -> None:
@@ -119,22 +119,23 @@ def test_a_file_of_a_checkout_names_its_folder(tmp_path: Path) -> None:
     header = b'{"w": {}}'
     weights = len(header).to_bytes(8, "little") + header
     put(tmp_path / "llama", **{"config.json": b"{}", "model.safetensors": weights})
-    for name, kind in (("model.safetensors", "a safetensors file"), ("config.json", "a JSON file")):
+    types = {"model.safetensors": "a safetensors file", "config.json": "a JSON file"}
+    for name, file_type in types.items():
         assert refusal(f"llama/{name}") == (
-            f"llama/{name} is {kind}, and not a GGUF file: give its folder, {tmp_path}/llama"
+            f'"llama/{name}" is {file_type}, not a GGUF file. Pass its folder, {tmp_path}/llama.'
         )
 
 
 @pytest.mark.parametrize(
     ("argument", "needs", "sentence"),
     [
-        ("a.gguf", "checkout", "a.gguf is a GGUF file and vllm needs a checkout: give a folder"),
-        ("llama", "gguf", "llama is a checkout and vllm needs a GGUF file: give one, or another"),
-        ("trt", "gguf", "trt is a TensorRT-LLM engine and vllm needs a GGUF file: give one"),
+        ("a.gguf", "checkout", '"a.gguf" is a GGUF file, but vllm needs a checkout. Pass a folder'),
+        ("llama", "gguf", '"llama" is a checkout, but vllm needs a GGUF file. Pass a GGUF file'),
+        ("trt", "gguf", '"trt" is a TensorRT-LLM engine, but vllm needs a GGUF file. Pass one'),
     ],
 )
 def test_the_wrong_kind_for_an_engine(
-    tmp_path: Path, argument: str, needs: ModelKind, sentence: str
+    tmp_path: Path, argument: str, needs: ModelFormat, sentence: str
 ) -> None:
     put(tmp_path, **{"a.gguf": GGUF})
     put(tmp_path / "llama", **{"config.json": b"{}", "model.safetensors": b""})
@@ -148,15 +149,15 @@ def test_a_folder_that_may_not_be_read(tmp_path: Path) -> None:
         pytest.skip("root may read everything")
     put(tmp_path / "locked").chmod(0)
     try:
-        assert refusal("locked").startswith("cannot read locked (Permission denied)")
+        assert refusal("locked").startswith('"locked" cannot be read: Permission denied.')
     finally:
         (tmp_path / "locked").chmod(0o700)
 
 
 def test_nothing_means_the_demo() -> None:
     gguf, checkout = find_model(None), find_model(None, needs="checkout")
-    assert (gguf.kind, gguf.name) == ("gguf", "demo")
-    assert (checkout.kind, checkout.name) == ("checkout", "demo")
+    assert (gguf.format, gguf.name) == ("gguf", "demo")
+    assert (checkout.format, checkout.name) == ("checkout", "demo")
 
 
 def test_a_local_path_loads_no_hub_library(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""GGUF files: what they say, and the sentences for those that are broken."""
+"""GGUF files: their metadata, and the messages for broken files."""
 
 import struct
 from pathlib import Path
@@ -95,9 +95,9 @@ def test_a_model_that_llama_cpp_serves(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "words"),
+    ("data", "fragments"),
     [
-        (b"", ["empty file", "download it again"]),
+        (b"", ["empty file", "Download it again"]),
         (b"<!DOCTYPE html><html>", ["web page", "download"]),
         (b"version https://git-lfs.github.com/spec/v1\n", ["Git LFS pointer", "git lfs pull"]),
         (b"PK\x03\x04" + bytes(60), ["zip archive"]),
@@ -109,14 +109,14 @@ def test_a_model_that_llama_cpp_serves(tmp_path: Path) -> None:
         (bytes(64), ["zeros"]),
     ],
 )
-def test_another_kind_of_file(data: bytes, words: list[str], tmp_path: Path) -> None:
+def test_another_type_of_file(data: bytes, fragments: list[str], tmp_path: Path) -> None:
     path = tmp_path / "m.gguf"
     path.write_bytes(data)
     refusal = _refusal(path)
     assert str(path) in refusal
     assert "not a GGUF file" in refusal
-    for word in words:
-        assert word in refusal
+    for fragment in fragments:
+        assert fragment in refusal
 
 
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
@@ -125,11 +125,15 @@ def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "words"),
-    [(1, "version 1"), (3 << 24, "big-endian"), (4, "version 4, and only 2 and 3")],
+    ("version", "message"),
+    [
+        (1, "version 1"),
+        (3 << 24, "big-endian"),
+        (4, "knows only versions 2 and 3"),
+    ],
 )
-def test_other_versions(version: int, words: str, tmp_path: Path) -> None:
-    assert words in _refusal(write_gguf(tmp_path / "m.gguf", KEYS, version=version))
+def test_other_versions(version: int, message: str, tmp_path: Path) -> None:
+    assert message in _refusal(write_gguf(tmp_path / "m.gguf", KEYS, version=version))
 
 
 def test_every_cut_is_noticed(tmp_path: Path) -> None:
@@ -138,7 +142,7 @@ def test_every_cut_is_noticed(tmp_path: Path) -> None:
     for length in range(4, len(whole), 3):
         path.write_bytes(whole[:length])
         refusal = _refusal(path)
-        assert "cut short" in refusal, length
+        assert "truncated" in refusal, length
         assert "again" in refusal
 
 
@@ -147,7 +151,7 @@ def test_a_cut_in_the_weights_says_how_much_is_there(tmp_path: Path) -> None:
     size = path.stat().st_size
     with path.open("r+b") as file:
         file.truncate(size - 1)
-    assert f"need {size:,} bytes and it has {size - 1:,}" in _refusal(path)
+    assert f"need {size:,} bytes, but it has {size - 1:,}" in _refusal(path)
 
 
 def test_tensors_of_a_type_from_the_future_are_not_measured(tmp_path: Path) -> None:
@@ -166,23 +170,25 @@ HUGE = struct.pack("<Q", 1 << 62)
 
 
 @pytest.mark.parametrize(
-    ("at", "data", "words"),
+    ("at", "data", "message"),
     [
         (8, HUGE, "tensors"),
         (16, HUGE, "keys"),
         (24, HUGE, "a string of"),
-        (24, struct.pack("<Q", MAX_STRING), "cut short"),
-        # The type of the one value, and then the length of the array that it is.
+        (24, struct.pack("<Q", MAX_STRING), "truncated"),
+        # The type of the only value, then its length as an array.
         (24 + 8 + 4, struct.pack("<I", 77), "the unknown type 77"),
         (24 + 8 + 4 + 4, struct.pack("<I", 77), "an array of the unknown type 77"),
-        (24 + 8 + 4 + 4 + 4, HUGE, "cut short"),
+        (24 + 8 + 4 + 4 + 4, HUGE, "truncated"),
         (24 + 8 + 4 + 4 + 4 + 8, HUGE, "a string of"),
-        (24 + 8 + 4 + 4 + 4 + 8, struct.pack("<Q", 100_000), "cut short"),
+        (24 + 8 + 4 + 4 + 4 + 8, struct.pack("<Q", 100_000), "truncated"),
     ],
 )
-def test_corrupt_lengths_allocate_nothing(at: int, data: bytes, words: str, tmp_path: Path) -> None:
+def test_corrupt_lengths_allocate_nothing(
+    at: int, data: bytes, message: str, tmp_path: Path
+) -> None:
     path = _replaced(write_gguf(tmp_path / "m.gguf", {"list": ["a", "b"]}), at, data)
-    assert words in _refusal(path)
+    assert message in _refusal(path)
 
 
 def test_corrupt_dimensions_and_alignment(tmp_path: Path) -> None:
@@ -230,7 +236,7 @@ def test_a_broken_part_is_named(tmp_path: Path) -> None:
     parts[1].write_bytes(parts[1].read_bytes()[:-1])
     refusal = _refusal(parts[0])
     assert parts[1].name in refusal
-    assert "cut short" in refusal
+    assert "truncated" in refusal
 
 
 def test_a_part_by_another_name(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Downloads, from a small local server that speaks the Hub's protocol."""
+"""Downloads from a small local server that speaks the Hub's protocol."""
 
 import contextlib
 import errno
@@ -26,7 +26,7 @@ from support.hub_server import Hub, Repo
 
 BIG = random.Random(1).randbytes(3 << 20)
 OTHER = random.Random(2).randbytes(2 << 20)
-#: The library writes 10 MiB at a time, so only this much can be cut in the middle.
+#: Long enough to be interrupted in the middle: the library writes 10 MiB at a time.
 LONG = random.Random(3).randbytes(16 << 20)
 CHUNK = 10 << 20
 GGUF = b"GGUF" + bytes(5000)
@@ -88,7 +88,7 @@ def _no_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     from huggingface_hub import close_session, constants
 
-    # Read when it was imported: a token of whoever runs the tests must not be found.
+    # The library read this path on import. It must not find the token of the developer.
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
     yield
     close_session()
@@ -97,12 +97,12 @@ def _no_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]
 def get(hub: Hub, name: str, cache: Path, **options: object) -> Downloaded:
     parsed = parse_hub_name(name)
     assert parsed is not None
-    options.setdefault("tell", _silent)
+    options.setdefault("notify", _silent)
     return download(parsed, endpoint=hub.url, cache=cache, **options)  # type: ignore[arg-type]
 
 
 def _silent(line: str) -> None:
-    raise AssertionError(f"nothing to say, but: {line}")
+    raise AssertionError(f"an unexpected line: {line}")
 
 
 def files_below(folder: Path) -> set[str]:
@@ -131,7 +131,7 @@ def test_a_hub_name_is_parsed(argument: str, name: HubName | None) -> None:
 def test_a_checkout_gets_only_the_files_that_an_engine_needs(tmp_path: Path) -> None:
     with Hub({"org/tiny": Repo(CHECKOUT)}) as hub:
         got = get(hub, "org/tiny", tmp_path)
-        assert got.kind == "checkout"
+        assert got.format == "checkout"
         assert files_below(got.path) == NEEDED
         assert (got.path / "model-00001-of-00002.safetensors").read_bytes() == BIG
         assert sorted(hub.fetched()) == sorted(NEEDED)
@@ -142,8 +142,8 @@ def test_a_checkout_gets_only_the_files_that_an_engine_needs(tmp_path: Path) -> 
 
 def test_a_revision_is_followed(tmp_path: Path) -> None:
     with Hub({"org/tiny": Repo(CHECKOUT, revisions=("main", "v1"))}) as hub:
-        assert get(hub, "org/tiny@v1", tmp_path).kind == "checkout"
-        with pytest.raises(ModelError, match="org/tiny has no such revision: check"):
+        assert get(hub, "org/tiny@v1", tmp_path).format == "checkout"
+        with pytest.raises(ModelError, match=r'"org/tiny" has no such revision\. Check'):
             get(hub, "org/tiny@v2", tmp_path)
 
 
@@ -161,7 +161,7 @@ def test_a_revision_is_followed(tmp_path: Path) -> None:
 def test_a_gguf_is_picked_by_file_or_label(tmp_path: Path, pick: str, main: str) -> None:
     with Hub({"org/tiny-GGUF": Repo(QUANTS)}) as hub:
         got = get(hub, f"org/tiny-GGUF{pick}", tmp_path)
-        assert got.kind == "gguf"
+        assert got.format == "gguf"
         assert got.path.as_posix().endswith(
             f"/snapshots/{hub.repos['org/tiny-GGUF'].commit}/{main}"
         )
@@ -171,34 +171,34 @@ def test_a_gguf_is_picked_by_file_or_label(tmp_path: Path, pick: str, main: str)
 
 
 def test_without_a_pick_the_usual_quantization_is_taken_and_named(tmp_path: Path) -> None:
-    said: list[str] = []
+    notes: list[str] = []
     with Hub({"org/tiny-GGUF": Repo(QUANTS)}) as hub:
-        got = get(hub, "org/tiny-GGUF", tmp_path, tell=said.append)
+        got = get(hub, "org/tiny-GGUF", tmp_path, notify=notes.append)
         assert got.path.name == "tiny-Q4_K_M.gguf"
-        assert said == ["using tiny-Q4_K_M.gguf of org/tiny-GGUF"]
+        assert notes == ["Using tiny-Q4_K_M.gguf of org/tiny-GGUF."]
         assert hub.fetched() == ["tiny-Q4_K_M.gguf"]
 
 
 def test_the_engine_decides_where_a_repository_has_both(tmp_path: Path) -> None:
     both = {**CHECKOUT, "tiny-Q8_0.gguf": GGUF}
     with Hub({"org/both": Repo(both)}) as hub:
-        assert get(hub, "org/both", tmp_path, needs="gguf").kind == "gguf"
+        assert get(hub, "org/both", tmp_path, needs="gguf").format == "gguf"
         assert hub.fetched() == ["tiny-Q8_0.gguf"]
-        assert get(hub, "org/both", tmp_path).kind == "checkout"
+        assert get(hub, "org/both", tmp_path).format == "checkout"
 
 
 @pytest.mark.parametrize(
     ("files", "name", "needs", "sentence"),
     [
-        (QUANTS, "org/x:Q5_0", None, "org/x has no Q5_0: it has BF16, Q4_K_M, Q8_0"),
-        (CHECKOUT, "org/x:Q5_0", None, "org/x has no GGUF file: leave out :Q5_0"),
-        (QUANTS, "org/x", "checkout", "holds only GGUF files and the engine needs a checkout"),
-        (CHECKOUT, "org/x", "gguf", "org/x is a checkout and the engine needs a GGUF file"),
-        (TWINS, "org/x:Q8_0", None, "for Q8_0: name one of a-Q8_0.gguf, b-Q8_0.gguf"),
-        (UNUSUAL, "org/x", None, "say which, like org/x:F16; it has F16, Q8_0"),
-        ({"a-00001-of-00002.gguf": b""}, "org/x", None, "org/x lacks a-00002-of-00002.gguf"),
-        (PICKLES, "org/x", None, "org/x has its weights only as PyTorch pickles"),
-        (ADAPTER, "org/x", None, "org/x is an adapter and no whole model"),
+        (QUANTS, "org/x:Q5_0", None, '"org/x" has no "Q5_0". Choose one of BF16, Q4_K_M, Q8_0.'),
+        (CHECKOUT, "org/x:Q5_0", None, '"org/x" has no GGUF file. Remove ":Q5_0".'),
+        (QUANTS, "org/x", "checkout", "holds only GGUF files, but the engine needs a checkout"),
+        (CHECKOUT, "org/x", "gguf", '"org/x" is a checkout, but the engine needs a GGUF file'),
+        (TWINS, "org/x:Q8_0", None, 'for "Q8_0". Choose one of a-Q8_0.gguf, b-Q8_0.gguf'),
+        (UNUSUAL, "org/x", None, "Choose one, for example org/x:F16. It has F16, Q8_0."),
+        ({"a-00001-of-00002.gguf": b""}, "org/x", None, '"org/x" lacks a-00002-of-00002.gguf'),
+        (PICKLES, "org/x", None, '"org/x" has its weights only as PyTorch pickles'),
+        (ADAPTER, "org/x", None, '"org/x" is an adapter, not a whole model'),
         ({"README.md": b""}, "org/x", None, "neither safetensors nor GGUF"),
     ],
 )
@@ -226,12 +226,16 @@ def test_a_token_reaches_the_hub_and_not_its_storage(
 @pytest.mark.parametrize(
     ("token", "name", "sentence"),
     [
-        (None, "org/none", "on the Hub: check the name, or, if it is private, set HF_TOKEN"),
-        ("other", "org/none", "on the Hub: check the name, or ask for access"),
-        (None, "org/gated", "gated: accept its terms at URL/org/gated, then set HF_TOKEN"),
-        ("other", "org/gated", "gated and this token may not read it: ask at URL/org/gated"),
-        ("bad", "org/open", "the Hub refused the token for org/open (401): check HF_TOKEN"),
-        (None, "org/a--b", "org/a--b is not a Hub name: one looks like org/repo"),
+        (None, "org/none", "on the Hub. Check the name, or, if it is private, set HF_TOKEN"),
+        ("other", "org/none", "on the Hub. Check the name, or ask for access"),
+        (None, "org/gated", "gated. Accept its terms at URL/org/gated, then set HF_TOKEN"),
+        (
+            "other",
+            "org/gated",
+            "gated, and this token may not read it. Ask for access at URL",
+        ),
+        ("bad", "org/open", 'The Hub refused the token for "org/open" (401). Check HF_TOKEN'),
+        (None, "org/a--b", '"org/a--b" is not a Hub name. A Hub name looks like org/repo'),
     ],
 )
 def test_a_repository_that_may_not_be_read(
@@ -250,11 +254,11 @@ def test_a_repository_that_may_not_be_read(
 @pytest.mark.parametrize(
     ("status", "sentence"),
     [
-        (429, "too many requests from here (429): wait a little, or set HF_TOKEN"),
-        (500, "the Hub failed on org/x (500): try again later"),
-        (503, "the Hub failed on org/x (503): try again later"),
-        (418, "the Hub answered 418 for org/x"),
-        (200, "the Hub's answer about org/x makes no sense"),
+        (429, "too many requests from here (429). Wait a little, or set HF_TOKEN"),
+        (500, 'The Hub failed on "org/x" (500). Try again later'),
+        (503, 'The Hub failed on "org/x" (503). Try again later'),
+        (418, 'The Hub answered 418 for "org/x"'),
+        (200, 'The Hub sent an invalid answer about "org/x"'),
     ],
 )
 def test_a_hub_that_answers_badly(tmp_path: Path, status: int, sentence: str) -> None:
@@ -267,15 +271,15 @@ def test_no_network_says_so_or_uses_the_cache(tmp_path: Path) -> None:
     with Hub({"org/tiny": Repo(CHECKOUT)}) as hub:
         got = get(hub, "org/tiny", tmp_path / "full")
     with pytest.raises(
-        ModelError, match=r"^no connection to the Hub for org/tiny \(.*\): check the"
+        ModelError, match=r'^No connection to the Hub for "org/tiny" \(.*\)\. Check the'
     ):
         get(hub, "org/tiny", tmp_path / "empty")
-    said: list[str] = []
-    assert get(hub, "org/tiny", tmp_path / "full", tell=said.append) == got
-    assert re.fullmatch("no connection .*; meanwhile using the copy in its cache", said[0])
-    # A copy that lacks a file is none.
+    notes: list[str] = []
+    assert get(hub, "org/tiny", tmp_path / "full", notify=notes.append) == got
+    assert re.fullmatch(r"No connection .*\. Using the copy in the cache\.", notes[0])
+    # A copy that lacks a file is not used.
     (got.path / "model-00002-of-00002.safetensors").unlink()
-    with pytest.raises(ModelError, match="no connection to the Hub"):
+    with pytest.raises(ModelError, match="No connection to the Hub"):
         get(hub, "org/tiny", tmp_path / "full")
 
 
@@ -284,26 +288,28 @@ def test_no_space_is_said_before_any_download(tmp_path: Path) -> None:
         with pytest.raises(ModelError) as caught:
             get(hub, "org/tiny", tmp_path, free=lambda _: 1_000_000)
         assert str(caught.value) == (
-            f"org/tiny needs 5.2 MB more and {tmp_path} has 1.0 MB free: "
-            "make room, or set HF_HOME to another disk"
+            f'"org/tiny" needs 5.2 MB more, but "{tmp_path}" has only 1.0 MB free. '
+            "Free some space, or set HF_HOME to another disk."
         )
         assert hub.fetched() == []
         get(hub, "org/tiny", tmp_path)
-        # What is there already needs no space.
+        # Complete files need no more space.
         get(hub, "org/tiny", tmp_path, free=lambda _: 0)
 
 
 def test_a_disk_that_fills_up_meanwhile(tmp_path: Path) -> None:
     with pytest.raises(ModelError) as caught, translated("org/x", str(tmp_path)):
         raise OSError(errno.ENOSPC, "No space left on device")
-    assert str(caught.value).startswith(f"no space left in {tmp_path} for org/x: make room, or set")
+    assert str(caught.value).startswith(
+        f'No space is left in "{tmp_path}" for "org/x". Free some space, or set'
+    )
 
 
 def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "models--org--big").write_text("in the way")
     with Hub({"org/big": Repo({"big-Q8_0.gguf": BIG})}) as hub, pytest.raises(ModelError) as caught:
         get(hub, "org/big", tmp_path)
-    assert str(caught.value).startswith("cannot keep org/big in the Hub's cache")
+    assert str(caught.value).startswith('"org/big" cannot be stored in the Hub cache')
 
 
 def test_a_resumed_file_that_comes_out_wrong_is_not_kept(tmp_path: Path) -> None:
@@ -315,7 +321,8 @@ def test_a_resumed_file_that_comes_out_wrong_is_not_kept(tmp_path: Path) -> None
         partial = blobs / f"{sha256(BIG).hexdigest()}.incomplete"
         partial.write_bytes(bytes(1000))
         with pytest.raises(
-            ModelError, match=r"big-Q8_0.gguf came out wrong: run the command again"
+            ModelError,
+            match=r'download of "big-Q8_0.gguf" is corrupt\. Run the command again',
         ):
             get(hub, "org/big", tmp_path)
         assert not partial.exists()
@@ -372,7 +379,7 @@ def test_ctrl_c_stops_at_once_and_the_next_run_goes_on(tmp_path: Path) -> None:
             out, err = first.communicate(timeout=10)
             assert time.monotonic() - started < 3
         assert (first.returncode, out) == (130, "")
-        assert err == "stopped; run the command again to go on with org/big\n"
+        assert err == "Stopped. To resume the download of org/big, run the command again.\n"
         hub.slow_after = None
         hub.seen.clear()
         with command("org/big", tmp_path, {"HF_ENDPOINT": hub.url}) as second:
@@ -391,7 +398,7 @@ def test_a_terminal_shows_a_bar_for_each_large_file(tmp_path: Path) -> None:
         with command("org/tiny", tmp_path, settings, stderr=theirs) as process:
             os.close(theirs)
             shown = b""
-            # A terminal whose other end is closed fails to read, on Linux.
+            # On Linux, reading a terminal fails if its other end is closed.
             with contextlib.suppress(OSError):
                 while data := os.read(ours, 4096):
                     shown += data
@@ -414,8 +421,8 @@ def test_offline_uses_the_cache_or_says_so(tmp_path: Path) -> None:
             _, err = missing.communicate(timeout=15)
         assert missing.returncode == 1
         assert err == (
-            f"org/other is not in the Hub's cache ({tmp_path / 'hub'}) "
-            "and HF_HUB_OFFLINE is set: unset it\n"
+            f'"org/other" is not in the Hub cache "{tmp_path / "hub"}", and HF_HUB_OFFLINE is set. '
+            "Unset it to download the model.\n"
         )
         assert hub.seen == []
 
@@ -424,5 +431,5 @@ def test_a_closed_port_is_no_network(tmp_path: Path) -> None:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         port = held.getsockname()[1]
-        with pytest.raises(ModelError, match="no connection to the Hub for org/x"):
+        with pytest.raises(ModelError, match='No connection to the Hub for "org/x"'):
             download(HubName("org/x"), endpoint=f"http://127.0.0.1:{port}", cache=tmp_path)

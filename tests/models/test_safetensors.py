@@ -31,29 +31,29 @@ def test_a_whole_file(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
-        (WHOLE[:-1], f"it needs {len(WHOLE)} bytes and has {len(WHOLE) - 1}; download it again"),
-        (WHOLE[:60], f"it needs {8 + len(HEADER)} bytes and has 60; download it again"),
-        (b"", "is an empty file, and no safetensors file: download it again"),
-        (WHOLE[:5], "no safetensors file: download it again"),
-        (bytes(1000), "starts with zeros, and no safetensors file: download it again"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "run `git lfs pull` in its folder"),
-        (WHOLE.replace(b'"a": {', b'"a": ['), "the header of"),
-        (WHOLE.replace(b"[0, 8]", b"[0, x]"), "download it again"),
+        (WHOLE[:-1], f"it needs {len(WHOLE)} bytes, but has {len(WHOLE) - 1}. Download it again"),
+        (WHOLE[:60], f"it needs {8 + len(HEADER)} bytes, but has 60. Download it again"),
+        (b"", "is an empty file, not a safetensors file. Download it again"),
+        (WHOLE[:5], "not a safetensors file. Download it again"),
+        (bytes(1000), "starts with zeros, not a safetensors file. Download it again"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "Run `git lfs pull` in its folder"),
+        (WHOLE.replace(b'"a": {', b'"a": ['), "has a broken header"),
+        (WHOLE.replace(b"[0, 8]", b"[0, x]"), "Download it again"),
     ],
 )
-def test_a_file_that_is_not(file: Path, data: bytes, said: str) -> None:
+def test_a_file_that_is_not(file: Path, data: bytes, message: str) -> None:
     file.write_bytes(data)
     with pytest.raises(ModelError) as caught:
         check_whole(file)
     assert str(file) in str(caught.value)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_link_to_nothing(file: Path) -> None:
     file.symlink_to("nowhere")
-    with pytest.raises(ModelError, match="cannot read"):
+    with pytest.raises(ModelError, match="cannot be read"):
         check_whole(file)
 
 
@@ -65,12 +65,12 @@ def test_a_checkout_is_asked_for_every_file_that_its_index_names(tmp_path: Path)
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     for name in names:
         (tmp_path / name).write_bytes(WHOLE)
-    (tmp_path / "consolidated.safetensors").write_bytes(WHOLE[:-1])  # nobody reads it
+    (tmp_path / "consolidated.safetensors").write_bytes(WHOLE[:-1])  # it is never read
     read_checkout(tmp_path)
     (tmp_path / names[1]).write_bytes(WHOLE[:-1])
     with pytest.raises(ModelError, match=names[1]):
         read_checkout(tmp_path)
-    read_checkout(tmp_path, needs_config=False)  # for its tokenizer
+    read_checkout(tmp_path, needs_config=False)  # reads only the tokenizer
 
 
 def test_without_an_index_every_file_is_asked(tmp_path: Path) -> None:
@@ -80,5 +80,5 @@ def test_without_an_index_every_file_is_asked(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(WHOLE)
     read_checkout(tmp_path)
     (tmp_path / "b.safetensors").write_bytes(WHOLE[:-1])
-    with pytest.raises(ModelError, match=r"b\.safetensors is cut short"):
+    with pytest.raises(ModelError, match=r'b\.safetensors" is truncated'):
         read_checkout(tmp_path)

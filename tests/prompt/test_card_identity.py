@@ -1,4 +1,4 @@
-"""Which cards are one, and what is said of those that are not."""
+"""Which cards are equal, and how a difference is described."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -90,7 +90,7 @@ def test_padding_of_one_form(metadata: Metadata) -> None:
 
 
 def test_ends_that_only_one_form_names(metadata: Metadata) -> None:
-    # A checkout may name one EOS id; llama.cpp finds the others by their spelling.
+    # A checkout may name only one EOS id; llama.cpp finds the others by their spelling.
     one = twin_of(metadata, "llama-bpe")
     assert set(one.eos_ids) < set(card_of(metadata).eos_ids)
     assert identify(one).eos == identify(card_of(metadata)).eos
@@ -152,12 +152,12 @@ CHANGES: list[tuple[str, Callable[[Metadata], Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("said", "change"), CHANGES, ids=[said for said, _ in CHANGES])
+@pytest.mark.parametrize(("message", "change"), CHANGES, ids=[message for message, _ in CHANGES])
 def test_what_differs_is_named(
-    said: str, change: Callable[[Metadata], Card], metadata: Metadata
+    message: str, change: Callable[[Metadata], Card], metadata: Metadata
 ) -> None:
     mine, theirs = identify(card_of(metadata)), identify(change(metadata))
-    assert difference(mine, theirs) == said
+    assert difference(mine, theirs) == message
     assert mine.whole != theirs.whole
 
 
@@ -165,7 +165,7 @@ def test_merges_of_scores_are_told_by_the_probe(tmp_path: Path) -> None:
     metadata: Metadata = dict(read_gguf(unpack_vocabulary("llama-spm", tmp_path)).metadata)
     scores: list[float] = metadata["tokenizer.ggml.scores"]
     tokens: list[str] = metadata["tokenizer.ggml.tokens"]
-    # Two tokens of many words change places: the vocabulary is the same.
+    # Two tokens that many words contain are swapped: the vocabulary stays the same.
     first, second = tokens.index("er"), tokens.index("ing")
     scores = list(scores)
     scores[first], scores[second] = scores[second], scores[first]

@@ -56,7 +56,7 @@ def test_a_field_that_the_engine_does_not_have_is_refused_by_name() -> None:
     with pytest.raises(UnsupportedField, match="llama_cpp does not support 'top_k'") as caught:
         prepare(_ask(top_k=5), CARD, [INSTANCE], "r")
     assert caught.value.param == "top_k"
-    prepare(_ask(top_k=0, presence_penalty=0.0), CARD, [INSTANCE], "r")  # says nothing
+    prepare(_ask(top_k=0, presence_penalty=0.0), CARD, [INSTANCE], "r")  # neutral values
 
 
 def test_the_model_s_own_settings_fill_what_is_unsaid() -> None:
@@ -82,13 +82,13 @@ def test_an_answer_that_fits_a_schema_ends_there() -> None:
     can = structs.replace(INSTANCE.capabilities, guides=["json_schema"])
     guided = structs.replace(INSTANCE, capabilities=can)
     assert prepare(_ask(guide=guide), CARD, [guided], "r").requests[0].guide == guide
-    with pytest.raises(RequestError, match="excludes") as caught:
+    with pytest.raises(RequestError, match="cannot be combined") as caught:
         prepare(_ask(guide=guide, ignore_eos=True), CARD, [guided], "r")
     assert caught.value.param == "ignore_eos"
 
 
 def test_a_bias_outside_the_vocabulary_is_refused() -> None:
-    with pytest.raises(RequestError, match="token 256, but m has ids 0 to 255"):
+    with pytest.raises(RequestError, match="names the token 256, but m has ids 0 to 255"):
         prepare(_ask(logit_bias={256: 1.0}), CARD, [INSTANCE], "r")
 
 
@@ -104,7 +104,7 @@ def test_defaults_never_bring_messages() -> None:
 
 
 class Counting(Bytes):
-    """Remembers the longest text that it was given."""
+    """Remembers the longest text that it encoded."""
 
     longest = 0
 

@@ -1,4 +1,4 @@
-"""What clients send, adapted to what each template reads."""
+"""Adapts the messages of clients to each template."""
 
 import re
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ Json = dict[str, Any]
 USER = {"role": "user", "content": "Hi"}
 HI = text_turn("user", "Hi")
 
-#: Exact renderings of text parts that no server should copy: these templates drop the text, or
-#: print the parts as JSON. A string is what they read, so a string is what they get.
+#: Exact renderings of text parts that a server should not copy: these templates drop the text, or
+#: print the parts as JSON. They read strings, so they get strings.
 _JOINED = {
     ("HuggingFaceTB-SmolLM3-3B", "content_parts_history"),
     ("LFM2-8B-A1B", "content_parts_history"),

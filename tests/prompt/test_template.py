@@ -1,4 +1,4 @@
-"""Chat templates: what transformers renders, and what becomes of templates that misbehave."""
+"""Chat templates: the same renderings as in transformers, and errors of broken templates."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -15,7 +15,7 @@ USER = {"role": "user", "content": "Hi"}
 
 
 def outcome(name: str, golden: Json) -> str | RequestError:
-    """The rendering of a golden's conversation as it stands, or the error."""
+    """Returns the rendering of a golden's unchanged conversation, or the error."""
     conversation = conversations()[golden["conversation"]]
     kwargs = dict(golden["kwargs"])
     flags = {
@@ -35,9 +35,9 @@ def mismatch(golden: Json, got: str | RequestError) -> str | None:
     if "rendered" in golden:
         return None if got == golden["rendered"] else f"got {got!r}"
     if isinstance(got, str):
-        return f"rendered, where {golden['error']['class']} was expected"
+        return f"rendered, but {golden['error']['class']} was expected"
     if got.status != 400 or got.param not in ("messages", "continue_final_message"):
-        return f"is no error about the request: {got!r}"
+        return f"is not an error about the request: {got!r}"
     if golden["use"] == "raises" and str(got) != golden["error"]["message"]:
         return f"says {got}"
     return None

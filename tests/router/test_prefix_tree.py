@@ -1,4 +1,4 @@
-"""The tree of blocks, against a model that is plainly right."""
+"""The tree of blocks, compared with a simple model."""
 
 from collections.abc import Sequence
 
@@ -15,12 +15,12 @@ from dynemo.router.prefix_tree import (
 
 
 class Model:
-    """Beginnings as tuples, each with who was given it and when: the tree in slow motion."""
+    """A slow but simple tree: prefixes as tuples, each with its holders, the most recent first."""
 
     def __init__(self, alive: set[int], max_nodes: int) -> None:
         self.alive = alive
         self.max_nodes = max_nodes
-        self.nodes: dict[tuple[int, ...], list[int]] = {}  # longest unused first
+        self.nodes: dict[tuple[int, ...], list[int]] = {}  # least recently used first
 
     def learn(self, path: tuple[int, ...], holder: int) -> None:
         for length in range(len(path), 0, -1):
@@ -68,12 +68,12 @@ def test_it_is_the_model(
         elif holder in alive:
             tree.learn(keys_of(path), holder)
             model.learn(path, holder)
-            # What the last one was given is known, unless it alone is more than there is room for.
+            # The last prompt is known, unless it alone exceeds the limit.
             assert tree.match(keys_of(path)).get(holder, 0) == min(len(path), max_nodes)
         assert len(tree) == len(model.nodes) <= max_nodes
         for prompt in (path, asked):
             assert tree.match(keys_of(prompt)) == model.match(prompt)
-        # No node without those before it: a walk from the start misses nothing.
+        # Every node has its predecessors, so a walk from the start finds it.
         assert all(node[:-1] in model.nodes for node in model.nodes if len(node) > 1)
 
 
@@ -86,7 +86,7 @@ def test_only_full_blocks_count() -> None:
     assert block_keys(tuple(ids), 7) == keys
     assert block_keys([], 7) == []
     assert not set(block_keys(ids, 8)) & set(keys)
-    # The same block after another beginning is another.
+    # The same block after another prefix has another key.
     assert block_keys([*ids[BLOCK : 2 * BLOCK], *ids[BLOCK : 2 * BLOCK]], 7)[1] != keys[1]
 
 

@@ -1,4 +1,4 @@
-"""What every mode promises, and what each of them adds."""
+"""The promises of all router modes, and the specifics of each."""
 
 from collections import Counter
 
@@ -6,8 +6,8 @@ import pytest
 
 from dynemo.errors import UsageError
 from dynemo.messages.records import Load
-from dynemo.router.modes import CROWDED, SLACK
-from dynemo.router.names import MODES
+from dynemo.router.modes import MODES
+from dynemo.router.modes.prefix import CROWDED, SLACK
 from dynemo.router.router import Router, make_router
 
 PROMPT = list(range(1000))
@@ -88,7 +88,7 @@ def test_what_is_removed_is_not_chosen(mode: str) -> None:
     assert {router.choose([n]) for n in range(2000)} == {
         f"i{number}" for number in range(20) if number not in (0, 7, 19)
     }
-    # What still runs there, and what it still says, does no harm.
+    # Requests that still run there, and late reports, are harmless.
     router.ended("i7")
     router.reported("i7", Load(3, 3))
     router.add("i7")
@@ -108,7 +108,7 @@ def test_one_seed_makes_one_row_of_choices(mode: str) -> None:
 def test_round_robin_goes_round() -> None:
     router = filled("round-robin", 3)
     assert [router.choose([]) for _ in range(4)] == ["i0", "i1", "i2", "i0"]
-    # One that was excluded has its turn with the next request.
+    # An excluded instance keeps its turn for the next request.
     assert router.choose([], {"i1"}) == "i2"
     assert router.choose([]) == "i1"
     router.remove("i0")
@@ -168,7 +168,7 @@ def test_requests_under_way_count_when_an_instance_comes_back(mode: str) -> None
     assert all(router.choose([]) == "i1" for _ in range(20))
     router.ended("i0")
     router.ended("i0")
-    router.ended("i0")  # once too often: never less than nothing
+    router.ended("i0")  # one time too many: the count stays at zero
     router.started("i0", [])
     assert all(router.choose([]) == "i1" for _ in range(20))
 
@@ -194,7 +194,7 @@ def test_a_prefix_is_found_again() -> None:
     assert all(router.choose([*PROMPT, 1, 2, 3]) == "i42" for _ in range(50))
     assert all(router.choose(PROMPT[:500]) == "i42" for _ in range(50))
     assert len({router.choose([5, *PROMPT]) for _ in range(50)}) > 10
-    # Whoever has more of it is better.
+    # An instance with a longer prefix is preferred.
     router.started("i7", [*PROMPT, *range(5000, 5100)])
     router.ended("i7")
     assert router.choose([*PROMPT, *range(5000, 5200)]) == "i7"

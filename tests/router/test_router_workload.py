@@ -1,4 +1,4 @@
-"""`prefix` against `random`, in tokens that the instances have to compute."""
+"""`prefix` against `random`, in tokens that the instances must compute."""
 
 import random
 from collections import OrderedDict
@@ -11,7 +11,7 @@ BLOCK = 16
 
 
 class Engine:
-    """Keeps the beginnings that it has computed, the last ones, as far as its cache holds."""
+    """Caches the prefixes that it computed last, up to the size of its cache."""
 
     def __init__(self, blocks: int) -> None:
         self.blocks = blocks
@@ -19,7 +19,7 @@ class Engine:
         self.served = 0
 
     def compute(self, prompt: list[int]) -> int:
-        """How many tokens it has not had already."""
+        """Computes a prompt and returns how many tokens were not cached."""
         self.served += 1
         keys: list[int] = []
         for end in range(BLOCK, len(prompt) + 1, BLOCK):
@@ -34,7 +34,7 @@ class Engine:
 
 
 def conversations(rng: random.Random, count: int, turns: int, shared: int) -> list[list[int]]:
-    """Prompts in the order of arrival: turns of many conversations, mixed."""
+    """Returns prompts in the order of arrival: interleaved turns of many conversations."""
     histories = [[rng.randrange(50_000) for _ in range(shared)] for _ in range(count)]
     order = [number for number in range(count) for _ in range(turns)]
     rng.shuffle(order)
@@ -48,7 +48,7 @@ def conversations(rng: random.Random, count: int, turns: int, shared: int) -> li
 def played(
     router: Router, engines: dict[str, Engine], prompts: list[list[int]], at_once: int
 ) -> int:
-    """Tokens computed, with so many requests in flight at any time."""
+    """Returns the number of computed tokens, with `at_once` requests in flight."""
     for instance in engines:
         router.add(instance)
     in_flight: list[str] = []
@@ -78,7 +78,8 @@ def engines(count: int, blocks: int) -> Callable[[], dict[str, Engine]]:
 def test_conversations_stay_where_their_history_is() -> None:
     prompts = conversations(random.Random(5), 40, 6, 1000)
     assert ratio(engines(4, 2000), prompts, at_once=8) > 2
-    # With caches that do not hold all conversations, it gains more: each instance has a part.
+    # If the caches cannot hold all conversations, the gain is larger: each instance holds some of
+    # them.
     assert ratio(engines(4, 1200), prompts, at_once=8) > 2
 
 

@@ -132,12 +132,14 @@ def test_what_holds_to_a_schema_goes_to_who_can_and_has_its_context() -> None:
 def test_fields_that_only_different_ones_have_are_refused_by_name() -> None:
     cold = Remote("cold", 20, sampling=["temperature"])
     pipeline = pool_of(cold, Remote("guided", 20, guides=["json_schema"]))
-    with pytest.raises(UnsupportedField, match="The engine cold cannot hold its answer") as caught:
+    with pytest.raises(
+        UnsupportedField, match="The engine cold cannot restrict its answer"
+    ) as caught:
         answer(pipeline, temperature=0.5, guide=GUIDE)
     assert caught.value.param == "guide"
     with pytest.raises(UnsupportedField, match="cold or guided does not support 'top_k'"):
         answer(pipeline, top_k=3)
-    with pytest.raises(RequestError, match="gives no embeddings"):
+    with pytest.raises(RequestError, match="has no embeddings"):
         pipeline.prepare(Ask(task="embed", prompts=["x"]))
 
 

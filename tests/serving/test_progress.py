@@ -7,7 +7,7 @@ import pytest
 from dynemo.messages.answer import Delta, Finish
 from dynemo.messages.request import Request, Sampling
 from dynemo.models.find import Found
-from dynemo.models.load import speech_of
+from dynemo.models.load import template_and_tokenizer_of
 from dynemo.serving.migration import MigrationState, text_codec
 from dynemo.tokenizers.base import Tokenizer
 
@@ -23,7 +23,7 @@ REQUEST = Request(
 
 @pytest.fixture(scope="module")
 def tokenizer(demo: Path) -> Tokenizer:
-    return speech_of(Found("gguf", demo, "demo"))[1]
+    return template_and_tokenizer_of(Found("gguf", demo, "demo"))[1]
 
 
 @pytest.fixture

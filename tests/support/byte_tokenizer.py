@@ -30,5 +30,5 @@ class Bytes:
     def source(self) -> TokenizerSource:
         raise ModelError("it was made from nothing")
 
-    def lexicon(self) -> TokenizerTables:
+    def tables(self) -> TokenizerTables:
         return TokenizerTables([chr(byte) for byte in range(256)], frozenset(), None)

@@ -24,7 +24,7 @@ from dynemo.messages.ask import Ask, text_turn
 from dynemo.messages.request import Guide, Request, Sampling
 from dynemo.messages.spec import EngineSpec
 from dynemo.models.find import Found, find_model
-from dynemo.models.load import read_model, speech_of
+from dynemo.models.load import read_model, template_and_tokenizer_of
 from dynemo.prompt.card.card import Card
 from dynemo.prompt.prepare import prepare
 from dynemo.prompt.render import RenderInput, build_prompt
@@ -318,7 +318,7 @@ class ModelContract(EngineContract):
     @pytest.fixture(autouse=True)
     def speak(self, demo: Path) -> None:
         """The demo model's words, which are the same in all its forms."""
-        self.template, self.tokenizer = speech_of(Found("gguf", demo, "demo"))
+        self.template, self.tokenizer = template_and_tokenizer_of(Found("gguf", demo, "demo"))
 
     @pytest.fixture
     def prompt(self) -> list[int]:

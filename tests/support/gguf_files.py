@@ -1,4 +1,4 @@
-"""Writes GGUF files for tests: a header of any kind, and models that llama.cpp loads."""
+"""Writes GGUF files for tests: any header, and models that llama.cpp can load."""
 
 import gzip
 import random
@@ -8,7 +8,7 @@ from pathlib import Path
 
 _F32 = 0
 _WIDTH = 32
-#: Of the name of a tensor, its dimensions, ggml's type and its data.
+#: A tensor's name, dimensions, ggml type and data.
 Tensor = tuple[str, Sequence[int], int, bytes]
 
 
@@ -19,7 +19,10 @@ def write_gguf(
     *,
     version: int = 3,
 ) -> Path:
-    """A whole file, with ints as u32 where they fit lists of one type, and bytes as lists of u8."""
+    """Writes a complete file.
+
+    Ints become u32 if they fit, lists have one type, bytes become u8 lists.
+    """
     head = b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(metadata))
     for key, value in metadata.items():
         head += _string(key) + _value(value)
@@ -34,7 +37,7 @@ def write_gguf(
 
 
 def tiny_model(path: Path, tokenizer: Mapping[str, object]) -> Path:
-    """One layer of random weights around a vocabulary; llama.cpp serves it in milliseconds."""
+    """Writes one layer of random weights around a vocabulary, which llama.cpp serves quickly."""
     tokens = tokenizer["tokenizer.ggml.tokens"]
     assert isinstance(tokens, list)
     metadata = {
@@ -53,7 +56,7 @@ def tiny_model(path: Path, tokenizer: Mapping[str, object]) -> Path:
         shapes[f"blk.0.{name}.weight"] = (_WIDTH, _WIDTH)
     for name in ("attn_norm", "ffn_norm"):
         shapes[f"blk.0.{name}.weight"] = (_WIDTH,)
-    # One row of numbers for all: what the model says does not matter.
+    # All rows are equal, because the model's output does not matter.
     row = struct.pack(f"<{_WIDTH}f", *random.Random(1).choices((-0.1, 0.1), k=_WIDTH))
     tensors: list[Tensor] = [
         (name, shape, _F32, row * (shape[1] if len(shape) == 2 else 1))
@@ -73,7 +76,7 @@ def _string(text: str) -> bytes:
 
 def _value(value: object) -> bytes:
     if isinstance(value, list):
-        # Lists of numbers are token types and scores: i32 and f32, as llama.cpp wants them.
+        # Lists of numbers are token types and scores: i32 and f32, as llama.cpp requires.
         if value and isinstance(value[0], str):
             kind, items = 8, b"".join(map(_string, value))
         elif value and isinstance(value[0], float):
@@ -117,7 +120,7 @@ VOCABULARIES = (
 
 
 def unpack_vocabulary(name: str, folder: Path) -> Path:
-    """The GGUF of a real vocabulary."""
+    """Unpacks the GGUF of a real vocabulary and returns its path."""
     path = folder / f"{name}.gguf"
     if not path.exists():
         path.write_bytes(gzip.decompress((_FIDELITY / f"{path.name}.gz").read_bytes()))
@@ -125,5 +128,5 @@ def unpack_vocabulary(name: str, folder: Path) -> Path:
 
 
 def vocabulary_goldens(name: str) -> bytes:
-    """llama.cpp's answers for it, lines of JSON."""
+    """Returns llama.cpp's answers for the vocabulary as lines of JSON."""
     return gzip.decompress((_FIDELITY / f"{name}.jsonl.gz").read_bytes())

@@ -1,11 +1,11 @@
-"""A small server that speaks the Hub's protocol, as far as huggingface_hub's downloads use it.
+"""A small server with the part of the Hub's protocol that huggingface_hub's downloads use.
 
     GET       /api/models/REPO[/revision/REV]   the listing, with sizes and blob names
     HEAD, GET /REPO/resolve/REV/FILE            small files; LFS files answer 302
     GET       /cdn/SHA256                       LFS files, by range, without the token
 
-It runs in a thread. LFS files redirect from 127.0.0.1 to localhost, which to a client is another
-host, as the Hub's storage is. Faults are asked for by setting fields, before a request.
+It runs in a thread. LFS files redirect from 127.0.0.1 to localhost, which a client treats as
+another host, like the Hub's storage. Set fields to cause faults, before a request.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
 from urllib.parse import unquote, urlsplit
 
-#: Files from here on are LFS files.
+#: Files of at least this size are LFS files.
 LFS_FROM = 4096
 
 
@@ -26,7 +26,7 @@ class Repo:
     files: dict[str, bytes]
     revisions: tuple[str, ...] = ("main",)
     gated: bool = False
-    #: Tokens that may read it; empty means anyone.
+    #: Tokens that may read it. Empty: everyone may read it.
     tokens: tuple[str, ...] = ()
 
     @property
@@ -53,10 +53,10 @@ class Hub:
     seen: list[Seen] = field(default_factory=list)
     #: Answer everything with this status.
     status: int | None = None
-    #: Cut the connection after this many bytes of an LFS file, so many times.
+    #: Close the connection after this many bytes of an LFS file, this many times.
     cut_after: int = 0
     cuts: int = 0
-    #: From here on, wait a fifth of a second after each 64 KiB of an LFS file.
+    #: Beyond this offset, wait a fifth of a second after each 64 KiB of an LFS file.
     slow_after: int | None = None
 
     def __enter__(self) -> Self:
@@ -80,7 +80,7 @@ class Hub:
         self._thread.join()
 
     def fetched(self) -> list[str]:
-        """The names of the files that were asked for with GET, in order."""
+        """The names of the files requested with GET, in order."""
         names = {
             hashlib.sha256(data).hexdigest(): name
             for repo in self.repos.values()
@@ -100,7 +100,7 @@ class Hub:
 
 class _Handler(BaseHTTPRequestHandler):
     hub: Hub
-    # One request a connection, so that a stopped server is gone for a client that knew it.
+    # One request per connection: if the server stops, no open connection keeps it alive.
     protocol_version = "HTTP/1.0"
 
     def log_message(self, format: str, *args: object) -> None:
@@ -125,8 +125,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _repo(self, name: str, revision: str, token: str | None, *, listing: bool) -> Repo | None:
         repo = self.hub.repos.get(name)
-        # As the real one: a listing of a gated repository is public, its files are not, and a
-        # private repository is one that does not exist.
+        # As on the real Hub: a gated repository has a public listing but private files, and a
+        # private repository does not exist for others.
         allowed = repo is not None and (not repo.tokens or token in repo.tokens)
         if token == "bad":
             message = {"X-Error-Message": "Invalid credentials in Authorization header"}
@@ -196,7 +196,7 @@ class _Handler(BaseHTTPRequestHandler):
                 if self.hub.slow_after is not None and at >= self.hub.slow_after:
                     time.sleep(0.2)
         except OSError:
-            pass  # the client went away
+            pass  # the client disconnected
 
     def _answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)

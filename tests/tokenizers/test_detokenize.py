@@ -1,4 +1,4 @@
-"""Detokenizers: joined pieces equal decoding at once, and no character is torn."""
+"""Detokenizers: the joined pieces equal decoding at once, and no character is torn."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -31,7 +31,7 @@ def tokenizer(name: str) -> HfTokenizer:
 
 
 def windows(name: str) -> WindowDetokenizer:
-    """The general detokenizer, over the library's own decoding."""
+    """Returns a window detokenizer over the library's own decoding."""
     backend = Backend.from_file(str(FOLDER / f"tokenizer_{name}.json"))
     special = {i for i, t in backend.get_added_tokens_decoder().items() if t.special}
     return WindowDetokenizer(backend.decode, lambda token_id: token_id not in special)
@@ -67,7 +67,7 @@ def test_cases_in_windows(case: Json) -> None:
     ids=lambda case: case["id"],
 )
 def test_text_comes_as_soon_as_it_is_certain(case: Json) -> None:
-    # fuzz_03 has a broken run of bytes before a good one: from then on each run is awaited.
+    # In fuzz_03 a broken run of bytes precedes a valid one. From then on each run is held back.
     out, lengths = 0, []
     for piece in stream(tokenizer(case["tokenizer"]).detokenizer(), case["ids"])[:-1]:
         out += len(piece)
@@ -94,7 +94,7 @@ def test_any_byte_fallback_stream_is_one_of_its_two_readings(ids: list[int]) -> 
 
 
 def lossy(model: HfTokenizer, ids: list[int]) -> str:
-    """The whole stream as bytes, read as lossy UTF-8."""
+    """Decodes the whole stream's bytes as lossy UTF-8."""
     data = b""
     for token_id in ids:
         text = model.token_text(token_id) or ""

@@ -1,4 +1,4 @@
-"""Tokenizers out of `tokenizer.json`."""
+"""Tokenizers from `tokenizer.json`."""
 
 import json
 import shutil

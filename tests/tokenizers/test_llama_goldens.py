@@ -1,4 +1,4 @@
-"""Real vocabularies: every recorded answer of llama.cpp, id by id and delta by delta."""
+"""Real vocabularies against recorded answers of llama.cpp, for each id and each delta."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Token ids against llama.cpp itself, for every pre-tokenizer and every kind of tokenizer."""
+"""Token ids against llama.cpp itself, for every pre-tokenizer and every tokenizer model."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from support.llama_vocabularies import (
 
 TEXTS = texts()
 
-# Names for one thing are tried with fewer texts, all of them with the first name.
+# Names of the same pre-tokenizer are tested with fewer texts; the first name gets all texts.
 _FIRST_NAMES = {pre: name for name, pre in reversed(PRE_TOKENIZERS.items())}
 
 
@@ -42,7 +42,7 @@ def vocabularies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Keys]:
     }
 
 
-# llama.cpp aborts on white space in a word, which "whitespace" gives outside its own kind.
+# llama.cpp aborts on white space in a word. "whitespace" yields such words with other models.
 @pytest.mark.parametrize("name", [name for name in PRE_TOKENIZERS if name != "whitespace"])
 def test_pre_tokenizers(name: str, vocabularies: dict[str, Keys], tmp_path: Path) -> None:
     pre = PRE_TOKENIZERS[name]
@@ -76,7 +76,7 @@ def test_bpe_with_a_separator(name: str, vocabularies: dict[str, Keys], tmp_path
 
 @pytest.mark.parametrize("changed", ["", "add_bos_token", "add_sep_token", "add_eos_token"])
 def test_wordpiece(changed: str, vocabularies: dict[str, Keys], tmp_path: Path) -> None:
-    """It frames a text whatever the file says."""
+    """WordPiece adds BOS and SEP whatever the file says."""
     keys = vocabularies["bert-bge"]
     if changed:
         keys = keys | {f"tokenizer.ggml.{changed}": changed == "add_eos_token"}
@@ -159,9 +159,9 @@ def test_rwkv(tmp_path: Path) -> None:
     assert not differences(rwkv(), tmp_path, TEXTS + SPACED + MARKED)
 
 
-@pytest.mark.parametrize("kind", ["plamo2", "plamo3"])
-def test_plamo(kind: str, tmp_path: Path) -> None:
-    assert not differences(plamo(kind), tmp_path, TEXTS + SPACED + MARKED)
+@pytest.mark.parametrize("model", ["plamo2", "plamo3"])
+def test_plamo(model: str, tmp_path: Path) -> None:
+    assert not differences(plamo(model), tmp_path, TEXTS + SPACED + MARKED)
 
 
 @pytest.mark.parametrize("lowers", [True, False])

@@ -1,4 +1,7 @@
-"""From an engine's deltas to one choice's pieces: detokenize, hold back stop strings. Pure."""
+"""Turns an engine's deltas into the pieces of one choice: detokenizes and applies stop strings.
+
+Pure.
+"""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,9 +14,9 @@ from dynemo.tokenizers.base import Detokenizer
 
 
 class OutputProcessor:
-    """The state of one choice. Feed it each delta in order; after a finish, nothing more.
+    """The state of one choice. Feed it every delta in order, up to the finish.
 
-    `stop_ids` end the sequence and are no part of its text, control tokens or not.
+    `stop_ids` end the sequence. They are not part of its text, even if they are not control tokens.
     """
 
     __slots__ = (
@@ -38,8 +41,11 @@ class OutputProcessor:
         self._cached = 0
 
     def feed(self, delta: Delta) -> list[Piece]:
-        """What this delta adds; empty for no token and no finish. A `FinishPiece` may come from a
-        stop string: the engine does not know of it, so the caller cancels the engine."""
+        """Returns the pieces of this delta. The list is empty without a token and a finish.
+
+        A stop string may cause a `FinishPiece` that the engine does not know about: then the caller
+        must cancel the engine's request.
+        """
         if delta.cached_tokens:
             self._cached = delta.cached_tokens
         finish = delta.finish
@@ -76,12 +82,12 @@ class OutputProcessor:
         return ids
 
     def _with_stops(self, stops: StopStrings, delta: Delta) -> tuple[str, int, Finish | None]:
-        """The text that is settled, the tokens that it took, and the finish."""
+        """Returns the final text, the number of its tokens, and the finish."""
         before = self._tokens
         texts: list[str] = []
         finish = delta.finish
         for text in self._one_by_one(delta):
-            self._tokens += 1  # usage counts up to the token that completes the stop
+            self._tokens += 1  # usage counts up to the token that completes the stop string
             settled, is_met = stops.feed(text)
             texts.append(settled)
             if is_met:
@@ -95,7 +101,7 @@ class OutputProcessor:
         return "".join(texts), self._tokens - before, finish
 
     def _one_by_one(self, delta: Delta) -> Iterator[str]:
-        """The text that each token adds."""
+        """Yields the text that each token adds."""
         if delta.texts:
             yield from delta.texts
             return

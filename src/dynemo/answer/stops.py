@@ -1,7 +1,7 @@
-"""Stop strings in a stream of text.
+"""Finds stop strings in a stream of text.
 
-The answer ends where the first stop string begins, wherever the pieces of the stream are cut. Text
-that may still turn out to be the start of a stop string is held back, and no more than that.
+The answer ends where the first stop string begins, however the stream is split into pieces. Text is
+held back only if it may be the start of a stop string.
 """
 
 import re
@@ -11,11 +11,11 @@ from dynemo.errors import RequestError
 
 
 class StopStrings:
-    """Watches one stream. Not shared between streams.
+    """Searches one stream. Streams do not share an instance.
 
-    The match that begins first in the text wins; of several that begin at the same place, the
-    shortest. So with the stops `abcd` and `bc`, the text `abc` waits for one more character.
-    The work is linear in the text, whatever the stop strings look like.
+    The match that begins first in the text wins. If several begin at the same position, the
+    shortest one wins. So with the stop strings `abcd` and `bc`, the text `abc` waits for one more
+    character. The work is linear in the text for all stop strings.
 
     Raises RequestError for an empty stop string.
     """
@@ -29,21 +29,21 @@ class StopStrings:
         first = "".join({re.escape(stop.text[0]) for stop in self._stops})
         self._begins = re.compile(f"[{first}]") if first else None
         self._held = ""
-        self._seen = 0  # characters fed
+        self._seen = 0  # number of characters fed so far
         self._match: int | None = None  # where the best complete match begins
-        self._found = ""  # its stop string
-        #: Whether the stream has ended at a stop string. `flush` may find one too.
+        self._found = ""  # the stop string of that match
+        #: Whether a stop string has ended the stream. `flush` may set it, too.
         self.is_met = False
 
     @property
     def met(self) -> str | None:
-        """The stop string at which the stream has ended."""
+        """The stop string that ended the stream, or None."""
         return self._found if self.is_met else None
 
     def feed(self, text: str) -> tuple[str, bool]:
-        """The text that is safe to show, and whether a stop string has been met.
+        """Returns the text that can be shown, and whether a stop string ended the stream.
 
-        Once it has, further text is dropped.
+        After that end, further text is dropped.
         """
         if self._begins is None:
             return text, False
@@ -64,7 +64,7 @@ class StopStrings:
         return shown, self.is_met
 
     def flush(self) -> str:
-        """What was held back, up to a stop string if it holds one. Called once, at the end."""
+        """Returns the held text, up to a stop string in it. Call it once, at the end."""
         held, self._held = self._held, ""
         if self._match is None or self.is_met:
             return held
@@ -82,7 +82,7 @@ class StopStrings:
 
 
 class _Stop:
-    """One stop string and how much of it the text so far ends with (Knuth, Morris and Pratt)."""
+    """A stop string, and how much of it ends the text so far (Knuth-Morris-Pratt)."""
 
     __slots__ = ("_fallback", "_is_done", "progress", "text")
 
@@ -93,7 +93,10 @@ class _Stop:
         self._fallback = _fallbacks(text)
 
     def advance(self, piece: str) -> int:
-        """Where in `piece` the stop string is first complete, or -1. Later matches do not count."""
+        """Returns where in `piece` the stop string is first complete, or -1.
+
+        Later matches do not count.
+        """
         if self._is_done:
             return -1
         text, progress, at, size = self.text, self.progress, 0, len(piece)
@@ -116,7 +119,10 @@ class _Stop:
 
 
 def _fallbacks(text: str) -> list[int]:
-    """For each prefix, the length of the longest shorter prefix that it ends with."""
+    """Returns, for each prefix of `text`, the length of its longest border.
+
+    A border is a shorter prefix that the prefix also ends with.
+    """
     fallbacks = [0] * len(text)
     length = 0
     for index in range(1, len(text)):

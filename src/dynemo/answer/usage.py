@@ -1,4 +1,4 @@
-"""Counts what an answer cost, piece by piece. Pure."""
+"""Counts the tokens of an answer, piece by piece. Pure."""
 
 from dynemo.errors import EngineError
 from dynemo.messages.answer import (
@@ -13,7 +13,7 @@ from dynemo.messages.answer import (
 
 
 class UsageCounter:
-    """Counts an answer's tokens, and knows which choices have ended."""
+    """Counts an answer's tokens, and tracks which choices have ended."""
 
     def __init__(self, prompt_tokens: int, choices: int) -> None:
         self.prompt_tokens = prompt_tokens
@@ -22,7 +22,10 @@ class UsageCounter:
         self._left = choices
 
     def add(self, piece: Piece) -> int:
-        """How many tokens are new. The engine's own count at the finish has the last word."""
+        """Adds a piece and returns its number of new tokens.
+
+        The engine's count at the finish is final.
+        """
         match piece:
             case TextPiece() | ReasoningPiece() | ArgumentsPiece():
                 self._seen[piece.index] += piece.tokens
@@ -46,17 +49,21 @@ class UsageCounter:
 
     @property
     def cached_tokens(self) -> int:
-        """Of the prompt, found in the engine's cache; 0 until a choice has ended.
+        """Prompt tokens that were in the engine's cache, or 0 until a choice has ended.
 
-        The prompt counts once however many choices share it. What the first choice leaves in the
-        cache is found there by the others: the least is what was there before the request.
+        All choices share one prompt, which counts once. Later choices also find in the cache what
+        the first choice put there. So the minimum over the choices is what was there before the
+        request.
         """
         return min((finish.cached_tokens for finish in self.finishes if finish), default=0)
 
     def usage(self) -> Usage:
-        """Raises EngineError if a choice has not ended: an answer without its end is broken."""
+        """Returns the usage.
+
+        Raises EngineError if a choice has not ended, because the answer is incomplete.
+        """
         if not self.is_complete:
-            raise EngineError("The answer broke off before its end.")
+            raise EngineError("The answer ended before it was complete.")
         finishes = [finish for finish in self.finishes if finish is not None]
         return Usage(
             self.prompt_tokens,

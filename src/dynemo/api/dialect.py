@@ -5,8 +5,8 @@ endpoint in `http/` is the same for all dialects, and knows none of them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 from dynemo.errors import DynemoError
 from dynemo.messages.answer import Piece, Usage
@@ -51,10 +51,15 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """A path that takes POST and is answered by a model."""
+    """A path that takes POST and is answered by a model. The types are for `/openapi.json`."""
 
+    id: str  #: in `/openapi.json`
     name: str  #: in the log
+    summary: str
     read: Callable[[bytes], Call]  #: raises RequestError
+    request: type
+    response: type
+    event: type | None = None  #: the data of a stream's events, if the operation streams
     id_prefix: str = ""  #: of the answer's id
 
 
@@ -67,16 +72,18 @@ class ModelEntry:
     context_length: int
 
 
-#: Gets the served models and what follows the lookup's path; gives the body. Raises RequestError.
-Lookup = Callable[[Sequence[ModelEntry], str], bytes]
-
-
 @dataclass(frozen=True, slots=True)
-class Documentation:
-    """A dialect's part of `/openapi.json`: paths, and the types that they name."""
+class Lookup:
+    """A path that takes GET and shows what is served, without asking a model.
 
-    paths: Mapping[str, Any] = field(default_factory=dict)
-    types: Sequence[Any] = ()
+    `answer` gets the served models and what follows the lookup's path; it gives the body. Raises
+    RequestError.
+    """
+
+    id: str  #: in `/openapi.json`
+    summary: str
+    answer: Callable[[Sequence[ModelEntry], str], bytes]
+    response: type
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,4 +94,4 @@ class Dialect:
     lookups: Mapping[str, Lookup]  #: by path; one that ends in a slash covers the paths below it
     fail: Callable[[DynemoError], bytes]  #: the body of an error
     fail_stream: Callable[[DynemoError], bytes]  #: an error as the last event of a stream
-    documentation: Callable[[], Documentation]
+    error: type  #: what `fail` writes

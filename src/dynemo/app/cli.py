@@ -19,6 +19,7 @@ from dynemo.commands.table import COMMANDS
 from dynemo.environments.registry import find_entry
 from dynemo.errors import DynemoError, UsageError
 from dynemo.interrupt import interrupt_ends, interrupt_raises
+from dynemo.spelling import quoted
 
 if TYPE_CHECKING:
     import socket
@@ -147,7 +148,7 @@ def _check_input(place: RunInput) -> None:
         raise UsageError("in=text is a chat and needs a terminal; use in=stdin for one prompt.")
     if place.kind == "batch" and not os.path.isfile(place.value):
         raise UsageError(
-            f'There is no file "{place.value}" for in=batch; give a file of JSON lines.'
+            f"There is no file {quoted(place.value)} for in=batch; give a file of JSON lines."
         )
 
 

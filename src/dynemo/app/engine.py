@@ -13,9 +13,10 @@ from dynemo.errors import UsageError
 from dynemo.interrupt import interrupt_raises
 from dynemo.messages.spec import EngineSpec, Parallel
 from dynemo.models.load import read_model
+from dynemo.spelling import quoted
 
 if TYPE_CHECKING:
-    from dynemo.models.choose import ModelKind
+    from dynemo.models.choose import ModelFormat
     from dynemo.models.find import Found
     from dynemo.models.load import ModelFiles
 
@@ -28,7 +29,7 @@ def engine_spec(config: Config, mode: Mode) -> "tuple[EngineSpec, ModelFiles]":
     parallel = _parallel(config, mode, entry)
     found = _find(config, entry)
     if entry is None:
-        entry = default_engine(found.kind, config.engine_python)
+        entry = default_engine(found.format, config.engine_python)
     name = config.model_name
     if entry is OWN and config.model is None:
         name = name or Path(argument).stem
@@ -63,7 +64,7 @@ def _find(config: Config, engine: EngineEntry | None) -> "Found":
     """The model, in a form that the engine reads."""
     from dynemo.models.find import find_model
 
-    needs: ModelKind | None = None
+    needs: ModelFormat | None = None
     reads: frozenset[str] = frozenset()
     if engine is not None:
         if not (config.model and os.path.exists(os.path.expanduser(config.model))):
@@ -80,10 +81,10 @@ def _find(config: Config, engine: EngineEntry | None) -> "Found":
             engine=engine.name if engine else "dynemo-run",
             takes_engines="engine" in reads,
         )
-    if engine is not None and found.kind not in reads:
+    if engine is not None and found.format not in reads:
         raise UsageError(
-            f'"{config.model}" is an engine folder of TensorRT-LLM, which {engine.name} cannot '
-            "read; use out=trtllm, or give another model."
+            f"{quoted(str(config.model))} is an engine folder of TensorRT-LLM, which {engine.name} "
+            "cannot read; use out=trtllm, or give another model."
         )
     return found
 
@@ -93,7 +94,7 @@ def _own_file(output: RunOutput) -> str:
     path = Path(output.value).expanduser()
     if not path.is_file():
         raise UsageError(
-            f'There is no file "{output.value}" for out=; give a Python file that defines '
+            f"There is no file {quoted(output.value)} for out=; give a Python file that defines "
             "`generate`."
         )
     return str(path.absolute())
@@ -108,13 +109,10 @@ def _extra(path: Path | None) -> dict[str, Any]:
     try:
         return json.decode(path.read_bytes(), type=dict[str, Any])
     except OSError as error:
-        raise UsageError(
-            f'The file of --extra-engine-args, "{path}", cannot be read: {error.strerror}.'
-        ) from None
+        why = f"cannot be read: {error.strerror}"
     except (DecodeError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f'The file of --extra-engine-args, "{path}", is not a JSON object: {error}.'
-        ) from None
+        why = f"is not a JSON object: {error}"
+    raise UsageError(f"The file of --extra-engine-args, {quoted(str(path))}, {why}.")
 
 
 def _parallel(config: Config, mode: Mode, engine: EngineEntry | None) -> Parallel:

@@ -18,6 +18,7 @@ from dynemo.planes.requests.nats.plane import NatsRequests
 from dynemo.planes.responses.answering import IngressConnections
 from dynemo.planes.responses.listen import ResponseListener, listen
 from dynemo.serving.ingress import Planes
+from dynemo.spelling import quoted
 
 
 def open_discovery(config: Config) -> AbstractAsyncContextManager[Discovery]:
@@ -147,7 +148,7 @@ def _path(variable: str) -> Path | None:
         return None
     path = Path(value).expanduser()
     if not path.is_file():
-        raise UsageError(f'{variable} names "{value}", which is not a file; give its path.')
+        raise UsageError(f"{variable} names {quoted(value)}, which is not a file; give its path.")
     return path
 
 

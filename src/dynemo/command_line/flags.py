@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dynemo.errors import UsageError
-from dynemo.spelling import unknown
+from dynemo.spelling import quoted, unknown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class Flag:
         try:
             return self.parse(text)
         except ValueError as takes:
-            raise UsageError(f'{source} takes {takes}, not "{text}".') from None
+            raise UsageError(f"{source} takes {takes}, not {quoted(text)}.") from None
 
 
 HELP = Flag(name="--help", aliases=("-h",), help="Show this help.")

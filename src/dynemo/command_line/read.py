@@ -5,7 +5,7 @@ from typing import Any
 
 from dynemo.command_line.flags import HELP, Flag, Subcommand, Word
 from dynemo.errors import UsageError
-from dynemo.spelling import unknown
+from dynemo.spelling import quoted, unknown
 
 
 def asks_for_help(argv: Iterable[str]) -> bool:
@@ -38,7 +38,7 @@ def read_flags(
             raise UsageError(unknown("flag", name, list(by_name), otherwise=otherwise))
         if not flag.metavar:
             if equals:
-                raise UsageError(f'{name} takes no value, but got "{text}".')
+                raise UsageError(f"{name} takes no value, but got {quoted(text)}.")
             given[flag.key] = given.get(flag.key, 0) + (times or 1)
             continue
         if not equals:
@@ -60,7 +60,7 @@ def _times(name: str, by_name: dict[str, Flag]) -> int:
 
 def twice(name: str, first: str, second: str) -> str:
     """The sentence for what may be given once."""
-    return f'{name} is given twice, as "{first}" and as "{second}"; keep one.'
+    return f"{name} is given twice, as {quoted(first)} and as {quoted(second)}; keep one."
 
 
 def find_command(command: Subcommand, argv: Sequence[str]) -> tuple[Subcommand, list[str]]:
@@ -90,7 +90,7 @@ def read_command(command: Subcommand, argv: Sequence[str]) -> dict[str, Any]:
         elif not word.is_optional:
             raise UsageError(_missing(command, word))
     if words:
-        raise UsageError(f'Unexpected word "{words[0]}"; see `{command.name} --help`.')
+        raise UsageError(f"Unexpected word {quoted(words[0])}; see `{command.name} --help`.")
     return given
 
 

@@ -36,11 +36,13 @@ def run_command(argv: Sequence[str]) -> int:
 
 def _render(given: Given) -> int:
     from dynemo.commands import render
-    from dynemo.models.load import speech_of
+    from dynemo.models.load import template_and_tokenizer_of
 
     tools = render.read_tools(given["tools"]) if "tools" in given else None
     kwargs = render.parse_kwargs(given["kwargs"]) if "kwargs" in given else None
-    template, tokenizer = speech_of(_find(given["model"]), given.get("model_config"))
+    template, tokenizer = template_and_tokenizer_of(
+        _find(given["model"]), given.get("model_config")
+    )
     renderer = render.Renderer(
         template, tokenizer, tools=tools, kwargs=kwargs, adapt="as_given" not in given
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 from dynemo.api.openai.read import read_turns
 from dynemo.errors import RequestError, UsageError
-from dynemo.prompt.render import Prompt, RenderInput, build_prompt, render_as_given, tokenized
+from dynemo.prompt.render import Prompt, RenderInput, build_prompt, render_as_given, tokenize_prompt
 from dynemo.prompt.template import ChatTemplate
 from dynemo.spelling import unknown
 from dynemo.tokenizers.base import Tokenizer
@@ -56,7 +56,7 @@ class Renderer:
         if self._adapt:
             turns = read_turns(messages)
             return build_prompt(self._template, self._tokenizer, replace(chat, turns=turns))
-        return tokenized(render_as_given(self._template, messages, chat), self._tokenizer)
+        return tokenize_prompt(render_as_given(self._template, messages, chat), self._tokenizer)
 
     def render_lines(self, lines: Iterable[bytes]) -> Iterator[str]:
         """Yields a line of JSON for each line: the prompt and its token ids, or the error.

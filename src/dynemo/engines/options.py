@@ -7,7 +7,7 @@ from msgspec import DecodeError, json
 
 from dynemo.errors import UsageError
 from dynemo.messages.spec import EngineSpec
-from dynemo.spelling import unknown
+from dynemo.spelling import quoted, unknown
 
 if TYPE_CHECKING:
     from argparse import Action
@@ -35,7 +35,7 @@ def read_options(
         word = words.pop(0)
         if not word.startswith("--"):
             raise UsageError(
-                f'"{word}" after `--` follows no option of {engine}; options begin with `--`.'
+                f"{quoted(word)} after `--` follows no option of {engine}; options begin with `--`."
             )
         flag, equals, value = word.partition("=")
         name = flag[2:].replace("-", "_")
@@ -65,7 +65,7 @@ def unknown_argument(engine: str, name: str, known: Iterable[str], *, see: str =
 def refuse_options(spec: EngineSpec, name: str) -> None:
     """For an engine that has none. Raises UsageError for the first that was given."""
     for word in [*spec.options, *spec.extra]:
-        raise UsageError(f'{name} has no options of its own, but got "{word}"; leave it out.')
+        raise UsageError(f"{name} has no options of its own, but got {quoted(word)}; leave it out.")
 
 
 def check_values(engine: str, values: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:

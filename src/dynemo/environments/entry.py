@@ -16,7 +16,7 @@ class EngineEntry:
     aliases: tuple[str, ...] = ()  #: other names that `out=` takes
     #: Environment variables of ours that its process reads.
     variables: tuple[str, ...] = ()
-    reads: frozenset[str] = frozenset()  #: kinds of model (`models.find.Found.kind`)
+    reads: frozenset[str] = frozenset()  #: kinds of model (`models.find.Found.format`)
     #: The form of the demo model that it gets, if it reads both.
     demo: Literal["gguf", "checkout"] = "gguf"
     #: These five are what its `Capabilities` say once it has loaded.

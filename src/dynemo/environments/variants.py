@@ -14,6 +14,7 @@ from pathlib import Path
 from dynemo.environments.machine import best_device
 from dynemo.environments.registry import ENGINES
 from dynemo.errors import UsageError
+from dynemo.spelling import quoted
 
 _FOLDER = Path(__file__).parent
 
@@ -90,7 +91,7 @@ def find_variant(engine: str, device: str | None) -> Variant:
                 f"{engine} runs only on NVIDIA GPUs; use --device cuda on a machine that has one."
             )
         raise UsageError(
-            f'{engine} has no environment for --device "{wanted}"; choose one of '
+            f"{engine} has no environment for --device {quoted(wanted)}; choose one of "
             f"{', '.join(found)}, or give --engine-python with an environment of your own."
         )
     variant = found[wanted]

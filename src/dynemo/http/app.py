@@ -1,7 +1,7 @@
-"""The HTTP input as a pure ASGI app: it does not care which server runs it.
+"""The HTTP input as a pure ASGI app, independent of the server that runs it.
 
 There is no CORS: with `*`, any website that a person visits could talk to a model on their own
-machine. The page at `/` is of the same origin and needs none.
+machine. The page at `/` has the same origin and needs none.
 """
 
 import asyncio
@@ -29,9 +29,9 @@ _log = logging.getLogger("dynemo.http")
 
 
 class App:
-    """Serves one pipeline. `drain`, then `idle`, then perhaps `cut` end it in order.
+    """Serves one pipeline. It ends in order: `drain`, then `idle`, then `cancel` if need be.
 
-    With a worker's metrics: what one who runs the process asks, and no requests.
+    With a worker's metrics it serves health and metrics, and takes no requests.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class App:
         if isinstance(metrics, Metrics):
             metrics.watch_count(
                 "dynemo_requests_moved",
-                "Times that an answer has gone on with another instance.",
+                "Times that an answer has moved to another instance.",
                 lambda: [(m.name, m.backend.moves) for m in pipeline.models.values()],
             )
             self._routes |= {"/openapi.json": _reads(OpenApi()), "/": _reads(Page(health))}
@@ -68,17 +68,17 @@ class App:
                     routes[path] = _reads(LookupEndpoint(path, lookup, pipeline))
 
     def drain(self) -> None:
-        """From now on, nothing new is taken: 503 for asks, and `/health` says `draining`."""
+        """Takes no new requests from now on: they get 503, and `/health` says `draining`."""
         self.is_draining = True
 
     async def idle(self) -> None:
-        """Returns when no request is being answered."""
+        """Returns once no request is being answered."""
         await self._is_idle.wait()
 
-    def cut(self, error: DynemoError) -> None:
-        """Ends every answer with this error, as its client's last event or as its status."""
+    def cancel(self, error: DynemoError) -> None:
+        """Cancels every answer with this error: the last event of a stream, or the whole answer."""
         for exchange in self._active:
-            exchange.cut(error)
+            exchange.cancel(error)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -107,7 +107,7 @@ class App:
         except DynemoError as error:
             await exchange.fail(error)
         except Exception:
-            _log.exception("request %s failed inside the server", exchange.id)
+            _log.exception("Request %s failed inside the server.", exchange.id)
             await exchange.fail(internal_error())
 
     def _route(self, path: str) -> Route | None:
@@ -138,7 +138,7 @@ def build_app(pipeline: Pipeline) -> App:
 
 
 def build_status_app(pipeline: Pipeline, metrics: WorkerMetrics) -> App:
-    """`/health`, `/live` and `/metrics` alone, for who takes requests from elsewhere."""
+    """`/health`, `/live` and `/metrics` alone, for the status port of a worker."""
     return App(pipeline, metrics)
 
 
@@ -155,14 +155,14 @@ def _refuse_method(method: str, path: str, route: Route) -> NoReturn:
 
 
 def _refuse_other_sites(exchange: Exchange) -> None:
-    """A browser may post blindly to any address; it then says for which site it does so."""
+    """A web page may make a browser post to any address; the browser then names the page's site."""
     origin = exchange.header(b"origin")
     if origin and origin.partition("://")[2] != exchange.header(b"host"):
-        raise OtherSite(f"A page of {origin[:200]} may not ask this server.")
+        raise OtherSite(f"Pages of {origin[:200]} may not send requests to this server.")
 
 
 async def _live(receive: Receive, send: Send) -> None:
-    """The app holds nothing that starts or ends with the server."""
+    """Answers the lifespan protocol: nothing here starts or ends with the server."""
     while True:
         event = await receive()
         await send({"type": f"{event['type']}.complete"})

@@ -11,8 +11,8 @@ Header = tuple[bytes, bytes]
 
 JSON = "application/json"
 EVENT_STREAM = "text/event-stream; charset=utf-8"
-#: An extension that `http/server.py` offers: `scope["extensions"][ABORT]["abort"]()` drops the
-#: connection at once, unsent bytes included. Servers without it close it when they can.
+#: An extension of `http/server.py`: `scope["extensions"][ABORT]["abort"]()` drops the connection at
+#: once, with its unsent bytes. Servers without it close the connection when they can.
 ABORT = "dynemo.abort"
 
 
@@ -25,7 +25,7 @@ def find_header(scope: Scope, name: bytes) -> str:
 
 
 def find_headers(scope: Scope, name: bytes) -> list[str]:
-    """All values of a header that may be there more than once."""
+    """All values of a header that may occur more than once."""
     return [bytes(value).decode("latin-1") for key, value in scope["headers"] if key == name]
 
 

@@ -1,15 +1,15 @@
-"""Work that can be ended from outside with an error of the caller's choice."""
+"""Work that another task can cancel with an error of its choice."""
 
 import asyncio
 from types import TracebackType
 
 
 class CancelScope:
-    """`async with cuttable: work` ends with `error` as soon as somebody calls `cut(error)`.
+    """`async with scope: work` raises `error` as soon as another task calls `cancel(error)`.
 
-    As `asyncio.timeout` does, it cancels the task that runs the work, so that every `finally` on
-    the way is run, and turns that one cancellation into the error. Entered once. Cutting before,
-    after or twice does nothing.
+    It works as `asyncio.timeout` does: it cancels the task that runs the work, so that every
+    `finally` on the way runs, and turns that one cancellation into the error. Entered once.
+    Cancelling before, after or twice does nothing.
     """
 
     __slots__ = ("_cancelling", "_error", "_task")
@@ -19,7 +19,7 @@ class CancelScope:
         self._error: Exception | None = None
         self._cancelling = 0
 
-    def cut(self, error: Exception) -> None:
+    def cancel(self, error: Exception) -> None:
         if self._task is not None and self._error is None:
             self._error = error
             self._task.cancel()
@@ -38,7 +38,7 @@ class CancelScope:
         task, self._task = self._task, None
         if self._error is None or task is None:
             return
-        # Where somebody else has cancelled the task as well, that cancellation goes on.
+        # If the task was cancelled by another caller as well, that cancellation goes on.
         ours = task.uncancel() <= self._cancelling
         if ours and (kind is None or issubclass(kind, asyncio.CancelledError)):
             raise self._error from error

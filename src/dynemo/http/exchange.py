@@ -1,8 +1,8 @@
 """One HTTP request and its answer, over ASGI's receive and send.
 
-Four ends: the answer is complete; the client goes away (`ClientGone`); a reader or a sender that
-does not progress (`SlowReader`, `BodyTooSlow`); the server cuts it (`cut`). The last three end the
-work in the midst of whatever it awaits.
+It ends in one of four ways: the answer is complete; the client disconnects (`ClientGone`); a reader
+or a sender makes no progress (`SlowReader`, `BodyTooSlow`); the server cancels it (`cancel`). The
+last three cancel the work wherever it waits.
 """
 
 import asyncio
@@ -40,11 +40,11 @@ _STREAM_HEADERS: list[Header] = [
 class Limits:
     body: int = 32 * 2**20  #: bytes of a request's body
     stall: float = 30.0  #: seconds that one read or write may take
-    farewell: float = 2.0  #: seconds for the last words to a client, or for a body to be dropped
+    farewell: float = 2.0  #: seconds for the last event to a client, or for dropping a body
 
 
 class Exchange:
-    """Reading and writing is one task's; `cut` may be called from any other on the same loop."""
+    """One task reads and writes. Any task on the same loop may call `cancel`."""
 
     def __init__(
         self, scope: Scope, receive: Receive, send: Send, limits: Limits, dialect: Dialect
@@ -66,26 +66,27 @@ class Exchange:
     def header(self, name: bytes) -> str:
         return find_header(self.scope, name)
 
-    def cut(self, error: Exception) -> None:
-        """Ends the work in `working` with this error. The client is told, if it still listens."""
-        self._scope.cut(error)
+    def cancel(self, error: Exception) -> None:
+        """Cancels the work in `working`. A client that is still there gets the error."""
+        self._scope.cancel(error)
 
     def working(self) -> "Working":
-        """Within, the work can be cut, and is cut where a write does not progress, or where more
-        waits to be written than may."""
+        """A scope in which the work can be cancelled. It is cancelled if a write makes no
+        progress, or if too much waits to be written."""
         return Working(self, self._loop, self._scope)
 
     def listening(self) -> "Listening":
-        """Within, a client that goes away cuts the work. Entered after the body has been read.
+        """A scope in which a disconnect of the client cancels the work. Entered after the body has
+        been read.
 
         Servers differ in what a send to a closed connection does, and a long prefill sends
-        nothing: only ASGI's disconnect event tells in time.
+        nothing: only ASGI's disconnect event reports it in time.
         """
-        return Listening(self._loop, self._cut_when_gone())
+        return Listening(self._loop, self._cancel_when_gone())
 
     @property
     def sending_since(self) -> float | None:
-        """Loop time at which a write began that has not come back yet."""
+        """Loop time at which the pending write began; None if no write is pending."""
         return self._sending_since
 
     async def read_body(self) -> bytes:
@@ -140,10 +141,10 @@ class Exchange:
         await self._write(data, more=False)
 
     async def fail(self, error: DynemoError) -> None:
-        """Tells the client what went wrong: as the answer, or as a stream's last event.
+        """Sends the error to the client: as the answer, or as the last event of a stream.
 
-        Called once, when the work is over. A client that does not take it in time, or is in the
-        midst of a body that cannot be completed, loses its connection.
+        Called once, when the work is over. The connection is dropped if the client does not read
+        the error in time, or is in the middle of a body that cannot be completed.
         """
         if self._is_complete:
             return
@@ -152,11 +153,11 @@ class Exchange:
             return
         try:
             async with asyncio.timeout(self.limits.farewell):
-                await self._say_goodbye(error)
+                await self._send_error(error)
         except TimeoutError:
             await self._abort()
 
-    async def _say_goodbye(self, error: DynemoError) -> None:
+    async def _send_error(self, error: DynemoError) -> None:
         if self._is_stream:
             await self.end(self._dialect.fail_stream(error))
             return
@@ -164,7 +165,7 @@ class Exchange:
         if not isinstance(error, BodyTooLarge):
             await self.reply(body, status=error.status, headers=headers_of(error))
         else:
-            # The answer first, then the rest of the body, unread: closing a connection on which
+            # The answer first, then the rest of the body is dropped: closing a connection on which
             # bytes still arrive resets it, and the client may lose the answer.
             await self._start(error.status, JSON, len(body), headers_of(error))
             await self._write(body, more=True)
@@ -173,7 +174,7 @@ class Exchange:
 
     async def _drop_body(self) -> None:
         if self.header(b"expect"):
-            return  # it waits for "100 Continue", and receiving would send that
+            return  # the client waits for "100 Continue", and receiving would send it
         with suppress(TimeoutError):
             async with asyncio.timeout(self.limits.farewell / 2):
                 while (await self._receive()).get("more_body", False):
@@ -201,15 +202,15 @@ class Exchange:
         self._sending_since = None
         self._is_complete = not more
 
-    async def _cut_when_gone(self) -> None:
+    async def _cancel_when_gone(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        # After the last write, servers report a disconnect that is no news.
+        # After the last write, servers report a disconnect that means nothing.
         if not self._is_ending:
-            self._scope.cut(ClientGone())
+            self._scope.cancel(ClientGone())
 
     async def _abort(self) -> None:
-        """Drops the connection, where the server can; returning unfinished makes others do so."""
+        """Drops the connection. A server that cannot do so drops it for an unfinished answer."""
         extension = self.scope.get("extensions", {}).get(ABORT)
         if extension is None:
             return
@@ -224,7 +225,7 @@ class Exchange:
 
 
 class Working:
-    """See `Exchange.working`. Slotted, as one is open for each stream: half a kB less."""
+    """See `Exchange.working`. It has slots because each stream holds one: half a kB less."""
 
     __slots__ = ("_exchange", "_loop", "_scope", "_watch")
 
@@ -250,15 +251,15 @@ class Working:
 class Listening:
     """See `Exchange.listening`."""
 
-    __slots__ = ("_cut_when_gone", "_listener", "_loop")
+    __slots__ = ("_cancel_when_gone", "_listener", "_loop")
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, cut_when_gone: Coroutine[Any, Any, None]
     ) -> None:
-        self._loop, self._cut_when_gone = loop, cut_when_gone
+        self._loop, self._cancel_when_gone = loop, cut_when_gone
 
     async def __aenter__(self) -> None:
-        self._listener = self._loop.create_task(self._cut_when_gone)
+        self._listener = self._loop.create_task(self._cancel_when_gone)
 
     async def __aexit__(self, *_: object) -> None:
         self._listener.cancel()
@@ -266,9 +267,9 @@ class Listening:
 
 
 class StallWatch:
-    """Cuts an exchange whose write has not come back for `limits.stall` seconds.
+    """Cancels an exchange whose write has been pending for `limits.stall` seconds.
 
-    One timer an exchange, looked at again only when it fires: a token costs two assignments.
+    One timer for each exchange, checked only when it fires: a token costs two assignments.
     """
 
     __slots__ = ("_exchange", "_loop", "_timer")
@@ -286,6 +287,6 @@ class StallWatch:
         since = self._exchange.sending_since
         waited = 0.0 if since is None else self._loop.time() - since
         if waited >= limit:
-            self._exchange.cut(SlowReader("The client reads too slowly; the stream was closed."))
+            self._exchange.cancel(SlowReader("The client reads too slowly; the stream was closed."))
         else:
             self._timer = self._loop.call_later(limit - waited, self._look)

@@ -10,7 +10,7 @@ from dynemo.http.exchange import Exchange
 from dynemo.http.record import RequestRecord, report_status
 from dynemo.metrics import Metrics
 from dynemo.serving.pipeline import Job, Pipeline
-from dynemo.trace import continued
+from dynemo.trace import continue_trace
 
 #: Bytes of a body from which on its rendering and tokenizing (some 0.3 us a byte) would hold up the
 #: streams of others for longer than a thread costs.
@@ -24,7 +24,7 @@ class Generate:
         self._metrics = metrics
 
     async def __call__(self, exchange: Exchange) -> None:
-        traceparent = continued(find_headers(exchange.scope, b"traceparent"))
+        traceparent = continue_trace(find_headers(exchange.scope, b"traceparent"))
         record = RequestRecord(self._metrics, self._operation, exchange.id, traceparent)
         with report_status(record.end):
             async with exchange.working():
@@ -43,7 +43,7 @@ class Generate:
         # The headers wait for the first piece: until then an error still has its own status.
         data = writer.open()
         async with exchange.listening():
-            async with aclosing(self._pipeline.run(job, exchange.cut)) as batches:
+            async with aclosing(self._pipeline.run(job, exchange.cancel)) as batches:
                 async for pieces in batches:
                     record.add(pieces)
                     data += writer.write(pieces)

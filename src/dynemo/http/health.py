@@ -1,4 +1,4 @@
-"""`GET /live`, `GET /health` and `GET /metrics`: what one who runs the process asks."""
+"""`GET /live`, `GET /health` and `GET /metrics`: for the operators of the process."""
 
 from collections.abc import Callable, Iterator
 from time import monotonic
@@ -54,7 +54,7 @@ class Health:
         metrics.watch_load(self._loads)
         metrics.watch_count(
             "dynemo_engine_restarts",
-            "Times that this process has started its engine again.",
+            "Times that this process has restarted its engine.",
             lambda: [(m.name, m.backend.restarts) for m in pipeline.models.values()],
         )
 

@@ -17,4 +17,4 @@ class LookupEndpoint:
             for served in self._pipeline.models.values()
         ]
         rest = exchange.scope["path"].removeprefix(self._path)
-        await exchange.reply(self._lookup(models, rest))
+        await exchange.reply(self._lookup.answer(models, rest))

@@ -1,14 +1,29 @@
-"""`GET /openapi.json`: every dialect's part, and what the server itself adds."""
+"""`GET /openapi.json`: made from the types that the dialects decode and encode."""
 
 from typing import Any
 
 import msgspec
 
 from dynemo import __version__
+from dynemo.api.dialect import Dialect, Lookup, Operation
 from dynemo.api.dialects import DIALECTS
-from dynemo.api.schema import REF_TEMPLATE, json_content
 from dynemo.http.exchange import Exchange
 from dynemo.http.health import HealthReport
+
+_REF = "#/components/schemas/{name}"
+_STATUSES = {
+    400: "A field is wrong or not supported; the error names it.",
+    404: "The model does not exist.",
+    408: "The body did not arrive in time.",
+    413: "The body is too large.",
+    500: "The engine failed.",
+    502: "The engine ended.",
+    503: "No instance can take the request now; `Retry-After` says when to try again.",
+}
+_STREAM = (
+    "The answer. With `stream`, each event's data is one chunk; an error after the headers is an "
+    "event whose data is an error."
+)
 
 
 class OpenApi:
@@ -23,12 +38,20 @@ class OpenApi:
 
 def build() -> dict[str, Any]:
     """The document, OpenAPI 3.1."""
-    parts = [dialect.documentation() for dialect in DIALECTS]
-    types = [one for part in parts for one in part.types]
-    _, schemas = msgspec.json.schema_components([*types, HealthReport], ref_template=REF_TEMPLATE)
+    types: list[type] = [HealthReport]
     paths: dict[str, Any] = {}
-    for part in parts:
-        paths |= part.paths
+    for dialect in DIALECTS:
+        types.append(dialect.error)
+        for path, operation in dialect.operations.items():
+            types += [operation.request, operation.response]
+            types += [] if operation.event is None else [operation.event]
+            paths[path] = {"post": _operation(dialect, operation)}
+        for path, lookup in dialect.lookups.items():
+            types.append(lookup.response)
+            paths[f"{path}{{id}}" if path.endswith("/") else path] = {
+                "get": _lookup(dialect, lookup, has_id=path.endswith("/"))
+            }
+    _, schemas = msgspec.json.schema_components(types, ref_template=_REF)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -38,6 +61,45 @@ def build() -> dict[str, Any]:
         },
         "paths": paths | _own_paths(),
         "components": {"schemas": schemas},
+    }
+
+
+def _operation(dialect: Dialect, operation: Operation) -> dict[str, Any]:
+    content = _json(operation.response)
+    if operation.event is not None:
+        content |= {"text/event-stream": {"schema": _ref(operation.event)}}
+    return {
+        "operationId": operation.id,
+        "summary": operation.summary,
+        "requestBody": {"required": True, "content": _json(operation.request)},
+        "responses": {
+            "200": {
+                "description": operation.summary if operation.event is None else _STREAM,
+                "content": content,
+            },
+            **_errors(dialect, *_STATUSES),
+        },
+    }
+
+
+def _lookup(dialect: Dialect, lookup: Lookup, *, has_id: bool) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "operationId": lookup.id,
+        "summary": lookup.summary,
+        "responses": {"200": {"description": lookup.summary, "content": _json(lookup.response)}},
+    }
+    if has_id:
+        described["parameters"] = [
+            {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
+        ]
+        described["responses"] |= _errors(dialect, 404)
+    return described
+
+
+def _errors(dialect: Dialect, *statuses: int) -> dict[str, Any]:
+    return {
+        str(status): {"description": _STATUSES[status], "content": _json(dialect.error)}
+        for status in statuses
     }
 
 
@@ -56,8 +118,8 @@ def _health() -> dict[str, Any]:
         "operationId": "getHealth",
         "summary": "Whether a request would be served now, and by which instances.",
         "responses": {
-            "200": {"description": "It would.", "content": json_content("HealthReport")},
-            "503": {"description": "It would not.", "content": json_content("HealthReport")},
+            "200": {"description": "It would.", "content": _json(HealthReport)},
+            "503": {"description": "It would not.", "content": _json(HealthReport)},
         },
     }
 
@@ -68,3 +130,11 @@ def _text(operation: str, summary: str, content_type: str) -> dict[str, Any]:
         "summary": summary,
         "responses": {"200": {"description": summary, "content": {content_type: {}}}},
     }
+
+
+def _json(kind: type) -> dict[str, Any]:
+    return {"application/json": {"schema": _ref(kind)}}
+
+
+def _ref(kind: type) -> dict[str, str]:
+    return {"$ref": _REF.format(name=kind.__name__)}

@@ -16,14 +16,14 @@ from dynemo.http.app import App
 from dynemo.http.asgi import ABORT
 
 BACKLOG = 2048
-#: Bytes of an answer that the kernel takes before its client does. Of itself it takes 4 MB, for
-#: each client that reads slowly, where nobody counts them.
+#: Bytes of an answer that the kernel buffers for a client. Its own default is 4 MB for each client
+#: that reads slowly, which no bound of ours would count.
 _UNSENT_BYTES = 128 * 1024
 #: Bytes and seconds that the head of a request may take; uvicorn bounds neither.
 _HEAD_BYTES = 64 * 1024
 _HEAD_SECONDS = 30.0
 _KEEP_ALIVE_SECONDS = 75
-#: For the last words to clients whose streams were cut, and for connections to close.
+#: For the last event to clients whose streams were cancelled, and for connections to close.
 _FAREWELL_SECONDS = 2.5
 
 
@@ -38,7 +38,9 @@ def bind(host: str, port: int, flag: str = "--http-port") -> socket.socket:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (socket.gaierror, UnicodeError):
-        raise UsageError(f"Cannot listen on {host!r}: no such host. Name another.") from None
+        raise UsageError(
+            f'Cannot listen on "{host}": there is no such host. Name another one.'
+        ) from None
     # `localhost` has both families; what prints `http://localhost:8080` is best served on IPv4.
     family, kind, protocol, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
     listener = socket.socket(family, kind, protocol)
@@ -74,8 +76,9 @@ async def serve(
     grace: float,
     stop: asyncio.Event,
 ) -> None:
-    """Serves until `stop` is set, then takes nothing new, lets answers end for `grace` seconds,
-    cuts the rest and returns. Installs no signal handlers. Called once; closes `listener`.
+    """Serves until `stop` is set. Then it takes no new requests, lets answers finish for `grace`
+    seconds, cancels the rest and returns. Installs no signal handlers. Called once; closes
+    `listener`.
     """
     server = _Server(
         uvicorn.Config(
@@ -107,7 +110,8 @@ async def serve(
 async def _wind_down(
     app: App, server: "_Server", serving: asyncio.Task[None], grace: float
 ) -> None:
-    """Cancelling it ends the grace: what is left is cut and told so, as when its time is up."""
+    """Cancelling it ends the grace: the answers that are left are then cancelled with an error, as
+    they are when the time is up."""
     app.drain()
     server.close()
     try:
@@ -117,7 +121,7 @@ async def _wind_down(
     except TimeoutError:
         pass
     finally:
-        app.cut(Unavailable("The server is shutting down."))
+        app.cancel(Unavailable("The server is shutting down."))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_FAREWELL_SECONDS):
                 await app.idle()
@@ -128,7 +132,7 @@ async def _wind_down(
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, without its signal handlers, and with ends that can be asked for."""
+    """uvicorn's server, without its signal handlers, and with two ways to end it at once."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -150,17 +154,17 @@ class _Server(uvicorn.Server):
             listener.close()
 
     def abort(self) -> None:
-        """Drops the connections that are left: their clients do not take what was sent."""
+        """Drops the connections that are left: their clients do not read what was sent."""
         self.force_exit = True
         for connection in list(self.server_state.connections):
             connection.transport.abort()
 
 
 class _Protocol(HttpToolsProtocol):
-    """uvicorn's protocol, with bounds on a request's head, and a way to drop a connection."""
+    """uvicorn's protocol, with bounds on the head of a request, and a way to drop a connection."""
 
-    # Slots: three attributes more would push uvicorn's own out of the dict layout that instances
-    # share, at 2 kB a connection.
+    # Slots: three more attributes would push uvicorn's own out of the dict layout that instances
+    # share, which costs 2 kB a connection.
     __slots__ = ("_head_bytes", "_head_timer", "_is_in_head")
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -186,14 +190,14 @@ class _Protocol(HttpToolsProtocol):
         self._await_head()
 
     def _reset(self) -> None:
-        """Closing alone would leave the kernel to send what it holds, for as long as that takes."""
+        """Closing alone would let the kernel send what it holds, for as long as that takes."""
         sock = self.transport.get_extra_info("socket")
         with contextlib.suppress(OSError):  # it has gone
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.transport.abort()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._is_in_head:  # what follows a chunked body is nobody's, and has no end
+        if self._is_in_head:  # trailers after a chunked body have no reader and no bound
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:

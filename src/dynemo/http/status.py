@@ -1,4 +1,4 @@
-"""The status port of a process that takes its requests from elsewhere."""
+"""The status port of a worker: health and metrics over HTTP, and no requests."""
 
 import asyncio
 import logging
@@ -32,7 +32,7 @@ async def status_port(
     serving = asyncio.create_task(
         serve(app, listener=listener, grace=_GRACE, stop=over), name="status port"
     )
-    serving.add_done_callback(_tell)
+    serving.add_done_callback(_log_failure)
     try:
         yield
     finally:
@@ -41,7 +41,7 @@ async def status_port(
         await asyncio.wait([serving, draining])
 
 
-def _tell(task: "asyncio.Task[None]") -> None:
-    """Whoever works here goes on without it."""
+def _log_failure(task: "asyncio.Task[None]") -> None:
+    """The worker continues without its status port."""
     if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("the status port has ended", exc_info=error)
+        log.error("The status port has failed.", exc_info=error)

@@ -1,8 +1,8 @@
-"""Which of the files in a folder or a repository make up a model. Names only: nothing is read.
+"""Selects the files of a model in a folder or a repository, by their names alone.
 
-A model in GGUF may lie in several parts (`NAME-00001-of-00003.gguf`), of which an engine opens the
-first; the rest must lie beside it. A repository often has many quantizations of one model, a
-`mmproj` file (a vision part, no model by itself), and the same weights in several formats.
+A GGUF model may be split into parts (`NAME-00001-of-00003.gguf`). An engine opens the first part
+and finds the others beside it. A repository often holds many quantizations of one model, a `mmproj`
+file (a vision part, which cannot run alone), and the same weights in several formats.
 """
 
 import re
@@ -13,9 +13,9 @@ from msgspec import Struct
 
 from dynemo.errors import ModelError
 
-ModelKind = Literal["gguf", "checkout"]
+ModelFormat = Literal["gguf", "checkout"]
 
-#: What a repository of GGUF files alone gives when nobody says which: small, and nearly as good.
+#: The default among several GGUF files: small, and nearly as good as the original.
 DEFAULT_QUANT = "Q4_K_M"
 
 MAX_PARTS = 1000
@@ -26,7 +26,7 @@ _QUANT = re.compile(
 )
 _QUANT_START = re.compile(r"(?:UD-)?(?:I?Q\d|B?F\d|FP\d|TQ\d|MXFP)", re.IGNORECASE)
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors$")
-# Small files that say what the weights and the text mean. No code and no pickles: neither is run.
+# Small files that describe weights and text. Code and pickles are left out: neither is ever run.
 _CHECKOUT_FILE = re.compile(
     r"(?:config|generation_config|special_tokens_map|added_tokens|vocab|preprocessor_config"
     r"|processor_config|model\.safetensors\.index|tekken)\.json"
@@ -36,18 +36,18 @@ _CHECKOUT_FILE = re.compile(
 
 
 class ModelChoice(Struct, frozen=True):
-    """The files to have, in the order to fetch them, and the one that an engine opens."""
+    """The files of a model in download order, and the one that an engine opens."""
 
-    kind: ModelKind
+    format: ModelFormat
     files: tuple[str, ...]
-    #: The GGUF's (first) file; for a checkout its `config.json`.
+    #: The first GGUF file, or a checkout's `config.json`.
     main: str
-    #: What to tell the user, when a choice was made that nobody asked for.
+    #: A note for the user if a default was used.
     note: str | None = None
 
 
 def stem(path: str) -> str:
-    """A GGUF's name without folder, `.gguf` and the suffix of a part."""
+    """Returns a GGUF's name without folder, `.gguf` and part suffix."""
     name = path.rsplit("/", 1)[-1]
     if name.lower().endswith(".gguf"):
         name = name[: -len(".gguf")]
@@ -55,25 +55,28 @@ def stem(path: str) -> str:
 
 
 def part_of(path: str) -> tuple[int, int] | None:
-    """(number, count) of a part, from its name; None for a file that is whole."""
+    """Returns (number, count) from a part's name, or None for a file that is not split."""
     match = _PART.search(path)
     return (int(match[1]), int(match[2])) if match else None
 
 
 def part_names(path: str) -> tuple[str, ...]:
-    """The names of all parts of the set that `path` belongs to, in order; itself if it is whole."""
+    """Returns the names of all parts of the model that `path` belongs to, in order.
+
+    A file that is not split is the only name.
+    """
     part = part_of(path)
-    # A count that no model has is a name that only looks like a part.
+    # No model has so many parts: the name only looks like a part.
     if part is None or not 1 <= part[0] <= part[1] <= MAX_PARTS:
         return (path,)
     return tuple(_PART.sub(f"-{n:05}-of-{part[1]:05}", path) for n in range(1, part[1] + 1))
 
 
 def gguf_models(files: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """First file -> all files of each model in GGUF, sorted by name.
+    """Returns all GGUF models as first file -> all files, sorted by name.
 
-    Left out: `mmproj` and importance-matrix files, which are no models. A set that lacks a part is
-    listed all the same, with all the names that it should have.
+    `mmproj` and importance-matrix files are skipped, because they are not models. A model that
+    lacks a part is included, with the names of all its parts.
     """
     models = {}
     for file in sorted(files):
@@ -86,56 +89,58 @@ def gguf_models(files: Iterable[str]) -> dict[str, tuple[str, ...]]:
 
 
 def quant_of(path: str) -> str | None:
-    """The quantization that a GGUF's name ends with, as written there, like `Q4_K_M`."""
+    """Returns the quantization at the end of a GGUF's name, as spelled there, or None."""
     match = _QUANT.search(stem(path))
     return match[1] if match else None
 
 
 def has_label(path: str, label: str) -> bool:
-    """Whether a GGUF's name ends with `label`, whole and in any case (`Q4_K` is not `Q4_K_M`)."""
+    """Whether a GGUF's name ends with the whole `label`, in any case (`Q4_K` is not `Q4_K_M`)."""
     name, wanted = stem(path).lower(), label.lower()
     if not wanted or not name.endswith(wanted):
         return False
     before = name[: -len(wanted)][-1:]
-    # `model_q8_0` is a Q8_0, but `iq4_k_m` is no `K_M`.
+    # `model_q8_0` ends with Q8_0, but `iq4_k_m` does not end with K_M.
     return before in ("", "-", ".", " ") or (
         before == "_" and _QUANT_START.match(label) is not None
     )
 
 
 def choose(
-    files: Sequence[str], *, of: str, pick: str | None = None, needs: ModelKind | None = None
+    files: Sequence[str], *, place: str, pick: str | None = None, needs: ModelFormat | None = None
 ) -> ModelChoice:
-    """The model in `files`, which are relative paths with `/`; `of` names the place in sentences.
+    """Selects the model in `files`, which are relative paths with `/`.
 
-    `pick` is a GGUF's file name or the label of a quantization. `needs` is the one kind that the
-    engine can take. Raises `ModelError` when there is none, or several and no way to choose.
+    `place` names their folder or repository in messages. `pick` is a GGUF's file name or the label
+    of a quantization. `needs` is the format that the engine requires, if it requires one. Raises
+    ModelError if there is no model, or several without a default.
     """
     models = gguf_models(files)
     if pick is not None:
         if needs == "checkout":
             raise ModelError(
-                f"{of}:{pick} is a GGUF file and the engine needs a checkout: leave out :{pick}"
+                f'"{place}:{pick}" is a GGUF file, but the engine needs a checkout. Remove '
+                f'":{pick}".'
             )
-        return _picked(files, models, of, pick)
+        return _picked(files, models, place, pick)
     checkout = checkout_files(files)
     if checkout and needs != "gguf":
         return ModelChoice("checkout", checkout, "config.json")
     if models and needs != "checkout":
-        return _default_gguf(files, models, of)
-    raise ModelError(_why_none(files, of, checkout, models))
+        return _default_gguf(files, models, place)
+    raise ModelError(_why_none(files, place, checkout, models))
 
 
 def checkout_files(files: Sequence[str]) -> tuple[str, ...]:
-    """The files of a checkout that an engine needs, weights last; empty if there is no checkout.
+    """Returns the files of a checkout that an engine needs, weights last, or () if there is none.
 
-    Only what lies at the top, and each weight once: not a second copy in another format
+    It takes only files at the top level, and each weight once: it skips copies in other formats
     (`*.bin`, `consolidated.safetensors`, `onnx/`, `original/`).
     """
     weights = _weights([file for file in files if file.endswith(".safetensors")])
     if "config.json" not in files or not weights:
         return ()
-    # Weights last, so that whoever finds them in a cache finds the small files too.
+    # Weights come last: if a cache has the weights, it has the small files, too.
     small = sorted(file for file in files if _CHECKOUT_FILE.fullmatch(file))
     return (*small, *weights)
 
@@ -152,48 +157,52 @@ def _weights(tensors: list[str]) -> list[str]:
 
 
 def _picked(
-    files: Sequence[str], models: dict[str, tuple[str, ...]], of: str, pick: str
+    files: Sequence[str], models: dict[str, tuple[str, ...]], place: str, pick: str
 ) -> ModelChoice:
     if pick.lower().endswith(".gguf"):
         exact = [f for f in files if f == pick] or [f for f in files if f.endswith(f"/{pick}")]
-        # A part stands for its set.
+        # A part stands for its whole model.
         found = {part_names(file)[0]: part_names(file) for file in exact}
     else:
         found = {first: names for first, names in models.items() if has_label(first, pick)}
     if len(found) > 1:
-        raise ModelError(f"{of} has several files for {pick}: name one of {_list(found)}")
+        raise ModelError(f'"{place}" has several files for "{pick}". Choose one of {_list(found)}.')
     if not found:
         if not models:
-            raise ModelError(f"{of} has no GGUF file: leave out :{pick}")
-        raise ModelError(f"{of} has no {pick}: it has {_list(_labels(models))}")
-    return _gguf(files, found, of)
+            raise ModelError(f'"{place}" has no GGUF file. Remove ":{pick}".')
+        raise ModelError(f'"{place}" has no "{pick}". Choose one of {_list(_labels(models))}.')
+    return _gguf(files, found, place)
 
 
-def _default_gguf(files: Sequence[str], models: dict[str, tuple[str, ...]], of: str) -> ModelChoice:
+def _default_gguf(
+    files: Sequence[str], models: dict[str, tuple[str, ...]], place: str
+) -> ModelChoice:
     usual = {first: names for first, names in models.items() if has_label(first, DEFAULT_QUANT)}
     found = usual if len(usual) == 1 else models
     if len(found) > 1:
         labels = _labels(models)
         raise ModelError(
-            f"{of} has {len(models)} GGUF models and no one {DEFAULT_QUANT}: "
-            f"say which, like {of}:{labels[0]}; it has {_list(labels)}"
+            f'"{place}" has {len(models)} GGUF models, but not exactly one {DEFAULT_QUANT}. '
+            f"Choose one, for example {place}:{labels[0]}. It has {_list(labels)}."
         )
     (first,) = found
-    return _gguf(files, found, of, f"using {first} of {of}" if len(models) > 1 else None)
+    return _gguf(files, found, place, f"Using {first} of {place}." if len(models) > 1 else None)
 
 
 def _gguf(
-    files: Sequence[str], found: dict[str, tuple[str, ...]], of: str, note: str | None = None
+    files: Sequence[str], found: dict[str, tuple[str, ...]], place: str, note: str | None = None
 ) -> ModelChoice:
     (names,) = found.values()
     missing = [name for name in names if name not in files]
     if missing:
-        raise ModelError(f"{of} lacks {_list(missing)}, a part of the model: get it from elsewhere")
+        raise ModelError(
+            f'"{place}" lacks {_list(missing)}, which belongs to the model. Choose another source.'
+        )
     return ModelChoice("gguf", names, names[0], note)
 
 
 def _labels(models: dict[str, tuple[str, ...]]) -> list[str]:
-    """What to write after the colon for each model: its quantization, or else its file."""
+    """Returns what to write after the colon for each model: its quantization, or else its file."""
     quants = [quant_of(first) for first in models]
     return [
         quant if quant and quants.count(quant) == 1 else first
@@ -202,22 +211,31 @@ def _labels(models: dict[str, tuple[str, ...]]) -> list[str]:
 
 
 def _why_none(
-    files: Sequence[str], of: str, checkout: tuple[str, ...], models: dict[str, tuple[str, ...]]
+    files: Sequence[str], place: str, checkout: tuple[str, ...], models: dict[str, tuple[str, ...]]
 ) -> str:
     if checkout:
-        return f"{of} is a checkout and the engine needs a GGUF file: give one, or another engine"
+        return (
+            f'"{place}" is a checkout, but the engine needs a GGUF file. Pass a GGUF file, or '
+            "choose another engine."
+        )
     if models:
         return (
-            f"{of} holds only GGUF files and the engine needs a checkout: "
-            "give one with safetensors, or another engine"
+            f'"{place}" holds only GGUF files, but the engine needs a checkout. Pass one with '
+            "safetensors, or choose another engine."
         )
     if any(file.endswith((".bin", ".pth", ".pt")) for file in files):
-        return f"{of} has its weights only as PyTorch pickles: choose one with safetensors or GGUF"
+        return (
+            f'"{place}" has its weights only as PyTorch pickles. Choose a model with safetensors '
+            "or GGUF."
+        )
     if "adapter_config.json" in files:
-        return f"{of} is an adapter and no whole model: merge it into its base model first"
+        return f'"{place}" is an adapter, not a whole model. Merge it into its base model first.'
     if any(file.endswith(".safetensors") for file in files):
-        return f"{of} has safetensors but no config.json: it is no model for text"
-    return f"{of} has neither safetensors nor GGUF files: it is no model that can be run"
+        return (
+            f'"{place}" has safetensors but no config.json, so it is not a text model. Choose '
+            "another model."
+        )
+    return f'"{place}" has neither safetensors nor GGUF files. Choose another model.'
 
 
 def _list(names: Iterable[str], limit: int = 16) -> str:

@@ -1,17 +1,17 @@
-"""What a file is, by its first bytes: names are often wrong, magic numbers seldom are.
+"""Detects a file's type by its first bytes: names are often wrong, magic numbers rarely are.
 
-Only enough formats to say a useful sentence when a model is not what its path promised.
+It knows only the formats that people confuse with models, to explain the mistake.
 """
 
 import struct
 from enum import StrEnum
 
-#: How much of a file `file_type_of` wants to see. It takes less, and more does no harm.
+#: How many bytes `file_type_of` needs. It also accepts fewer or more.
 SNIFF_BYTES = 512
 
 
 class FileType(StrEnum):
-    """A kind of file; its value reads well after "X is"."""
+    """A type of file. Its value completes a sentence that starts with "X is"."""
 
     GGUF = "a GGUF file"
     EMPTY = "an empty file"
@@ -28,10 +28,10 @@ class FileType(StrEnum):
     JSON = "a JSON file"
     TEXT = "a text file"
     ZEROS = "a file that starts with zeros"
-    UNKNOWN = "a file of an unknown kind"
+    UNKNOWN = "a file of an unknown type"
 
 
-# Longest first where one magic number starts another.
+# If one magic number starts with another, the longer one comes first.
 _MAGIC = (
     (b"GGUF", FileType.GGUF),
     (b"version https://git-lfs", FileType.LFS_POINTER),
@@ -39,7 +39,7 @@ _MAGIC = (
     (b"\x1f\x8b", FileType.GZIP),
     (b"\x28\xb5\x2f\xfd", FileType.ZSTD),
     (b"\xfd7zXZ\x00", FileType.XZ),
-    # Before GGUF the magic was a little-endian number, so its letters stand in reverse on disk.
+    # Before GGUF the magic was a little-endian number, so its letters are reversed on disk.
     (b"lmgg", FileType.OLD_GGML),
     (b"fmgg", FileType.OLD_GGML),
     (b"tjgg", FileType.OLD_GGML),
@@ -48,57 +48,58 @@ _MAGIC = (
     (b"ggmf", FileType.OLD_GGML),
     (b"ggjt", FileType.OLD_GGML),
     (b"ggla", FileType.OLD_GGML),
-    # torch.save before 1.6: a pickle of its own magic number.
+    # torch.save before 1.6 starts with a pickle of its magic number.
     (b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46", FileType.PYTORCH),
 )
 
 _ADVICE = {
-    FileType.EMPTY: "download it again",
-    FileType.LFS_POINTER: "run `git lfs pull` in its folder",
-    FileType.SAFETENSORS: "give the folder that holds it and its config.json",
-    FileType.PYTORCH: "convert it to GGUF or safetensors, or give the Hub name of a converted one",
-    FileType.OLD_GGML: "convert it with a current llama.cpp, or download the model as GGUF",
-    FileType.HDF5: "convert it to GGUF or safetensors first",
-    FileType.GZIP: "unpack it first",
-    FileType.ZSTD: "unpack it first",
-    FileType.XZ: "unpack it first",
-    FileType.ZIP: "unpack it first",
-    FileType.HTML: "the download saved a page and not the model: download it again",
-    FileType.JSON: "give the folder that holds it, or a GGUF file",
-    FileType.ZEROS: "the download was probably cut: download it again",
+    FileType.EMPTY: "Download it again.",
+    FileType.LFS_POINTER: "Run `git lfs pull` in its folder.",
+    FileType.SAFETENSORS: "Pass the folder that holds it and its config.json.",
+    FileType.PYTORCH: "Convert it to GGUF or safetensors, or pass the Hub name of a converted one.",
+    FileType.OLD_GGML: "Convert it with a current llama.cpp, or download the model as GGUF.",
+    FileType.HDF5: "Convert it to GGUF or safetensors first.",
+    FileType.GZIP: "Unpack it first.",
+    FileType.ZSTD: "Unpack it first.",
+    FileType.XZ: "Unpack it first.",
+    FileType.ZIP: "Unpack it first.",
+    FileType.HTML: "The download saved a web page instead of the model. Download it again.",
+    FileType.JSON: "Pass the folder that holds it, or a GGUF file.",
+    FileType.ZEROS: "The download was probably interrupted. Download it again.",
 }
 
 
 def file_type_of(first_bytes: bytes) -> FileType:
-    """What a file that starts with `first_bytes` is; `SNIFF_BYTES` of them are enough.
+    """Returns the type of a file that starts with `first_bytes`. `SNIFF_BYTES` bytes are enough.
 
-    Never raises. A `FileType` is a `str` that reads well after "X is".
+    It never raises. The returned `FileType` is a `str` that completes a sentence.
     """
     if not first_bytes:
         return FileType.EMPTY
-    for magic, kind in _MAGIC:
+    for magic, file_type in _MAGIC:
         if first_bytes.startswith(magic):
-            return kind
+            return file_type
     if first_bytes.startswith(b"PK\x03\x04"):
-        return _zip_kind(first_bytes)
+        return _zip_type(first_bytes)
     if _is_safetensors(first_bytes):
         return FileType.SAFETENSORS
     if _is_pickle(first_bytes):
         return FileType.PYTORCH
     if not first_bytes.strip(b"\0"):
         return FileType.ZEROS
-    return _text_kind(first_bytes)
+    return _text_type(first_bytes)
 
 
-def advice_for(kind: FileType) -> str:
-    """What to do about a file of this kind that should have been a model: half a sentence."""
+def advice_for(file_type: FileType) -> str:
+    """Returns a sentence with the remedy for a file of this type that should have been a model."""
     return _ADVICE.get(
-        kind, "give a GGUF file, a folder with config.json, or a Hub name (org/repo)"
+        file_type, "Pass a GGUF file, a folder with config.json, or a Hub name (org/repo)."
     )
 
 
-def _zip_kind(first_bytes: bytes) -> FileType:
-    # torch.save writes an archive whose first entry is NAME/data.pkl (or, older, NAME/version).
+def _zip_type(first_bytes: bytes) -> FileType:
+    # torch.save writes an archive whose first entry is NAME/data.pkl, or NAME/version in older
+    # versions.
     length = int.from_bytes(first_bytes[26:28], "little")
     entry = first_bytes[30 : 30 + length]
     torch_entries = (b"/data.pkl", b"/version", b"/.format_version", b"/.data/serialization_id")
@@ -106,7 +107,7 @@ def _zip_kind(first_bytes: bytes) -> FileType:
 
 
 def _is_safetensors(first_bytes: bytes) -> bool:
-    # A header length as u64, then that much JSON. The cap is the format's own.
+    # A 64-bit header length and then JSON of that length. The format itself limits the length.
     if len(first_bytes) < 9:
         return False
     (length,) = struct.unpack_from("<Q", first_bytes)
@@ -114,15 +115,15 @@ def _is_safetensors(first_bytes: bytes) -> bool:
 
 
 def _is_pickle(first_bytes: bytes) -> bool:
-    # Protocol byte 2 to 5, then an opcode that can follow it in practice: a frame, a dict, a
+    # A protocol byte from 2 to 5, then an opcode that follows it in practice: a frame, a dict, a
     # list, a tuple mark, a global, a string or a number.
     if first_bytes[0] != 0x80 or len(first_bytes) < 3 or not 2 <= first_bytes[1] <= 5:
         return False
     return first_bytes[2:3] in b"\x95})](c\x8c\x8aXKJ"
 
 
-def _text_kind(first_bytes: bytes) -> FileType:
-    # A read may end inside a character: up to three bytes of tail do not make it binary.
+def _text_type(first_bytes: bytes) -> FileType:
+    # The bytes may end inside a character, so up to three bytes at the end are ignored.
     for cut in range(min(4, len(first_bytes))):
         try:
             text = first_bytes[: len(first_bytes) - cut].decode()
@@ -140,7 +141,7 @@ def _text_kind(first_bytes: bytes) -> FileType:
 
 
 def _looks_like_json(start: str) -> bool:
-    # What was read may end anywhere, so only the first token inside counts.
+    # The bytes may end anywhere, so only the first token inside counts.
     inner = start[1:].lstrip()[:1]
     if start[:1] == "{":
         return inner in ('"', "}", "")

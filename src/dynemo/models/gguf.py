@@ -7,8 +7,8 @@ The format is that of ggml's `gguf.cpp`, versions 2 and 3, little-endian:
     each tensor: name, dimensions u32, u64 each, type u32, offset u64
     padding to `general.alignment`, then the tensors' data
 
-The file is mapped, not read: a model of 40 GB opens as fast as its vocabulary. Every length is
-compared with what is left of the file before anything of that length is made.
+The file is mapped, not read, so the size of the weights does not matter. Every length is checked
+against the rest of the file before memory of that length is allocated.
 """
 
 import mmap
@@ -24,7 +24,7 @@ from dynemo.errors import ModelError
 from dynemo.models.file_type import SNIFF_BYTES, FileType, advice_for, file_type_of
 from dynemo.tokenizers.gguf.vocab import TENSOR_COUNT, SpecialIds, special_ids
 
-#: A metadata string longer than this is a corrupt length: templates are under 100 kB.
+#: A longer metadata string means a corrupt length: templates are under 100 kB.
 MAX_STRING = 16 << 20
 MAX_KEYS = 1 << 16
 MAX_TENSORS = 1 << 20
@@ -49,8 +49,8 @@ _SCALARS = {
     12: struct.Struct("<d"),
 }
 
-# ggml's type number -> (values in a block, bytes of a block), from ggml.c's type traits. A type
-# that is not here is newer than this table: its file's size is not checked.
+# ggml's type number -> (values per block, bytes per block), from the type traits in ggml.c. The
+# file size is not checked for types that are newer than this table.
 _BLOCKS = {
     0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34),
     9: (32, 36), 10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210),
@@ -64,11 +64,11 @@ _PART_NAME = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gg
 
 @dataclass(frozen=True)
 class Gguf:
-    """What a GGUF says about its model.
+    """The metadata of a GGUF model.
 
-    `metadata` holds plain values: str, int, float, bool, and lists of these; `TENSOR_COUNT` in it
-    is the header's, by the name that gguf-py gives it. `parts` are the files in order, one for a
-    model that is not split; an engine is given `path`, the first.
+    `metadata` holds plain values: str, int, float, bool, and lists of these. Its `TENSOR_COUNT` is
+    the header's count, under gguf-py's name. `parts` are the files in order; a model that is not
+    split has one. An engine opens `path`, the first part.
     """
 
     path: Path
@@ -87,13 +87,13 @@ class Gguf:
 
     @property
     def context_length(self) -> int | None:
-        """The length that the model was trained for, in tokens."""
+        """The context length in tokens that the model was trained for."""
         value = self.metadata.get(f"{self.architecture}.context_length")
         return value if isinstance(value, int) and value > 0 else None
 
     @property
     def has_weights(self) -> bool:
-        """False for a file that holds a vocabulary alone."""
+        """False if the file holds only a vocabulary."""
         return self.tensor_count > 0
 
     @property
@@ -102,7 +102,7 @@ class Gguf:
 
     @property
     def chat_templates(self) -> dict[str, str]:
-        """The named variants (`tool_use`, `rag`), and the plain one as `default`."""
+        """The named variants (`tool_use`, `rag`), and the plain template as `default`."""
         start = "tokenizer.chat_template."
         named = {
             key.removeprefix(start): value
@@ -114,10 +114,10 @@ class Gguf:
 
     @cached_property
     def special_ids(self) -> SpecialIds:
-        """BOS, EOS and what else ends a generation, as llama.cpp finds them.
+        """BOS, EOS and the other ids that end a generation, as llama.cpp finds them.
 
-        A loaded tokenizer has the same value; this is for those that load none.
-        Raises `ModelError` for a vocabulary that is missing or broken.
+        A loaded tokenizer has the same value. This one needs no tokenizer. Raises ModelError if the
+        vocabulary is missing or broken.
         """
         return special_ids(self.metadata)
 
@@ -129,8 +129,8 @@ class Gguf:
 def read_gguf(path: str | Path) -> Gguf:
     """Reads the model that `path` is, or is a part of.
 
-    Raises `ModelError` for a file that is missing, of another kind, cut short or corrupt, and
-    for a model with a part missing; the sentence says what was found and what to do.
+    Raises ModelError if the file is missing, truncated, corrupt or of another type, or if a part of
+    the model is missing.
     """
     first = _read_part(Path(path))
     count = first.metadata.get("split.count", 1)
@@ -152,8 +152,8 @@ def _part_paths(path: Path, count: int) -> list[Path]:
     match = _PART_NAME.fullmatch(path.name)
     if match is None or int(match["count"]) != count:
         raise ModelError(
-            f"{path} is one of {count} parts of a model, and its name does not say which: "
-            f"rename the parts to NAME-00001-of-{count:05d}.gguf and so on"
+            f'"{path}" is one of {count} parts of a model, but its name does not say which. '
+            f"Rename the parts to NAME-00001-of-{count:05d}.gguf and so on."
         )
     paths = [
         path.with_name(f"{match['stem']}-{number:05d}-of-{count:05d}.gguf")
@@ -163,8 +163,8 @@ def _part_paths(path: Path, count: int) -> list[Path]:
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise ModelError(
-            f"{path} is one of {count} parts of a model, and {missing[0]}{more} "
-            f"{'are' if more else 'is'} missing: put all parts into {path.parent or Path('.')}"
+            f'"{path}" is one of {count} parts of a model, but {missing[0]}{more} '
+            f"{'are' if more else 'is'} missing. Put all parts into {path.parent or Path('.')}."
         )
     return paths
 
@@ -175,7 +175,7 @@ def _read_part(path: Path) -> Gguf:
         try:
             return reader.read()
         except (struct.error, IndexError):
-            raise reader.cut_short("inside its header") from None
+            raise reader.truncated("inside its header") from None
         except UnicodeDecodeError:
             raise reader.corrupt("a key that is not UTF-8") from None
 
@@ -185,21 +185,21 @@ def _mapped(path: Path) -> Iterator[mmap.mmap]:
     try:
         file = path.open("rb")
     except FileNotFoundError:
-        raise ModelError(f"{path} does not exist: check the path") from None
+        raise ModelError(f'"{path}" does not exist. Check the path.') from None
     except IsADirectoryError:
-        raise ModelError(f"{path} is a folder: give the GGUF file in it") from None
+        raise ModelError(f'"{path}" is a folder. Pass the GGUF file in it.') from None
     except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise ModelError(f'"{path}" cannot be read: {error.strerror or error}.') from None
     with file:
-        kind = file_type_of(file.read(SNIFF_BYTES))
-        if kind is not FileType.GGUF:
-            raise ModelError(f"{path} is {kind}, not a GGUF file: {advice_for(kind)}")
+        file_type = file_type_of(file.read(SNIFF_BYTES))
+        if file_type is not FileType.GGUF:
+            raise ModelError(f'"{path}" is {file_type}, not a GGUF file. {advice_for(file_type)}')
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             yield data
 
 
 class _Reader:
-    """A position in one mapped file."""
+    """A position in a mapped file."""
 
     def __init__(self, path: Path, data: mmap.mmap) -> None:
         self.path = path
@@ -207,14 +207,14 @@ class _Reader:
         self.size = len(data)
         self.at = 4
 
-    def cut_short(self, where: str) -> ModelError:
+    def truncated(self, where: str) -> ModelError:
         return ModelError(
-            f"{self.path} is cut short: it ends {where} after {self.size:,} bytes; "
-            "download or copy it again"
+            f'"{self.path}" is truncated: it ends {where} after {self.size:,} bytes. Download or '
+            "copy it again."
         )
 
     def corrupt(self, what: str) -> ModelError:
-        return ModelError(f"{self.path} is corrupt: it has {what}; download or copy it again")
+        return ModelError(f'"{self.path}" is corrupt: it has {what}. Download or copy it again.')
 
     def read(self) -> Gguf:
         self._version()
@@ -241,18 +241,18 @@ class _Reader:
         version = self._u32()
         if version & 0xFFFF == 0:
             raise ModelError(
-                f"{self.path} is a big-endian GGUF, made for other processors: "
-                "download the little-endian file of this model"
+                f'"{self.path}" is a big-endian GGUF for other processors. Download the '
+                "little-endian file of this model."
             )
         if version == 1:
             raise ModelError(
-                f"{self.path} is a GGUF of version 1, which llama.cpp no longer reads: "
-                "convert the model again, or download a newer file"
+                f'"{self.path}" is a GGUF of version 1, which llama.cpp no longer reads. Convert '
+                "the model again, or download a newer file."
             )
         if version not in (2, 3):
             raise ModelError(
-                f"{self.path} is a GGUF of version {version}, and only 2 and 3 are known: "
-                "update dynemo-run, or download another file of this model"
+                f'"{self.path}" is a GGUF of version {version}, but dynemo-run knows only '
+                "versions 2 and 3. Update dynemo-run, or download another file of this model."
             )
 
     def _u32(self) -> int:
@@ -267,32 +267,32 @@ class _Reader:
         start = self.at + 8
         self.at = start + length
         if self.at > self.size:
-            raise self.cut_short("inside a string")
-        # Vocabularies may hold bytes that are no UTF-8; they must come back as they were.
+            raise self.truncated("inside a string")
+        # Vocabularies may hold bytes that are not UTF-8. They must survive unchanged.
         return self.data[start : self.at].decode("utf-8", "surrogateescape")
 
-    def _value(self, key: str, kind: int) -> object:
-        if kind == _STRING:
+    def _value(self, key: str, value_type: int) -> object:
+        if value_type == _STRING:
             return self._string()
-        if kind == _ARRAY:
+        if value_type == _ARRAY:
             return self._array(key)
-        scalar = _SCALARS.get(kind)
+        scalar = _SCALARS.get(value_type)
         if scalar is None:
-            raise self.corrupt(f"a value of the unknown type {kind} under {key!r}")
+            raise self.corrupt(f'a value of the unknown type {value_type} under "{key}"')
         (value,) = scalar.unpack_from(self.data, self.at)
         self.at += scalar.size
         return value
 
     def _array(self, key: str) -> list[object]:
-        kind = self._u32()
+        value_type = self._u32()
         (count,) = _U64.unpack_from(self.data, self.at)
         self.at += 8
-        scalar = _SCALARS.get(kind)
-        if scalar is None and kind != _STRING:
-            raise self.corrupt(f"an array of the unknown type {kind} under {key!r}")
+        scalar = _SCALARS.get(value_type)
+        if scalar is None and value_type != _STRING:
+            raise self.corrupt(f'an array of the unknown type {value_type} under "{key}"')
         least = 8 if scalar is None else scalar.size
         if count > (self.size - self.at) // least:
-            raise self.cut_short(f"inside the {count:,} values of {key!r}")
+            raise self.truncated(f'inside the {count:,} values of "{key}"')
         if scalar is None:
             return self._strings(count)
         values = struct.unpack_from(f"<{count}{scalar.format[-1]}", self.data, self.at)
@@ -312,7 +312,7 @@ class _Reader:
             at = start + length
             append(data[start:at].decode("utf-8", "surrogateescape"))
         if at > self.size:
-            raise self.cut_short("inside a string")
+            raise self.truncated("inside a string")
         self.at = at
         return values
 
@@ -328,10 +328,10 @@ class _Reader:
                 (extent,) = _U64.unpack_from(self.data, self.at)
                 self.at += 8
                 values *= extent
-            kind = self._u32()
+            tensor_type = self._u32()
             (offset,) = _U64.unpack_from(self.data, self.at)
             self.at += 8
-            block, width = _BLOCKS.get(kind, (0, 0))
+            block, width = _BLOCKS.get(tensor_type, (0, 0))
             if block:
                 needed = max(needed, offset + -(-values // block) * width)
         self._check_size(needed, metadata)
@@ -343,6 +343,6 @@ class _Reader:
         start = -(-self.at // alignment) * alignment
         if needed and start + needed > self.size:
             raise ModelError(
-                f"{self.path} is cut short: its tensors need {start + needed:,} bytes and it has "
-                f"{self.size:,}; download or copy it again"
+                f'"{self.path}" is truncated: its tensors need {start + needed:,} bytes, but it '
+                f"has {self.size:,}. Download or copy it again."
             )

@@ -1,5 +1,8 @@
-"""From a model's files to its card. Reading is split in two, so that the engine can be started
-between: `read_model` takes what the engine is told, `ModelFiles.card` the rest."""
+"""Builds a model's card from its files, in two steps.
+
+`read_model` reads what the engine needs, so that the engine can start loading. Then
+`ModelFiles.card` reads the rest.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +20,7 @@ from dynemo.prompt.card.card import Card
 from dynemo.prompt.template import ChatTemplate
 from dynemo.tokenizers.base import Tokenizer
 
-#: A GGUF's own sampling settings, as llama.cpp names them (`LLM_KV_GENERAL_SAMPLING_*`).
+#: A GGUF's own sampling settings, by llama.cpp's names (`LLM_KV_GENERAL_SAMPLING_*`).
 _GGUF_SAMPLING = {
     "general.sampling.temp": "temperature",
     "general.sampling.top_k": "top_k",
@@ -25,9 +28,10 @@ _GGUF_SAMPLING = {
     "general.sampling.min_p": "min_p",
     "general.sampling.penalty_repeat": "repetition_penalty",
 }
-#: Templates that a GGUF without one would need are guessed by others; we ask instead.
+#: Other programs guess the template of a GGUF without one. This program asks the user.
 _NO_TEMPLATE = (
-    "{path} has no chat template; name the folder of a checkout that has one with --model-config."
+    '"{path}" has no chat template. Use --model-config DIR to name the folder of a checkout that '
+    "has one."
 )
 
 
@@ -41,7 +45,7 @@ class _Build(Struct, frozen=True):
 
 
 class _EngineConfig(Struct, frozen=True):
-    """The part that we read of a TensorRT-LLM engine's `config.json`."""
+    """The part of a TensorRT-LLM engine's `config.json` that this program reads."""
 
     pretrained_config: _Pretrained = _Pretrained()
     build_config: _Build = _Build()
@@ -53,71 +57,76 @@ class ModelFiles:
 
     name: str
     architecture: str
-    size: int  #: of the weights' files, in bytes; 0 where nobody has counted
-    context_length: int  #: 0 where they do not say
-    kv_bytes_per_token: int  #: of a 16-bit cache; 0 where they do not say
-    vocabulary: int  #: rows of the embedding; 0 where they do not say
-    embeds: bool  #: it was made for embeddings
+    size: int  #: of the weight files, in bytes; 0 if unknown
+    context_length: int  #: 0 if unknown
+    kv_bytes_per_token: int  #: of a 16-bit cache; 0 if unknown
+    vocabulary: int  #: rows of the embedding; 0 if unknown
+    embeds: bool  #: the model was made for embeddings
     card: Callable[[], Card]  #: loads tokenizer and template; raises ModelError
 
 
 def read_model(found: Found, name: str | None, config: str | None) -> ModelFiles:
-    """`name` and `config` are the user's own, in place of the files' name and tokenizer.
+    """Reads a model's files, without the tokenizer.
 
-    Raises ModelError.
+    `name` replaces the files' name. `config` is the folder of a checkout whose tokenizer and chat
+    template replace the files' own. Raises ModelError.
     """
     name = name or found.name
-    other = _words(config)
-    if found.kind == "gguf":
-        return _of_gguf(read_gguf(found.path), name, other)
-    if found.kind == "engine":
-        return _of_engine(found.path, name, other)
-    return _of_checkout(read_checkout(found.path), name, other)
+    override = _tokenizer_source(config)
+    if found.format == "gguf":
+        return _of_gguf(read_gguf(found.path), name, override)
+    if found.format == "engine":
+        return _of_engine(found.path, name, override)
+    return _of_checkout(read_checkout(found.path), name, override)
 
 
 def tokenizer_of(found: Found) -> Tokenizer:
-    """The tokenizer alone; the files may hold nothing else. Raises ModelError."""
-    if found.kind == "gguf":
+    """Loads the tokenizer of a model. The files need not hold anything else. Raises ModelError."""
+    if found.format == "gguf":
         return _gguf_tokenizer(read_gguf(found.path))
     return read_checkout(found.path, needs_config=False).tokenizer
 
 
-def speech_of(found: Found, config: str | None = None) -> tuple[ChatTemplate, Tokenizer]:
-    """Template and tokenizer; the files may hold nothing else. `config` is as for `read_model`.
-    Raises ModelError."""
-    other = _words(config)
-    if found.kind == "gguf":
+def template_and_tokenizer_of(
+    found: Found, config: str | None = None
+) -> tuple[ChatTemplate, Tokenizer]:
+    """Loads the chat template and the tokenizer of a model. The files need not hold anything else.
+
+    `config` is as for `read_model`. Raises ModelError.
+    """
+    override = _tokenizer_source(config)
+    if found.format == "gguf":
         gguf = read_gguf(found.path)
-        if other is None:
+        if override is None:
             return _gguf_template(gguf), _gguf_tokenizer(gguf)
-        _check_vocabulary(gguf, other)
-    checkout = other or read_checkout(found.path, needs_config=False)
+        _check_vocabulary(gguf, override)
+    checkout = override or read_checkout(found.path, needs_config=False)
     return checkout.template, checkout.tokenizer
 
 
-def _words(config: str | None) -> Checkout | None:
+def _tokenizer_source(config: str | None) -> Checkout | None:
     return read_checkout(Path(config).expanduser(), needs_config=False) if config else None
 
 
-def _of_gguf(gguf: Gguf, name: str, other: Checkout | None) -> ModelFiles:
+def _of_gguf(gguf: Gguf, name: str, override: Checkout | None) -> ModelFiles:
     if not gguf.has_weights:
-        raise ModelError(f"{gguf.path} holds a vocabulary and no weights; give a whole model.")
+        raise ModelError(f'"{gguf.path}" holds a vocabulary but no weights. Pass a complete model.')
     context_length, kv_bytes = gguf.context_length or 0, _gguf_kv_bytes(gguf)
     vocabulary, embeds = _gguf_vocabulary(gguf), _gguf_embeds(gguf)
-    if other is not None:
-        _check_vocabulary(gguf, other)
+    if override is not None:
+        _check_vocabulary(gguf, override)
 
     def card() -> Card:
         eos_ids = sorted(gguf.special_ids.eog)
         return Card(
             name,
             gguf.architecture,
-            other.tokenizer if other else _gguf_tokenizer(gguf),
-            other.template if other else _gguf_template(gguf),
-            tuple(dict.fromkeys([*eos_ids, *(other.eos_ids if other else ())])),
+            override.tokenizer if override else _gguf_tokenizer(gguf),
+            override.template if override else _gguf_template(gguf),
+            tuple(dict.fromkeys([*eos_ids, *(override.eos_ids if override else ())])),
             context_length,
             kv_bytes,
-            _defaults(other.defaults if other else _gguf_sampling(gguf.metadata)),
+            _defaults(override.defaults if override else _gguf_sampling(gguf.metadata)),
         )
 
     return ModelFiles(
@@ -125,20 +134,20 @@ def _of_gguf(gguf: Gguf, name: str, other: Checkout | None) -> ModelFiles:
     )
 
 
-def _of_checkout(checkout: Checkout, name: str, other: Checkout | None) -> ModelFiles:
-    words = other or checkout
+def _of_checkout(checkout: Checkout, name: str, override: Checkout | None) -> ModelFiles:
+    source = override or checkout
     weights = sum(file.stat().st_size for file in checkout.folder.glob("*.safetensors"))
 
     def card() -> Card:
         return Card(
             name,
             checkout.architecture,
-            words.tokenizer,
-            words.template,
-            tuple(dict.fromkeys([*checkout.eos_ids, *words.eos_ids])),
+            source.tokenizer,
+            source.template,
+            tuple(dict.fromkeys([*checkout.eos_ids, *source.eos_ids])),
             checkout.context_length,
             checkout.kv_bytes_per_token,
-            _defaults(words.defaults),
+            _defaults(source.defaults),
         )
 
     return ModelFiles(
@@ -153,17 +162,17 @@ def _of_checkout(checkout: Checkout, name: str, other: Checkout | None) -> Model
     )
 
 
-def _of_engine(folder: Path, name: str, other: Checkout | None) -> ModelFiles:
-    """Of a folder that TensorRT-LLM built: weights and sizes, and no word of text."""
-    if other is None:
+def _of_engine(folder: Path, name: str, override: Checkout | None) -> ModelFiles:
+    """Reads a folder that TensorRT-LLM built, which has weights and sizes but no tokenizer."""
+    if override is None:
         raise ModelError(
-            f"{folder} is a TensorRT-LLM engine and has no tokenizer: name the checkout that it "
-            "was built from with --model-config."
+            f'"{folder}" is a TensorRT-LLM engine and has no tokenizer. Use --model-config DIR '
+            "to name the checkout that it was built from."
         )
     try:
         config = json.decode((folder / "config.json").read_bytes(), type=_EngineConfig)
     except (OSError, DecodeError) as error:
-        raise ModelError(f"{folder / 'config.json'} cannot be read: {error}.") from None
+        raise ModelError(f'"{folder / "config.json"}" cannot be read: {error}.') from None
     pretrained, context_length = config.pretrained_config, config.build_config.max_seq_len
     size = sum(file.stat().st_size for file in folder.glob("rank*.engine"))
 
@@ -171,12 +180,12 @@ def _of_engine(folder: Path, name: str, other: Checkout | None) -> ModelFiles:
         return Card(
             name,
             pretrained.architecture,
-            other.tokenizer,
-            other.template,
-            other.eos_ids,
+            override.tokenizer,
+            override.template,
+            override.eos_ids,
             context_length,
             0,
-            _defaults(other.defaults),
+            _defaults(override.defaults),
         )
 
     return ModelFiles(
@@ -184,19 +193,22 @@ def _of_engine(folder: Path, name: str, other: Checkout | None) -> ModelFiles:
     )
 
 
-def _check_vocabulary(gguf: Gguf, other: Checkout) -> None:
-    """An id that the model does not have would fail each request that has it, or the engine."""
+def _check_vocabulary(gguf: Gguf, override: Checkout) -> None:
+    """Checks that every token id exists in the model.
+
+    Otherwise a request, or the engine, would fail.
+    """
     count = _gguf_vocabulary(gguf)
-    if other.tokenizer.vocab_size > count:
+    if override.tokenizer.vocab_size > count:
         raise ModelError(
-            f"The tokenizer in {other.folder} has {other.tokenizer.vocab_size:,} tokens and "
-            f"{gguf.path.name} has {count:,}: it is of another model; give --model-config "
-            "the folder that the GGUF was made from."
+            f'The tokenizer in "{override.folder}" has {override.tokenizer.vocab_size:,} tokens, '
+            f"but {gguf.path.name} has {count:,}, so it belongs to another model. Use "
+            "--model-config to name the folder that the GGUF was made from."
         )
 
 
 def _gguf_embeds(gguf: Gguf) -> bool:
-    """How llama.cpp pools its states: 1 to 3 make one vector of a text (`LLM_KV_POOLING_TYPE`)."""
+    """Whether llama.cpp pools the states into one vector per text (`LLM_KV_POOLING_TYPE`)."""
     return gguf.metadata.get(f"{gguf.architecture}.pooling_type") in (1, 2, 3)
 
 
@@ -213,7 +225,7 @@ def _gguf_tokenizer(gguf: Gguf) -> Tokenizer:
 
 def _gguf_template(gguf: Gguf) -> ChatTemplate:
     if not gguf.chat_templates and _gguf_embeds(gguf):
-        return ChatTemplate("", special_tokens={})  # nobody chats with it
+        return ChatTemplate("", special_tokens={})  # an embedding model has no chats
     if not gguf.chat_templates:
         raise ModelError(_NO_TEMPLATE.format(path=gguf.path))
     tokens: Any = gguf.metadata["tokenizer.ggml.tokens"]
@@ -224,11 +236,14 @@ def _gguf_template(gguf: Gguf) -> ChatTemplate:
 
 
 def _gguf_kv_bytes(gguf: Gguf) -> int:
-    """Keys and values of all layers in 16 bits; an upper bound for layers with a window."""
+    """Returns the bytes per token of all layers' keys and values in 16 bits.
+
+    This is an upper bound for layers with a sliding window.
+    """
 
     def number(key: str) -> int:
         value = gguf.metadata.get(f"{gguf.architecture}.{key}", 0)
-        if isinstance(value, list):  # one a layer
+        if isinstance(value, list):  # one per layer
             value = max(value, default=0)
         return value if isinstance(value, int) else 0
 
@@ -249,4 +264,4 @@ def _defaults(settings: Mapping[str, Any]) -> Ask:
     try:
         return convert(known, Ask, strict=False)
     except ValidationError as error:
-        raise ModelError(f"The model's own sampling settings are wrong: {error}.") from None
+        raise ModelError(f"The model's own sampling settings are invalid: {error}.") from None

@@ -1,4 +1,4 @@
-"""What chat templates find in Jinja besides Jinja. Imported with Jinja, on the first template."""
+"""The Jinja extensions that chat templates use. This module is imported with the first template."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,10 +11,10 @@ from jinja2.utils import Namespace
 
 
 class GenerationTag(Extension):
-    """`{% generation %}...{% endgeneration %}` marks what the assistant said, for training.
+    """`{% generation %}...{% endgeneration %}` marks the assistant's text, for training.
 
-    Serving only prints the body. It stays a call block, because variables that are set inside one
-    do not reach the text after it.
+    For serving it only prints the body. It stays a call block, because variables that are set
+    inside a call block do not reach the text after it.
     """
 
     tags = {"generation"}  # noqa: RUF012
@@ -30,7 +30,7 @@ class GenerationTag(Extension):
 
 
 class TemplateDict:
-    """`dict(...)` and `dict.fromkeys(...)`, without the class that leads to Python's internals."""
+    """`dict(...)` and `dict.fromkeys(...)`, without the class and so without Python's internals."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
         return dict(*args, **kwargs)
@@ -40,9 +40,9 @@ class TemplateDict:
 
 
 class TemplateNamespace(Namespace):
-    """`namespace(...)` that stores no name with a leading underscore."""
+    """`namespace(...)` without names that start with an underscore."""
 
-    # Positional only, so that `namespace(self=...)` works, as in Jinja's own.
+    # Positional only, so that `namespace(self=...)` works, as in Jinja's own class.
     def __init__(*args: Any, **kwargs: Any) -> None:
         self, args = args[0], args[1:]
         attributes = dict(*args, **kwargs)

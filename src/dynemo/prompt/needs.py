@@ -1,4 +1,4 @@
-"""What a request needs of an engine, and which instances can give it. Pure."""
+"""What a request requires of an engine, and which instances offer it. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,12 +9,13 @@ from dynemo.errors import RequestError, UnsupportedField
 from dynemo.messages.ask import Ask, Task
 from dynemo.messages.records import Capabilities, Instance
 from dynemo.messages.request import Request, Sampling
+from dynemo.spelling import quoted
 
 NEUTRAL = Sampling()
 SAMPLING = tuple(field.name for field in structs.fields(Sampling))
 
-#: Fields of `Ask` that are honoured here, whichever engine answers. Any other field is a need: one
-#: that is new is refused for every engine until its capabilities name it.
+#: Fields of `Ask` that this program handles itself, for every engine. Any other field is a
+#: requirement: every engine refuses a new field until its capabilities name it.
 _HONOURED_HERE = frozenset({
     "task", "model", "turns", "prompts", "tools", "add_generation_prompt",
     "continue_final_message", "chat_template_kwargs", "max_tokens", "n", "stop", "guide",
@@ -23,11 +24,11 @@ _HONOURED_HERE = frozenset({
 
 @dataclass(frozen=True)
 class Needs:
-    """Besides room in the context."""
+    """The requirements of a request, apart from room in the context."""
 
     task: Task
-    fields: tuple[str, ...] = ()  #: of `Ask`: sampling, and `ignore_eos`
-    guide: str = ""  #: a kind of `Guide`
+    fields: tuple[str, ...] = ()  #: fields of `Ask`: sampling, and `ignore_eos`
+    guide: str = ""  #: the kind of a `Guide`, or ""
 
     def met_by(self, can: Capabilities) -> bool:
         return (
@@ -38,7 +39,7 @@ class Needs:
 
 
 def needs_of_ask(ask: Ask) -> Needs:
-    """A field that is unset, or has the value that changes nothing, needs nothing."""
+    """Returns the requirements of an ask. A field that is unset or neutral requires nothing."""
     fields = tuple(
         name
         for name in ask.__struct_fields__
@@ -58,37 +59,42 @@ def needs_of_request(request: Request) -> Needs:
     return Needs("chat", tuple(fields), request.guide.kind if request.guide is not None else "")
 
 
-def able(needs: Needs, instances: Sequence[Instance], model: str) -> list[Instance]:
-    """The instances that can give all of it. Raises RequestError, naming the first field that no
-    instance has, or that no instance has together with the fields before it."""
-    left = [one for one in instances if needs.task in one.capabilities.tasks]
+def capable_instances(needs: Needs, instances: Sequence[Instance], model: str) -> list[Instance]:
+    """Returns the instances that meet all requirements.
+
+    Raises RequestError. It names the first field that no instance supports, or that no instance
+    supports together with the earlier fields.
+    """
+    left = [instance for instance in instances if needs.task in instance.capabilities.tasks]
     if not left:
         raise _other_task(needs.task, model)
     for name in needs.fields:
-        engines = _named(left)
-        left = [one for one in left if name in one.capabilities.sampling]
+        engines = _engines(left)
+        left = [instance for instance in left if name in instance.capabilities.sampling]
         if not left:
-            raise UnsupportedField(f"{engines} does not support '{name}'.", param=name)
+            raise UnsupportedField(f"The engine {engines} does not support '{name}'.", param=name)
     if needs.guide:
-        engines = _named(left)
-        left = [one for one in left if needs.guide in one.capabilities.guides]
+        engines = _engines(left)
+        left = [instance for instance in left if needs.guide in instance.capabilities.guides]
         if not left:
             raise UnsupportedField(
-                f"{engines} cannot hold its answer to a {needs.guide}.", param="guide"
+                f"The engine {engines} cannot restrict its answer to a {needs.guide}.",
+                param="guide",
             )
     return left
 
 
-def _named(instances: Sequence[Instance]) -> str:
-    return f"The engine {' or '.join(sorted({one.engine for one in instances}))}"
+def _engines(instances: Sequence[Instance]) -> str:
+    """Returns the engines' names as a message lists them: `a or b`."""
+    return " or ".join(sorted({instance.engine for instance in instances}))
 
 
 def _other_task(task: Task, model: str) -> RequestError:
     if task == "chat":
-        said = f"{model} was loaded for embeddings: POST /v1/embeddings asks for them."
+        message = f"The model {quoted(model)} was loaded for embeddings. Use POST /v1/embeddings."
     else:
-        said = (
-            f"{model} was loaded to answer, and gives no embeddings; a model for embeddings "
-            "does, or out=llama_cpp with `-- --embeddings`."
+        message = (
+            f"The model {quoted(model)} was loaded to generate text, so it has no embeddings. "
+            "Use an embedding model, or start it with out=llama_cpp and `-- --embeddings`."
         )
-    return RequestError(said, param="model")
+    return RequestError(message, param="model")

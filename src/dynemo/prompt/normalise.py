@@ -1,8 +1,8 @@
-"""Turns to the messages that chat templates read: the one place where parts become dicts.
+"""Converts turns to the messages that chat templates read. Only here do parts become dicts.
 
-Templates and clients disagree in three places. Arguments of tool calls are JSON text on the wire
-and objects in most templates. Content may be a list of parts on the wire and is a string in most
-templates. A tool call's content is null on the wire and absent or empty in templates.
+Templates and clients disagree in three ways. Arguments of tool calls are JSON text on the wire, and
+objects in most templates. Content may be a list of parts on the wire, and is a string in most
+templates. A tool call's content is null on the wire, and absent or empty in templates.
 """
 
 import json
@@ -16,14 +16,17 @@ from dynemo.prompt.probe import TemplateProbe
 def template_messages(
     turns: Sequence[Turn], probe: TemplateProbe, *, has_tools: bool = False
 ) -> list[dict[str, Any]]:
-    """The conversation in the form that the probed template reads.
+    """Returns the conversation in the form that the probed template reads.
 
-    - A list of text parts stays one if the template prints it as it prints a string; otherwise the
-      parts are joined by newlines.
-    - Arguments of tool calls that are the JSON text of an object become that object, unless the
-      template wants the text. Text that is not JSON stays as it is.
-    - A turn without text has no `content`, and one without calls no `tool_calls`: templates test
-      whether the key exists.
+    - A list of text parts stays a list if the template prints it like a string. Otherwise the parts
+      are
+      joined by newlines.
+    - Tool call arguments that are the JSON text of an object become that object, unless the
+      template
+      requires text. Text that is not JSON stays unchanged.
+    - A turn without text has no `content`, and one without calls has no `tool_calls`, because
+      templates
+      test whether the key exists.
     """
     wants_objects = any(
         isinstance(part, ToolCallPart) for turn in turns for part in turn.parts
@@ -39,8 +42,11 @@ def template_messages(
 
 
 def plain_messages(turns: Iterable[Turn]) -> list[dict[str, Any]]:
-    """The conversation with one text as each content, empty if there is none, and each call's
-    arguments as text: what an engine that takes messages gets, and what a chat saves."""
+    """Returns the conversation with plain text as content and as arguments of calls.
+
+    Missing content becomes empty text. This is the form for engines that take messages, and for
+    saved chats.
+    """
     return [
         {**message, "content": "\n".join(message.get("content", ()))}
         for turn in turns
@@ -49,7 +55,7 @@ def plain_messages(turns: Iterable[Turn]) -> list[dict[str, Any]]:
 
 
 def fill_content(messages: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The messages with empty text as missing content, for templates that need some."""
+    """Returns the messages with empty text for missing content, as some templates require."""
     return [
         {**message, "content": ""} if message.get("content") is None else message
         for message in messages
@@ -57,7 +63,7 @@ def fill_content(messages: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _messages(turn: Turn, *, wants_objects: bool) -> Iterator[dict[str, Any]]:
-    """Each result of a tool is a message of its own. `content` is the list of its texts."""
+    """Yields a turn's messages. Each tool result is one message. `content` is a list of texts."""
     spoken: dict[str, Any] = {"role": turn.role}
     texts = turn.texts
     if texts:
@@ -105,6 +111,6 @@ def _parsed(arguments: str) -> Any:
     try:
         parsed = json.loads(arguments) if arguments.strip() else {}
     except ValueError:
-        # A model may have written it so. The template decides; refusing would end the chat.
+        # The model may have written this text. The template decides: an error would end the chat.
         return arguments
     return parsed if isinstance(parsed, dict | list) else arguments

@@ -1,4 +1,4 @@
-"""From an ask to what an engine gets: defaults, prompt, token ids, limits. Pure."""
+"""Turns an ask into the engine's requests: defaults, prompt, token ids, limits. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,36 +10,42 @@ from dynemo.messages.ask import Ask, Task, merged
 from dynemo.messages.records import Instance
 from dynemo.messages.request import Request, Sampling
 from dynemo.prompt.card.card import Card
-from dynemo.prompt.needs import SAMPLING, able, needs_of_ask
+from dynemo.prompt.needs import SAMPLING, capable_instances, needs_of_ask
 from dynemo.prompt.normalise import plain_messages
 from dynemo.prompt.render import Prompt, RenderInput, build_prompt
+from dynemo.spelling import quoted
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """One `Request` for each choice of each prompt, and the stop strings of all."""
+    """One `Request` per choice of each prompt, and the stop strings for all of them."""
 
     task: Task
     requests: list[Request]
-    prompt_tokens: int  #: each prompt counts once, however many choices share it
+    prompt_tokens: int  #: each prompt counts once, even if several choices share it
     stops: tuple[str, ...] = ()
-    at_once: int = 0  #: requests that may run at a time; 0: all
+    at_once: int = 0  #: how many requests may run at the same time; 0: all
 
 
 def prepare(
     ask: Ask, card: Card, instances: Sequence[Instance], request_id: str, traceparent: str = ""
 ) -> Prepared:
-    """`instances` are those that could answer, see `Backend.instance_classes`. Raises RequestError:
-    a field that none of them can honour, a prompt that does not fit, a refusal of the template."""
+    """Prepares an ask for the instances that could answer it (see `Backend.instance_classes`).
+
+    Raises RequestError if no instance supports a field, if a prompt does not fit the context, or if
+    the template refuses the conversation.
+    """
     if ask.task == "embed":
         return _prepare_embeddings(ask, card, instances, request_id, traceparent)
     if not ask.turns:
         raise RequestError("A request needs at least one message.", param="turns")
     ask = merged(ask, _honoured(card.defaults, instances))
-    if ask.ignore_eos and ask.guide is not None:  # an engine leaves the schema to go on
-        raise RequestError("'ignore_eos' excludes a guided answer.", param="ignore_eos")
-    fit = able(needs_of_ask(ask), instances, card.name)
-    context_length = max(one.context_length for one in fit)
+    if ask.ignore_eos and ask.guide is not None:  # an engine would violate the schema to continue
+        raise RequestError(
+            "'ignore_eos' cannot be combined with a guided answer.", param="ignore_eos"
+        )
+    fit = capable_instances(needs_of_ask(ask), instances, card.name)
+    context_length = max(instance.context_length for instance in fit)
     _check_logit_bias(ask, card)
     prompt = build_prompt(card.template, card.tokenizer, render_input(ask), limit=context_length)
     request = Request(
@@ -72,8 +78,8 @@ def render_input(ask: Ask) -> RenderInput:
 def _prepare_embeddings(
     ask: Ask, card: Card, instances: Sequence[Instance], request_id: str, traceparent: str
 ) -> Prepared:
-    fit = able(needs_of_ask(ask), instances, card.name)
-    context_length = max(one.context_length for one in fit)
+    fit = capable_instances(needs_of_ask(ask), instances, card.name)
+    context_length = max(instance.context_length for instance in fit)
     prompts = [_raw_prompt(ask, index, card, context_length) for index in range(len(ask.prompts))]
     requests = [
         Request(
@@ -88,7 +94,7 @@ def _prepare_embeddings(
         for index, prompt in enumerate(prompts)
     ]
     tokens = sum(len(prompt.token_ids) for prompt in prompts)
-    slots = sum(one.slots for one in fit)
+    slots = sum(instance.slots for instance in fit)
     return Prepared(ask.task, requests, tokens, at_once=max(slots, 1))
 
 
@@ -101,26 +107,30 @@ def _raw_prompt(ask: Ask, index: int, card: Card, context_length: int) -> Prompt
         prompt = Prompt("", given)
         if any(not 0 <= token_id < card.tokenizer.vocab_size for token_id in given):
             raise RequestError(
-                f"Text {index} of the request holds a token id that {card.name} does not have.",
+                f"Text {index} of the request holds a token id that the model "
+                f"{quoted(card.name)} does not have.",
                 param="prompts",
             )
     if len(prompt.token_ids) > context_length:
         raise ContextLengthExceeded(
-            f"Text {index} of the request has {len(prompt.token_ids)} tokens, "
-            f"and {card.name} takes {context_length}.",
+            f"Text {index} of the request has {len(prompt.token_ids)} tokens, but the model "
+            f"{quoted(card.name)} takes at most {context_length}.",
             param="prompts",
         )
     return prompt
 
 
 def _honoured(defaults: Ask, instances: Sequence[Instance]) -> Ask:
-    """The model's own settings, as far as an engine can honour them: no client asked for them."""
-    can = {name for one in instances for name in one.capabilities.sampling}
+    """Returns the model's own settings, without those that no engine supports.
+
+    No client asked for these settings, so an unsupported one is not an error.
+    """
+    can = {name for instance in instances for name in instance.capabilities.sampling}
     return structs.replace(defaults, **{name: None for name in SAMPLING if name not in can})
 
 
 def _takes_messages(instances: Sequence[Instance]) -> bool:
-    return any(one.capabilities.takes == "messages" for one in instances)
+    return any(instance.capabilities.takes == "messages" for instance in instances)
 
 
 def _sampling(ask: Ask) -> Sampling:
@@ -133,13 +143,14 @@ def _check_logit_bias(ask: Ask, card: Card) -> None:
     for token_id in ask.logit_bias or ():
         if not 0 <= token_id < size:
             raise RequestError(
-                f"'logit_bias' names token {token_id}, but {card.name} has ids 0 to {size - 1}.",
+                f"'logit_bias' names the token {token_id}, but {card.name} has ids 0 to "
+                f"{size - 1}.",
                 param="logit_bias",
             )
 
 
 def _budget(prompt_tokens: int, max_tokens: int | None, context_length: int) -> int:
-    """Tokens that may be generated: what was asked, at most what is left of the context."""
+    """Returns how many tokens may be generated: `max_tokens`, or what the context has left."""
     left = context_length - prompt_tokens
     if left < 1:
         raise ContextLengthExceeded(
@@ -158,6 +169,6 @@ def _choice(request: Request, index: int) -> Request:
         return request
     seed = request.sampling.seed
     sampling = request.sampling
-    if seed is not None:  # else every choice of a seeded request would be the same one
+    if seed is not None:  # otherwise all choices of a seeded request would be equal
         sampling = structs.replace(sampling, seed=seed + index)
     return structs.replace(request, id=f"{request.id}-{index}", sampling=sampling)

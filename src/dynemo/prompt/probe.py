@@ -1,9 +1,10 @@
-"""What a chat template can read, found out by rendering small conversations with it.
+"""Finds out which messages a chat template can read, by rendering small conversations with it.
 
-A template says nothing about the shapes of messages that it takes. A walk over its syntax tree, for
-loops over a message's content, guesses: on 68 real templates it trusts eight that loop over a
-user's parts but print a system message's as a Python list, or keep only the first; and it misses
-five that read parts inside a macro. Rendering a probe and looking at the text tells, role by role.
+A template does not declare which shapes of messages it takes. Searching its syntax tree for loops
+over a message's content only guesses. On 68 real templates, such a search accepts eight that loop
+over a user's parts but print a system message's parts as a Python list, or keep only the first. It
+misses five that read parts inside a macro. Rendering a probe for each role and checking the text
+gives the right answer.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -41,7 +42,7 @@ class Render(Protocol):
 
 
 class TemplateProbe:
-    """Answers are found when first asked for and kept. Safe to share by threads."""
+    """Tests one template. Results are computed on first use and cached. Threads may share it."""
 
     def __init__(self, render: Render) -> None:
         self._render = render
@@ -50,8 +51,8 @@ class TemplateProbe:
     def takes_parts(self, role: str, *, has_tools: bool) -> bool:
         """Whether this role's content may be a list of text parts.
 
-        True when the template prints every part, and prints one part as it prints a string; or
-        when it prints parts, and no string at all.
+        True if the template prints every part, and prints one part like a string. Also true if it
+        prints parts but no strings at all.
         """
         if role not in ("system", "user", "assistant"):
             return False
@@ -62,7 +63,7 @@ class TemplateProbe:
     def takes_argument_objects(self, *, has_tools: bool) -> bool:
         """Whether the arguments of a tool call must be an object rather than JSON text.
 
-        Most templates print them with `tojson` or walk their items; a few join the text.
+        Most templates print them with `tojson` or loop over their items; a few join the text.
         """
         return self._cached("arguments", has_tools, lambda: self._tries_objects(has_tools))
 
@@ -106,7 +107,7 @@ def _with_content(role: str, content: object) -> list[Message]:
 
 def _with_arguments(arguments: object) -> list[Message]:
     call = {
-        "id": "probe1234",  # nine letters and digits: Mistral's templates refuse any other
+        "id": "probe1234",  # nine letters and digits: Mistral's templates refuse other ids
         "type": "function",
         "function": {"name": "probe", "arguments": arguments},
     }

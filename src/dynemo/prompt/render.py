@@ -1,4 +1,4 @@
-"""The one way from a conversation to a prompt and its token ids."""
+"""Turns a conversation into a prompt and its token ids. There is no other code path for this."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,15 +11,15 @@ from dynemo.prompt.probe import Message
 from dynemo.prompt.template import ChatTemplate
 from dynemo.tokenizers.base import Tokenizer
 
-_LIKELY_CHARACTERS = 8  # a token, at most, in most texts
+_LIKELY_CHARACTERS = 8  # the most per token in usual texts
 _MARGIN = 64
 
 
 @dataclass(frozen=True, slots=True)
 class RenderInput:
-    """What a chat request says about its prompt. `kwargs` is `chat_template_kwargs`.
+    """The part of a chat request that determines its prompt. `kwargs` is `chat_template_kwargs`.
 
-    `add_generation_prompt` is true unless said otherwise or the final message is to be continued.
+    `add_generation_prompt` defaults to true, unless `continue_final_message` is set.
     """
 
     turns: Sequence[Turn]
@@ -43,41 +43,45 @@ def build_prompt(
     *,
     limit: int | None = None,
 ) -> Prompt:
-    """Render and tokenize a conversation, as transformers' `apply_chat_template(tokenize=True)`.
+    """Renders and tokenizes a conversation, as transformers' `apply_chat_template(tokenize=True)`.
 
-    The text is encoded without adding BOS or EOS: a chat template prints the ones that its model
-    wants, and a second BOS, or one that the model was never trained with, makes the model worse.
-    Control tokens are parsed in all of the text, so a user who types `<|im_end|>` ends the turn;
-    transformers and vLLM do the same, and a prompt that they would not build is not exact.
+    The text is encoded without adding BOS or EOS, because a chat template prints those that its
+    model needs. A second BOS, or one that the model was never trained with, degrades the answers.
+    Control tokens are parsed in the whole text, so a user who types `<|im_end|>` ends the turn.
+    transformers and vLLM do the same, and the prompt must equal theirs.
 
-    `limit` is the context's length: a prompt that is far over it is refused before all of it has
-    been tokenized.
+    `limit` is the context length in tokens. A prompt far beyond it is refused before all of it is
+    tokenized.
 
     Raises RequestError.
     """
-    return tokenized(render_prompt(template, chat), tokenizer, limit=limit)
+    return tokenize_prompt(render_prompt(template, chat), tokenizer, limit=limit)
 
 
-def tokenized(text: str, tokenizer: Tokenizer, *, limit: int | None = None) -> Prompt:
-    """The second half of `build_prompt`."""
+def tokenize_prompt(text: str, tokenizer: Tokenizer, *, limit: int | None = None) -> Prompt:
+    """Tokenizes a rendered prompt: the second half of `build_prompt`. Raises RequestError."""
     try:
         if limit is not None:
             _check_length(text, tokenizer, limit)
         ids = tokenizer.encode(text, add_special=False, parse_special=True)
     except UnicodeError:
         raise RequestError(
-            "the messages hold half of a surrogate pair, which is no character", param="messages"
+            "The messages hold half of a surrogate pair, which is not a character. Remove it.",
+            param="messages",
         ) from None
     return Prompt(text, ids)
 
 
 def _check_length(text: str, tokenizer: Tokenizer, limit: int) -> None:
-    """Tokenizes ever longer beginnings while they fit: a text of 30 MB would take half a minute,
-    and hold up everybody else, only to be refused."""
+    """Raises ContextLengthExceeded if the text is far longer than `limit` tokens.
+
+    It tokenizes ever longer prefixes. Tokenizing 30 MB at once would take half a minute and delay
+    other requests, only to refuse the prompt.
+    """
     size = limit * _LIKELY_CHARACTERS
     while size < len(text):
         count = len(tokenizer.encode(text[:size], add_special=False, parse_special=True))
-        # Where the text is cut its last tokens may differ, by a few.
+        # The last tokens before the cut may differ, so a few tokens are tolerated.
         if count > limit + _MARGIN:
             raise ContextLengthExceeded(
                 f"This model's maximum context length is {limit} tokens, but the messages resulted "
@@ -88,7 +92,7 @@ def _check_length(text: str, tokenizer: Tokenizer, limit: int) -> None:
 
 
 def render_prompt(template: ChatTemplate, chat: RenderInput) -> str:
-    """The text alone: the turns in the form that the template takes (`normalise`), then rendered.
+    """Renders the turns in the form that the template takes (see `normalise.py`).
 
     Raises RequestError.
     """
@@ -98,8 +102,8 @@ def render_prompt(template: ChatTemplate, chat: RenderInput) -> str:
     try:
         return _render(template, chat, messages)
     except RequestError:
-        # A key that is absent is what transformers makes of null. Some templates read it all the
-        # same, and take empty text.
+        # transformers turns null into an absent key. Some templates read the key anyway, and accept
+        # empty text.
         if chat.continue_final_message or all(m.get("content") is not None for m in messages):
             raise
         try:
@@ -110,8 +114,10 @@ def render_prompt(template: ChatTemplate, chat: RenderInput) -> str:
 
 
 def render_as_given(template: ChatTemplate, messages: Sequence[Message], chat: RenderInput) -> str:
-    """The text of messages that the template gets untouched: what transformers gives, even where
-    the template then drops what the user wrote. `chat` has the rest. Raises RequestError."""
+    """Renders messages without any change, as transformers does. `chat` holds the other settings.
+
+    The template may then drop parts of the user's text. Raises RequestError.
+    """
     return _render(template, _with_flags_of_kwargs(chat), messages)
 
 
@@ -130,7 +136,10 @@ def _render(template: ChatTemplate, chat: RenderInput, messages: Sequence[Messag
 
 
 def _with_flags_of_kwargs(chat: RenderInput) -> RenderInput:
-    """`chat_template_kwargs` may name what `apply_chat_template` takes by name; it wins."""
+    """Moves parameters of `apply_chat_template` from `chat_template_kwargs` to their fields.
+
+    The value in `chat_template_kwargs` takes precedence.
+    """
     if not chat.kwargs:
         return chat
     rest = dict(chat.kwargs)
@@ -140,7 +149,7 @@ def _with_flags_of_kwargs(chat: RenderInput) -> RenderInput:
             flags[name] = rest.pop(name)
             if not isinstance(flags[name], bool):
                 raise RequestError(
-                    f"chat_template_kwargs.{name} must be true or false",
+                    f"'chat_template_kwargs.{name}' must be true or false.",
                     param="chat_template_kwargs",
                 )
     if "documents" in rest:

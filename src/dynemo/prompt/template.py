@@ -1,12 +1,13 @@
-"""Chat templates: a conversation to the exact prompt text that the model was trained on.
+"""Chat templates turn a conversation into the exact prompt text that the model was trained on.
 
-A template is a Jinja program that comes with the model. What it prints depends on the environment
-it runs in, so this one is transformers' environment to the letter: the sandbox, block trimming, the
-`generation` tag, loop controls, a `tojson` that escapes no HTML, `raise_exception`,
-`strftime_now`, and a `dict` and a `namespace` that lead nowhere near Python's internals. Anything
-faster or newer prints something else for some model.
+A template is a Jinja program that ships with the model. Its output depends on its environment, so
+this environment equals transformers' environment: the sandbox, block trimming, the `generation`
+tag, loop controls, a `tojson` that does not escape HTML, `raise_exception`, `strftime_now`, and a
+`dict` and a `namespace` that do not expose Python's internals. A faster or newer environment would
+print something else for some models.
 
-Jinja is imported when the first template is compiled: it costs 50 ms that `--help` need not pay.
+Jinja is imported when the first template is compiled: the import takes 50 ms, and `--help` does not
+need it.
 """
 
 from __future__ import annotations
@@ -25,26 +26,26 @@ if TYPE_CHECKING:
     from jinja2 import Template
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-#: The names under which a message's reasoning travels. Templates read the first one; gpt-oss reads
-#: the second.
+#: The names of a message's reasoning on the wire. Most templates read the first, gpt-oss the
+#: second.
 REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
 
-#: Marks where the final message ends in the rendered text. transformers' own spelling, because a
-#: template may test, split or strip content that holds it.
+#: Marks the end of the final message in the rendered text. This is transformers' own spelling,
+#: because a template may test, split or strip content that holds it.
 _CONTINUE_TAG = "CONTINUE_FINAL_MESSAGE_TAG "
 
 _RESERVED = frozenset({"messages", "tools", "documents", "add_generation_prompt"})
 
 
 class ChatTemplate:
-    """A model's chat template, or its named templates, compiled once. Safe to share by threads.
+    """A model's chat template, or its named templates, compiled once. Threads may share it.
 
-    `source` is one template or a mapping that has `default` and may have `tool_use`, which is
-    chosen when tools are given. `special_tokens` are the variables that a template may print, by
-    transformers' names (`bos_token`, `eos_token`, ...); one that the tokenizer lacks must be left
-    out, so that it is undefined. `now` is the clock of `strftime_now`.
+    `source` is one template, or a mapping with `default` and perhaps `tool_use`, which is used if
+    there are tools. `special_tokens` are the variables that a template may print, by transformers'
+    names (`bos_token`, `eos_token`, ...). A token that the tokenizer lacks must be missing, so that
+    its variable is undefined. `now` is the clock of `strftime_now`.
 
-    Raises ModelError for a template that cannot be compiled.
+    Raises ModelError if a template cannot be compiled.
     """
 
     def __init__(
@@ -58,8 +59,8 @@ class ChatTemplate:
         if "default" not in sources:
             names = ", ".join(sorted(sources)) or "none"
             raise ModelError(
-                f"the model has no chat template named 'default' (it has: {names}); "
-                "give the folder of a model that has one with --model-config DIR"
+                f'The model has no chat template named "default" (it has: {names}). Use '
+                "--model-config DIR to name the folder of a model that has one."
             )
         self.sources: Mapping[str, str] = sources
         self.special_tokens: Mapping[str, str] = dict(special_tokens or {})
@@ -68,7 +69,7 @@ class ChatTemplate:
         self._compiled = {name: _compile(environment, name, s) for name, s in sources.items()}
 
     def name_for(self, tools: Sequence[Any] | None) -> str:
-        """Which of the named templates renders a conversation with these tools."""
+        """Returns the name of the template for a conversation with these tools."""
         return "tool_use" if tools is not None and "tool_use" in self.sources else "default"
 
     def render(
@@ -81,28 +82,28 @@ class ChatTemplate:
         continue_final_message: bool = False,
         kwargs: Mapping[str, Any] | None = None,
     ) -> str:
-        """The text of a conversation, as transformers' `apply_chat_template` renders it.
+        """Returns the text of a conversation, as transformers' `apply_chat_template` renders it.
 
-        Message keys whose value is None are dropped, and reasoning is known under all its names;
-        nothing else is changed (`normalise.py` adapts what clients send). `kwargs` are further
-        variables for the template; they win over the special tokens.
+        Message keys with the value None are dropped, and reasoning is available under all its
+        names. Nothing else is changed (`normalise.py` adapts what clients send). `kwargs` are more
+        variables for the template; they override the special tokens.
 
-        Raises RequestError: with the template's own words where it refuses the conversation, with
-        the reason where it breaks on it.
+        Raises RequestError if the template refuses the conversation (with its own message) or fails
+        on it (with the reason).
         """
         if not messages:
-            raise RequestError("messages must hold at least one message", param="messages")
+            raise RequestError("The conversation needs at least one message.", param="messages")
         if continue_final_message and add_generation_prompt:
             raise RequestError(
-                "continue_final_message and add_generation_prompt cannot both be true",
+                "'continue_final_message' and 'add_generation_prompt' cannot both be true.",
                 param="continue_final_message",
             )
         name = self.name_for(tools)
-        chat = [_prepared(message) for message in messages]
+        chat = [_clean_message(message) for message in messages]
         final = _tag_final_message(chat, self.sources[name]) if continue_final_message else None
         variables = {
             **self.special_tokens,
-            **_checked(kwargs),
+            **_check_kwargs(kwargs),
             "messages": chat,
             "tools": tools,
             "documents": documents,
@@ -112,9 +113,9 @@ class ChatTemplate:
         return text if final is None else _cut_at_tag(text, final)
 
 
-def _prepared(message: Message) -> dict[str, Any]:
-    # OpenAI clients send `content: null` and `tool_calls: null`; templates test whether a key is
-    # there. The order of keys matters where a template prints a whole message as JSON.
+def _clean_message(message: Message) -> dict[str, Any]:
+    # OpenAI clients send `content: null` and `tool_calls: null`, but templates test whether a key
+    # exists. The order of keys matters if a template prints a whole message as JSON.
     prepared = {key: value for key, value in message.items() if value is not None}
     for field in REASONING_FIELDS:
         if field in prepared:
@@ -123,29 +124,29 @@ def _prepared(message: Message) -> dict[str, Any]:
     return prepared
 
 
-def _checked(kwargs: Mapping[str, Any] | None) -> Mapping[str, Any]:
+def _check_kwargs(kwargs: Mapping[str, Any] | None) -> Mapping[str, Any]:
     if not kwargs:
         return {}
     for name in kwargs:
         if name in _RESERVED:
             raise RequestError(
-                f"chat_template_kwargs cannot set {name!r}: it is a field of the request",
+                f"'chat_template_kwargs' cannot set '{name}', which is a field of the request.",
                 param="chat_template_kwargs",
             )
     return kwargs
 
 
 def _tag_final_message(chat: list[dict[str, Any]], source: str) -> str:
-    """Mark the end of the last message's text, and return that text."""
+    """Marks the end of the last message's text, and returns that text."""
     content = chat[-1].get("content")
     if content is None:
         raise RequestError(
-            "continue_final_message is set but the final message has no content to continue",
+            "'continue_final_message' is set, but the final message has no content to continue.",
             param="messages",
         )
     if "content" not in source:
         raise RequestError(
-            "continue_final_message is set but the chat template does not read 'content'",
+            "'continue_final_message' is set, but the chat template does not read 'content'.",
             param="continue_final_message",
         )
     if isinstance(content, str):
@@ -159,7 +160,7 @@ def _tag_final_message(chat: list[dict[str, Any]], source: str) -> str:
             chat[-1]["content"] = parts
             return str(part["text"])
     raise RequestError(
-        "continue_final_message is set but the final message has no text to continue",
+        "'continue_final_message' is set, but the final message has no text to continue.",
         param="messages",
     )
 
@@ -169,12 +170,12 @@ def _cut_at_tag(text: str, final: str) -> str:
     at = text.rfind(tag)
     if at < 0 or final.strip() not in text:
         raise RequestError(
-            "continue_final_message is set but the chat template drops or changes the text of "
-            "the final message, so it cannot be continued",
+            "'continue_final_message' is set, but the chat template drops or changes the text of "
+            "the final message, so it cannot be continued.",
             param="continue_final_message",
         )
-    # A template that trims content takes the tag's own trailing space too. Then the message's
-    # trailing space was meant to go as well.
+    # A template that trims content also removes the tag's own trailing space. Then it trims the
+    # message's trailing space as well.
     if text.startswith(_CONTINUE_TAG, at):
         return text[:at]
     return text[:at].rstrip()
@@ -186,11 +187,11 @@ def _run(template: Template, variables: Mapping[str, Any]) -> str:
     except RequestError:
         raise
     except Exception as error:
-        # A template is its author's program running over a client's data: whatever it raises (an
-        # undefined name, a forbidden attribute, endless recursion) is about this request.
-        where = _template_line(error.__traceback__)
+        # A template is its author's program, which runs over a client's data. Any exception (an
+        # undefined name, a forbidden attribute, endless recursion) concerns this request.
+        reason, where = str(error).rstrip("."), _template_line(error.__traceback__)
         raise RequestError(
-            f"the model's chat template cannot render these messages: {error}{where}",
+            f"The model's chat template cannot render these messages: {reason}{where}.",
             param="messages",
         ) from error
 
@@ -213,7 +214,7 @@ def _compile(environment: ImmutableSandboxedEnvironment, name: str, source: str)
         line = getattr(error, "lineno", None)
         where = f", line {line}" if line else ""
         raise ModelError(
-            f"the model's chat template '{name}' is not valid Jinja: {error.message}{where}"
+            f'The model\'s chat template "{name}" is not valid Jinja: {error.message}{where}.'
         ) from error
 
 
@@ -239,8 +240,8 @@ def _environment(now: Callable[[], datetime]) -> ImmutableSandboxedEnvironment:
 
 
 def _raise_exception(message: object) -> None:
-    # Not a Jinja exception: a template cannot catch anything, so only the class that arrives at
-    # our caller counts.
+    # Templates cannot catch exceptions, so this need not be a Jinja exception. Only its class at
+    # the caller matters.
     raise RequestError(str(message), param="messages")
 
 

@@ -1,7 +1,7 @@
-"""The instances of one model, how busy each is, and quick picks among them.
+"""The instances of one model with their loads, and fast choices among them.
 
-Nothing here costs more with more instances: a pick is a draw, or two, or a scan of at most
-`SCANNED`. Where instances are excluded, it costs at most one step more for each of those.
+No operation becomes slower with more instances: a choice is one random draw, two draws, or a scan
+of at most `SCANNED` instances. Each excluded instance adds at most one step.
 """
 
 from collections.abc import Callable, Collection
@@ -9,15 +9,15 @@ from itertools import count
 
 from dynemo.messages.records import Load
 
-#: Up to so many instances the least loaded one is looked for among all; above, between two drawn
-#: at random, which comes close to it and also keeps ingresses from all taking the same one.
+#: Up to this many instances, all are scanned for the least loaded one. Above it, two are drawn at
+#: random and compared. This is nearly as good, and keeps ingresses from all choosing the same one.
 SCANNED = 16
-#: Draws before excluded instances are passed over in order.
+#: Random draws before the search continues in order past excluded instances.
 DRAWS = 4
 
 
 class Member:
-    """One instance. `serial` is never given again, so that an id that comes back is another."""
+    """One instance. A `serial` is never reused, so an id that returns counts as a new instance."""
 
     __slots__ = ("elsewhere", "id", "in_flight", "load", "place", "pressure", "serial")
 
@@ -25,15 +25,15 @@ class Member:
         self.id = instance_id
         self.serial = serial
         self.place = 0
-        self.in_flight = 0  #: what this ingress has asked of it
-        self.elsewhere = 0  #: what others have, as far as its last report tells
+        self.in_flight = 0  #: requests from this ingress
+        self.elsewhere = 0  #: requests from others, according to its last report
         self.pressure = 0.0
         self.load = 0.0  #: in requests; see `weigh`
 
     def report(self, load: Load) -> None:
         self.elsewhere = max(0, load.running + load.waiting - self.in_flight)
-        # Its queue counts once more: an instance that lets requests wait is full, whatever its
-        # size. A full cache counts as one request.
+        # The queue counts twice: an instance whose requests wait is full, whatever its size. A full
+        # cache counts as one request.
         self.pressure = load.waiting + load.kv_use
         self.weigh()
 
@@ -42,14 +42,14 @@ class Member:
 
 
 class Fleet:
-    """`draw` gives uniform numbers from 0 up to 1."""
+    """The instances of one model. `draw` returns uniform random numbers in [0, 1)."""
 
     def __init__(self, draw: Callable[[], float]) -> None:
         self._draw = draw
         self._serials = count()
         self._members: list[Member] = []
         self._by_id: dict[str, Member] = {}
-        # Left, with requests under way: they still count if the instance comes back.
+        # Requests in flight on removed instances. They count again if the instance returns.
         self._unfinished: dict[str, int] = {}
 
     def __len__(self) -> int:
@@ -59,7 +59,7 @@ class Fleet:
         return self._by_id.get(instance_id)
 
     def add(self, instance_id: str) -> Member:
-        """Adding one that is there already changes nothing."""
+        """Adds an instance. Adding it again changes nothing."""
         if (member := self._by_id.get(instance_id)) is None:
             member = self._by_id[instance_id] = Member(instance_id, next(self._serials))
             member.place = len(self._members)
@@ -69,7 +69,7 @@ class Fleet:
         return member
 
     def remove(self, instance_id: str) -> Member | None:
-        """What was removed; None where there was no such instance."""
+        """Removes an instance and returns it, or None if it is unknown."""
         member = self._by_id.pop(instance_id, None)
         if member is not None:
             last = self._members.pop()
@@ -99,7 +99,7 @@ class Fleet:
             member.report(load)
 
     def random(self, exclude: Collection[str] = ()) -> Member | None:
-        """Any that is not excluded; None where there is none."""
+        """Returns a random instance that is not excluded, or None."""
         members = self._members
         size = len(members)
         if not size:
@@ -118,13 +118,16 @@ class Fleet:
         return None
 
     def lightest(self, exclude: Collection[str] = ()) -> Member | None:
-        """The least loaded (above `SCANNED` instances: of two) that is not excluded, or None."""
+        """Returns the least loaded instance that is not excluded, or None.
+
+        Above `SCANNED` instances it compares only two.
+        """
         if len(self._members) > SCANNED:
             one, other = self.random(exclude), self.random(exclude)
             if one is None or other is None:
                 return None
             return other if other.load < one.load else one
-        # From a random place on, so that equals share.
+        # The scan starts at a random position, so that equal instances share the load.
         start = int(self._draw() * len(self._members))
         best: Member | None = None
         for member in self._members[start:] + self._members[:start]:

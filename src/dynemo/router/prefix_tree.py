@@ -1,34 +1,37 @@
-"""Which instance has computed which beginnings of prompts: a tree of blocks, kept by guesswork.
+"""An estimate of which instances have computed which prompt prefixes, as a tree of blocks.
 
-A node is a block of `BLOCK` tokens after all the blocks before it, and names the instances that
-were last given a prompt that goes through it. A node's key is a hash over its whole beginning, so
-the tree needs no edges: a dict from key to names, walked along a prompt's keys.
+A node is a block of `BLOCK` tokens after all the blocks before it. It names the instances that last
+received a prompt with these blocks. A node's key is a hash of its whole prefix, so the tree needs
+no edges: it is a dict from key to names, walked along a prompt's keys.
 
-It is approximate: engines do not tell what they evict. What has not been used for longest is
-forgotten first, and an instance that is gone is forgotten when a node that names it is next used.
+It is approximate, because engines do not report what they evict. The least recently used nodes are
+forgotten first. A removed instance is forgotten when a node that names it is next used.
 """
 
 from collections import OrderedDict
 from collections.abc import Container, Sequence
 from itertools import islice
 
-#: Tokens in a block.
+#: Tokens per block.
 BLOCK = 16
-#: Nodes kept: 2 million tokens of distinct beginnings, in about 25 MB.
+#: The maximum number of nodes: 2 million tokens of distinct prefixes, in about 25 MB.
 MAX_NODES = 1 << 17
-#: Blocks of one prompt that count: 32,768 tokens. A longer beginning tells no more, and a choice
-#: stays under a millisecond.
+#: The maximum number of blocks per prompt: 32,768 tokens. A longer prefix adds no information, and
+#: the limit keeps a choice under a millisecond.
 MAX_BLOCKS = 1 << 11
-#: Instances that a node names: the last ones. A beginning that more of them share is cheap to
-#: find elsewhere, and a walk costs the same with 10 instances as with 1,000.
+#: How many instances a node names: the most recent ones. A prefix on more instances is easy to find
+#: anyway, and a walk costs the same with 10 instances as with 1,000.
 MAX_HOLDERS = 8
 
 
 def block_keys(token_ids: Sequence[int], seed: int) -> list[int]:
-    """A key for each full block; equal for equal beginnings, in one process with one seed."""
+    """Returns a key per full block.
+
+    Equal prefixes have equal keys, in one process and with one seed.
+    """
     key = seed
     keys = []
-    whole = zip(*[iter(token_ids)] * BLOCK, strict=False)  # in half the time that slices take
+    whole = zip(*[iter(token_ids)] * BLOCK, strict=False)  # twice as fast as slices
     for block in islice(whole, MAX_BLOCKS):
         key = hash((key, block))
         keys.append(key)
@@ -36,20 +39,23 @@ def block_keys(token_ids: Sequence[int], seed: int) -> list[int]:
 
 
 class PrefixTree:
-    """Holders are numbers; those that are not in `alive` any more count as forgotten."""
+    """The tree.
+
+    Instances are numbers here; numbers that are missing in `alive` count as forgotten.
+    """
 
     def __init__(self, alive: Container[int], max_nodes: int = MAX_NODES) -> None:
         self._alive = alive
         self._max_nodes = max_nodes
-        # The longest unused first. A prompt's nodes are used from its end to its start, so that a
-        # node is always newer than those behind it: what is evicted has none behind it.
+        # Ordered by use, oldest first. A prompt's nodes are touched from its end to its start, so a
+        # node is always newer than its successors: an evicted node has no successors.
         self._nodes: OrderedDict[int, tuple[int, ...]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._nodes)
 
     def learn(self, keys: Sequence[int], holder: int) -> None:
-        """`holder` is given a prompt with these keys."""
+        """Records that the instance `holder` received a prompt with these keys."""
         nodes = self._nodes
         before: tuple[int, ...] | None = None
         after: tuple[int, ...] = (holder,)
@@ -62,7 +68,7 @@ class PrefixTree:
             nodes.move_to_end(key)
             if holders[0] == holder:
                 continue
-            # Neighbours mostly share one tuple; they go on sharing one.
+            # Neighbours mostly share one tuple. They keep sharing one.
             if holders is not before:
                 before, after = holders, self._with(holders, holder)
             nodes[key] = after
@@ -70,7 +76,7 @@ class PrefixTree:
             nodes.popitem(last=False)
 
     def match(self, keys: Sequence[int]) -> dict[int, int]:
-        """Holder -> how many of the leading blocks it has. At most `MAX_HOLDERS`, the best."""
+        """Returns how many leading blocks each instance has, for the best `MAX_HOLDERS` of them."""
         get = self._nodes.get
         walked: list[tuple[int, ...]] = []
         for key in keys:

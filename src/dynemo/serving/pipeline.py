@@ -13,7 +13,7 @@ from dynemo.messages.answer import FinishPiece, Piece
 from dynemo.messages.ask import Ask, merged
 from dynemo.messages.records import Instance
 from dynemo.prompt.card.card import Card
-from dynemo.prompt.needs import able, needs_of_ask
+from dynemo.prompt.needs import capable_instances, needs_of_ask
 from dynemo.prompt.prepare import Prepared, prepare
 from dynemo.serving.instance import Backend
 
@@ -88,7 +88,7 @@ class Pipeline:
         if self._models:
             model = self._find(settings.model)
             if instances := model.backend.instance_classes:
-                able(needs_of_ask(settings), instances, model.name)
+                capable_instances(needs_of_ask(settings), instances, model.name)
 
     def _find_ready(self, name: str | None) -> tuple[ServedModel, Sequence[Instance]]:
         model = self._find(name)

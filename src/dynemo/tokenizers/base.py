@@ -1,4 +1,4 @@
-"""What the rest of the program asks of a tokenizer, whichever file it came from."""
+"""The interface of a tokenizer, whichever file it was loaded from."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -8,55 +8,64 @@ from dynemo.tokenizers.tables import TokenizerTables
 
 
 class Detokenizer(Protocol):
-    """The text of one stream, piece by piece. Not shared between streams.
+    """Turns the token ids of one stream into text, step by step.
 
-    The joined results of every `feed` and the final `flush` equal `Tokenizer.decode` of all ids.
-    No piece holds U+FFFD for bytes that a later token completes.
+    Streams do not share a detokenizer.
+
+    The joined results of every `feed` and the final `flush` equal `Tokenizer.decode` of all ids. No
+    result holds U+FFFD for bytes that a later token completes.
     """
 
     def feed(self, ids: Sequence[int]) -> str:
-        """The text that these further ids settle; may be empty."""
+        """Returns the text that these further ids complete. It may be empty."""
         ...
 
     def flush(self) -> str:
-        """What was held back for more bytes. Called once, at the end."""
+        """Returns the text that was held back for more bytes. Call it once, at the end."""
         ...
 
 
 class Tokenizer(Protocol):
-    """Text to token ids and back. Safe to use from several threads at once."""
+    """Turns text into token ids and back. Several threads may use it at once."""
 
     @property
     def vocab_size(self) -> int:
-        """Ids are in range(vocab_size)."""
+        """The number of ids. Valid ids are in range(vocab_size)."""
         ...
 
     def encode(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
-        """`add_special`: add BOS/EOS where the model's settings say so.
+        """Returns the token ids of `text`.
+
+        `add_special`: add BOS and EOS as the model's settings say.
         `parse_special`: text that spells a control token becomes that token's id.
+        Raises RequestError or UnicodeEncodeError for a lone surrogate and for other text that has
+        no tokens.
         """
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of a whole sequence, control tokens left out."""
+        """Returns the text of a whole sequence, without its control tokens."""
         ...
 
     def detokenizer(self) -> Detokenizer:
-        """A fresh stream's state."""
+        """Returns a detokenizer for a new stream."""
         ...
 
     def token_id(self, text: str) -> int | None:
-        """The id of the token that is spelled exactly so (special tokens included)."""
+        """Returns the id of the token with exactly this spelling, special tokens included."""
         ...
 
     def token_text(self, token_id: int) -> str | None:
-        """The token's own spelling in the vocabulary (`<s>`, `<|eot_id|>`, ...)."""
+        """Returns the token's spelling in the vocabulary (`<s>`, `<|eot_id|>`, ...)."""
         ...
 
     def source(self) -> TokenizerSource:
-        """What it was made from, for another process. Raises ModelError if that is gone."""
+        """Returns the values from which another process can make this tokenizer.
+
+        Raises ModelError if its file can no longer be read.
+        """
         ...
 
-    def lexicon(self) -> TokenizerTables:
-        """Its tables, made anew with each call; tens of milliseconds for a large vocabulary."""
+    def tables(self) -> TokenizerTables:
+        """Builds the lookup tables anew. This takes tens of milliseconds for a large vocabulary."""
         ...

@@ -1,14 +1,14 @@
-"""Token ids to text, piece by piece, equal to decoding them all at once.
+"""Turns token ids into text step by step, with the same result as decoding them all at once.
 
-Decoding each token alone tears characters: a token is a run of bytes, or even a single byte, of
-UTF-8. Three kinds of state cover what tokenizers do; none looks back further than it must.
+Decoding each token alone tears characters: a token is a run of UTF-8 bytes, or even a single byte.
+Three classes cover the tokenizers in use. Each keeps as little state as its tokens allow.
 
-    ByteDetokenizer      tokens are bytes (byte-level BPE): nearly all models of today
+    ByteDetokenizer      tokens are bytes (byte-level BPE): nearly all current models
     FallbackDetokenizer  tokens are text, and `<0xE2>` tokens stand for bytes (SentencePiece)
-    WindowDetokenizer    anything else that can decode a list of ids
+    WindowDetokenizer    any other tokenizer that can decode a list of ids
 
-A wrong reading shows only on invalid bytes. `tokenizers.decoders.DecodeStream` loses the tail of a
-stream and raises on some of them.
+The classes differ only on invalid bytes. `tokenizers.decoders.DecodeStream` is not used: on some of
+these it loses the tail of a stream, and on others it raises.
 """
 
 from codecs import utf_8_decode
@@ -19,11 +19,11 @@ _REPLACEMENT = "\ufffd"
 
 
 class ByteDetokenizer:
-    """The text of a stream whose tokens are runs of bytes.
+    """Decodes a stream whose tokens are runs of bytes.
 
-    `bytes_of` gives a token's bytes, empty for a token that has no text (control tokens). Bytes
-    that can never become valid UTF-8 turn into U+FFFD by maximal subparts, as Python's and Rust's
-    lossy decoding both do; bytes that a later token may complete are held back.
+    `bytes_of` returns a token's bytes; a token without text (a control token) has none. Bytes that
+    can never become valid UTF-8 turn into U+FFFD by maximal subparts, as in the lossy decoding of
+    Python and Rust. Bytes that a later token may complete are held back.
     """
 
     __slots__ = ("_bytes_of", "_pending")
@@ -46,34 +46,36 @@ class ByteDetokenizer:
         return text
 
 
-class _Reading(Enum):
-    """How invalid bytes are read. It changes at most once in a stream, on the first of them."""
+class _Mode(Enum):
+    """How invalid bytes are decoded. It changes at most once in a stream, at the first invalid
+    byte.
+    """
 
-    UNDECIDED = auto()  # all bytes so far were valid: both other readings agree
-    WHOLE_RUNS = auto()  # as tokenizers: one wrong byte makes every byte of its run a U+FFFD
-    LOSSY = auto()  # as plain lossy UTF-8
+    UNDECIDED = auto()  # all bytes so far were valid, so both other modes agree
+    WHOLE_RUNS = auto()  # as `tokenizers`: one wrong byte turns each byte of its run into U+FFFD
+    LOSSY = auto()  # as plain lossy UTF-8 decoding
 
 
 class FallbackDetokenizer:
-    """The text of a stream whose tokens are text or single bytes.
+    """Decodes a stream whose tokens are text or single bytes.
 
-    `piece_of` gives a token's text, its byte as an int, or None for a control token. Up to `strip`
-    leading spaces of the whole text are dropped.
+    `piece_of` returns a token's text, its byte as an int, or None for a control token. Up to
+    `strip` leading spaces of the whole text are dropped.
 
-    `tokenizers` turns a whole run of byte tokens into U+FFFD when any byte of it is wrong. To wait
-    for the end of each run would delay every emoji, so characters go out once they are complete.
-    When a run goes wrong before any of it went out, this and all later runs are read as
-    `tokenizers` reads them; when a character of it is out already and cannot be taken back, they
-    are read as lossy UTF-8. So the whole text is always one of the two.
+    `tokenizers` turns a whole run of byte tokens into U+FFFD if any byte of it is wrong. Waiting
+    for the end of each run would delay every emoji, so this class emits characters once they are
+    complete. If a run goes wrong before any of it was emitted, this run and all later ones are
+    decoded as `tokenizers` does. If a character of the run was emitted already, they are decoded as
+    lossy UTF-8. So the whole text is always one of the two.
     """
 
-    __slots__ = ("_is_run_shown", "_piece_of", "_reading", "_run", "_strip")
+    __slots__ = ("_is_run_shown", "_mode", "_piece_of", "_run", "_strip")
 
     def __init__(self, piece_of: Callable[[int], str | int | None], *, strip: int = 0) -> None:
         self._piece_of = piece_of
         self._strip = strip
-        self._reading = _Reading.UNDECIDED
-        self._run = b""  # bytes of the current run that are not out yet
+        self._mode = _Mode.UNDECIDED
+        self._run = b""  # bytes of the current run that are not emitted yet
         self._is_run_shown = False
 
     def feed(self, ids: Sequence[int]) -> str:
@@ -93,14 +95,14 @@ class FallbackDetokenizer:
 
     def _add_byte(self, byte: int) -> str:
         self._run += bytes((byte,))
-        if self._reading is _Reading.UNDECIDED:
+        if self._mode is _Mode.UNDECIDED:
             try:
                 text, used = utf_8_decode(self._run, "strict", False)
             except UnicodeDecodeError:
                 self._decide()
             else:
                 return self._show(text, used)
-        if self._reading is _Reading.LOSSY:
+        if self._mode is _Mode.LOSSY:
             return self._show(*utf_8_decode(self._run, "replace", False))
         return ""
 
@@ -110,14 +112,14 @@ class FallbackDetokenizer:
         return text
 
     def _decide(self) -> None:
-        self._reading = _Reading.LOSSY if self._is_run_shown else _Reading.WHOLE_RUNS
+        self._mode = _Mode.LOSSY if self._is_run_shown else _Mode.WHOLE_RUNS
 
     def _end_run(self) -> str:
         run = self._run
-        if run and self._reading is _Reading.UNDECIDED:  # cut within a character
+        if run and self._mode is _Mode.UNDECIDED:  # the run ends within a character
             self._decide()
         self._run, self._is_run_shown = b"", False
-        if self._reading is _Reading.LOSSY:
+        if self._mode is _Mode.LOSSY:
             return run.decode("utf-8", "replace")
         try:
             return run.decode("utf-8")
@@ -134,24 +136,24 @@ class FallbackDetokenizer:
 
 
 class WindowDetokenizer:
-    """The text of a stream, by decoding a short window of it again with each token.
+    """Decodes a stream by decoding a short window of it again with each token.
 
-    `decode` gives the text of a list of ids; it may depend on the ids before (a space at the start,
-    a word that goes on), not on those after. `is_kept` is false for control tokens. A window that
-    ends in U+FFFD waits for more, for at most `_PATIENCE` tokens: a window without end would cost
-    quadratic time.
+    `decode` returns the text of a list of ids. It may depend on earlier ids (a space at the start,
+    a word that continues), but not on later ones. `is_kept` is false for control tokens. A window
+    that ends in U+FFFD waits for at most `_MAX_PENDING` tokens: without a limit the cost would be
+    quadratic.
     """
 
     __slots__ = ("_context", "_decode", "_is_kept", "_pending")
 
-    _PATIENCE = 64
+    _MAX_PENDING = 64
 
     def __init__(
         self, decode: Callable[[Sequence[int]], str], is_kept: Callable[[int], bool]
     ) -> None:
         self._decode = decode
         self._is_kept = is_kept
-        self._context: list[int] = []  # the ids whose text went out last
+        self._context: list[int] = []  # the ids that were emitted last
         self._pending: list[int] = []
 
     def feed(self, ids: Iterable[int]) -> str:
@@ -159,7 +161,9 @@ class WindowDetokenizer:
         for token_id in filter(self._is_kept, ids):
             self._pending.append(token_id)
             text = self._new_text()
-            if text and (not text.endswith(_REPLACEMENT) or len(self._pending) >= self._PATIENCE):
+            if text and (
+                not text.endswith(_REPLACEMENT) or len(self._pending) >= self._MAX_PENDING
+            ):
                 texts.append(self._settle(text))
         return "".join(texts)
 

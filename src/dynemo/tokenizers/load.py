@@ -5,8 +5,9 @@ from dynemo.tokenizers.source import GgufSource, TokenizerSource
 
 
 def load(source: TokenizerSource) -> Tokenizer:
-    """The tokenizer again. Raises ModelError where the source is none."""
-    # Whoever serves GGUFs alone does not wait for the other's modules.
+    """Returns the tokenizer that the source describes. Raises ModelError for an invalid source."""
+    # Imported here so that a process which serves only GGUFs does not load the `tokenizers`
+    # library.
     if isinstance(source, GgufSource):
         from dynemo.tokenizers.gguf.tokenizer import load_tokenizer
 

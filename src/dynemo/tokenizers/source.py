@@ -1,4 +1,4 @@
-"""What a tokenizer was made from, as plain values, so that another process can make it again."""
+"""The source of a tokenizer as plain values, from which another process can make it again."""
 
 from typing import Any
 
@@ -6,13 +6,13 @@ from msgspec import Struct
 
 
 class GgufSource(Struct, frozen=True, tag="gguf"):
-    """The part of a GGUF's metadata that decides what its tokenizer does."""
+    """The part of a GGUF's metadata that determines its tokenizer."""
 
     metadata: dict[str, Any]
 
 
 class HfSource(Struct, frozen=True, tag="hf"):
-    """`tokenizer.json` byte for byte, and what counts of `tokenizer_config.json`."""
+    """The bytes of `tokenizer.json`, and the settings of `tokenizer_config.json` that matter."""
 
     file: bytes
     settings: dict[str, Any]

@@ -1,17 +1,19 @@
-"""A tokenizer's tables, in a form that does not depend on the file they came from."""
+"""A tokenizer's lookup tables, in a form that does not depend on its file format."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizerTables:
-    """What a GGUF and a `tokenizer.json` of one model both say, spelled as each of them does."""
+    """The tables that a GGUF and a `tokenizer.json` of one model have in common.
 
-    #: By id; empty where an id has no token.
+    Each entry keeps the spelling of the file that it came from.
+    """
+
+    #: Token texts by id. An id without a token has an empty text.
     tokens: list[str]
-    #: Ids that are found in a text before it is split: control tokens and added ones.
+    #: Ids that are searched for in a text before it is split: control tokens and added tokens.
     added: frozenset[int]
-    #: `left right`, in order. None for a vocabulary that is not byte-level: SentencePiece's is
-    #: merged by scores in a GGUF and by pairs in a `tokenizer.json`, so that neither form has the
-    #: other's table.
+    #: `left right` pairs in order of priority. None if the vocabulary is not byte-level: a GGUF
+    #: merges SentencePiece by scores, a `tokenizer.json` by pairs, so the two files share no table.
     merges: list[str] | None

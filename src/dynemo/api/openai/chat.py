@@ -3,15 +3,16 @@
 from functools import partial
 
 from dynemo.api.dialect import Call
-from dynemo.api.openai.decode import decode_chat
+from dynemo.api.openai.decode import decode
 from dynemo.api.openai.read import read_chat, wants_usage
+from dynemo.api.openai.types import ChatRequest
 from dynemo.api.openai.write import ChunkWriter, CompletionWriter
 from dynemo.messages.ask import Ask
 
 
 def read_chat_call(body: bytes) -> Call:
     """Raises RequestError."""
-    asked = decode_chat(body)
+    asked = decode(body, ChatRequest)
     ask = read_chat(asked)
     if not asked.stream:
         return Call(ask, is_stream=False, writer=CompletionWriter)
@@ -21,4 +22,4 @@ def read_chat_call(body: bytes) -> Call:
 
 def read_chat_ask(body: bytes) -> Ask:
     """The ask alone, for inputs that write their answers themselves. Raises RequestError."""
-    return read_chat(decode_chat(body))
+    return read_chat(decode(body, ChatRequest))

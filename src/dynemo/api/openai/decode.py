@@ -1,48 +1,46 @@
-"""Bytes of a request body to a typed request, with what is wrong said as OpenAI says it."""
+"""The bytes of a request body to a typed request, with mistakes described as OpenAI does."""
 
 import re
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
 
-from dynemo.api.openai.types import AnyMessage, ChatRequest, EmbeddingRequest
+from dynemo.api.openai.types import AnyMessage
 from dynemo.errors import RequestError
 
-# msgspec says where an error is only in its text: `... - at `$.messages[0].role``. This is the one
-# place that reads it, and tests/api/test_openai_decode.py holds the format.
+# msgspec names the place of an error only in its text: `... - at `$.messages[0].role``. Only this
+# module reads that text, and tests/api/test_openai_decode.py checks its format.
 _PLACE = re.compile(r"(?P<what>.*?)(?: - at (?:`key` in )?`\$\.?(?P<path>[^`]*)`)?", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>.*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<field>.*)`", re.DOTALL)
 _SHOWN = 200
 
-_chat = msgspec.json.Decoder(ChatRequest)
-_embeddings = msgspec.json.Decoder(EmbeddingRequest)
 T = TypeVar("T")
 
 
-def decode_chat(body: bytes) -> ChatRequest:
-    """Raises RequestError that names the field in `param`, in the form `messages[0].content`."""
-    return _decode(_chat, body)
-
-
-def decode_embeddings(body: bytes) -> EmbeddingRequest:
-    """Raises as `decode_chat` does."""
-    return _decode(_embeddings, body)
+@cache
+def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(kind)
 
 
 def convert_messages(messages: list[Any]) -> list[AnyMessage]:
-    """Messages that were read from a file. Raises as `decode_chat` does."""
+    """Messages that were read from a file. Raises as `decode` does."""
     try:
         return msgspec.convert(messages, list[AnyMessage])
     except msgspec.ValidationError as error:
-        raise _say_invalid(str(error), "messages") from None
+        raise _invalid(str(error), "messages") from None
 
 
-def _decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+def decode(body: bytes, kind: type[T]) -> T:
+    """The body as a struct of `types.py`. Raises RequestError that names the field in `param`, in
+    the form `messages[0].content`."""
+    key: Any = kind
     try:
-        return decoder.decode(body)
+        found: T = _decoder(key).decode(body)
+        return found
     except msgspec.ValidationError as error:
-        raise _say_invalid(str(error)) from None
+        raise _invalid(str(error)) from None
     except msgspec.DecodeError as error:
         raise _unparsable(f"{error}.") from None
     except UnicodeDecodeError:
@@ -55,7 +53,7 @@ def _unparsable(detail: str) -> RequestError:
     return RequestError(f"We could not parse the JSON body of your request. {detail}")
 
 
-def _say_invalid(text: str, root: str = "") -> RequestError:
+def _invalid(text: str, root: str = "") -> RequestError:
     match = _PLACE.fullmatch(text)
     what, path = (match["what"], root + (match["path"] or "")) if match else (text, root)
     if unknown := _UNKNOWN.fullmatch(what):

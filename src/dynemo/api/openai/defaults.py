@@ -1,4 +1,4 @@
-"""`--request-template FILE`: JSON in the form of a request, with defaults for others."""
+"""`--request-template FILE`: defaults for every request, as JSON in the form of a request."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from dynemo.messages.ask import Ask
 from dynemo.spelling import unknown
 
 _NO_DEFAULTS = ("messages", "stream", "stream_options")
-#: What a request must have and defaults need not.
+#: Fields that a request must have and a template need not.
 _STAND_INS = {"model": Raw(b'""'), "messages": Raw(b'[{"role": "user", "content": ""}]')}
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from msgspec import ValidationError, convert, json
 
 from dynemo.api.dialect import AnswerHead, Call
-from dynemo.api.openai.decode import decode_embeddings
-from dynemo.api.openai.types import Embedding, EmbeddingList, EmbeddingUsage
+from dynemo.api.openai.decode import decode
+from dynemo.api.openai.types import Embedding, EmbeddingList, EmbeddingRequest, EmbeddingUsage
 from dynemo.errors import EngineError, RequestError, UnsupportedField
 from dynemo.messages.answer import EmbeddingPiece, Piece, Usage
 from dynemo.messages.ask import Ask
@@ -22,7 +22,7 @@ _FORMS = (list[str], list[int], list[list[int]])
 
 def read_embeddings_call(body: bytes) -> Call:
     """Each text or prompt of token ids is a prompt of the ask. Raises RequestError."""
-    asked = decode_embeddings(body)
+    asked = decode(body, EmbeddingRequest)
     if asked.dimensions is not None:
         raise UnsupportedField("'dimensions' is not supported yet.", param="dimensions")
     inputs = _inputs(asked.input)

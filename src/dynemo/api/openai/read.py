@@ -1,5 +1,8 @@
-"""A typed chat request to an `Ask`. Nothing is accepted and ignored: what cannot be honoured is
-refused here by name, unless its value changes nothing."""
+"""A typed chat request to an `Ask`.
+
+Nothing is accepted and ignored: a field that cannot be honoured is refused by name, unless its
+value changes nothing.
+"""
 
 from typing import Any
 
@@ -26,7 +29,7 @@ from dynemo.messages.ask import (
 )
 from dynemo.messages.request import Guide
 
-#: Values of unhonoured fields that change nothing, beside null. Compared by value and type.
+#: Values of unhonoured fields that change nothing, besides null. Compared by value and type.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "audio": (),
     "function_call": ("none", "auto"),
@@ -78,7 +81,7 @@ def read_chat(asked: ChatRequest) -> Ask:
 
 
 def wants_usage(asked: ChatRequest) -> bool:
-    """Whether a stream's last chunk is to carry the usage."""
+    """Whether the last chunk of the stream carries the usage."""
     return asked.stream_options is not None and bool(asked.stream_options.include_usage)
 
 

@@ -1,8 +1,8 @@
 """OpenAI's chat wire format as typed structs: what is decoded, what is encoded, what is documented.
 
-Ranges stand in the types, so that decoding checks them and `/openapi.json` shows them. Fields of
-OpenAI's that are known and not honoured are typed `Unhonoured`: `convert.py` refuses every value
-of theirs that would change the answer. Any other field is unknown, and refused in decoding.
+Ranges are part of the types, so that decoding checks them and `/openapi.json` shows them. Fields of
+OpenAI that are known and not honoured have the type `Unhonoured`: `read.py` refuses every value of
+theirs that would change the answer. Decoding refuses any other field as unknown.
 """
 
 from typing import Annotated, Any, Literal
@@ -15,7 +15,7 @@ Role = Literal["system", "developer", "user", "assistant", "tool"]
 Unhonoured = Annotated[
     Any, Meta(description="Not honoured yet: only a value that changes nothing is accepted.")
 ]
-#: Fields that cannot change the answer: accepted, and not used.
+#: Fields that cannot change the answer: accepted and not used.
 Remark = Annotated[str, Meta(description="Accepted; does not affect the answer.")]
 
 Count = Annotated[int, Meta(ge=1)]

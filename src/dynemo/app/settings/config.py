@@ -17,7 +17,7 @@ from dynemo.app.settings.options import OPTIONS, Config, Option
 from dynemo.command_line.read import twice
 from dynemo.environments.registry import ENGINES
 from dynemo.errors import UsageError
-from dynemo.spelling import either, unknown
+from dynemo.spelling import either, quoted, unknown
 
 _PREFIX = "DYNEMO_"
 #: Of the project's tests; no run reads them.
@@ -122,15 +122,7 @@ def _unknown_variable(name: str, known: Iterable[str]) -> UsageError:
 
 
 def _from_file(path: Path) -> dict[str, Setting]:
-    import tomllib
-
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        why = f"cannot be read: {error.strerror}"
-        raise UsageError(f'The file of --config, "{path}", {why}.') from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f'The file of --config, "{path}", is not valid TOML: {error}.') from None
+    data = _read_toml(path)
     found: dict[str, Setting] = {}
     for key, value in data.items():
         name, source = key.replace("-", "_"), f"{key} in {path}"
@@ -144,6 +136,18 @@ def _from_file(path: Path) -> dict[str, Setting]:
     return found
 
 
+def _read_toml(path: Path) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        why = f"cannot be read: {error.strerror}"
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        why = f"is not valid TOML: {error}"
+    raise UsageError(f"The file of --config, {quoted(str(path))}, {why}.")
+
+
 def _refuse_table(name: str, table: Mapping[str, Any], path: Path) -> None:
     """Raises UsageError for its first key: that it is unknown, or where it belongs."""
     for key, value in table.items():
@@ -151,7 +155,7 @@ def _refuse_table(name: str, table: Mapping[str, Any], path: Path) -> None:
             _refuse_table(f"{name}.{key}", value, path)
         _check_key(key, f"[{name}] of {path}")
         raise UsageError(
-            f'"{key}" in {path} stands in the table [{name}]; move it above the first table.'
+            f"{quoted(key)} in {path} stands in the table [{name}]; move it above the first table."
         )
     raise UsageError(f"[{name}] in {path} is a table, and the file has none; remove it.")
 

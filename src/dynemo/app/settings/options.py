@@ -32,7 +32,7 @@ from dynemo.app.settings.scopes import (
     Scope,
 )
 from dynemo.command_line.flags import Flag
-from dynemo.router.names import MODES
+from dynemo.router.modes import MODES
 
 T = TypeVar("T")
 
@@ -211,7 +211,7 @@ class Config:
         help="How requests travel: nats or tcp.", shown="nats; tcp with --discovery file",
     ))
     router_mode: str = setting("random", str, Option(
-        metavar="MODE", topic=POOL_TOPIC, where=(INGRESS,), choices=MODES,
+        metavar="MODE", topic=POOL_TOPIC, where=(INGRESS,), choices=tuple(MODES),
         help=f"How an ingress chooses a worker: {', '.join(MODES)}.",
     ))
     migration_limit: int = setting(3, values.count, Option(

@@ -6,6 +6,7 @@ from typing import Any
 from dynemo.engines.options import in_json, unknown_argument, unknown_option
 from dynemo.errors import UsageError
 from dynemo.messages.spec import EngineSpec
+from dynemo.spelling import quoted
 
 #: Tokens of context where neither the user nor the model says less: the KV cache grows with it.
 _CONTEXT = 8192
@@ -147,7 +148,7 @@ def apply_options(params: Any, options: list[str]) -> None:
             raise unknown_option("llama_cpp", name, _OPTIONS)
         field, kind = _OPTIONS[_SHORT.get(name, name)]
         if kind in _FLAGS and equals:
-            raise UsageError(f'llama_cpp\'s option {name} takes no value, but got "{text}".')
+            raise UsageError(f"llama_cpp's option {name} takes no value, but got {quoted(text)}.")
         if kind in _FLAGS:
             value: Any = kind == "flag"
         elif not equals and not rest:
@@ -185,7 +186,7 @@ def _value(name: str, kind: str, text: str) -> Any:
         at = _CACHE_TYPES.index(text.lower())
         return getattr(xllamacpp.ggml_type, f"GGML_TYPE_{_CACHE_TYPES[at].upper()}")
     except (ValueError, KeyError):
-        raise UsageError(_refused(name, kind, f'"{text}"')) from None
+        raise UsageError(_refused(name, kind, quoted(text))) from None
 
 
 def _refused(name: str, kind: str, got: str) -> str:

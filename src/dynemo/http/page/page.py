@@ -1,4 +1,4 @@
-"""`GET /`: a page for a person who opens the address in a browser."""
+"""`GET /`: a page for people who open the address in a browser."""
 
 import re
 from html import escape
@@ -7,10 +7,10 @@ from importlib.resources import files
 from dynemo.http.exchange import Exchange
 from dynemo.http.health import Health, ModelHealth
 
-#: Instances that are named; of a large pool, the others are counted.
+#: Instances that the page names; it counts the others.
 _MOST_NAMED = 10
 _HOST = re.compile(r"[A-Za-z0-9.\-_]+(:\d+)?|\[[0-9a-fA-F:.]+\](:\d+)?")
-#: The page is self-contained and loads nothing; it talks to this server alone.
+#: The page is self-contained: it loads nothing, and talks only to this server.
 _POLICY = (
     b"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     b"connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
@@ -48,7 +48,7 @@ class Page:
 
 
 def fill(page: str, **values: str) -> str:
-    """Puts HTML in place of each `{{name}}`, in one pass: a value is never looked at again."""
+    """Replaces each `{{name}}` with HTML in one pass, so that a value is never replaced again."""
     return re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], page)
 
 

@@ -1,6 +1,6 @@
-"""What the JSON files of a checkout say, as numbers. Pure functions over parsed files.
+"""Reads numbers from the parsed JSON files of a checkout. All functions are pure.
 
-A model that sees or hears keeps its language model's figures under `text_config`.
+A multimodal model keeps the settings of its language model under `text_config`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,14 +18,14 @@ _CONTEXT_KEYS = (
     "max_seq_length",
     "seq_len",
 )
-#: Nested in this order: the first that has a figure wins.
+#: Searched in this order; the first one with a value wins.
 _NESTED = ("text_config", "llm_config", "language_config")
 
 _GENERATION_KEYS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
 
 def layers_of(config: Json) -> Iterator[Json]:
-    """The configuration, and the one of the language model inside it."""
+    """Yields the configuration, then the nested ones of its language model."""
     yield config
     for key in _NESTED:
         nested = config.get(key)
@@ -34,7 +34,7 @@ def layers_of(config: Json) -> Iterator[Json]:
 
 
 def whole_number(config: Json, key: str) -> int | None:
-    """A figure that counts something, wherever in the configuration it is."""
+    """Returns the first positive integer under `key`, also from a nested configuration, or None."""
     for layer in layers_of(config):
         value = layer.get(key)
         if isinstance(value, int) and not isinstance(value, bool) and value > 0:
@@ -43,7 +43,7 @@ def whole_number(config: Json, key: str) -> int | None:
 
 
 def context_length(config: Json) -> int:
-    """Tokens that the model was made for, RoPE scaling included; 0 where the file does not say."""
+    """Returns the model's context in tokens, with RoPE scaling, or 0 if the file has none."""
     lengths = [length for key in _CONTEXT_KEYS if (length := whole_number(config, key))]
     if not lengths:
         return 0
@@ -51,16 +51,17 @@ def context_length(config: Json) -> int:
 
 
 def _scaled(config: Json, length: int) -> int:
-    # llama3, longrope, mrope and Gemma 3's linear scaling are counted in the length already.
+    # In llama3, longrope, mrope and Gemma 3's linear scaling the length already includes the
+    # factor.
     if "gemma3" in str(config.get("model_type", "")):
         return length
     for rope in _ropes(config):
-        kind = rope.get("rope_type", rope.get("type"))
+        rope_type = rope.get("rope_type", rope.get("type"))
         factor = rope.get("factor")
-        if kind not in ("linear", "dynamic", "yarn") or not isinstance(factor, int | float):
+        if rope_type not in ("linear", "dynamic", "yarn") or not isinstance(factor, int | float):
             continue
         original = rope.get("original_max_position_embeddings")
-        if kind == "yarn" and isinstance(original, int):
+        if rope_type == "yarn" and isinstance(original, int):
             return max(length, int(original * factor))
         return int(length * factor)
     return length
@@ -72,18 +73,18 @@ def _ropes(config: Json) -> Iterator[Json]:
             rope = layer.get(key)
             if isinstance(rope, Mapping):
                 yield rope
-                # transformers 5 keeps one for each kind of layer where they differ.
+                # transformers 5 stores one per layer type if they differ.
                 yield from (value for value in rope.values() if isinstance(value, Mapping))
 
 
 def kv_bytes_per_token(config: Json) -> int:
-    """Bytes that one token takes in a 16-bit KV cache; 0 where the file does not say."""
+    """Returns the bytes per token of a 16-bit KV cache, or 0 if the file does not tell."""
     layers = whole_number(config, "num_hidden_layers") or whole_number(config, "n_layer")
     heads = whole_number(config, "num_attention_heads") or whole_number(config, "n_head")
     if layers is None or heads is None:
         return 0
     latent = whole_number(config, "kv_lora_rank")
-    if latent is not None:  # multi-head latent attention keeps one small vector
+    if latent is not None:  # multi-head latent attention caches one small vector
         return 2 * layers * (latent + (whole_number(config, "qk_rope_head_dim") or 0))
     width = whole_number(config, "hidden_size") or whole_number(config, "n_embd") or 0
     head = whole_number(config, "head_dim") or width // heads
@@ -91,7 +92,7 @@ def kv_bytes_per_token(config: Json) -> int:
 
 
 def eos_ids(*files: Json) -> list[int]:
-    """The ids that end a generation, from all of the files, in their order, each once."""
+    """Returns the ids that end a generation, from all files in order, without duplicates."""
     found: dict[int, None] = {}
     for file in files:
         for layer in layers_of(file):
@@ -103,7 +104,10 @@ def eos_ids(*files: Json) -> list[int]:
 
 
 def generation_defaults(generation: Json) -> dict[str, float]:
-    """The sampling that the model's authors advise; greedy where they say not to sample."""
+    """Returns the sampling settings that the model's authors recommend.
+
+    If they recommend not to sample, that is greedy decoding.
+    """
     if generation.get("do_sample") is False:
         return {"temperature": 0.0}
     return {

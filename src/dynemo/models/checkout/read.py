@@ -4,10 +4,10 @@
     generation_config.json  EOS ids, sampling
     tokenizer.json          the tokenizer
     tokenizer_config.json   control tokens, chat template
-    chat_template.jinja     the chat template; it wins over the one in tokenizer_config.json
+    chat_template.jinja     the chat template; overrides the one in tokenizer_config.json
     additional_chat_templates/NAME.jinja, chat_template.json, special_tokens_map.json
 
-What transformers writes, and what it still reads of older forms.
+It reads what transformers writes, and the older forms that transformers still reads.
 """
 
 import json
@@ -32,17 +32,17 @@ from dynemo.tokenizers.hf.tokenizer import HfTokenizer, named_tokens
 
 Json = Mapping[str, Any]
 
-#: Other files that hold a tokenizer, which this program does not read.
+#: Other tokenizer files, which this program does not read.
 _OTHER_TOKENIZERS = ("tokenizer.model", "tekken.json", "vocab.json", "tiktoken.model", "vocab.txt")
 
 
 @dataclass(frozen=True)
 class Checkout:
-    """What a checkout says. `config` is empty for a folder that holds a tokenizer alone.
+    """The content of a checkout. `config` is empty if the folder holds only a tokenizer.
 
-    `templates` maps names (`default`, `tool_use`, ...) to sources; empty where there is none.
-    `special_tokens` are the template's variables: `bos_token`, `eos_token` and so on.
-    `defaults` are sampling settings by their usual names; a setting that is absent is not advised.
+    `templates` maps names (`default`, `tool_use`, ...) to sources; it may be empty.
+    `special_tokens` are the template's variables (`bos_token`, `eos_token`, ...). `defaults` are
+    the recommended sampling settings by their usual names.
     """
 
     folder: Path
@@ -64,38 +64,38 @@ class Checkout:
 
     @property
     def context_length(self) -> int:
-        """Tokens that the model was made for; 0 where its files do not say."""
+        """The model's context in tokens, or 0 if its files do not tell."""
         return context_length(self.config)
 
     @property
     def kv_bytes_per_token(self) -> int:
-        """Of a 16-bit cache; 0 where its files do not say."""
+        """Bytes per token of a 16-bit KV cache, or 0 if the files do not tell."""
         return kv_bytes_per_token(self.config)
 
     @property
     def vocab_size(self) -> int | None:
-        """Rows of the model's embedding, which may be more than the tokenizer's ids."""
+        """Rows of the model's embedding. There may be more rows than token ids."""
         return whole_number(self.config, "vocab_size")
 
     @cached_property
     def tokenizer(self) -> HfTokenizer:
-        """Loaded when first asked for. Raises ModelError."""
+        """The tokenizer, loaded on first use. Raises ModelError."""
         return HfTokenizer(self.folder / "tokenizer.json", self.tokenizer_config)
 
     @cached_property
     def template(self) -> ChatTemplate:
-        """Compiled when first asked for. Raises ModelError, also where there is none."""
+        """The chat template, compiled on first use. Raises ModelError, also if there is none."""
         if not self.templates:
             raise ModelError(
-                f"{self.folder} has no chat template (no chat_template.jinja, and none in "
-                "tokenizer_config.json): give the folder of a model that has one with "
-                "--model-config DIR"
+                f'"{self.folder}" has no chat template (no chat_template.jinja, and none in '
+                "tokenizer_config.json). Use --model-config DIR to name the folder of a model "
+                "that has one."
             )
         return ChatTemplate(self.templates, special_tokens=self.special_tokens)
 
     @cached_property
     def eos_ids(self) -> tuple[int, ...]:
-        """The ids that end a generation, united from all files. Loads the tokenizer."""
+        """The ids that end a generation, merged from all files. Loads the tokenizer."""
         ids = eos_ids(self.generation_config, self.config)
         eos_token = self.special_tokens.get("eos_token")
         if eos_token is not None:
@@ -106,20 +106,21 @@ class Checkout:
 
 
 def read_checkout(folder: str | Path, *, needs_config: bool = True) -> Checkout:
-    """Reads the small files of the checkout in `folder`; of weights the headers, and not the
-    tokenizer yet.
+    """Reads the small files of the checkout in `folder` and the headers of its weights.
 
-    With `needs_config` false a folder that holds only a tokenizer and a template will do.
+    It does not load the tokenizer yet. With `needs_config` false, a folder with only a tokenizer
+    and a template is enough.
 
-    Raises ModelError for a file that is missing or broken, and for weights that are cut short or of
-    which `model.safetensors.index.json` names a file that is not there.
+    Raises ModelError if a file is missing or broken, if weights are truncated, or if a shard of
+    `model.safetensors.index.json` is missing.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise ModelError(f"{folder} is not a folder: give the folder that holds config.json")
+        raise ModelError(f'"{folder}" is not a folder. Pass the folder that holds config.json.')
     if needs_config and not (folder / "config.json").is_file():
         raise ModelError(
-            f"{folder} has no config.json, so it is not a checkout: give the folder that holds it"
+            f'"{folder}" has no config.json, so it is not a checkout. Pass the folder that holds '
+            "config.json."
         )
     _check_tokenizer(folder)
     if needs_config:
@@ -142,11 +143,13 @@ def _check_tokenizer(folder: Path) -> None:
         return
     others = [name for name in _OTHER_TOKENIZERS if (folder / name).exists()]
     if not others:
-        raise ModelError(f"{folder} has no tokenizer.json: download the model's tokenizer files")
+        raise ModelError(
+            f'"{folder}" has no tokenizer.json. Download the model\'s tokenizer files.'
+        )
     raise ModelError(
-        f"{folder} has no tokenizer.json, only {', '.join(others)}: convert it once with "
+        f'"{folder}" has no tokenizer.json, only {", ".join(others)}. Convert it once with '
         "transformers, in Python: from transformers import AutoTokenizer; "
-        f"AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})"
+        f"AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})."
     )
 
 
@@ -154,21 +157,24 @@ def _check_weights(folder: Path) -> None:
     index = _read_json(folder / "model.safetensors.index.json")
     names = index.get("weight_map", {})
     if not isinstance(names, Mapping):
-        raise ModelError(f"{folder / 'model.safetensors.index.json'} has no 'weight_map' object")
+        raise ModelError(
+            f'"{folder / "model.safetensors.index.json"}" has no "weight_map" object. '
+            "Download it again."
+        )
     shards = sorted({str(name) for name in names.values()})
     missing = [name for name in shards if not (folder / name).is_file()]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise ModelError(
-            f"{folder} lacks {missing[0]}{more} of {len(shards)} weight files that "
-            "model.safetensors.index.json names: download the model again"
+            f'"{folder}" lacks {missing[0]}{more} of the {len(shards)} weight files in '
+            "model.safetensors.index.json. Download the model again."
         )
     for file in [folder / name for name in shards] or sorted(folder.glob("*.safetensors")):
         check_whole(file)
 
 
 def _tokenizer_config(folder: Path) -> Json:
-    """`tokenizer_config.json`, with the control tokens of the file that came before it."""
+    """Returns `tokenizer_config.json`, plus the control tokens of `special_tokens_map.json`."""
     settings = _read_json(folder / "tokenizer_config.json")
     if "added_tokens_decoder" in settings:
         return settings
@@ -194,7 +200,7 @@ def _templates(folder: Path, tokenizer_config: Json) -> dict[str, str]:
 
 
 def _listed_templates(value: object, file: Path) -> dict[str, str]:
-    """One source, or `[{"name": "default", "template": ...}, ...]`, or a mapping of names."""
+    """Returns templates by name. `value` is a source, a list of named templates, or a mapping."""
     if value is None:
         return {}
     if isinstance(value, str):
@@ -207,30 +213,30 @@ def _listed_templates(value: object, file: Path) -> dict[str, str]:
         if len(named) == len(value):
             return named
     raise ModelError(
-        f"{file}: 'chat_template' must be a template or a list of named ones, each with 'name' "
-        "and 'template'"
+        f'"chat_template" in "{file}" must be a template, or a list of objects with "name" and '
+        '"template".'
     )
 
 
 def _read_json(file: Path) -> Json:
-    """The object in a file; an empty one where there is no file."""
+    """Returns the object in a file, or an empty one if the file does not exist."""
     if not file.is_file():
         return {}
     text = _read_text(file).removeprefix("\ufeff")
     try:
         value = json.loads(text)
     except RecursionError:
-        raise ModelError(f"{file} is nested too deeply: download it again") from None
+        raise ModelError(f'"{file}" is nested too deeply. Download it again.') from None
     except json.JSONDecodeError as error:
-        kind = file_type_of(text[:SNIFF_BYTES].encode())
-        if kind in (FileType.JSON, FileType.TEXT):
+        file_type = file_type_of(text[:SNIFF_BYTES].encode())
+        if file_type in (FileType.JSON, FileType.TEXT):
             raise ModelError(
-                f"{file} is not valid JSON: {error.msg} (line {error.lineno}, column "
-                f"{error.colno}): download it again, or mend it"
+                f'"{file}" is not valid JSON: {error.msg} (line {error.lineno}, column '
+                f"{error.colno}). Correct it, or download it again."
             ) from None
-        raise ModelError(f"{file} is {kind}, not JSON: {advice_for(kind)}") from None
+        raise ModelError(f'"{file}" is {file_type}, not JSON. {advice_for(file_type)}') from None
     if not isinstance(value, dict):
-        raise ModelError(f"{file} must hold a JSON object: download it again")
+        raise ModelError(f'"{file}" must hold a JSON object. Download it again.')
     return value
 
 
@@ -238,6 +244,6 @@ def _read_text(file: Path) -> str:
     try:
         return file.read_bytes().decode()
     except OSError as error:
-        raise ModelError(f"cannot read {file}: {error.strerror or error}") from None
+        raise ModelError(f'"{file}" cannot be read: {error.strerror or error}.') from None
     except UnicodeDecodeError:
-        raise ModelError(f"{file} is not UTF-8 text: download it again") from None
+        raise ModelError(f'"{file}" is not UTF-8 text. Download it again.') from None

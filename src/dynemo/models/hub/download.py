@@ -1,10 +1,10 @@
-"""A model from the Hub: `org/repo`, `org/repo@revision`, and after a colon a GGUF of it.
+"""Downloads a model from the Hub: `org/repo` or `org/repo@revision`, with an optional `:GGUF`.
 
-Through huggingface_hub, with its cache, its progress bars and its settings (`HF_TOKEN`, `HF_HOME`,
-`HF_ENDPOINT`, `HF_HUB_OFFLINE`, ...). One request lists the repository; then only the files that an
-engine needs are fetched, one after the other on the calling thread: the library's own snapshot
-download waits for its threads, so that Ctrl-C would only work when the current files are whole.
-Where the Hub does not answer, what is in the cache is used if it is complete.
+It uses huggingface_hub with its cache, progress bars and settings (`HF_TOKEN`, `HF_HOME`,
+`HF_ENDPOINT`, `HF_HUB_OFFLINE`, ...). One request lists the repository. Then only the files that an
+engine needs are downloaded, one after the other, on the calling thread. The library's own snapshot
+download waits for its threads, so Ctrl-C would have to wait for complete files. If the Hub does not
+answer, a complete model in the cache is used.
 """
 
 import logging
@@ -18,17 +18,17 @@ from pathlib import Path
 from msgspec import Struct, json
 
 from dynemo.errors import ModelError
-from dynemo.models.choose import ModelChoice, ModelKind, choose
+from dynemo.models.choose import ModelChoice, ModelFormat, choose
 from dynemo.models.hub.errors import HubUnreachable, translated
 from dynemo.models.hub.fetch import HubSource, fetch
 
 _NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^:\s]+))?(?::(?P<pick>[^:]+))?")
-#: How long the Hub may take to list a repository, in seconds.
+#: Timeout for listing a repository, in seconds.
 LIST_TIMEOUT = 20.0
 
 
 class HubName(Struct, frozen=True):
-    """A model on the Hub. `pick` is a GGUF's file or the label of a quantization."""
+    """A model on the Hub. `pick` is a GGUF file or the label of a quantization."""
 
     repo: str
     revision: str | None = None
@@ -40,31 +40,31 @@ class HubName(Struct, frozen=True):
 
 
 class Downloaded(Struct, frozen=True):
-    """`path` is the GGUF's (first) file, or the checkout's folder, in the Hub's cache."""
+    """A model in the Hub's cache. `path` is the (first) GGUF file, or the checkout's folder."""
 
-    kind: ModelKind
+    format: ModelFormat
     path: Path
 
 
 class _Listing(Struct, frozen=True):
     commit: str
-    #: File -> (size, name of its blob), each None where it is not known.
+    #: File -> (size, name of its blob). Either may be None if unknown.
     files: dict[str, tuple[int | None, str | None]]
 
 
 def parse_hub_name(argument: str) -> HubName | None:
-    """`argument` as a Hub name; None if it does not look like one."""
+    """Parses `argument` as a Hub name. Returns None if it does not look like one."""
     match = _NAME.fullmatch(argument)
     return HubName(match["repo"], match["revision"], match["pick"]) if match else None
 
 
-def say(line: str) -> None:
-    """Tells the user something, on stderr."""
+def print_line(line: str) -> None:
+    """Prints a line to stderr."""
     print(line, file=sys.stderr, flush=True)
 
 
 def free_space(folder: Path) -> int:
-    """Bytes that can still be written below `folder`, which need not exist yet."""
+    """Returns the free bytes on the disk of `folder`, which need not exist yet."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return shutil.disk_usage(folder).free
@@ -73,17 +73,17 @@ def free_space(folder: Path) -> int:
 def download(
     name: HubName,
     *,
-    needs: ModelKind | None = None,
+    needs: ModelFormat | None = None,
     endpoint: str | None = None,
     cache: Path | None = None,
     free: Callable[[Path], int] = free_space,
-    tell: Callable[[str], None] = say,
+    notify: Callable[[str], None] = print_line,
 ) -> Downloaded:
-    """Has the model in the Hub's cache, and returns where. Blocks; call it on the main thread.
+    """Downloads the model into the Hub's cache and returns its path there.
 
-    `needs` is the one kind that the engine can take; without it a checkout goes before a GGUF.
-    `endpoint` and `cache` default to huggingface_hub's settings. Raises `ModelError` with one
-    sentence for whatever goes wrong. What was interrupted is gone on with by the next call.
+    It blocks; call it on the main thread. `needs` is the format that the engine requires; without
+    it, a checkout takes precedence over a GGUF. `endpoint` and `cache` default to huggingface_hub's
+    settings. Raises ModelError for every failure. The next call resumes an interrupted download.
     """
     from huggingface_hub import constants
 
@@ -92,13 +92,13 @@ def download(
         try:
             listing = _list_remote(name, endpoint, cache)
         except HubUnreachable as error:
-            return _from_cache(name, needs, cache, error, tell)
-        choice = choose(tuple(listing.files), of=_place(name), pick=name.pick, needs=needs)
+            return _from_cache(name, needs, cache, error, notify)
+        choice = choose(tuple(listing.files), place=_place(name), pick=name.pick, needs=needs)
         if choice.note:
-            tell(choice.note)
+            notify(choice.note)
         source = HubSource(name.repo, listing.commit, endpoint, cache)
         _check_space(source, listing, choice, free)
-        return _fetch_all(name, source, listing, choice, tell)
+        return _fetch_all(name, source, listing, choice, notify)
 
 
 def _list_remote(name: HubName, endpoint: str | None, cache: Path) -> _Listing:
@@ -130,8 +130,8 @@ def _check_space(
     available = free(source.cache)
     if needed > available:
         raise ModelError(
-            f"{source.repo} needs {_size(needed)} more and {source.cache} has {_size(available)} "
-            "free: make room, or set HF_HOME to another disk"
+            f'"{source.repo}" needs {_size(needed)} more, but "{source.cache}" has only '
+            f"{_size(available)} free. Free some space, or set HF_HOME to another disk."
         )
 
 
@@ -140,9 +140,10 @@ def _fetch_all(
     source: HubSource,
     listing: _Listing,
     choice: ModelChoice,
-    tell: Callable[[str], None],
+    notify: Callable[[str], None],
 ) -> Downloaded:
-    # The first file goes by the revision's name, which records it in the cache for offline use.
+    # The first file is requested by the revision's name, so the cache records the name for offline
+    # use.
     revision: str | None = name.revision or "main"
     snapshot: Path | None = None
     try:
@@ -150,10 +151,12 @@ def _fetch_all(
             path = fetch(source, file, listing.files[file][0], revision)
             here = path.parents[file.count("/")]
             if snapshot not in (None, here):
-                raise ModelError(f"{name.repo} has just changed on the Hub: run the command again")
+                raise ModelError(
+                    f'"{name.repo}" has just changed on the Hub. Run the command again.'
+                )
             snapshot, revision = here, None
     except KeyboardInterrupt:
-        tell(f"stopped; run the command again to go on with {name}")
+        notify(f"Stopped. To resume the download of {name}, run the command again.")
         raise
     assert snapshot is not None
     return _downloaded(snapshot, choice)
@@ -161,17 +164,17 @@ def _fetch_all(
 
 def _downloaded(snapshot: Path, choice: ModelChoice) -> Downloaded:
     main = snapshot / choice.main
-    return Downloaded(choice.kind, main if choice.kind == "gguf" else snapshot)
+    return Downloaded(choice.format, main if choice.format == "gguf" else snapshot)
 
 
 def _from_cache(
     name: HubName,
-    needs: ModelKind | None,
+    needs: ModelFormat | None,
     cache: Path,
     error: HubUnreachable,
-    tell: Callable[[str], None],
+    notify: Callable[[str], None],
 ) -> Downloaded:
-    """What the cache has of `name`, if that is a whole model; else raises `error`."""
+    """Returns the model in the cache if it is complete. Otherwise raises `error`."""
     from huggingface_hub import is_offline_mode
 
     repository = cache / f"models--{name.repo.replace('/', '--')}"
@@ -181,18 +184,18 @@ def _from_cache(
     snapshot = repository / "snapshots" / commit
     if not snapshot.is_dir():
         raise error
-    # A link whose file is gone is not there.
+    # A symlink with a missing target does not count as a file.
     files = [p.relative_to(snapshot).as_posix() for p in snapshot.rglob("*") if p.is_file()]
     try:
-        choice = choose(sorted(files), of=_place(name), pick=name.pick, needs=needs)
+        choice = choose(sorted(files), place=_place(name), pick=name.pick, needs=needs)
     except ModelError:
         raise error from None
-    if choice.kind == "checkout" and not _has_all_shards(snapshot):
+    if choice.format == "checkout" and not _has_all_shards(snapshot):
         raise error
     if not is_offline_mode():
-        tell(f"{error}; meanwhile using the copy in its cache")
+        notify(f"{error} Using the copy in the cache.")
     if choice.note:
-        tell(choice.note)
+        notify(choice.note)
     return _downloaded(snapshot, choice)
 
 
@@ -214,8 +217,8 @@ def _place(name: HubName) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    # Its warnings (each retry, "unauthenticated") would stand between bar and sentence. Through its
-    # own module, which sets the level once more when it is imported.
+    # The library's warnings (each retry, "unauthenticated") would break the progress bar. The level
+    # must be set through its own module, because that module resets it on import.
     from huggingface_hub.utils import logging as hub_logging
 
     level = hub_logging.get_verbosity()

@@ -1,10 +1,11 @@
-"""One file from the Hub into its cache, so that an interrupted download can be gone on with.
+"""Downloads one file from the Hub into its cache, so that an interrupted download can be resumed.
 
-huggingface_hub resumes a cut connection within one download, but removes the partial file when it
-ends in any other way, Ctrl-C included. For a file of many gigabytes that is hours. So large files
-that come over plain HTTP are fetched here, with its own transfer, into `blobs/ETAG.incomplete` in
-its cache (the name that its version 1 used, and resumed from), and handed over when whole. Files in
-Xet storage, which cannot be resumed, and small ones go the library's own way.
+huggingface_hub resumes a broken connection within one download. But it removes the partial file if
+the download ends in any other way, Ctrl-C included. For a file of many gigabytes that costs hours.
+So this module downloads large files over plain HTTP itself, with the library's own transfer. It
+writes to `blobs/ETAG.incomplete` in the cache, the name that version 1 of the library used and
+resumed from, and hands over the complete file. Small files, and files in Xet storage, which cannot
+be resumed, are downloaded by the library.
 """
 
 import hashlib
@@ -24,7 +25,7 @@ RESUME_FROM = 1 << 20
 
 
 class HubSource(Struct, frozen=True):
-    """Where files come from and go to."""
+    """The origin and the destination of a repository's files."""
 
     repo: str
     commit: str
@@ -37,10 +38,10 @@ class HubSource(Struct, frozen=True):
 
 
 def fetch(source: HubSource, file: str, size: int | None, revision: str | None = None) -> Path:
-    """Downloads `file` unless it is in the cache, and returns its path in the cache's snapshot.
+    """Downloads `file` unless it is in the cache. Returns its path in the cache's snapshot.
 
-    `revision` is a branch or tag to record as the commit's name in the cache. A large file shows a
-    progress bar where stderr is a terminal. Raises what huggingface_hub raises.
+    `revision` is a branch or tag that the cache records as a name of the commit. A large file shows
+    a progress bar if stderr is a terminal. Raises huggingface_hub's exceptions and ModelError.
     """
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.utils.tqdm import tqdm
@@ -61,7 +62,7 @@ def fetch(source: HubSource, file: str, size: int | None, revision: str | None =
             cache_dir=source.cache,
             endpoint=source.endpoint,
             library_name="dynemo-run",
-            # A row of bars of a few bytes each would hide the one that matters.
+            # Many bars of a few bytes each would hide the important one.
             tqdm_class=None if is_large else NoBar,
         )
     )
@@ -83,14 +84,14 @@ def _fetch_blob(source: HubSource, file: str) -> None:
     blob.parent.mkdir(parents=True, exist_ok=True)
     partial = blob.with_name(f"{about.etag}.incomplete")
     with _opened(partial) as out:
-        # Another process may have finished between the look and the lock.
+        # Another process may have finished before this one got the lock.
         if out is None or blob.exists():
             return
         have = out.seek(0, os.SEEK_END)
         if have > about.size:
             have = out.truncate(0)
             out.seek(0)
-        # The address that redirects, not its target: the client drops the token when the host
+        # This is the URL that redirects, not its target: the client drops the token when the host
         # changes, and keeps the range.
         http_get(
             url,
@@ -102,13 +103,13 @@ def _fetch_blob(source: HubSource, file: str) -> None:
         )
         if have:
             _check(out, about.etag, partial, file)
-        out.flush()  # before it counts as whole: the disk may be full
+        out.flush()  # before the file counts as complete: the disk may be full
         os.replace(partial, blob)
 
 
 @contextmanager
 def _opened(partial: Path) -> Iterator[BufferedRandom | None]:
-    """The partial file for this process alone; None where another one is at it already."""
+    """Opens the partial file exclusively. Yields None if another process holds it."""
     import fcntl
 
     with open(os.open(partial, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as out:
@@ -121,11 +122,12 @@ def _opened(partial: Path) -> Iterator[BufferedRandom | None]:
 
 
 def _check(out: BufferedRandom, etag: str, partial: Path, file: str) -> None:
-    # Two halves from two days: an LFS file's tag is its SHA-256, so to be sure costs only a read.
+    # The two halves may come from different days. An LFS file's tag is its SHA-256, so one read is
+    # enough to check.
     if len(etag) != 64:
         return
     out.flush()
     out.seek(0)
     if hashlib.file_digest(out, "sha256").hexdigest() != etag:
         partial.unlink()
-        raise ModelError(f"the resumed download of {file} came out wrong: run the command again")
+        raise ModelError(f'The resumed download of "{file}" is corrupt. Run the command again.')

@@ -1,4 +1,4 @@
-"""The model card: what a prompt means to one model, whichever files it came from."""
+"""The model card: everything that determines a model's prompts, whatever its file format is."""
 
 from dataclasses import dataclass, field
 
@@ -14,6 +14,6 @@ class Card:
     tokenizer: Tokenizer
     template: ChatTemplate
     eos_ids: tuple[int, ...]  #: from all of the model's files
-    context_length: int = 0  #: what the model was made for; 0 where its files do not say
-    kv_bytes_per_token: int = 0  #: of a 16-bit cache; 0 where its files do not say
+    context_length: int = 0  #: tokens; 0 if the model's files do not tell
+    kv_bytes_per_token: int = 0  #: of a 16-bit cache; 0 if the model's files do not tell
     defaults: Ask = field(default_factory=Ask)  #: the model's own generation settings

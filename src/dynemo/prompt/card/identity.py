@@ -1,25 +1,27 @@
-"""What makes two cards one: equal prompts become equal token ids and end at equal tokens.
+"""Compares two cards: equal prompts must give equal token ids and end at equal tokens.
 
-A GGUF and a checkout of one model must agree, although they say different things. So each part is
-brought to what both can say:
+A GGUF and a checkout of one model must be equal, although their files differ. So each part is
+reduced to what both formats contain:
 
-- vocabulary: the spelling of each id, U+2581 as a space (converters write it either way). Padding
-  that only one form has is left out: `[PAD7]` for a hole in the other's ids, and padding tokens
-  at the end.
-- merges: the pairs in order where both forms hold pairs, which is byte-level BPE. A GGUF of
-  SentencePiece holds scores and its checkout pairs made of them: there the probe alone tells.
-- special tokens: what is found in a text before it is split (control tokens and added ones; which
-  of the two they are, converters decide by their looks), and those that the template prints.
-- pre-tokenization: no two forms describe it alike, so the ids of a fixed set of texts tell, and
-  of words joined out of the vocabulary, which show how it merges. The texts are such as llama.cpp
-  and `tokenizers` read alike for one model: composed characters, no marks, and no capitals outside
-  ASCII within words.
-- template: the two that a conversation may be rendered with, as Jinja reads them.
-- EOS ids: the card's, and those that llama.cpp takes for ends by their spelling: a GGUF's card has
-  them always, a checkout's only where its files name them.
+- vocabulary: the spelling of each id, with U+2581 as a space (converters write either). Padding
+  that only one format has is removed: `[PAD7]` for a gap in the other's ids, and padding tokens at
+  the end.
+- merges: the pairs in order if both formats hold pairs, which is the case for byte-level BPE. For
+  SentencePiece a GGUF holds scores, and a checkout holds pairs made from them. Then only the probe
+  compares the merges.
+- special tokens: tokens that are found in a text before it is split, and those that the template
+  prints. Control tokens and other added tokens count alike, because converters distinguish them by
+  spelling.
+- pre-tokenization: no two formats describe it alike. So the ids of a fixed set of texts are
+  compared, and the ids of words joined from the vocabulary, which show its merges. In these texts
+  llama.cpp and `tokenizers` agree for one model: composed characters, no marks, and no capitals
+  outside ASCII within words.
+- template: the two templates that can render a conversation, as Jinja parses them.
+- EOS ids: the card's, and those that llama.cpp infers from their spelling. A GGUF's card always has
+  them; a checkout's card has only those in its files.
 
-Left out: whether BOS is added to a prompt that no template rendered (the forms often disagree, and
-the ingress decides it once for all instances), limits, and sampling settings.
+Some parts are not compared: whether BOS is added to a prompt without a template (the formats often
+disagree, and the ingress decides it for all instances), limits, and sampling settings.
 """
 
 import hashlib
@@ -52,15 +54,15 @@ _PROBES = (
     "a+b=c; x≤y, α→β ± 5 € £ © … “quoted” – dash—dash",
     "(((nested))) [[x]] {{y}} <tag attr='v'>text</tag> !!! ??? ... --- ###",
 )
-#: Words out of the vocabulary: this many ids looked at, at equal distances.
-_SAMPLED = 2048
+#: The number of ids, at equal distances, from which words of the vocabulary are taken.
+_SAMPLED_IDS = 2048
 _WORD = re.compile("[Ġ▁ ]?([a-z]{3,8})")
 _PADDING = re.compile(r"[\[<][^\]>]*pad[^\]>]*[\]>]|<dummy\d+>", re.IGNORECASE)
 _VARIABLE = re.compile(r"[a-z_]+_token\b")
 
 
 class CardIdentity(Struct, frozen=True, kw_only=True):
-    """A hash of each part, in hex, and one of all of them (`whole`)."""
+    """A hash of each part, in hex, and one of all parts (`whole`)."""
 
     whole: str
     name: str
@@ -81,47 +83,50 @@ _PARTS = {
     "template": "the chat template",
     "eos": "the EOS ids",
 }
-#: Other tables make other ids of the probe: then it tells nothing.
+#: If these tables differ, the ids of the probe differ as well, so the probe adds no information.
 _TABLES = ("vocabulary", "merges", "special_tokens")
 _PLURAL = ("merges", "special_tokens", "eos")
 
 
 def identify(card: Card) -> CardIdentity:
-    """Takes 0.3 s for a vocabulary of 128,000. Raises ModelError if a tokenizer's file is gone."""
-    lexicon = card.tokenizer.lexicon()
-    tokens = _without_padding(lexicon.tokens)
+    """Returns the card's identity. This takes 0.3 s for a vocabulary of 128,000 tokens.
+
+    Raises ModelError if a tokenizer file can no longer be read.
+    """
+    tables = card.tokenizer.tables()
+    tokens = _without_padding(tables.tokens)
     parts = {
         "name": _hash([card.name]),
         "vocabulary": _hash(tokens),
-        "merges": _hash(lexicon.merges or ()),
-        "special_tokens": _hash(_special(lexicon, tokens, card.template)),
+        "merges": _hash(tables.merges or ()),
+        "special_tokens": _hash(_special(tables, tokens, card.template)),
         "pre_tokenization": _hash(_probed(card.tokenizer, tokens)),
         "template": _hash(_template(card.template)),
-        "eos": _hash(map(str, _eos(card, lexicon, len(tokens)))),
+        "eos": _hash(map(str, _eos(card, tables, len(tokens)))),
     }
     short = {name: value[:16] for name, value in parts.items()}
     return CardIdentity(whole=_hash(parts.values()), **short)
 
 
 def difference(mine: CardIdentity, theirs: CardIdentity) -> str:
-    """A clause that names what differs (`the chat template and the EOS ids differ`), or nothing."""
+    """Returns a clause such as `the chat template and the EOS ids differ`, or "" if equal."""
     parts = [name for name in _PARTS if getattr(mine, name) != getattr(theirs, name)]
     if any(name in parts for name in _TABLES):
         parts = [name for name in parts if name != "pre_tokenization"]
     if not parts:
         return ""
-    words = [_PARTS[name] for name in parts]
-    listed = " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+    labels = [_PARTS[name] for name in parts]
+    listed = " and ".join(filter(None, [", ".join(labels[:-1]), labels[-1]]))
     return f"{listed} {'differ' if len(parts) > 1 or parts[0] in _PLURAL else 'differs'}"
 
 
 def _hash(texts: Iterable[str]) -> str:
-    # A vocabulary may hold bytes that are no text, as lone surrogates.
+    # A vocabulary may hold bytes that are not text, as lone surrogates.
     return hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _without_padding(tokens: list[str]) -> list[str]:
-    # Most vocabularies have neither; a look at each of 128,000 tokens takes a while.
+    # Most vocabularies have neither, and a loop over 128,000 tokens is slow.
     joined = "\0".join(tokens)
     tokens = [text.replace("▁", " ") for text in tokens] if "▁" in joined else list(tokens)
     if "[PAD" in joined:
@@ -133,8 +138,8 @@ def _without_padding(tokens: list[str]) -> list[str]:
     return tokens
 
 
-def _special(lexicon: TokenizerTables, tokens: list[str], template: ChatTemplate) -> list[str]:
-    added = sorted(i for i in lexicon.added if i < len(tokens) and tokens[i])
+def _special(tables: TokenizerTables, tokens: list[str], template: ChatTemplate) -> list[str]:
+    added = sorted(i for i in tables.added if i < len(tokens) and tokens[i])
     printed = set(_VARIABLE.findall("\n".join(_rendering(template).values())))
     named = sorted((k, v) for k, v in template.special_tokens.items() if k in printed)
     return [*(f"{i} {tokens[i]}" for i in added), *(f"{k} {v}" for k, v in named)]
@@ -146,16 +151,16 @@ def _probed(tokenizer: Tokenizer, tokens: list[str]) -> list[str]:
 
 def _ids(tokenizer: Tokenizer, text: str) -> str:
     try:
-        # Control tokens are parsed because nothing here spells one, and the other way would load
-        # a `tokenizer.json` a second time.
+        # Parsing control tokens changes nothing, because no text here spells one. Not parsing them
+        # would load a `tokenizer.json` a second time.
         ids = tokenizer.encode(text, add_special=False, parse_special=True)
-    except RequestError:  # a vocabulary without a token for one of the characters
+    except RequestError:  # the vocabulary has no token for one of the characters
         return "-"
     return " ".join(map(str, ids))
 
 
 def _joined_words(tokens: list[str]) -> str:
-    step = max(1, len(tokens) // _SAMPLED)
+    step = max(1, len(tokens) // _SAMPLED_IDS)
     words = [found[1] for text in tokens[::step] if (found := _WORD.fullmatch(text))]
     return " ".join(
         word + words[(7 * number + 3) % len(words)] for number, word in enumerate(words)
@@ -163,12 +168,12 @@ def _joined_words(tokens: list[str]) -> str:
 
 
 def _rendering(template: ChatTemplate) -> Mapping[str, str]:
-    """Those that `ChatTemplate.name_for` can name."""
+    """Returns the templates that `ChatTemplate.name_for` can select."""
     return {k: template.sources[k] for k in ("default", "tool_use") if k in template.sources}
 
 
 def _template(template: ChatTemplate) -> list[str]:
-    # Jinja reads all ends of lines alike, and drops one at the end of the file.
+    # Jinja treats all line endings alike, and drops one at the end of the file.
     sources = _rendering(template)
     return [
         part
@@ -177,8 +182,8 @@ def _template(template: ChatTemplate) -> list[str]:
     ]
 
 
-def _eos(card: Card, lexicon: TokenizerTables, size: int) -> list[int]:
+def _eos(card: Card, tables: TokenizerTables, size: int) -> list[int]:
     spelled = special_ids(
-        {"tokenizer.ggml.model": "", "tokenizer.ggml.tokens": lexicon.tokens or [""]}
+        {"tokenizer.ggml.model": "", "tokenizer.ggml.tokens": tables.tokens or [""]}
     ).eog
     return sorted(i for i in spelled.union(card.eos_ids) if i < size)

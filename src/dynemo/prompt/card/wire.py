@@ -1,9 +1,9 @@
-"""The model card as bytes, so that an ingress needs none of a worker's files.
+"""Packs the model card into bytes, so that an ingress needs none of a worker's files.
 
     "DYNCARD" | version u8 | zlib( msgpack of `_Wire` )
 
-A tokenizer travels as what it was made from and is made again: both ends then run the same code
-over the same tables. Equal cards make equal bytes.
+A tokenizer travels as its source. The receiver builds it again, so both ends run the same code over
+the same tables. Equal cards have equal bytes.
 """
 
 import zlib
@@ -15,14 +15,16 @@ from dynemo.errors import DynemoError, ModelError
 from dynemo.messages.ask import Ask, set_fields
 from dynemo.prompt.card.card import Card
 from dynemo.prompt.template import ChatTemplate
+from dynemo.spelling import quoted
 from dynemo.tokenizers.load import load
 from dynemo.tokenizers.source import GgufSource, TokenizerSource
 
-#: Of a card, unpacked and packed. The largest `tokenizer.json` in use are about 35 MB.
+#: The size limit of a card, both packed and unpacked. The largest `tokenizer.json` is about 35 MB.
 MAX_CARD = 64 << 20
 VERSION = 1
 _MAGIC = b"DYNCARD"
-#: A 17 MB tokenizer in 0.1 s to a fourth; higher levels gain little for five times the time.
+#: Level 1 compresses a 17 MB tokenizer to a quarter in 0.1 s. Higher levels take five times as long
+#: and gain little.
 _LEVEL = 1
 
 
@@ -35,7 +37,7 @@ class _Wire(Struct, frozen=True, kw_only=True):
     eos_ids: list[int]
     context_length: int
     kv_bytes_per_token: int
-    defaults: dict[str, Any]  #: fields of `Ask`; those that a reader does not know are skipped
+    defaults: dict[str, Any]  #: fields of `Ask`; a reader skips unknown ones
 
 
 _encode = msgpack.Encoder().encode
@@ -43,8 +45,11 @@ _decode = msgpack.Decoder(_Wire).decode
 
 
 def pack_card(card: Card) -> bytes:
-    """Raises ModelError for a card that is too large, holds text that is no Unicode, or whose
-    tokenizer's file is gone."""
+    """Packs a card for `unpack_card`.
+
+    Raises ModelError if the card is too large, holds invalid Unicode, or its tokenizer file can no
+    longer be read.
+    """
     source = card.tokenizer.source()
     wire = _Wire(
         name=card.name,
@@ -62,19 +67,21 @@ def pack_card(card: Card) -> bytes:
     try:
         body = _encode(wire)
     except (UnicodeEncodeError, OverflowError, TypeError) as error:
-        raise ModelError(f"the card of {card.name} cannot be sent to others: {error}") from None
+        raise ModelError(
+            f"The card of {quoted(card.name)} cannot be shared with other processes: {error}."
+        ) from None
     if len(body) > MAX_CARD:
         raise ModelError(
-            f"the card of {card.name} has {len(body):,} bytes, and {MAX_CARD:,} is the most that "
-            "is sent to others"
+            f"The card of {quoted(card.name)} has {len(body):,} bytes, but at most {MAX_CARD:,} "
+            "can be shared with other processes."
         )
     return _MAGIC + bytes([VERSION]) + zlib.compress(body, _LEVEL)
 
 
 def unpack_card(data: bytes) -> Card:
-    """The card that was packed, its tokenizer loaded and its template compiled.
+    """Returns the packed card, with its tokenizer loaded and its template compiled.
 
-    Raises ModelError for what is no card, is damaged, too large, or of another version.
+    Raises ModelError if the data is not a card, is damaged, too large, or of another version.
     """
     body = _body(data)
     try:
@@ -92,7 +99,7 @@ def unpack_card(data: bytes) -> Card:
     except DynemoError:
         raise
     except (MsgspecError, ValueError, TypeError, LookupError, AttributeError) as error:
-        # Tables of the wrong shape break wherever a loader first touches them.
+        # Tables of the wrong shape raise wherever a loader first reads them.
         raise _damaged(str(error)) from error
 
 
@@ -104,11 +111,11 @@ def _defaults(given: dict[str, Any]) -> Ask:
 def _body(data: bytes) -> bytes:
     head, version = data[: len(_MAGIC)], data[len(_MAGIC) : len(_MAGIC) + 1]
     if head != _MAGIC or not version:
-        raise _damaged("it is none")
+        raise _damaged("it is not a model card")
     if version[0] != VERSION:
         raise ModelError(
-            f"the registered model card has version {version[0]}, and this dynemo-run reads "
-            f"version {VERSION}: run one version of dynemo-run everywhere"
+            f"The registered model card has version {version[0]}, but this dynemo-run reads "
+            f"version {VERSION}. Run the same version of dynemo-run everywhere."
         )
     inflater = zlib.decompressobj()
     try:
@@ -118,18 +125,18 @@ def _body(data: bytes) -> bytes:
     if len(body) > MAX_CARD:
         raise _damaged(f"it has more than {MAX_CARD:,} bytes")
     if not inflater.eof or inflater.unused_data:
-        raise _damaged("it is cut short" if not inflater.eof else "more follows its end")
+        raise _damaged("it is truncated" if not inflater.eof else "extra data follows its end")
     return body
 
 
 def _damaged(reason: str) -> ModelError:
     return ModelError(
-        f"the registered model card cannot be read ({reason}): start the model's workers again"
+        f"The registered model card cannot be read: {reason}. Restart the model's workers."
     )
 
 
 def _packable(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Text of a GGUF that is no UTF-8, and is held with surrogates in place, as bytes."""
+    """Converts text of a GGUF that is not UTF-8, and so holds surrogates, to bytes."""
     return {key: _bytes_for(value) for key, value in metadata.items()}
 
 

@@ -6,6 +6,7 @@ from functools import cached_property
 from itertools import count
 
 from dynemo.errors import ModelError
+from dynemo.spelling import quoted
 from dynemo.tokenizers.gguf.merge import WordCache, merge
 from dynemo.tokenizers.gguf.pretokenize import PRE_TOKENIZERS, PreTokenizer
 from dynemo.tokenizers.gguf.split import splitter
@@ -16,7 +17,10 @@ SPACE = "▁"
 
 
 def byte_alphabet() -> str:
-    """GPT-2's 256 characters, one for each byte: printable Latin-1 stays, the rest moves up."""
+    """Returns GPT-2's 256 characters, one per byte.
+
+    Printable Latin-1 stands for itself; the other bytes move past U+0100.
+    """
     stays = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     moved = count(0x100)
     return "".join(chr(byte if byte in stays else next(moved)) for byte in range(256))
@@ -26,15 +30,15 @@ BYTE_ALPHABET = byte_alphabet()
 
 
 class Bpe:
-    """Text to ids, special tokens aside. May be used from several threads at once."""
+    """Turns text without special tokens into ids. Several threads may use it at once."""
 
     def __init__(
         self, vocabulary: Vocabulary, merges: list[str], pre_tokenizer: PreTokenizer
     ) -> None:
         self._vocabulary = vocabulary
         self._pre = pre_tokenizer
-        # Of two equal merges the first counts. A merge is looked up by its line as it stands:
-        # halves hold no space.
+        # Of two equal merges the first one counts. A merge is looked up by its whole line, because
+        # its halves never hold a space.
         self._ranks: dict[str, float] = dict(
             zip(reversed(merges), range(len(merges) - 1, -1, -1), strict=True)
         )
@@ -76,17 +80,20 @@ class Bpe:
         return ids
 
     def _bytes_of(self, part: str) -> list[int]:
-        """Ids for a part that is no token; bytes without a token are dropped, as llama.cpp does."""
+        """Returns ids for a part without a token.
+
+        As in llama.cpp, bytes without a token are dropped.
+        """
         tokens = self._vocabulary.ids
         if self._pre.is_byte_level:
-            # llama.cpp looks the UTF-8 bytes up, so that only ASCII can be found.
+            # llama.cpp looks up the UTF-8 bytes, so it only finds ASCII characters.
             spellings = [char for char in part if char.isascii()]
         else:
             spellings = [f"<0x{byte:02X}>" for byte in part.encode()]
         return [tokens[spelling] for spelling in spellings if spelling in tokens]
 
     def _independent(self, word: str) -> list[str]:
-        """The word in parts that no merge can join: short parts are quick, and can be cached."""
+        """Splits a word where no merge can join. Short parts merge faster and can be cached."""
         if not word.strip("\n"):
             return [word]
         return list(filter(None, self._boundary.split(word)))
@@ -97,9 +104,9 @@ class Bpe:
 
 
 def boundary_before_spaces(tokens: Iterable[str]) -> re.Pattern[str]:
-    """Matches before a U+2581 that no token joins to what stands before it.
+    """Returns a regex that matches before a U+2581 that no token joins to the character before it.
 
-    What lies between two such places is merged as if it stood alone, so it may be done alone.
+    Merging the text between two matches on its own gives the same result.
     """
     before = set(re.findall(rf"([^\0]){SPACE}", "\0".join(tokens)))
     joinable = "".join(map(re.escape, sorted(before)))
@@ -107,7 +114,7 @@ def boundary_before_spaces(tokens: Iterable[str]) -> re.Pattern[str]:
 
 
 def _at_spaces(word: str) -> list[str]:
-    """mmBERT's words: each starts with a space, the first one, too."""
+    """Splits a word as mmBERT does: every part starts with a space, including the first."""
     if not word.strip("\n"):
         return [word]
     if not word.startswith(SPACE):
@@ -116,14 +123,17 @@ def _at_spaces(word: str) -> list[str]:
 
 
 def load_bpe(vocabulary: Vocabulary, metadata: Mapping[str, object]) -> tuple[Bpe, PreTokenizer]:
-    """Raises `ModelError` for an unknown pre-tokenizer, and where merges are missing."""
+    """Loads the BPE encoder and its pre-tokenizer.
+
+    Raises ModelError for an unknown pre-tokenizer, or if the merges are missing.
+    """
     pre = metadata.get("tokenizer.ggml.pre") or "default"
-    if vocabulary.kind == "gemma4":
+    if vocabulary.tokenizer_model == "gemma4":
         pre = "gemma4"
     if pre not in PRE_TOKENIZERS:
         raise ModelError(
-            f"the GGUF's tokenizer has the pre-tokenizer {pre!r}, which dynemo-run does not know: "
-            "update dynemo-run, or convert the model with a released llama.cpp"
+            f"The GGUF's tokenizer needs the pre-tokenizer {quoted(str(pre))}, which dynemo-run "
+            "does not know. Update dynemo-run, or convert the model with a released llama.cpp."
         )
     pre_tokenizer = PRE_TOKENIZERS[str(pre)]
     merges = metadata.get("tokenizer.ggml.merges")
@@ -131,7 +141,7 @@ def load_bpe(vocabulary: Vocabulary, metadata: Mapping[str, object]) -> tuple[Bp
         merges = []
     if not isinstance(merges, list) or (merges and not isinstance(merges[0], str)):
         raise ModelError(
-            "the GGUF's BPE tokenizer has no merges (tokenizer.ggml.merges): "
-            "download a complete GGUF"
+            "The GGUF's BPE tokenizer has no merges (tokenizer.ggml.merges). Download a complete "
+            "GGUF."
         )
     return Bpe(vocabulary, merges, pre_tokenizer), pre_tokenizer

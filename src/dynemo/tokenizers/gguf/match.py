@@ -1,4 +1,4 @@
-"""The tokens that a text has at a place: what Unigram, RWKV and PLaMo tokenizers search with."""
+"""Finds the tokens at a position of a text, for the Unigram, RWKV and PLaMo tokenizers."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -8,7 +8,7 @@ Text = TypeVar("Text", str, bytes)
 
 
 class Matcher(Generic[Text]):
-    """Finds tokens by their first two units, whatever the vocabulary's longest token is."""
+    """Finds tokens by their first two units, so its speed does not depend on the longest token."""
 
     def __init__(self, tokens: Iterable[tuple[Text, int]]) -> None:
         #: Of equal tokens the last one counts.
@@ -21,7 +21,10 @@ class Matcher(Generic[Text]):
         }
 
     def lengths_at(self, text: Text, at: int) -> Sequence[int]:
-        """Lengths that a token at this place may have, longest first; not each is a token."""
+        """Returns the possible lengths of a token at this position, longest first.
+
+        Not every length belongs to a token.
+        """
         start = text[at : at + 2]
         longer: Sequence[int] = self._lengths.get(start, ())
         if len(start) < 2 or text[at : at + 1] not in self.ids:
@@ -29,7 +32,7 @@ class Matcher(Generic[Text]):
         return (*longer, 1)
 
     def longest(self, text: Text, at: int) -> Text | None:
-        """The longest token at this place."""
+        """Returns the longest token at this position, or None."""
         for length in self.lengths_at(text, at):
             token = text[at : at + length]
             if token in self.ids:

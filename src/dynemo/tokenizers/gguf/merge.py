@@ -1,10 +1,11 @@
-"""Byte-pair merging, as llama.cpp's BPE and SPM tokenizers do it.
+"""Byte-pair merging as in llama.cpp's BPE and SPM tokenizers.
 
-Both start from single characters and join neighbours, the best pair first and the leftmost of
-equals; they differ in what makes a pair good. `priorities` maps a pair, spelled as its two halves
-with `joint` between them, to a number; the lowest goes first, and a pair that is not in it never
-joins. BPE: the merge's line number, joint " ". SPM: the negated score of the joined token, joint
-"". (`llm_tokenizer_bpe_session`, `llm_tokenizer_spm_session` in `llama-vocab.cpp`.)
+Both start from single characters and join neighbours: the best pair first, and the leftmost of
+equal pairs. They differ in the priority of a pair. `priorities` maps a pair, spelled as its two
+halves with `joint` between them, to a number. The lowest number joins first, and a pair without a
+number never joins. For BPE it is the merge's line number, and `joint` is " ". For SPM it is the
+negated score of the joined token, and `joint` is "". (`llm_tokenizer_bpe_session` and
+`llm_tokenizer_spm_session` in `llama-vocab.cpp`.)
 """
 
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from heapq import heapify, heappop, heappush
 from itertools import pairwise
 from math import inf
 
-#: Up to here scanning a list beats a heap; beyond, it would be quadratic.
+#: Scanning a list is faster than a heap up to this length, and quadratic beyond it.
 SHORT = 48
 
 _CACHED_WORDS = 1 << 16
@@ -20,7 +21,7 @@ _CACHED_LENGTH = 64
 
 
 class WordCache(dict[str, list[int]]):
-    """Short words with their ids; most of a text is words seen before. Bounded."""
+    """A bounded cache of short words and their ids, because most words of a text repeat."""
 
     def keep(self, word: str, ids: list[int]) -> None:
         if len(word) <= _CACHED_LENGTH:
@@ -30,7 +31,7 @@ class WordCache(dict[str, list[int]]):
 
 
 def merge(parts: list[str], priorities: Mapping[str, float], joint: str) -> list[str]:
-    """The parts that are left when nothing joins any more. `parts` is used up."""
+    """Returns the parts that are left when no pair joins any more. Consumes `parts`."""
     if len(parts) > SHORT:
         return _merge_long(parts, priorities, joint)
     get = priorities.get
@@ -52,7 +53,7 @@ def merge(parts: list[str], priorities: Mapping[str, float], joint: str) -> list
 def _merge_long(parts: list[str], priorities: Mapping[str, float], joint: str) -> list[str]:
     get = priorities.get
     count = len(parts)
-    # Neighbours by index; `count` stands for "none" on the right, -1 on the left.
+    # Neighbours by index. `count` means none on the right, -1 means none on the left.
     after = list(range(1, count + 1))
     before = list(range(-1, count - 1))
     heap = [
@@ -64,7 +65,7 @@ def _merge_long(parts: list[str], priorities: Mapping[str, float], joint: str) -
     while heap:
         _, left, right, length = heappop(heap)
         joined = parts[left] + parts[right]
-        # A half that has grown or gone since makes the pair stale.
+        # The pair is stale if one of its halves has grown or is gone.
         if not parts[left] or not parts[right] or len(joined) != length:
             continue
         parts[left], parts[right] = joined, ""

@@ -1,7 +1,7 @@
-"""The small tokenizer kinds of llama.cpp: RWKV, PLaMo-2 and -3, DNA and white-space words.
+"""The less common tokenizers of llama.cpp: RWKV, PLaMo-2 and -3, DNA and white-space words.
 
-After `llm_tokenizer_rwkv_session`, `llm_tokenizer_plamo2`, `llm_tokenizer_hybriddna_session` and
-`llm_tokenizer_whitespace_session` in `llama-vocab.cpp`.
+They follow `llm_tokenizer_rwkv_session`, `llm_tokenizer_plamo2`, `llm_tokenizer_hybriddna_session`
+and `llm_tokenizer_whitespace_session` in `llama-vocab.cpp`.
 """
 
 import re
@@ -17,7 +17,7 @@ from dynemo.tokenizers.gguf.vocab import BYTE, DNA_MARK, Vocabulary, flag
 
 
 class Rwkv:
-    """The longest token at each place, over bytes."""
+    """Takes the longest token at each position, over bytes."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._unknown = vocabulary.special.unk
@@ -43,7 +43,7 @@ _ESCAPES = {"t": b"\t", "n": b"\n", "r": b"\r"}
 
 
 def unescape(text: str) -> bytes:
-    r"""The bytes that a token of an RWKV vocabulary spells: `\n`, `\x1b`, `\\`."""
+    r"""Returns the bytes that a token of an RWKV vocabulary spells: `\n`, `\x1b`, `\\`, ..."""
 
     def replaced(escape: re.Match[str]) -> str:
         if escape[1]:
@@ -56,11 +56,11 @@ def unescape(text: str) -> bytes:
     return re.sub(r"\\(?:x([0-9a-f]{2})|(.))", replaced, spelled, flags=re.DOTALL).encode("latin-1")
 
 
-# A character that is no token costs this much, per ten thousandth of a score.
+# The cost of a character without a token. One unit is a ten-thousandth of a score.
 _UNKNOWN_COST = 10_000_000
 _BYTE_ORDER_MARK = "\ufeff"
 _BOUNDARY = "\uee00"
-# U+001C to U+001F are no white space to llama.cpp, and end the name of a token all the same.
+# llama.cpp does not count U+001C to U+001F as white space, but they still end a token's name.
 _PLAMO_SPECIAL = re.compile(
     "<\\|plamo:[^|\\s\x1c-\x1f\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]{0,64}\\|>",
     re.ASCII,
@@ -69,7 +69,7 @@ _PLAMO_RUN = re.compile(r"([^\n])\1{3,}| {2,}", re.DOTALL)
 
 
 class Plamo:
-    """The cut with the highest sum of scores; characters that are no token become bytes.
+    """Cuts a text so that the sum of scores is highest. Characters without a token become bytes.
 
     PLaMo-3 first cuts at its special tokens, at runs of one character and at U+EE00.
     """
@@ -86,7 +86,8 @@ class Plamo:
         self._bytes = [vocabulary.ids.get(f"<0x{byte:02X}>", -1) for byte in range(256)]
         if -1 in self._bytes or not self._costs:
             raise ModelError(
-                "the GGUF's PLaMo tokenizer lacks tokens for bytes, or scores: download it again"
+                "The GGUF's PLaMo tokenizer lacks scores, or tokens for some bytes. Download it "
+                "again."
             )
 
     def encode(self, text: str) -> list[int]:
@@ -119,7 +120,7 @@ class Plamo:
 def _cost(score: float) -> int:
     if not isfinite(score):
         return 0
-    # As C rounds: halves away from zero.
+    # C rounds halves away from zero.
     value = -score * 1e4
     return int(copysign(floor(abs(value) + 0.5), value))
 
@@ -142,7 +143,7 @@ _UPPER = {byte: byte - 32 for byte in range(ord("a"), ord("z") + 1)}
 
 
 class HybridDna:
-    """BPE, and six bases a token between `<dna>` and `</dna>`."""
+    """BPE, except for six bases per token between `<dna>` and `</dna>`."""
 
     def __init__(self, vocabulary: Vocabulary, bpe: Bpe) -> None:
         self._tokens = vocabulary.ids
@@ -165,7 +166,7 @@ class HybridDna:
         return ids
 
     def _bases(self, bases: str) -> Iterator[int]:
-        # llama.cpp counts bytes; what is not ASCII is unknown either way.
+        # llama.cpp counts bytes. Characters outside ASCII are unknown either way.
         data = bases.translate(_UPPER).encode()
         for at in range(0, len(data), _DNA_LENGTH):
             piece = data[at : at + _DNA_LENGTH].ljust(_DNA_LENGTH, b"A")
@@ -174,7 +175,7 @@ class HybridDna:
 
 
 class WhitespaceWords:
-    """BPE of each word between white space, which is dropped."""
+    """BPE over each word between white space. The white space is dropped."""
 
     def __init__(self, bpe: Bpe, metadata: Mapping[str, object]) -> None:
         self._bpe = bpe
@@ -194,5 +195,5 @@ def _is_space(char: str) -> bool:
 
 
 def _lowered(word: str) -> str:
-    # Unicode's simple mapping, which is the first character of Python's full one.
+    # Unicode's simple mapping is the first character of Python's full mapping.
     return "".join(char.lower()[0] for char in word)

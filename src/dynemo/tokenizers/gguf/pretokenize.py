@@ -1,11 +1,11 @@
-"""llama.cpp's table of `tokenizer.ggml.pre` names: how each splits text into words.
+"""llama.cpp's table of `tokenizer.ggml.pre` names, and how each splits text into words.
 
-From `llama_vocab::impl::load` and `llm_tokenizer_bpe` in llama.cpp's `llama-vocab.cpp`, and the
-hand-written splitters in its `unicode.cpp`. Each name has a list of patterns; each pattern splits
-the words that the one before it left. `llama_split.py` says how a pattern is read. Two things
-differ from the regexes of the models' authors, and are kept as llama.cpp has them:
+It comes from `llama_vocab::impl::load` and `llm_tokenizer_bpe` in llama.cpp's `llama-vocab.cpp`,
+and from the hand-written splitters in its `unicode.cpp`. Each name has a list of patterns; each
+pattern splits the words that the previous one left. `split.py` describes the pattern syntax. Two
+differences from the regexes of the models' authors are kept, because llama.cpp has them:
 
-- every letter counts as upper case and as lower case, unless it is ASCII;
+- a letter outside ASCII counts as both upper case and lower case;
 - `afmoe_digits` cuts after a group of digits, not before the first one.
 """
 
@@ -27,7 +27,7 @@ _QWEN35 = (
 
 
 def _cased(upper: str, lower: str, digits: str, contraction: str = "") -> str:
-    """Words that break before a capital: `camelCase` is two."""
+    """Returns a pattern that starts a new word at a capital: `camelCase` is two words."""
     start = r"[^\r\n\p{L}\p{N}]?"
     return (
         f"{start}{upper}*{lower}+{contraction}|{start}{upper}+{lower}*{contraction}"
@@ -65,14 +65,14 @@ _KIMI = (
     rf"[{_HAN}]+|[^\r\n\p{{L}}\p{{N}}]?(?:(?![{_HAN}])\p{{L}})+{_MAYBE_CONTRACTION}"
     rf"|\p{{N}}{{1,3}}|{_OTHER}|{_SPACES}"
 )
-# Ignoring case, U+017F is an s; only this splitter says so.
+# Only this splitter treats U+017F as an s when it ignores case.
 _LONG_S = "\u017f"
 _JOINERS = "\u200c\u200d"
 _K2_HORIZON = (
     rf"{_CONTRACTION}|'[{_LONG_S}]|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}{_JOINERS}]+"
     rf"|\p{{N}}{{1,3}}|{_OTHER}|{_SPACES}"
 )
-# The third range is meant to start at U+F900; llama.cpp has its look-alike U+8C48 there.
+# The third range should start at U+F900, but llama.cpp has its look-alike U+8C48.
 _ASIAN_SCRIPTS = (
     "[\u4e00-\u9fff\u3400-\u4dbf\u8c48-\ufaff\u3040-\u309f\u30a0-\u30ff\uff65-\uff9f\u2f00-\u2fdf"
     "\u0e40-\u0e7f\u0e80-\u0eff\u1780-\u17ff\u1000-\u109f\uaa60-\uaa7f\ua9e0-\ua9ff\uac00-\ud7af\u1100-\u11ff]+"
@@ -83,11 +83,11 @@ _DEEPSEEK_LETTERS = (
     "Ꚁ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]"
 )
 
-#: A pattern that is a function in `llama_split.py`, because no regex does it in linear time.
+#: These patterns are functions in `split.py`, because no regex does the same in linear time.
 AFMOE_DIGITS = "afmoe_digits"
 SUPERBPE_DIGITS = "superbpe_digits"
 
-# Patterns by the name of llama.cpp's enumerator, lower case.
+# Patterns by llama.cpp's enumerator name in lower case.
 _PATTERNS: dict[str, tuple[str, ...]] = {
     "default": (r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", "[0-9][0-9][0-9]"),
     "llama3": (_LLAMA3,),
@@ -157,11 +157,12 @@ _PATTERNS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class PreTokenizer:
-    """What a `tokenizer.ggml.pre` name decides.
+    """The rules of a `tokenizer.ggml.pre` name.
 
-    `is_byte_level`: words are spelled in GPT-2's alphabet of bytes; otherwise as they are, with
-    spaces as U+2581. `ignores_merges`: a word that is a token is that token, whatever the merges.
-    `adds_bos` holds where the metadata does not say it, `always_adds_bos` against the metadata.
+    `is_byte_level`: words are spelled in GPT-2's alphabet of bytes. Otherwise they are plain text
+    with U+2581 for spaces.
+    `ignores_merges`: a word that equals a token becomes that token, whatever the merges are.
+    `adds_bos` applies if the metadata is silent. `always_adds_bos` overrides the metadata.
     """
 
     patterns: tuple[str, ...]

@@ -1,7 +1,7 @@
-"""Finds special tokens in a text: `tokenizer_st_partition` in llama.cpp's `llama-vocab.cpp`.
+"""Finds special tokens in a text, as `tokenizer_st_partition` in llama.cpp's `llama-vocab.cpp`.
 
-Longer tokens are looked for first, everywhere; a shorter one then in what is left. So a short
-token that overlaps the start of a longer one loses, which a left-to-right search would not give.
+It searches the whole text for the longest token first, and then the rest for shorter tokens. So a
+short token that overlaps the start of a longer one loses, unlike in a left-to-right search.
 """
 
 import re
@@ -9,18 +9,18 @@ from collections import defaultdict
 
 from dynemo.tokenizers.gguf.vocab import CONTROL, LSTRIP, RSTRIP, UNKNOWN, USER_DEFINED, Vocabulary
 
-# isspace() of the C locale.
+# The characters of isspace() in the C locale.
 _SPACE = " \t\n\v\f\r"
 
 
 class SpecialTokens:
-    """The special tokens of one vocabulary. Immutable; may be used from several threads."""
+    """The special tokens of one vocabulary. Immutable, so several threads may use it at once."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         tokens, attributes = vocabulary.tokens, vocabulary.attributes
         special = CONTROL | USER_DEFINED | UNKNOWN
         ids = [i for i, attribute in enumerate(attributes) if attribute & special]
-        # By length in bytes; of equals the lower id first.
+        # Sorted by length in bytes, then by id.
         ids.sort(key=lambda i: -len(tokens[i].encode("utf-8", "surrogateescape")))
         self._attributes = {tokens[i]: attributes[i] for i in ids}
         self._ids = vocabulary.ids
@@ -28,9 +28,9 @@ class SpecialTokens:
         self._always = _Finder([tokens[i] for i in ids if not attributes[i] & (CONTROL | UNKNOWN)])
 
     def split(self, text: str, parse_special: bool) -> list[str | int]:
-        """Ids of special tokens, and the non-empty texts between them, in order.
+        """Returns the special tokens' ids and the non-empty texts between them, in order.
 
-        Without `parse_special` only user-defined tokens are found: those are never plain text.
+        Without `parse_special` it finds only user-defined tokens: these are never plain text.
         """
         if not text:
             return []
@@ -60,9 +60,9 @@ class SpecialTokens:
 
 
 class _Finder:
-    """Which of many tokens a text holds, without searching the text for each."""
+    """Finds which of many tokens a text holds, without searching the text for each of them."""
 
-    #: With so few tokens a search for each is quickest.
+    #: Up to this number of tokens, one search per token is fastest.
     FEW = 48
 
     def __init__(self, tokens: list[str]) -> None:
@@ -76,7 +76,7 @@ class _Finder:
         self._starts = re.compile(f"[{firsts}]") if firsts else None
 
     def candidates(self, text: str) -> list[str]:
-        """Every token that occurs in the text, in the given order."""
+        """Returns every token that occurs in the text, in the given order."""
         if self._starts is None:
             return []
         if len(self._tokens) <= self.FEW:

@@ -1,14 +1,14 @@
 r"""Splits text into words by llama.cpp's patterns.
 
-Python's `re` knows no `\p{L}`, and llama.cpp has its own idea of what a letter is. So the patterns
-run on a shadow of the text, as they do in llama.cpp's `unicode_regex_split`: each character that
-is not ASCII is replaced by one byte for its category and for the sets of the patterns (`[一-龥]`)
-that it is in. Words are then cut out of the text at the same places. White space beyond ASCII
-becomes a vertical tab, which `\s` matches.
+Python's `re` does not know `\p{L}`, and llama.cpp defines letters in its own way. So the patterns
+run on a shadow of the text, as in llama.cpp's `unicode_regex_split`. In the shadow, each character
+outside ASCII is one byte. The byte stands for the character's category and for the sets of the
+patterns (`[一-龥]`) that it belongs to. The words are then cut out of the text at the same
+positions. White space beyond ASCII becomes a vertical tab, which `\s` matches.
 
 A pattern is a regex with `\p{L}` (letter), `\p{N}`, `\p{P}`, `\p{M}`, `\p{S}`, `\p{Lu}` and
-`\p{Ll}` (letters but ASCII ones of the other case); characters beyond ASCII stand inside brackets
-only. What lies between two matches is a word, too.
+`\p{Ll}` (letters except ASCII letters of the other case). Characters beyond ASCII may appear only
+inside brackets. The text between two matches is a word, too.
 """
 
 import re
@@ -22,7 +22,7 @@ from dynemo.tokenizers.gguf.unicode import CATEGORIES, SPACE, category
 _FIRST_CODE = 0x80
 _SPACE_CODE = 0x0B
 
-# What \p{X} stands for: categories beyond ASCII, and a bracket's content for ASCII.
+# What \p{X} stands for: a category beyond ASCII, and the content of a bracket for ASCII.
 _CLASSES = {
     "L": ("L", "A-Za-z"),
     "Lu": ("L", "A-Z"),
@@ -41,7 +41,7 @@ _ITEM = re.compile(r"\\p\{(\w+)\}|\\.|([^\x00-\x7f])(?:-([^\x00-\x7f]))?|[\x00-\
 
 
 class Splitter:
-    """Cuts text by a list of patterns. Immutable; may be used from several threads."""
+    """Splits text by a list of patterns. Immutable, so several threads may use it at once."""
 
     def __init__(self, patterns: tuple[str, ...]) -> None:
         self._sets = _sets_of(patterns)
@@ -49,7 +49,7 @@ class Splitter:
         self._steps = [_step(pattern, self._sets) for pattern in patterns]
 
     def split(self, text: str) -> list[str]:
-        """The words, in order; joined they are `text`."""
+        """Returns the words in order. Joined, they equal `text`."""
         if not text:
             return []
         is_ascii = text.isascii()
@@ -61,7 +61,7 @@ class Splitter:
 
 @cache
 def splitter(patterns: tuple[str, ...]) -> Splitter:
-    """One splitter for each list of patterns: compiling takes about a millisecond."""
+    """Returns one shared splitter per list of patterns: compiling takes about a millisecond."""
     return Splitter(patterns)
 
 
@@ -76,7 +76,7 @@ def _cut(text: str, shadows: list[str]) -> list[str]:
 
 
 class _Shadow(dict[int, int]):
-    """Code point -> the code that stands for it; filled as characters are met."""
+    """Maps a code point to the code that stands for it. Filled as characters occur."""
 
     def __init__(self, sets: tuple[_Ranges, ...]) -> None:
         super().__init__()
@@ -90,18 +90,18 @@ class _Shadow(dict[int, int]):
     def _code(self, code_point: int) -> int:
         if code_point < 0x80:
             return code_point
-        kind = category(code_point)
-        if kind == SPACE:
+        name = category(code_point)
+        if name == SPACE:
             return _SPACE_CODE
         members = 0
         for bit, ranges in enumerate(self._sets):
             if any(low <= code_point <= high for low, high in ranges):
                 members |= 1 << bit
-        return _code_of(members, kind)
+        return _code_of(members, name)
 
 
-def _code_of(members: int, kind: str) -> int:
-    return _FIRST_CODE + members * len(CATEGORIES) + CATEGORIES.index(kind)
+def _code_of(members: int, name: str) -> int:
+    return _FIRST_CODE + members * len(CATEGORIES) + CATEGORIES.index(name)
 
 
 def _sets_of(patterns: tuple[str, ...]) -> tuple[_Ranges, ...]:
@@ -111,7 +111,7 @@ def _sets_of(patterns: tuple[str, ...]) -> tuple[_Ranges, ...]:
             if part.startswith("[") and (ranges := _ranges(part)):
                 found[ranges] = None
     if _code_of((1 << len(found)) - 1, CATEGORIES[-1]) > 0xFF:
-        raise ValueError(f"{len(found)} sets of characters do not fit into a byte")
+        raise ValueError(f"{len(found)} sets of characters do not fit into a byte.")
     return tuple(found)
 
 
@@ -131,7 +131,7 @@ def _step(pattern: str, sets: tuple[_Ranges, ...]) -> _Step:
 
 
 def _translate(pattern: str, sets: tuple[_Ranges, ...]) -> str:
-    """The pattern for shadows: categories and sets become codes."""
+    """Returns the pattern for shadows: categories and sets become codes."""
     out = []
     for part in _BRACKET.findall(pattern):
         if part.startswith("["):
@@ -156,22 +156,25 @@ def _translate_bracket(bracket: str, sets: tuple[_Ranges, ...]) -> str:
         return content
     bit = 1 << sets.index(ranges)
     codes = [
-        _code_of(members, kind)
+        _code_of(members, name)
         for members in range(1 << len(sets))
         if members & bit
-        for kind in CATEGORIES
+        for name in CATEGORIES
     ]
     return f"{content[:-1]}{''.join(map(chr, codes))}]"
 
 
 def _class(name: str, set_count: int) -> str:
-    kind, of_ascii = _CLASSES[name]
-    codes = map(_code_of, range(1 << set_count), repeat(kind))
-    return "".join(map(chr, codes)) + of_ascii
+    beyond_ascii, ascii_content = _CLASSES[name]
+    codes = map(_code_of, range(1 << set_count), repeat(beyond_ascii))
+    return "".join(map(chr, codes)) + ascii_content
 
 
 def _digits_of_afmoe(numbers: re.Pattern[str], word: str) -> list[str]:
-    """Groups of three from the right; what stands before a number stays with its first group."""
+    """Cuts numbers into groups of three digits from the right.
+
+    The text before a number stays with its first group.
+    """
     parts = []
     start = 0
     for number in numbers.finditer(word):
@@ -189,7 +192,7 @@ _ASCII_DIGITS = re.compile("[0-9]+")
 
 
 def _digits_of_superbpe(word: str) -> list[str]:
-    """Groups of three from the right."""
+    """Cuts numbers into groups of three digits from the right."""
     parts = []
     start = 0
     for number in _ASCII_DIGITS.finditer(word):

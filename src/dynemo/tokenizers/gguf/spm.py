@@ -1,20 +1,21 @@
 """SentencePiece's BPE over a GGUF's vocabulary: `llm_tokenizer_spm_session` in `llama-vocab.cpp`.
 
-Pairs join by the score of the token that they make; a character that is no token becomes its
-bytes' tokens (`<0xE2>`).
+Pairs join by the score of the token that they make. A character without a token becomes the tokens
+of its bytes (`<0xE2>`).
 """
 
 import re
 from functools import cached_property
 
 from dynemo.errors import RequestError
+from dynemo.spelling import quoted
 from dynemo.tokenizers.gguf.bpe import boundary_before_spaces
 from dynemo.tokenizers.gguf.merge import WordCache, merge
 from dynemo.tokenizers.gguf.vocab import Vocabulary
 
 
 class Spm:
-    """Text to ids, special tokens aside. May be used from several threads at once."""
+    """Turns text without special tokens into ids. Several threads may use it at once."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
@@ -23,7 +24,7 @@ class Spm:
         self._cache = WordCache()
 
     def encode(self, text: str) -> list[int]:
-        """`text` has U+2581 for spaces already."""
+        """Returns the ids of `text`, in which U+2581 stands for spaces."""
         ids: list[int] = []
         cached = self._cache.get
         for word in filter(None, self._boundary.split(text)):
@@ -41,7 +42,7 @@ class Spm:
         return ids
 
     def _bytes_of(self, part: str) -> list[int]:
-        # Without a token for a byte llama.cpp fails; the unknown token is what it would mean.
+        # llama.cpp fails if a byte has no token. The unknown token is what it would mean.
         tokens = self._vocabulary.ids
         ids = []
         for byte in part.encode():
@@ -49,7 +50,7 @@ class Spm:
             if found is None:
                 found = self._vocabulary.special.unk
             if found is None:
-                raise RequestError(f"the model's vocabulary has no token for {part!r}")
+                raise RequestError(f"The model's vocabulary has no token for {quoted(part)}.")
             ids.append(found)
         return ids
 

@@ -1,4 +1,4 @@
-"""A GGUF's tokenizer as plain values: what it was made from, and its tables."""
+"""Returns a GGUF's tokenizer as plain values: its source and its lookup tables."""
 
 from collections.abc import Mapping
 
@@ -6,9 +6,10 @@ from dynemo.tokenizers.gguf.vocab import TENSOR_COUNT, Vocabulary
 from dynemo.tokenizers.source import GgufSource
 from dynemo.tokenizers.tables import TokenizerTables
 
-#: `tokenizer.ggml.token_type` of unknown, control and user-defined tokens.
+#: The `tokenizer.ggml.token_type` of unknown, control and user-defined tokens.
 _ADDED = (2, 3, 4)
-#: What `load_tokenizer` reads besides `tokenizer.ggml.*`: a few rules hang on a model's name.
+#: Keys that `load_tokenizer` reads besides `tokenizer.ggml.*`. A few rules depend on a model's
+#: name.
 _NAMES = (TENSOR_COUNT, "general.architecture", "general.name")
 
 
@@ -18,12 +19,15 @@ def source_of(metadata: Mapping[str, object]) -> GgufSource:
     )
 
 
-def lexicon_of(
+def tables_of(
     vocabulary: Vocabulary, source: GgufSource, *, is_byte_level: bool
 ) -> TokenizerTables:
     tokens = [text if text != f"[EMPTY_{i}]" else "" for i, text in enumerate(vocabulary.tokens)]
-    # As the file has it: what llama.cpp infers beside it, no other form knows.
+    # The types of the file, without those that llama.cpp infers: no other file format has the
+    # latter.
     types = source.metadata.get("tokenizer.ggml.token_type") or []
-    added = frozenset(i for i, kind in enumerate(types[: len(tokens)]) if kind in _ADDED)
+    added = frozenset(
+        i for i, token_type in enumerate(types[: len(tokens)]) if token_type in _ADDED
+    )
     merges = source.metadata.get("tokenizer.ggml.merges") if is_byte_level else None
     return TokenizerTables(tokens, added, merges)

@@ -1,7 +1,7 @@
-"""The tokenizer that a GGUF carries, giving the ids that llama.cpp gives.
+"""The tokenizer in a GGUF, with the same ids as in llama.cpp.
 
-`load_tokenizer` picks one by `tokenizer.ggml.model`. After `llama_vocab::impl::tokenize` and
-`token_to_piece` in llama.cpp's `llama-vocab.cpp`.
+`load_tokenizer` selects one by `tokenizer.ggml.model`. The code follows
+`llama_vocab::impl::tokenize` and `token_to_piece` in llama.cpp's `llama-vocab.cpp`.
 """
 
 import re
@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from dynemo.errors import ModelError, RequestError
+from dynemo.spelling import quoted
 from dynemo.tokenizers.base import Detokenizer
 from dynemo.tokenizers.detokenize import ByteDetokenizer
 from dynemo.tokenizers.gguf.bpe import BYTE_ALPHABET, SPACE, load_bpe
 from dynemo.tokenizers.gguf.special import SpecialTokens
 from dynemo.tokenizers.gguf.spm import Spm
-from dynemo.tokenizers.gguf.tables import lexicon_of, source_of
+from dynemo.tokenizers.gguf.tables import source_of, tables_of
 from dynemo.tokenizers.gguf.vocab import (
     BYTE,
     CONTROL,
@@ -36,33 +37,33 @@ _BYTE_OF = {char: byte for byte, char in enumerate(BYTE_ALPHABET)}
 
 
 class Encoder(Protocol):
-    """Text to ids, where special tokens are out of the text already."""
+    """Turns text without special tokens into ids."""
 
     def encode(self, text: str) -> list[int]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a kind of tokenizer does around its encoder.
+    """How a tokenizer uses its encoder.
 
-    `spell` gives the bytes of a normal token. `adds_bos`, `adds_eos` and `prefixes_space` hold
-    where the metadata does not say it, `always_adds_bos` whatever it says. `prefixes_space`: a
-    text at the start or after a special token gets a space.
+    `spell` returns the bytes of a normal token. `adds_bos`, `adds_eos` and `prefixes_space` apply
+    if the metadata is silent; `always_adds_bos` overrides the metadata. `prefixes_space` puts a
+    space before a text at the start or after a special token.
     """
 
     spell: Callable[[str], bytes]
     adds_bos: bool = False
     always_adds_bos: bool = False
     adds_eos: bool = False
-    adds_sep: bool = False  #: and no EOS, whatever the file says
+    adds_sep: bool = False  #: then no EOS is added, whatever the file says
     escapes_spaces: bool = False
     prefixes_space: bool = False
 
 
 class LlamaTokenizer:
-    """A GGUF's tokenizer. Implements `dynemo.tokenizers.base.Tokenizer`.
+    """A GGUF's tokenizer. It implements `dynemo.tokenizers.base.Tokenizer`.
 
-    `special` has the ids with a role, among them all that end a generation (`special.eog`).
+    `special` holds the ids with a role, including all ids that end a generation (`special.eog`).
     """
 
     def __init__(
@@ -90,13 +91,14 @@ class LlamaTokenizer:
         return len(self._vocabulary.tokens)
 
     def encode(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
-        """Ids as llama.cpp's `/tokenize` gives them.
+        """Returns the same ids as llama.cpp's `/tokenize`.
 
-        Raises `RequestError` for a lone surrogate: it has no UTF-8, so no model can be given it.
+        Raises RequestError for a lone surrogate: it has no UTF-8 form, so no model can take it.
         """
         if not text.isascii() and (found := _SURROGATE.search(text)):
             raise RequestError(
-                f"the text holds the lone surrogate U+{ord(found[0]):04X}, which is no character"
+                f"The text holds the lone surrogate U+{ord(found[0]):04X}, which is not a "
+                "character. Remove it."
             )
         ids: list[int] = []
         if add_special and self.adds_bos and self.special.bos is not None:
@@ -120,7 +122,10 @@ class LlamaTokenizer:
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of the ids; a leading space that the vocabulary adds is kept, as in a stream."""
+        """Returns the text of the ids.
+
+        As in a stream, it keeps a leading space of the vocabulary.
+        """
         return b"".join(map(self._pieces.__getitem__, ids)).decode("utf-8", "replace")
 
     def detokenizer(self) -> Detokenizer:
@@ -134,18 +139,18 @@ class LlamaTokenizer:
         return tokens[token_id] if 0 <= token_id < len(tokens) else None
 
     def token_bytes(self, token_id: int) -> bytes:
-        """The token's bytes in a text, empty for a control token."""
+        """Returns the token's bytes in a text. A control token has none."""
         return self._pieces[token_id]
 
     def source(self) -> GgufSource:
         return self._source
 
-    def lexicon(self) -> TokenizerTables:
-        return lexicon_of(self._vocabulary, self._source, is_byte_level=self._is_byte_level)
+    def tables(self) -> TokenizerTables:
+        return tables_of(self._vocabulary, self._source, is_byte_level=self._is_byte_level)
 
 
 class _Pieces(dict[int, bytes]):
-    """Id -> the bytes that it stands for; filled as ids are met."""
+    """Maps an id to the bytes that it stands for. Filled as ids occur."""
 
     def __init__(self, vocabulary: Vocabulary, spell: Callable[[str], bytes]) -> None:
         super().__init__()
@@ -155,9 +160,11 @@ class _Pieces(dict[int, bytes]):
     def __missing__(self, token_id: int) -> bytes:
         tokens = self._vocabulary.tokens
         if not 0 <= token_id < len(tokens):
-            raise RequestError(f"the token id {token_id} is not in range({len(tokens)})")
-        if token_id == self._vocabulary.special.unk and self._vocabulary.kind == "bert":
-            piece = _plain_bytes(tokens[token_id])  # whatever type the file gives it
+            raise RequestError(
+                f"The token id {token_id} is out of range. Valid ids are 0 to {len(tokens) - 1}."
+            )
+        if token_id == self._vocabulary.special.unk and self._vocabulary.tokenizer_model == "bert":
+            piece = _plain_bytes(tokens[token_id])  # whatever its type in the file
         else:
             piece = self._piece(tokens[token_id], self._vocabulary.attributes[token_id])
         self[token_id] = piece
@@ -168,7 +175,7 @@ class _Pieces(dict[int, bytes]):
             return b""
         if attribute & BYTE and (byte := _BYTE_TOKEN.fullmatch(text)):
             return bytes.fromhex(byte[1])
-        if attribute & NORMAL or self._vocabulary.kind in _ALL_SPELLED:
+        if attribute & NORMAL or self._vocabulary.tokenizer_model in _ALL_SPELLED:
             return self._spell(text)
         return _plain_bytes(text) if attribute & USER_DEFINED else b""
 
@@ -182,7 +189,7 @@ def _spaced_bytes(text: str) -> bytes:
 
 
 def _spelled_bytes(text: str) -> bytes:
-    """The bytes that a token in GPT-2's alphabet spells (`llama_decode_text`)."""
+    """Returns the bytes that a token in GPT-2's alphabet spells (`llama_decode_text`)."""
     try:
         return bytes([_BYTE_OF[char] for char in text])
     except KeyError:
@@ -192,16 +199,16 @@ def _spelled_bytes(text: str) -> bytes:
         if char in _BYTE_OF:
             piece += bytes([_BYTE_OF[char]])
         else:
-            # llama.cpp shows such a token so; it does not occur in vocabularies made with care.
+            # llama.cpp prints such a token like this. Well-made vocabularies have none.
             hexadecimal = char.encode("utf-8", "surrogateescape").hex()
             piece += f"[UNK_BYTE_0x{hexadecimal}{text}]".encode("utf-8", "surrogateescape")
     return piece
 
 
-#: Kinds that spell user-defined tokens and those of no type like normal ones.
+#: Tokenizers that spell user-defined and untyped tokens like normal tokens.
 _ALL_SPELLED = ("rwkv", "plamo2", "plamo3")
 
-#: `tokenizer.ggml.model` -> its name among people. Every other kind is refused by name.
+#: `tokenizer.ggml.model` -> its common name. Every other value is refused by name.
 SUPPORTED = {
     "llama": "SPM",
     "gpt2": "BPE",
@@ -221,17 +228,17 @@ _REFUSED = {
 
 
 def load_tokenizer(metadata: Mapping[str, object]) -> LlamaTokenizer:
-    """The tokenizer that a GGUF's metadata describes.
+    """Returns the tokenizer that a GGUF's metadata describes.
 
-    Raises `ModelError` where the metadata holds none, or one of a kind that is not supported: the
-    sentence names the kind.
+    Raises ModelError if the metadata holds no tokenizer, or an unsupported one (named in the
+    message).
     """
-    kind = metadata.get("tokenizer.ggml.model")
-    if isinstance(kind, str) and kind not in SUPPORTED:
-        kinds = ", ".join(f"{name} ({people})" for name, people in SUPPORTED.items())
+    model = metadata.get("tokenizer.ggml.model")
+    if isinstance(model, str) and model not in SUPPORTED:
+        supported = ", ".join(f"{key} ({name})" for key, name in SUPPORTED.items())
         raise ModelError(
-            f"the GGUF's tokenizer is of the kind {kind!r}{_REFUSED.get(kind, '')}, which "
-            f"dynemo-run does not support; it supports {kinds}"
+            f"The GGUF's tokenizer has the type {quoted(model)}{_REFUSED.get(model, '')}, which "
+            f"dynemo-run does not support. It supports {supported}."
         )
     vocabulary = load_vocabulary(metadata)
     encoder, rules = _load(vocabulary, metadata)
@@ -241,26 +248,28 @@ def load_tokenizer(metadata: Mapping[str, object]) -> LlamaTokenizer:
 
 
 def _load(vocabulary: Vocabulary, metadata: Mapping[str, object]) -> tuple[Encoder, Rules]:
-    # The rare kinds are imported where they are met: start-up time counts.
-    if vocabulary.kind == "llama":
+    # Uncommon tokenizers are imported on demand, to keep the start fast.
+    if vocabulary.tokenizer_model == "llama":
         rules = Rules(_spaced_bytes, adds_bos=True, escapes_spaces=True, prefixes_space=True)
         return Spm(vocabulary), rules
-    if vocabulary.kind == "t5":
+    if vocabulary.tokenizer_model == "t5":
         from dynemo.tokenizers.gguf.unigram import Unigram
 
         return Unigram(vocabulary, metadata), Rules(_spaced_bytes, adds_eos=True)
-    if vocabulary.kind == "bert":
+    if vocabulary.tokenizer_model == "bert":
         from dynemo.tokenizers.gguf.wordpiece import WordPiece
 
         return WordPiece(vocabulary), Rules(_spaced_bytes, always_adds_bos=True, adds_sep=True)
-    if vocabulary.kind == "rwkv":
+    if vocabulary.tokenizer_model == "rwkv":
         from dynemo.tokenizers.gguf.others import Rwkv, unescape
 
         return Rwkv(vocabulary), Rules(unescape)
-    if vocabulary.kind in ("plamo2", "plamo3"):
+    if vocabulary.tokenizer_model in ("plamo2", "plamo3"):
         from dynemo.tokenizers.gguf.others import Plamo
 
-        return Plamo(vocabulary, cuts_first=vocabulary.kind == "plamo3"), Rules(_plain_bytes)
+        return Plamo(vocabulary, cuts_first=vocabulary.tokenizer_model == "plamo3"), Rules(
+            _plain_bytes
+        )
     return _load_bpe(vocabulary, metadata)
 
 
@@ -273,11 +282,11 @@ def _load_bpe(vocabulary: Vocabulary, metadata: Mapping[str, object]) -> tuple[E
         always_adds_bos=pre.always_adds_bos,
         escapes_spaces=pre.escapes_spaces,
     )
-    if vocabulary.kind == "hybriddna":
+    if vocabulary.tokenizer_model == "hybriddna":
         from dynemo.tokenizers.gguf.others import HybridDna
 
         return HybridDna(vocabulary, bpe), rules
-    if vocabulary.kind == "whitespace":
+    if vocabulary.tokenizer_model == "whitespace":
         from dynemo.tokenizers.gguf.others import WhitespaceWords
 
         return WhitespaceWords(bpe, metadata), rules
@@ -292,6 +301,6 @@ def _check_added(tokenizer: LlamaTokenizer) -> None:
     ):
         if added and id_ is None:
             raise ModelError(
-                f"the GGUF says to add a {role.upper()} token and names none "
-                f"(tokenizer.ggml.{role}_token_id): download it again"
+                f"The GGUF says to add a {role.upper()} token, but does not name one "
+                f"(tokenizer.ggml.{role}_token_id). Download it again."
             )

@@ -1,16 +1,16 @@
-"""Character categories as llama.cpp has them, for splitting text into words.
+"""Character categories of llama.cpp, for splitting text into words.
 
-Python's own tables differ: 3.11 has Unicode 14, and llama.cpp newer ones; 4,970 letters are not
-letters to Python 3.11. So the table is here, read out of llama.cpp's `unicode_cpt_flags_from_cpt`.
-Only what pre-tokenizers ask about is kept: letter, number, punctuation, mark, symbol, white
-space, other. ASCII is not in it; the patterns name ASCII characters themselves.
+Python's own tables differ: Python 3.11 has Unicode 14, llama.cpp a newer version. 4,970 letters are
+not letters to Python 3.11. So this table was read out of llama.cpp's `unicode_cpt_flags_from_cpt`.
+It holds only what pre-tokenizers need: letter, number, punctuation, mark, symbol, white space and
+other. It omits ASCII, because the patterns name ASCII characters.
 """
 
 import re
 from bisect import bisect_right
 from functools import cache
 
-#: The categories that a non-ASCII character can have, without white space.
+#: The categories of characters outside ASCII, except white space.
 CATEGORIES = "OLNPMS"
 SPACE = "W"
 
@@ -73,7 +73,7 @@ _RUNS = (
 
 @cache
 def _table() -> tuple[list[int], str]:
-    """Where each run of one category starts, and the categories of the runs."""
+    """Returns the start of each run of one category, and the runs' categories."""
     starts: list[int] = []
     categories: list[str] = []
     at = 0x80
@@ -85,6 +85,6 @@ def _table() -> tuple[list[int], str]:
 
 
 def category(code_point: int) -> str:
-    """One of `CATEGORIES`, or `SPACE`, for a code point of 0x80 and above."""
+    """Returns one of `CATEGORIES`, or `SPACE`, for a code point of 0x80 or above."""
     starts, categories = _table()
     return categories[bisect_right(starts, code_point) - 1]

@@ -1,6 +1,6 @@
 """Unigram over a GGUF's vocabulary (T5): `llm_tokenizer_ugm_session` in `llama-vocab.cpp`.
 
-The text is normalized by SentencePiece's compiled map, then cut so that the sum of the tokens'
+The text is normalized by SentencePiece's compiled map, and then cut so that the sum of the tokens'
 scores is highest.
 """
 
@@ -14,20 +14,20 @@ from dynemo.tokenizers.gguf.bpe import SPACE
 from dynemo.tokenizers.gguf.match import Matcher
 from dynemo.tokenizers.gguf.vocab import NORMAL, UNUSED, USER_DEFINED, Vocabulary, flag
 
-#: How much worse an unknown character is than the worst token.
+#: How far an unknown character scores below the worst token.
 UNKNOWN_PENALTY = 10.0
 
 
 class Unigram:
-    """Text to ids, special tokens aside. May be used from several threads at once."""
+    """Turns text without special tokens into ids. Several threads may use it at once."""
 
     def __init__(self, vocabulary: Vocabulary, metadata: Mapping[str, object]) -> None:
         tokens, attributes = vocabulary.tokens, vocabulary.attributes
         scores = vocabulary.scores or [0.0] * len(tokens)
         if vocabulary.special.unk is None:
             raise ModelError(
-                "the GGUF's Unigram tokenizer names no unknown token "
-                "(tokenizer.ggml.unknown_token_id): download it again"
+                "The GGUF's Unigram tokenizer does not name its unknown token "
+                "(tokenizer.ggml.unknown_token_id). Download it again."
             )
         self._unknown = vocabulary.special.unk
         self._matcher: Matcher[str] = Matcher(
@@ -56,7 +56,7 @@ class Unigram:
                 end = at + length
                 if end <= len(text) and (found := ids.get(text[at:end])) is not None:
                     score = score_here + scores[found]
-                    # Of equal sums the one with the longer last token was found first, and stays.
+                    # Of equal sums, the one with the longer last token comes first and stays.
                     if score > best[end][0]:
                         best[end] = (score, at, found)
             if text[at] not in ids:
@@ -85,8 +85,9 @@ class Normalizer:
         self._prefixes_space = flag(metadata, "add_space_prefix", False)
         self._merges_spaces = flag(metadata, "remove_extra_whitespaces", False)
         tokens, attributes = vocabulary.tokens, vocabulary.attributes
-        # llama.cpp leaves bytes alone that start like a user-defined token, be it the whole or not:
-        # another character that shares a first byte with one is torn, and becomes unknown.
+        # llama.cpp keeps any bytes that start like a user-defined token, whether or not the whole
+        # token follows. So a character that shares only its first bytes with one is torn, and
+        # becomes unknown.
         self._kept = {
             spelled[:length]
             for text, attribute in zip(tokens, attributes, strict=True)
@@ -129,9 +130,10 @@ class Normalizer:
         return b"".join(parts)
 
     def _replacement(self, data: bytes, at: int) -> tuple[bytes, int]:
-        """What the longest prefix in the map becomes, and its length; else the character itself.
+        """Returns the replacement of the longest prefix in the map, and the length of that prefix.
 
-        The map is SentencePiece's XOR-compressed double array over UTF-8 bytes.
+        If no prefix is in the map, it returns the character itself. The map is SentencePiece's
+        XOR-compressed double array over UTF-8 bytes.
         """
         nodes = self._nodes
         found = _character(data, at)
@@ -170,17 +172,19 @@ def _base(node: int) -> int:
 def _charsmap(metadata: Mapping[str, object]) -> tuple[tuple[int, ...], bytes]:
     values = metadata.get("tokenizer.ggml.precompiled_charsmap") or []
     if not isinstance(values, list):
-        raise ModelError("the GGUF's precompiled_charsmap is no list of bytes: download it again")
+        raise ModelError(
+            "The GGUF's precompiled_charsmap is not a list of bytes. Download it again."
+        )
     if not values:
         return (), b""
     data = bytes(value & 0xFF for value in values)
     size = int.from_bytes(data[:4], "little")
     if size % 4 or size + 4 >= len(data):
-        raise ModelError("the GGUF's precompiled_charsmap is cut short: download it again")
+        raise ModelError("The GGUF's precompiled_charsmap is truncated. Download it again.")
     return struct.unpack_from(f"<{size // 4}I", data, 4), data[4 + size :]
 
 
 def _single(value: float) -> float:
-    """The value as a 32-bit float, which llama.cpp keeps it in."""
+    """Returns the value rounded to a 32-bit float, which llama.cpp uses."""
     (single,) = struct.unpack("<f", struct.pack("<f", value))
     return float(single)

@@ -1,24 +1,25 @@
-"""A GGUF's vocabulary: its tokens, what each of them is, and the special ones.
+"""A GGUF's vocabulary: its tokens, their types and the special tokens.
 
-After `llama_vocab::impl::load` in llama.cpp's `llama-vocab.cpp`: the defaults of each tokenizer
-kind, the ids that the metadata names, and what llama.cpp infers from a token's spelling.
+The code follows `llama_vocab::impl::load` in llama.cpp's `llama-vocab.cpp`: the defaults of each
+tokenizer model, the ids in the metadata, and what llama.cpp infers from a token's spelling.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dynemo.errors import ModelError
+from dynemo.spelling import quoted
 
-#: The number of tensors, as `read_gguf` adds it to the metadata.
+#: The key under which `read_gguf` adds the number of tensors to the metadata.
 TENSOR_COUNT = "GGUF.tensor_count"
 
-#: Ends a token for six bases of DNA.
+#: Ends the token of six bases of DNA.
 DNA_MARK = "\ue000"
 
 UNKNOWN, UNUSED, NORMAL, CONTROL, USER_DEFINED, BYTE = 1, 2, 4, 8, 16, 32
 LSTRIP, RSTRIP = 64, 128
 
-# `tokenizer.ggml.token_type` -> attributes. Any other number has none: the token has no text.
+# `tokenizer.ggml.token_type` -> attributes. Any other type has none: its token has no text.
 _ATTRIBUTES = {1: NORMAL, 2: UNKNOWN, 3: CONTROL, 4: USER_DEFINED, 5: UNUSED, 6: BYTE}
 
 _EOT = (
@@ -32,7 +33,7 @@ _EOG = (
     "<|end_of_text|>", "<end_of_utterance>", "<eos>", "<turn|>", "<|tool_response>",
     "<｜end▁of▁sentence｜>", "[e~[", "<|ifm|im_end|>",
 )  # fmt: skip
-# Fill-in-the-middle tokens are control tokens; the last three end a generation, too.
+# Fill-in-the-middle tokens are control tokens. The last three also end a generation.
 _FIM = {
     "fim_pre": (
         "<|fim_prefix|>", "<fim-prefix>", "<fim_prefix>", "<｜fim▁begin｜>", "<PRE>", "▁<PRE>",
@@ -54,7 +55,7 @@ _FIM_ENDS = ("fim_pad", "fim_rep", "fim_sep")
 _ALWAYS_SHOWN = ("<|channel|>", "<|message|>", "<|start|>", "<|constrain|>")
 _SPELLINGS = frozenset((*_EOT, *_EOM, *_EOG, *_ALWAYS_SHOWN, "<|plamo:eos|>")).union(*_FIM.values())
 
-# Ids that hold when the metadata names none.
+# The ids to use if the metadata names none.
 _DEFAULT_IDS: dict[str, dict[str, int]] = {
     "llama": {"bos": 1, "eos": 2, "unk": 0},
     "gpt2": {"bos": 11, "eos": 11},
@@ -67,7 +68,7 @@ _DEFAULT_IDS: dict[str, dict[str, int]] = {
     "plamo3": {"bos": 1, "eos": 2, "unk": 0, "pad": 3},
     "bert": {"bos": 101, "unk": 100, "sep": 102, "pad": 0},
 }
-# The spelling of "seperator" is the format's.
+# The format itself spells "seperator" this way.
 _ID_KEYS = {
     "bos": "bos_token_id",
     "eos": "eos_token_id",
@@ -92,9 +93,9 @@ _FIM_KEYS = (
 
 @dataclass(frozen=True, slots=True)
 class SpecialIds:
-    """The ids with a role; None where a model has no such token.
+    """The ids with a role. A role without a token is None.
 
-    `eog` holds every id that ends a generation; `eos`, `eot` and `eom` are in it.
+    `eog` holds every id that ends a generation, including `eos`, `eot` and `eom`.
     """
 
     bos: int | None
@@ -109,9 +110,13 @@ class SpecialIds:
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """`attributes[id]` is a union of the flags above; `scores` is empty where the file has none."""
+    """A GGUF's vocabulary, indexed by id.
 
-    kind: str
+    `tokenizer_model` is the value of `tokenizer.ggml.model`. `attributes[id]` is a union of the
+    flags above. `scores` is empty if the file has none.
+    """
+
+    tokenizer_model: str
     tokens: list[str]
     ids: dict[str, int]
     scores: list[float]
@@ -120,49 +125,54 @@ class Vocabulary:
 
 
 def special_ids(metadata: Mapping[str, object]) -> SpecialIds:
-    """The special ids alone, much quicker than with the vocabulary; raises `ModelError`."""
+    """Returns the special ids much faster than `load_vocabulary`. Raises ModelError."""
     tokens = _tokens(metadata)
     ids = {text: i for i, text in enumerate(tokens) if text in _SPELLINGS}
-    return _special(metadata, _kind(metadata), ids, [0] * len(tokens))
+    return _special(metadata, _tokenizer_model(metadata), ids, [0] * len(tokens))
 
 
 def load_vocabulary(metadata: Mapping[str, object]) -> Vocabulary:
-    """The vocabulary under `tokenizer.ggml.*`. Raises `ModelError` where it is none."""
-    kind = _kind(metadata)
+    """Loads the vocabulary under `tokenizer.ggml.*`.
+
+    Raises ModelError if it is missing or invalid.
+    """
+    model = _tokenizer_model(metadata)
     tokens = _tokens(metadata)
     ids = dict(zip(tokens, range(len(tokens)), strict=True))
     if len(ids) != len(tokens):
         twice = next(text for i, text in enumerate(tokens) if ids[text] != i)
-        raise ModelError(f"the GGUF's vocabulary has the token {twice!r} twice: download it again")
+        raise ModelError(
+            f"The GGUF's vocabulary has the token {quoted(twice)} twice. Download it again."
+        )
     attributes = _attributes(metadata, len(tokens))
-    special = _special(metadata, kind, ids, attributes)
+    special = _special(metadata, model, ids, attributes)
     _strip_spaces(metadata, ids, attributes)
-    if kind == "hybriddna":
+    if model == "hybriddna":
         tokens = _without_dna_marks(tokens, ids)
-    return Vocabulary(kind, tokens, ids, _scores(metadata, len(tokens)), attributes, special)
+    return Vocabulary(model, tokens, ids, _scores(metadata, len(tokens)), attributes, special)
 
 
 def flag(metadata: Mapping[str, object], name: str, default: bool) -> bool:
-    """A boolean under `tokenizer.ggml.`; a value of another type counts as not there."""
+    """Returns a boolean under `tokenizer.ggml.`. A value of another type counts as missing."""
     value = metadata.get(f"tokenizer.ggml.{name}")
     return value if isinstance(value, bool) else default
 
 
-def _kind(metadata: Mapping[str, object]) -> str:
-    kind = metadata.get("tokenizer.ggml.model")
-    if not isinstance(kind, str):
+def _tokenizer_model(metadata: Mapping[str, object]) -> str:
+    model = metadata.get("tokenizer.ggml.model")
+    if not isinstance(model, str):
         raise ModelError(
-            "the GGUF holds no tokenizer (tokenizer.ggml.model): "
-            "download a complete GGUF, or give a checkout with --model-config"
+            "The GGUF has no tokenizer (tokenizer.ggml.model). Download a complete GGUF, or name "
+            "a checkout with --model-config."
         )
-    return kind
+    return model
 
 
 def _tokens(metadata: Mapping[str, object]) -> list[str]:
     tokens = metadata.get("tokenizer.ggml.tokens")
     if not isinstance(tokens, list) or not tokens or not isinstance(tokens[0], str):
         raise ModelError(
-            "the GGUF holds no vocabulary (tokenizer.ggml.tokens): download a complete GGUF"
+            "The GGUF has no vocabulary (tokenizer.ggml.tokens). Download a complete GGUF."
         )
     if "" in tokens:
         return [text or f"[EMPTY_{i}]" for i, text in enumerate(tokens)]
@@ -170,42 +180,45 @@ def _tokens(metadata: Mapping[str, object]) -> list[str]:
 
 
 def _without_dna_marks(tokens: list[str], ids: dict[str, int]) -> list[str]:
-    """The tokens as they are shown; `ids` keeps the mark that tells bases from the same letters."""
+    """Returns the tokens as they are printed.
+
+    `ids` keeps the mark, which distinguishes bases from the same letters in words.
+    """
     first = ids.get("<oov>", len(tokens)) + 1
     return [*tokens[:first], *(text.removesuffix(DNA_MARK) for text in tokens[first:])]
 
 
 def _scores(metadata: Mapping[str, object], count: int) -> list[float]:
     scores = metadata.get("tokenizer.ggml.scores", [])
-    return [*map(float, _as_long(scores, count, "scores", (int, float)))]
+    return [*map(float, _checked_numbers(scores, count, "scores", (int, float)))]
 
 
 def _attributes(metadata: Mapping[str, object], count: int) -> list[int]:
     types = metadata.get("tokenizer.ggml.token_type", [])
-    numbers = _as_long(types, count, "token_type", (int,))
+    numbers = _checked_numbers(types, count, "token_type", (int,))
     if not numbers:
         return [NORMAL] * count
     return [_ATTRIBUTES.get(number, 0) for number in numbers[:count]]
 
 
-def _as_long(values: object, count: int, name: str, kinds: tuple[type, ...]) -> list[int]:
-    if not isinstance(values, list) or (values and not isinstance(values[0], kinds)):
+def _checked_numbers(values: object, count: int, name: str, types: tuple[type, ...]) -> list[int]:
+    if not isinstance(values, list) or (values and not isinstance(values[0], types)):
         raise ModelError(
-            f"the GGUF's tokenizer.ggml.{name} is no list of numbers: download it again"
+            f"The GGUF's tokenizer.ggml.{name} is not a list of numbers. Download it again."
         )
     if values and len(values) < count:
         raise ModelError(
-            f"the GGUF's tokenizer.ggml.{name} has {len(values)} values for {count} tokens: "
-            "download it again"
+            f"The GGUF's tokenizer.ggml.{name} has {len(values)} values for {count} tokens. "
+            "Download it again."
         )
     return values
 
 
 def _special(
-    metadata: Mapping[str, object], kind: str, ids: dict[str, int], attributes: list[int]
+    metadata: Mapping[str, object], model: str, ids: dict[str, int], attributes: list[int]
 ) -> SpecialIds:
     named = {
-        role: _named_id(metadata, key, _DEFAULT_IDS.get(kind, {}).get(role), len(attributes))
+        role: _named_id(metadata, key, _DEFAULT_IDS.get(model, {}).get(role), len(attributes))
         for role, key in _ID_KEYS.items()
     }
     if metadata.get("tokenizer.ggml.pre") in ("glm4", "glm5", "chatglm-bpe"):
@@ -237,10 +250,10 @@ def _named_id(
 def _found(
     named: int | None, spellings: tuple[str, ...], ids: dict[str, int], attributes: list[int]
 ) -> int | None:
-    """The named id, or the first of the spellings that is a token; it becomes a control token.
+    """Returns the named id, or the first spelling that is a token and makes it a control token.
 
-    llama.cpp takes the first that its hash table happens to show, which only differs where a
-    vocabulary has several of one list.
+    llama.cpp takes the first one in its hash table. That differs only if a vocabulary has several
+    tokens of one list.
     """
     if named is not None:
         return named
@@ -263,7 +276,7 @@ def _fim_ends(
 
 
 def _correct_ends(ends: set[int], ids: dict[str, int], attributes: list[int]) -> None:
-    """Two families where a token that usually ends a generation does not."""
+    """Corrects two model families in which a token that usually ends a generation does not."""
     has = {text for text in (*_EOG, "<|plamo:eos|>") if ids.get(text, -1) in ends}
     calls = "<|call|>" in has or "<|calls|>" in has
     if "<|end|>" in has and calls and ("<|return|>" in has or "<|flush|>" in has):
@@ -277,10 +290,10 @@ def _correct_ends(ends: set[int], ids: dict[str, int], attributes: list[int]) ->
 def _strip_spaces(
     metadata: Mapping[str, object], ids: dict[str, int], attributes: list[int]
 ) -> None:
-    """Special tokens that take the white space beside them, which no GGUF says by itself."""
+    """Marks special tokens that absorb adjacent white space. The GGUF itself does not say so."""
     pre = str(metadata.get("tokenizer.ggml.pre", ""))
     architecture = str(metadata.get("general.architecture", ""))
-    # Without weights it is no model, and a model's name does not count: llama.cpp serves such a
+    # A file without weights is not a model, so its name does not count: llama.cpp uses such a
     # vocabulary only inside another model.
     is_model = metadata.get(TENSOR_COUNT) != 0
     name = str(metadata.get("general.name", "")).lower() if is_model else ""

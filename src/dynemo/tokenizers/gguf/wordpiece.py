@@ -1,8 +1,8 @@
-"""WordPiece, the tokenizer of BERT and the embedding models after it.
+"""WordPiece, the tokenizer of BERT and of the embedding models after it.
 
-After `llm_tokenizer_wpm_session` in llama.cpp's `llama-vocab.cpp`: a text is taken apart into words
-without case and accents, and a word into the longest tokens from its start; a word that the
-vocabulary cannot spell whole is one unknown token.
+The code follows `llm_tokenizer_wpm_session` in llama.cpp's `llama-vocab.cpp`. It splits a text into
+words without case and accents, and a word into the longest tokens from its start. A word that the
+vocabulary cannot spell whole becomes one unknown token.
 """
 
 import unicodedata
@@ -12,8 +12,8 @@ from dynemo.tokenizers.gguf.unicode import SPACE, category
 from dynemo.tokenizers.gguf.vocab import Vocabulary
 
 _WORD_START = "▁"
-_SPACES = "\t\n\v\f\r "  # Python has four more, which are control characters here
-#: Ideographs, each of which is a word.
+_SPACES = "\t\n\v\f\r "  # Python counts four more, which are control characters here
+#: Ideographs. Each one is a word.
 _IDEOGRAPHS = (
     (0x4E00, 0x9FFF),
     (0x3400, 0x4DBF),
@@ -74,7 +74,7 @@ def _words(text: str) -> Iterator[str]:
 
 
 def _is_dropped(char: str, code: int) -> bool:
-    """Control characters and accents."""
+    """Whether the character is a control character or an accent."""
     if code in (0, 0xFFFD) or unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co"):
         return True
     return code >= 0x80 and category(code) == "M"

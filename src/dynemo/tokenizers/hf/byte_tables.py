@@ -1,16 +1,16 @@
-"""The tables in a `tokenizer.json`, which the library does not give out, or slowly."""
+"""Reads the tables in a `tokenizer.json` that the `tokenizers` library hides, or returns slowly."""
 
 from msgspec import DecodeError, Struct, ValidationError, json
 
 
 class ByteLevelTables(Struct):
-    """Of byte-level BPE: token -> id without added tokens, and the pairs in order."""
+    """The tables of byte-level BPE: token -> id without added tokens, and the pairs in order."""
 
     vocab: dict[str, int]
     merges: list[str | tuple[str, str]]
 
     def merge_lines(self) -> list[str]:
-        """`left right` each. A byte-level spelling holds no space, so that one can part the two."""
+        """Returns the merges as `left right` lines. A byte-level spelling never holds a space."""
         return [merge if isinstance(merge, str) else " ".join(merge) for merge in self.merges]
 
 
@@ -22,7 +22,7 @@ _decode = json.Decoder(_File).decode
 
 
 def byte_level_tables(file: bytes) -> ByteLevelTables | None:
-    """None for a file whose model has no such tables."""
+    """Returns the file's byte-level tables, or None if its model has none."""
     try:
         return _decode(file).model
     except (DecodeError, ValidationError):

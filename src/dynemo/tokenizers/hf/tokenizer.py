@@ -1,6 +1,6 @@
-"""A tokenizer out of a checkout's `tokenizer.json`, by the `tokenizers` library.
+"""Loads a checkout's `tokenizer.json` with the `tokenizers` library.
 
-The library is imported when a tokenizer is loaded: it takes tens of milliseconds.
+The library is imported when a tokenizer is loaded, because the import takes tens of milliseconds.
 """
 
 from __future__ import annotations
@@ -28,17 +28,18 @@ _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 class HfTokenizer:
-    """Safe to use from several threads at once.
+    """A tokenizer from a `tokenizer.json`. Several threads may use it at once.
 
-    `file` is a `tokenizer.json`, or what one holds. `settings` is the checkout's
-    `tokenizer_config.json`. As transformers does, tokens that it lists and the file lacks are
-    added, and its named tokens (`eos_token`, ...) are control tokens.
-    Whether BOS and EOS are added is what `tokenizer.json` says: transformers 5 ignores
-    `add_bos_token` and `add_eos_token` beside it. For some classes (LlamaTokenizer) transformers 5
-    also builds the text splitting anew from the class, and leaves the file's aside; here the file
-    is right, as for every other program that reads it.
+    `file` is the path of a `tokenizer.json`, or its content. `settings` is the checkout's
+    `tokenizer_config.json`. As in transformers, tokens that the settings list and the file lacks
+    are added, and the settings' named tokens (`eos_token`, ...) are control tokens.
 
-    Raises ModelError when the file cannot be read.
+    `tokenizer.json` decides whether BOS and EOS are added: transformers 5 also ignores
+    `add_bos_token` and `add_eos_token` if that file exists. For some classes (LlamaTokenizer)
+    transformers 5 ignores the file's pre-tokenizer and builds its own. This class follows the file,
+    as every other program does.
+
+    Raises ModelError if the file cannot be read.
     """
 
     def __init__(self, file: Path | bytes, settings: Mapping[str, Any] | None = None) -> None:
@@ -61,7 +62,7 @@ class HfTokenizer:
         try:
             ids: list[int] = backend.encode(text, add_special_tokens=add_special).ids
         except TypeError:
-            text.encode()  # raises UnicodeEncodeError, the usual reason, which says more
+            text.encode()  # raises UnicodeEncodeError, the usual cause, with a clearer message
             raise
         return ids
 
@@ -84,28 +85,28 @@ class HfTokenizer:
 
     def source(self) -> HfSource:
         if isinstance(self._file, bytes):
-            return HfSource(self._file, _telling(self._settings))
+            return HfSource(self._file, _relevant_settings(self._settings))
         try:
-            return HfSource(self._file.read_bytes(), _telling(self._settings))
+            return HfSource(self._file.read_bytes(), _relevant_settings(self._settings))
         except OSError as error:
-            raise ModelError(f"cannot read {self._file}: {error.strerror or error}") from None
+            raise ModelError(f'"{self._file}" cannot be read: {error.strerror or error}.') from None
 
-    def lexicon(self) -> TokenizerTables:
+    def tables(self) -> TokenizerTables:
         added = self._backend.get_added_tokens_decoder()
-        tables = byte_level_tables(self.source().file) if self._decoder.is_byte_level else None
-        if tables is None:
+        found = byte_level_tables(self.source().file) if self._decoder.is_byte_level else None
+        if found is None:
             ids = self._backend.get_vocab(with_added_tokens=True)
         else:
-            ids = tables.vocab
+            ids = found.vocab
             ids.update({token.content: token_id for token_id, token in added.items()})
         tokens = [""] * (1 + max(ids.values(), default=-1))
         for text, token_id in ids.items():
             tokens[token_id] = text
-        return TokenizerTables(tokens, frozenset(added), tables.merge_lines() if tables else None)
+        return TokenizerTables(tokens, frozenset(added), found.merge_lines() if found else None)
 
     def _literal_backend(self) -> Backend:
-        # Whether control tokens are parsed is a switch on the library's object. Two objects keep
-        # one thread's call from turning it under another's.
+        # The library stores on its object whether control tokens are parsed. A second object keeps
+        # one thread's call from changing another's.
         with self._lock:
             if self._literal is None:
                 self._literal = self._load()
@@ -122,29 +123,30 @@ class HfTokenizer:
                 backend = Backend.from_file(str(self._file))
         except Exception as error:  # the library raises plain Exception
             raise ModelError(
-                f"cannot read {self._name} as a tokenizer: {error}; download it again, or save it "
-                "anew with a current transformers (AutoTokenizer.from_pretrained(...)"
-                ".save_pretrained(...))"
+                f"{self._label()} cannot be loaded as a tokenizer: {error}. Download it again, "
+                "or save it again with a current transformers "
+                "(AutoTokenizer.from_pretrained(...).save_pretrained(...))."
             ) from None
         backend.no_padding()
         backend.no_truncation()
         try:
             _add_tokens(backend, self._settings)
         except (KeyError, TypeError, ValueError) as error:
-            file = self._name.removesuffix("tokenizer.json") + "tokenizer_config.json"
             raise ModelError(
-                f"{file} lists tokens that cannot be read "
-                f"('added_tokens_decoder': {error}): download it again"
+                f"{self._label('tokenizer_config.json')} lists tokens that cannot be read "
+                f'("added_tokens_decoder": {error}). Download it again.'
             ) from None
         return backend
 
-    @property
-    def _name(self) -> str:
-        return "a tokenizer.json" if isinstance(self._file, bytes) else str(self._file)
+    def _label(self, sibling: str = "") -> str:
+        """Returns this file, or one beside it, as a message names it."""
+        if isinstance(self._file, bytes):
+            return f"The model's {sibling or 'tokenizer.json'}"
+        return f'"{self._file.with_name(sibling) if sibling else self._file}"'
 
 
-def _telling(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What `_add_tokens` reads; the rest may be long (old chat templates)."""
+def _relevant_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings that `_add_tokens` reads. Others may be long (old chat templates)."""
     return {k: v for k, v in settings.items() if k in _LISTS or k.endswith("_token")}
 
 
@@ -155,7 +157,7 @@ def _add_tokens(backend: Backend, settings: Mapping[str, Any]) -> None:
     listed = settings.get("added_tokens_decoder")
     if isinstance(listed, Mapping):
         for _, fields in sorted(listed.items(), key=lambda item: int(item[0])):
-            # The library prints what it does not know on stdout.
+            # The library prints a warning on stdout for any unknown field.
             token = AddedToken(fields["content"], **{k: fields[k] for k in _FLAGS if k in fields})
             if known.get(token.content) != token:
                 known[token.content] = token
@@ -167,7 +169,7 @@ def _add_tokens(backend: Backend, settings: Mapping[str, Any]) -> None:
 
 
 def named_tokens(settings: Mapping[str, Any]) -> dict[str, str]:
-    """The control tokens that a `tokenizer_config.json` gives a name: `bos_token` and so on."""
+    """Returns the named control tokens of a `tokenizer_config.json`, by name (`bos_token`, ...)."""
     extra = settings.get("extra_special_tokens")
     named = {**settings, **extra} if isinstance(extra, Mapping) else settings
     texts = {name: _content(value) for name, value in named.items() if name.endswith("_token")}
@@ -180,36 +182,36 @@ def _extra_tokens(settings: Mapping[str, Any]) -> list[str]:
 
 
 def _content(token: object) -> str:
-    """A token's text, which older files wrap into an object."""
+    """Returns a token's text, which older files wrap in an object."""
     value = token.get("content") if isinstance(token, Mapping) else token
     return value if isinstance(value, str) else ""
 
 
 def _vocab_size(backend: Backend, added: Mapping[int, Any]) -> int:
     size: int = backend.get_vocab_size(with_added_tokens=False)
-    if size and backend.id_to_token(size - 1) is None:  # a vocabulary with holes
+    if size and backend.id_to_token(size - 1) is None:  # the vocabulary has gaps
         size = 1 + max(backend.get_vocab(with_added_tokens=False).values())
     return max(size, *(i + 1 for i in added)) if added else size
 
 
 class _Decoder:
-    """Which of the detokenizers is exact for this tokenizer, with what it needs to know.
+    """Selects the detokenizer that is exact for this tokenizer, and holds its data.
 
-    Chosen by the decoder's own description; what is not recognised decodes in windows.
+    It reads the description of the library's decoder. An unknown decoder gets a window.
     """
 
     def __init__(self, backend: Backend, special: frozenset[int]) -> None:
         self._backend = backend
         self._special = special
         steps = _steps(backend)
-        kinds = [step["type"] for step in steps]
-        self._bytes = _Bytes(backend, special) if kinds == ["ByteLevel"] else None
+        types = [step["type"] for step in steps]
+        self._bytes = _Bytes(backend, special) if types == ["ByteLevel"] else None
         self._pieces: _Pieces | None = None
         self._strip = 0
         if self._bytes is None and _is_byte_fallback(steps):
             replaced = [s for s in steps if s["type"] == "Replace"]
             self._pieces = _Pieces(backend, special, replaced)
-            self._strip = steps[-1]["start"] if kinds[-1] == "Strip" else 0
+            self._strip = steps[-1]["start"] if types[-1] == "Strip" else 0
 
     @property
     def is_byte_level(self) -> bool:
@@ -232,20 +234,22 @@ def _steps(backend: Backend) -> list[dict[str, Any]]:
 
 
 def _is_byte_fallback(steps: Sequence[Mapping[str, Any]]) -> bool:
-    """Replace ..., ByteFallback, Fuse, then perhaps Strip of leading spaces: SentencePiece's."""
+    """Whether the decoder is SentencePiece's: Replace ..., ByteFallback, Fuse, and maybe Strip."""
     rest = list(steps)
     while rest and rest[0]["type"] == "Replace":
         if "String" not in rest.pop(0)["pattern"]:
             return False
-    kinds = [step["type"] for step in rest]
-    if kinds == ["ByteFallback", "Fuse", "Strip"]:
+    types = [step["type"] for step in rest]
+    if types == ["ByteFallback", "Fuse", "Strip"]:
         return bool(rest[-1]["content"] == " " and rest[-1]["stop"] == 0)
-    return kinds == ["ByteFallback", "Fuse"]
+    return types == ["ByteFallback", "Fuse"]
 
 
 class _Bytes(dict[int, bytes]):
-    """Each token's bytes, found out when first asked for: filling it for 256,000 tokens at load
-    would cost a quarter of a second."""
+    """Each token's bytes, computed on first use.
+
+    Filling it at load would take a quarter of a second for 256,000 tokens.
+    """
 
     def __init__(self, backend: Backend, special: frozenset[int]) -> None:
         super().__init__()
@@ -265,7 +269,7 @@ class _Bytes(dict[int, bytes]):
 
 
 class _Pieces(dict[int, str | int | None]):
-    """Each token's text or byte, found out when first asked for."""
+    """Each token's text or byte, computed on first use."""
 
     def __init__(
         self, backend: Backend, special: frozenset[int], replaced: Sequence[Mapping[str, Any]]
@@ -288,7 +292,7 @@ class _Pieces(dict[int, str | int | None]):
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """GPT-2's: printable Latin-1 stands for itself, the rest is shifted past U+0100."""
+    """Returns GPT-2's alphabet: printable Latin-1 maps to itself, other bytes map past U+0100."""
     visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     alphabet = {chr(byte): byte for byte in visible}
     hidden = [byte for byte in range(0x100) if byte not in set(visible)]

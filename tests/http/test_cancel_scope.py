@@ -10,11 +10,11 @@ ERROR = Unavailable("Cut.")
 
 def test_work_ends_with_the_error_and_its_finally_is_run() -> None:
     async def scenario() -> None:
-        cuttable, steps = CancelScope(), list[str]()
-        asyncio.get_running_loop().call_later(0.01, cuttable.cut, ERROR)
+        scope, steps = CancelScope(), list[str]()
+        asyncio.get_running_loop().call_later(0.01, scope.cancel, ERROR)
 
         async def work() -> None:
-            async with cuttable:
+            async with scope:
                 try:
                     await asyncio.sleep(60)
                 finally:
@@ -34,18 +34,18 @@ def test_work_ends_with_the_error_and_its_finally_is_run() -> None:
 
 def test_cutting_before_or_after_or_twice_does_nothing() -> None:
     async def scenario() -> None:
-        cuttable = CancelScope()
-        cuttable.cut(ERROR)
-        async with cuttable:
+        scope = CancelScope()
+        scope.cancel(ERROR)
+        async with scope:
             await asyncio.sleep(0)
-        cuttable.cut(ERROR)
+        scope.cancel(ERROR)
         await asyncio.sleep(0)
         twice = CancelScope()
 
         async def work() -> None:
             async with twice:
-                twice.cut(ERROR)
-                twice.cut(Unavailable("Other."))
+                twice.cancel(ERROR)
+                twice.cancel(Unavailable("Other."))
                 await asyncio.sleep(60)
 
         with pytest.raises(Unavailable, match="Cut"):
@@ -56,11 +56,11 @@ def test_cutting_before_or_after_or_twice_does_nothing() -> None:
 
 def test_an_error_of_the_work_s_own_wins() -> None:
     async def scenario() -> None:
-        cuttable = CancelScope()
+        scope = CancelScope()
 
         async def work() -> None:
-            async with cuttable:
-                cuttable.cut(ERROR)
+            async with scope:
+                scope.cancel(ERROR)
                 try:
                     await asyncio.sleep(60)
                 except asyncio.CancelledError:
@@ -77,15 +77,15 @@ def test_an_error_of_the_work_s_own_wins() -> None:
 
 def test_somebody_else_s_cancellation_goes_on() -> None:
     async def scenario() -> None:
-        cuttable = CancelScope()
+        scope = CancelScope()
 
         async def work() -> None:
-            async with cuttable:
+            async with scope:
                 await asyncio.sleep(60)
 
         task = asyncio.create_task(work())
         await asyncio.sleep(0)
-        cuttable.cut(ERROR)
+        scope.cancel(ERROR)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

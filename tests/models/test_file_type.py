@@ -1,4 +1,4 @@
-"""Kinds of files, told by their first bytes."""
+"""Detection of file types by the first bytes."""
 
 import gzip
 import io
@@ -28,7 +28,7 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"
 
 
 @pytest.mark.parametrize(
-    ("first", "kind"),
+    ("first", "file_type"),
     [
         (b"", FileType.EMPTY),
         (b"GGUF\x03\0\0\0", FileType.GGUF),
@@ -51,6 +51,6 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"
         (b"\xff", FileType.UNKNOWN),
     ],
 )
-def test_a_kind_is_told(first: bytes, kind: FileType) -> None:
-    assert file_type_of(first) is kind
-    assert advice_for(kind)
+def test_a_type_is_detected(first: bytes, file_type: FileType) -> None:
+    assert file_type_of(first) is file_type
+    assert advice_for(file_type)
