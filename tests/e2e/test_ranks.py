@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from msgspec import json
 
-from dynemo.app.run import _while_it_lives
+from dynemo.app.run import _unless_lost
 from dynemo.engines.ranks import ranks_here
 from dynemo.engines.sglang import args as sglang_args
 from dynemo.errors import EngineLost, UsageError
@@ -127,7 +127,7 @@ def _result(work: Callable[[], object], error: Exception | None) -> int:
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if error is not None:
             asyncio.get_running_loop().call_later(0.01, ended.set_exception, error)
-        return await _while_it_lives(_wait(), ended)
+        return await _unless_lost(_wait(), ended)
 
     async def _wait() -> int:
         try:

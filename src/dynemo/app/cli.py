@@ -95,14 +95,14 @@ def start(invocation: Invocation) -> int:
 
     from dynemo.log import set_up
 
-    config, place = invocation.config, invocation.mode.input
-    set_up(config.log_format, config.verbosity, is_server=place.kind in ("http", "dyn"))
+    config, run_input = invocation.config, invocation.mode.input
+    set_up(config.log_format, config.verbosity, is_server=run_input.kind in ("http", "dyn"))
     for source in invocation.unused:
         logging.getLogger("dynemo.settings").info("%s does not apply to this run", source)
-    _check_input(place)
+    _check_input(run_input)
     defaults = _request_template(config.request_template)
     if invocation.mode.output.is_pool:
-        return _start_ingress(config, place, defaults)
+        return _start_ingress(config, run_input, defaults)
     return _start_engine(invocation, defaults)
 
 
@@ -111,10 +111,10 @@ def _start_engine(invocation: Invocation, defaults: "Ask") -> int:
     from dynemo.environments.find import find_python
     from dynemo.serving.local.child import discard, spawn
 
-    config, place = invocation.config, invocation.mode.input
+    config, run_input = invocation.config, invocation.mode.input
     spec, files = engine_spec(config, invocation.mode)
     python = find_python(find_entry(spec.engine), config.engine_python)
-    listener = _listener(config, place)
+    listener = _listener(config, run_input)
     with interrupt_raises():  # it leaves no folder behind
         child = spawn(spec, python)
     if spec.parallel.rank > 0:
@@ -127,28 +127,28 @@ def _start_engine(invocation: Invocation, defaults: "Ask") -> int:
             from dynemo.app.run import Run, run
 
             card = files.card()
-            text = _standard_input() if place.kind == "stdin" else ""
+            text = _standard_input() if run_input.kind == "stdin" else ""
     except BaseException:
         discard(child)
         raise
-    return run(Run(config, place, spec, python, defaults, card, child, text, listener))
+    return run(Run(config, run_input, spec, python, defaults, card, child, text, listener))
 
 
-def _start_ingress(config: Config, place: RunInput, defaults: "Ask") -> int:
-    listener = _listener(config, place)
-    text = _standard_input() if place.kind == "stdin" else ""
+def _start_ingress(config: Config, run_input: RunInput, defaults: "Ask") -> int:
+    listener = _listener(config, run_input)
+    text = _standard_input() if run_input.kind == "stdin" else ""
     from dynemo.app.run import run_ingress
 
-    return run_ingress(config, place, defaults, text, listener)
+    return run_ingress(config, run_input, defaults, text, listener)
 
 
-def _check_input(place: RunInput) -> None:
+def _check_input(run_input: RunInput) -> None:
     """Checks what the input needs, before an engine is loaded for it. Raises UsageError."""
-    if place.kind == "text" and not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if run_input.kind == "text" and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("in=text is a chat and needs a terminal; use in=stdin for one prompt.")
-    if place.kind == "batch" and not os.path.isfile(place.value):
+    if run_input.kind == "batch" and not os.path.isfile(run_input.value):
         raise UsageError(
-            f"There is no file {quoted(place.value)} for in=batch; give a file of JSON lines."
+            f"There is no file {quoted(run_input.value)} for in=batch; give a file of JSON lines."
         )
 
 
@@ -168,13 +168,13 @@ def _standard_input() -> str:
     return read_prompt(sys.stdin.buffer)
 
 
-def _listener(config: Config, place: RunInput) -> "socket.socket | None":
+def _listener(config: Config, run_input: RunInput) -> "socket.socket | None":
     """The socket of in=http, or of a worker's status port."""
-    if place.kind == "http":
+    if run_input.kind == "http":
         from dynemo.http.server import bind
 
         return bind(config.http_host, config.http_port)
-    if place.kind == "dyn" and config.status_port is not None:
+    if run_input.kind == "dyn" and config.status_port is not None:
         from dynemo.http.server import bind
 
         return bind(*config.status_port, flag="--status-port")

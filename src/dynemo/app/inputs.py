@@ -47,15 +47,15 @@ def _failed(task: "asyncio.Future[None]") -> bool:
 
 
 async def serve_terminal(
-    config: Config, place: RunInput, text: str, defaults: Ask, pipeline: Pipeline
+    config: Config, run_input: RunInput, text: str, defaults: Ask, pipeline: Pipeline
 ) -> int:
     """Runs in=text, in=stdin or in=batch: to its end. Returns the exit code."""
     name = defaults.model or next(iter(pipeline.models))
-    if place.kind == "text":
+    if run_input.kind == "text":
         from dynemo.terminal.chat.run import chat
 
         return await chat(pipeline, model=name, system=config.system, settings=defaults)
-    if place.kind == "stdin":
+    if run_input.kind == "stdin":
         from dynemo.terminal.prompt import answer
 
         return await answer(
@@ -73,7 +73,7 @@ async def serve_terminal(
         model=name,
         system=config.system,
         settings=defaults,
-        source=Path(place.value),
+        source=Path(run_input.value),
         output=config.output,
         concurrency=config.concurrency,
     )

@@ -42,7 +42,7 @@ class Run:
     """Everything that was decided and started before the loop."""
 
     config: Config
-    place: RunInput
+    input: RunInput
     spec: EngineSpec
     python: str  #: runs the engine
     defaults: Ask  #: from --request-template
@@ -54,7 +54,7 @@ class Run:
 
 def run(run: Run) -> int:
     """Runs an engine and its input to the end. Returns the exit code. Raises DynemoError."""
-    return _in_loop(run.place, _serve(run))
+    return _in_loop(run.input, _serve(run))
 
 
 def run_follower(spec: EngineSpec, child: Child) -> int:
@@ -63,15 +63,15 @@ def run_follower(spec: EngineSpec, child: Child) -> int:
 
 
 def run_ingress(
-    config: Config, place: RunInput, defaults: Ask, text: str, listener: socket.socket | None
+    config: Config, run_input: RunInput, defaults: Ask, text: str, listener: socket.socket | None
 ) -> int:
     """Runs an input in front of a pool to the end. Returns the exit code. Raises DynemoError."""
-    return _in_loop(place, _serve_ingress(config, place, defaults, text, listener))
+    return _in_loop(run_input, _serve_ingress(config, run_input, defaults, text, listener))
 
 
-def _in_loop(place: RunInput, work: Coroutine[None, None, int]) -> int:
+def _in_loop(run_input: RunInput, work: Coroutine[None, None, int]) -> int:
     # Closes the coroutine if an error comes before it runs.
-    with closing(work), _runner(place) as runner, interrupt_raises():
+    with closing(work), _runner(run_input) as runner, interrupt_raises():
         try:
             return runner.run(work)
         except asyncio.CancelledError as error:
@@ -80,8 +80,8 @@ def _in_loop(place: RunInput, work: Coroutine[None, None, int]) -> int:
             return 128 + number
 
 
-def _runner(place: RunInput) -> asyncio.Runner:
-    if place.kind not in ("http", "dyn"):
+def _runner(run_input: RunInput) -> asyncio.Runner:
+    if run_input.kind not in ("http", "dyn"):
         return asyncio.Runner()  # importing uvloop takes longer than one answer gains from it
     import uvloop
 
@@ -102,23 +102,23 @@ async def _serve(run: Run) -> int:
         _loading_shown(run, ready),
     ):
         name = run.card.name
-        if run.place.kind == "dyn":
-            return await _work(run, local, ready)
+        if run.input.kind == "dyn":
+            return await _run_worker(run, local, ready)
         model = ServedModel(name, int(time.time()), run.card, local)
         pipeline = Pipeline({name: model}, defaults=run.defaults)
         if run.listener is not None:
-            say = partial(_greeting, name, where=url_of(run.listener))
-            waiting = _say_ready(say, ready, pipeline, run.defaults, local.ended)
+            greet = partial(_greeting, name, where=url_of(run.listener))
+            waiting = _announce_ready(greet, ready, pipeline, run.defaults, local.ended)
             return await serve_http(pipeline, run.listener, run.config.grace, waiting)
-        if run.place.kind == "text":
+        if run.input.kind == "text":
             import dynemo.terminal.chat.run  # noqa: F401  (slow to import, and the engine is loading)
         print(_greeting(name, await _until_stopped(ready)), file=sys.stderr)
         _check_template(pipeline, run.defaults)
-        work = serve_terminal(run.config, run.place, run.text, run.defaults, pipeline)
-        return await _while_it_lives(work, local.ended)
+        work = serve_terminal(run.config, run.input, run.text, run.defaults, pipeline)
+        return await _unless_lost(work, local.ended)
 
 
-async def _while_it_lives(work: Coroutine[None, None, int], ended: Ended) -> int:
+async def _unless_lost(work: Coroutine[None, None, int], ended: Ended) -> int:
     """The result of `work`. Raises if the engine stops permanently before that."""
     task = asyncio.ensure_future(work)
     both: list[asyncio.Future[Any]] = [task, ended]
@@ -162,17 +162,17 @@ async def _follow(spec: EngineSpec, child: Child) -> int:
     return 0
 
 
-async def _work(run: Run, local: LocalInstance, ready: Ready) -> int:
+async def _run_worker(run: Run, local: LocalInstance, ready: Ready) -> int:
     """Runs a worker until a signal."""
     from dynemo.app.networking import dialling_tls, open_discovery, open_request_server
     from dynemo.metrics import WorkerMetrics
     from dynemo.serving.handler import WorkerHandler
     from dynemo.serving.worker import WorkerNetwork, serve_worker
 
-    address = parse_name(run.place.value)
+    address = parse_name(run.input.value)
     stop = stop_on_signals()
     local.ended.add_done_callback(lambda _: stop.set())
-    where = run.place.value
+    where = run.input.value
     greeting = [where if run.listener is None else f"{where} · status {url_of(run.listener)}"]
 
     def greet() -> None:
@@ -228,7 +228,7 @@ async def _loaded(ready: Ready, stop: asyncio.Event) -> Instance | None:
 
 
 async def _serve_ingress(
-    config: Config, place: RunInput, defaults: Ask, text: str, listener: socket.socket | None
+    config: Config, run_input: RunInput, defaults: Ask, text: str, listener: socket.socket | None
 ) -> int:
     from dynemo.app.networking import ingress_planes
     from dynemo.router.router import make_router
@@ -252,7 +252,7 @@ async def _serve_ingress(
             print(f"dynemo-run: Waiting for a worker of {config.out} ...", file=sys.stderr)
         await found.appeared.wait()
         _check_template(pipeline, defaults)
-        return await serve_terminal(config, place, text, defaults, pipeline)
+        return await serve_terminal(config, run_input, text, defaults, pipeline)
 
 
 async def _until_stopped(ready: Ready) -> Instance:
@@ -271,14 +271,14 @@ async def _print_line(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-async def _say_ready(
-    say: Callable[[Instance], str], ready: Ready, pipeline: Pipeline, defaults: Ask, ended: Ended
+async def _announce_ready(
+    greet: Callable[[Instance], str], ready: Ready, pipeline: Pipeline, defaults: Ask, ended: Ended
 ) -> None:
     """Greets when the engine has loaded. Fails if it does not load, if it cannot honour the request
     template, or when it stops permanently; pending across restarts."""
     instance = await asyncio.shield(ready)
     _check_template(pipeline, defaults)
-    print(say(instance), file=sys.stderr)
+    print(greet(instance), file=sys.stderr)
     await asyncio.shield(ended)
 
 

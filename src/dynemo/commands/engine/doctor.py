@@ -20,6 +20,7 @@ from dynemo.environments.entry import EngineEntry
 from dynemo.environments.registry import ENGINES
 from dynemo.errors import EngineNotInstalled, UsageError
 from dynemo.models.find import demo_checkout, demo_gguf
+from dynemo.spelling import quoted
 from dynemo.terminal.status_line import StatusLine, gigabytes, status_line
 
 _QUESTION = "What is the capital of South Africa?"
@@ -114,7 +115,7 @@ def _run_demo(entry: EngineEntry, line: StatusLine) -> str:
     if done.code != 0:
         return _last(done.err).removeprefix("dynemo-run: ")
     if done.out.strip() != _ANSWER:
-        return f'It answers "{done.out.strip()[:200]}" in place of "{_ANSWER}".'
+        return f"It answers {quoted(done.out.strip()[:200])}; correct is {quoted(_ANSWER)}."
     return ""
 
 

@@ -106,23 +106,23 @@ def _blocks(rows: Sequence[Row], width: int) -> list[str]:
 
 def describe(entry: EngineEntry) -> Row:
     """The state of one engine on this machine."""
-    place, problem = None, ""
+    found, problem = None, ""
     try:
-        place = locate(entry)
+        found = locate(entry)
     except EngineNotInstalled:
         pass
     except UsageError as error:
         problem = str(error)
-    found = _version(entry, place) if place else ""
+    number = _version(entry, found) if found else ""
     return Row(
         engine=entry.name,
-        is_installed=place is not None,
-        version=found,
-        device=_device(entry, place, found) if place else "",
-        python=place.python if place else "",
-        origin=place.origin if place else "",
+        is_installed=found is not None,
+        version=number,
+        device=_device(entry, found, number) if found else "",
+        python=found.python if found else "",
+        origin=found.origin if found else "",
         problem=problem,
-        workarounds=place.environment.workarounds if place and place.environment else [],
+        workarounds=found.environment.workarounds if found and found.environment else [],
         models=sorted(entry.reads, reverse=True),
         takes=entry.takes,
         gives=entry.gives,
@@ -145,11 +145,11 @@ def cell(row: Row, name: str) -> str:
     return value or "-"
 
 
-def _version(entry: EngineEntry, place: EnginePython) -> str:
-    if place.environment is not None:
-        return place.environment.version
-    if place.site is not None:
-        return version_in(place.site, entry) or ""
+def _version(entry: EngineEntry, found: EnginePython) -> str:
+    if found.environment is not None:
+        return found.environment.version
+    if found.site is not None:
+        return version_in(found.site, entry) or ""
     for name in entry.distributions:
         try:
             return version(name)
@@ -158,18 +158,18 @@ def _version(entry: EngineEntry, place: EnginePython) -> str:
     return ""
 
 
-def _device(entry: EngineEntry, place: EnginePython, found: str) -> str:
+def _device(entry: EngineEntry, found: EnginePython, number: str) -> str:
     """The device, as far as the names of the builds tell."""
-    if place.environment is not None:
-        return place.environment.device
+    if found.environment is not None:
+        return found.environment.device
     if not entry.package:
         return "cpu"
     if not entry.has_torch:
-        if "+cuda" in found:
+        if "+cuda" in number:
             return "cuda"
         is_metal = sys.platform == "darwin" and platform.machine() == "arm64"
         return "metal" if is_metal else "cpu"
-    torch = distributions(place.site).get("torch", "") if place.site else ""
+    torch = distributions(found.site).get("torch", "") if found.site else ""
     for device in ("cpu", "rocm"):
         if f"+{device}" in torch:
             return device
