@@ -68,16 +68,16 @@ from dynemo.messages.ask import Ask
 from dynemo.messages.records import Capabilities, Instance
 from dynemo.engines.echo.adapter import SETTINGS
 from dynemo.serving.pipeline import Pipeline, ServedModel
-from dynemo.terminal.chat.commands import ChatSession, obey
+from dynemo.terminal.chat.commands import ChatSession, run_command
 
 instance = Instance(id="i", engine="echo", version="", device="", context_length=9, slots=1,
                     capabilities=Capabilities(sampling=list(SETTINGS)))
 backend = SimpleNamespace(instance=instance, instance_classes=[instance])
 pipeline = Pipeline({"m": ServedModel("m", 0, None, backend)}, defaults=Ask())
 chat = ChatSession(pipeline, "m", Ask(), Ask())
-obey(chat, "set", "temperature 0.5")
+run_command(chat, "set", "temperature 0.5")
 try:
-    obey(chat, "set", "top_a 0.5")
+    run_command(chat, "set", "top_a 0.5")
 except UnsupportedField as error:
     print(error)
 assert chat.settings == Ask(temperature=0.5)

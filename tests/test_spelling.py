@@ -15,6 +15,8 @@ FLAGS = [spelling for option in OPTIONS for spelling in option.spellings]
         ("--tsl", "--tls"),
         ("--port", "--http-port"),
         ("--size-tensor", "--tensor-parallel-size"),
+        ("--modle", "--model-path"),
+        ("--templates", "--request-template"),
         ("--temprature", None),
         ("--temperature", None),
         ("--nonsense", None),

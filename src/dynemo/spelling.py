@@ -4,6 +4,8 @@ from collections.abc import Iterable
 
 #: Two swapped letters of three are near (`tsl`). A few letters in common are not.
 _CUTOFF = 0.66
+#: For a single word of a name, of which more must agree (`modle` of `--model-path`).
+_WORD_CUTOFF = 0.8
 
 
 def unknown(
@@ -36,8 +38,10 @@ def either(names: Iterable[str]) -> str:
 
 
 def nearest(written: str, names: Iterable[str]) -> str | None:
-    """The name that is spelled almost like `written`, or that contains every word of it (`--port`
-    finds `--http-port`); None if there is no such name. Dashes and underscores are ignored.
+    """Returns the one of `names` that is nearest to `written`, or None if no name is near.
+
+    A name is near if its spelling is similar, or if it has every word of `written` (`--port` of
+    `--http-port`). Dashes and underscores are ignored.
     """
     import difflib  # late: a run without a mistake does not need it
 
@@ -47,7 +51,17 @@ def nearest(written: str, names: Iterable[str]) -> str | None:
     for name, spelled in letters.items():
         if near and spelled == near[0]:
             return name
-    return next((name for name in letters if wanted and set(wanted) <= set(_words(name))), None)
+    return next((name for name in letters if _has_words(wanted, _words(name))), None)
+
+
+def _has_words(wanted: list[str], words: list[str]) -> bool:
+    """Whether each word is among the others, or, if it is long enough, almost."""
+    from difflib import get_close_matches
+
+    return bool(wanted) and all(
+        word in words or (len(word) > 4 and get_close_matches(word, words, 1, _WORD_CUTOFF))
+        for word in wanted
+    )
 
 
 def quoted(value: str) -> str:

@@ -79,7 +79,7 @@ def test_the_words_of_a_worker_that_fails(vllm: list[str]) -> None:
     done = run(*vllm, "--", "--kv-cache-memory-bytes", "100t", stdin="hi", timeout=READY_SECONDS)
     line = done.stderr.splitlines()[-1]  # after how long it has been loading
     assert done.returncode == 2
-    assert "vLLM cannot load" in line
+    assert "vLLM could not load" in line
     assert "Available memory" in line
 
 

@@ -148,5 +148,5 @@ def test_a_chat_or_a_batch_ends_with_an_engine_that_is_not_started_again() -> No
 
 
 def test_a_build_for_a_gpu_where_there_is_none_names_no_flag_that_nobody_gave() -> None:
-    with pytest.raises(UsageError, match="build is for a GPU, and it sees none here"):
+    with pytest.raises(UsageError, match="This build of the engine needs a GPU, but finds none"):
         ranks_here(Parallel(), 0, "GPU")

@@ -1,10 +1,10 @@
-"""Greedy text of the engines on one model, compared on 100 prompts.
+"""Compares the greedy text of the engines for one model, on 100 prompts.
 
-Engines sum in other orders and in other formats (a GGUF of Q8_0, a checkout of bfloat16, a cache of
-16 bits), so that two continuations may part where two tokens are about as likely. What is held:
-they part nowhere else. How likely they were is computed here, from the checkout in float32.
+Engines sum in different orders and formats (a GGUF in Q8_0, a checkout in bfloat16, a 16-bit
+cache). So two answers may diverge where two tokens are almost equally likely. This test checks that
+they diverge nowhere else. The probabilities are computed here, from the checkout in float32.
 
-To add an engine is one line in `SIDES`.
+To add an engine, add one line to `SIDES`.
 """
 
 import asyncio
@@ -27,9 +27,9 @@ from dynemo.tokenizers.base import Tokenizer
 from support.demo_logits import DemoLogits
 from support.engine_contract import GREEDY, collect, running
 
-#: Nats between two tokens' log-probabilities, below which either may be taken.
+#: Nats between two tokens' log-probabilities. Below this distance either token may be chosen.
 NEAR = 1.0
-#: Of 100 texts: those that two engines must have in common.
+#: How many of 100 texts two engines must have in common.
 SAME = 80
 TOKENS = 40
 AT_ONCE = 8
@@ -40,8 +40,8 @@ class Side:
     engine: str
     form: str  #: gguf or checkout
     options: tuple[str, ...] = ()
-    seconds: float = 15  #: that it may load
-    is_installed: bool = True  #: with the package; else in an environment of its own
+    seconds: float = 15  #: limit for the load
+    is_installed: bool = True  #: with the package; otherwise in its own environment
 
 
 SIDES = {
@@ -86,7 +86,7 @@ QUESTIONS = [
 
 @dataclass(frozen=True)
 class Asked:
-    """The prompts, and what the engines made of them: a text for each token."""
+    """The prompts, and an engine's answers: one text per token."""
 
     tokenizer: Tokenizer
     requests: list[Request]
@@ -112,12 +112,12 @@ class Asked:
 
 @dataclass(frozen=True)
 class Parting:
-    """Where two answers to one prompt go apart."""
+    """The position at which two answers to one prompt diverge."""
 
     question: str
     position: int  #: of the first token that differs
     tokens: tuple[str, str]
-    gap: float  #: nats that the less likely of the two is below the most likely token of all
+    gap: float  #: nats between the less likely of the two and the most likely token
 
     def __str__(self) -> str:
         one, other = self.tokens
@@ -151,7 +151,10 @@ def asked(demo: Path) -> Asked:
 def answers(
     asked: Asked, demo: Path, demo_folder: Path, engine_python: Callable[[str], str]
 ) -> Callable[[str], list[list[str]]]:
-    """The answers of one of `SIDES`. Skips where its engine is not installed."""
+    """Returns a function that gives the answers of one side.
+
+    It skips engines that are not installed.
+    """
 
     @cache
     def ask(name: str) -> list[list[str]]:
@@ -203,11 +206,11 @@ def _partings(asked: Asked, ones: list[list[str]], others: list[list[str]]) -> I
 
 
 def _at(texts: list[str], position: int) -> str:
-    """After the last one stands the end, which has no text."""
+    """Returns the text at a position. After the last text comes the end, which has no text."""
     return texts[position] if position < len(texts) else ""
 
 
 def _id(tokenizer: Tokenizer, text: str, request: Request) -> int:
-    """The token that has this text; the one that ends the answer has none."""
+    """Returns the id of the token with this text, or of the end-of-sequence token for ""."""
     ids = tokenizer.encode(text, add_special=False, parse_special=False)
     return ids[0] if ids else request.stop_ids[0]

@@ -33,7 +33,7 @@ class TestLlamaCpp(ModelContract):
     @pytest.fixture(scope="class")
     @classmethod
     def spec(cls, demo: Path) -> EngineSpec:
-        # F32 sums in one order: alone or in a batch, the ids are the same.
+        # F32 sums in a fixed order: alone or in a batch, the ids are the same.
         options = ["--flash-attn", "off", "--cache-type-k", "f32", "--cache-type-v", "f32"]
         return EngineSpec(
             engine="llama_cpp",
@@ -59,8 +59,10 @@ class TestLlamaCpp(ModelContract):
     def test_an_answer_that_leaves_its_schema_is_an_error(
         self, served: Served, prompt: list[int]
     ) -> None:
-        """llguidance gives up at the colon: 2,101 rules apply there, and it takes 2,000. llama.cpp
-        then goes on without the schema."""
+        """llguidance gives up at the colon, where 2,101 rules apply and its limit is 2,000.
+
+        llama.cpp then continues without the schema.
+        """
         choices = [{"const": {f"k{n}": 1}} for n in range(2100)]
         schema = {"type": "object", "properties": {"a": {"anyOf": choices}}, "required": ["a"]}
         guide = Guide("json_schema", json.encode(schema).decode())
@@ -76,8 +78,10 @@ class TestLlamaCpp(ModelContract):
         monkeypatch: pytest.MonkeyPatch,
         sampling: Sampling,
     ) -> None:
-        """The check is made here as by a version of llguidance that knows one more format than
-        llama.cpp's. llama.cpp itself then answers as if there were no schema."""
+        """The check simulates a version of llguidance that knows one more format than llama.cpp's.
+
+        llama.cpp itself then answers as if there were no schema.
+        """
 
         def open_other(guide: Guide) -> Grammar:
             grammar = open_grammar(guide)
@@ -89,14 +93,14 @@ class TestLlamaCpp(ModelContract):
         engine = LlamaCpp(path, "", xllamacpp.CommonParams(), 4096, 1)
         guide = Guide("json_schema", '{"type":"string","format":"uuid"}')
         request = self.request(prompt, 20, guide=guide, sampling=sampling)
-        # By chance, a hot answer may begin as the schema wants.
+        # By chance, an answer at high temperature may start as the schema requires.
         words = "does not follow it|stopped following the JSON schema"
         with pytest.raises((RequestError, EngineError), match=words) as caught:
             served.run(count(engine.generate(request)))
         assert caught.value.param == "guide" or sampling is HOT
 
     def test_all_that_it_was_asked_runs_or_waits(self, served: Served, prompt: list[int]) -> None:
-        """Some of what waits does so in the server, which does not tell."""
+        """Some requests wait inside the server, which does not report them."""
 
         async def body() -> None:
             local, endless = served.local, self.request(prompt * 20, 2000, ignore_eos=True)
@@ -124,8 +128,10 @@ class TestLlamaCpp(ModelContract):
 def test_a_vocabulary_that_puts_a_space_before_words_follows_schemas_or_fails(
     tmp_path: Path,
 ) -> None:
-    """llguidance does not see the space before a token of such a vocabulary, and lets it stand
-    where the schema does not."""
+    """llguidance does not see the space before a token of such a vocabulary.
+
+    So it accepts the space where the schema does not.
+    """
     metadata = read_gguf(unpack_vocabulary("llama-spm", tmp_path)).metadata
     words = {key: value for key, value in metadata.items() if key.startswith("tokenizer.")}
     model = tiny_model(tmp_path / "tiny.gguf", words)
@@ -200,7 +206,7 @@ def test_a_character_of_several_tokens_is_whole_and_counted() -> None:
     )
     assert said == Delta(texts=["a"])
     assert pair == Delta(texts=["", "", "", "😀"])
-    # Two tokens more, of a character that never ended.
+    # Two more tokens, of a character that never ended.
     assert last == Delta(texts=["", ""], finish=Finish("length", 2, 7, 2))
 
 

@@ -28,7 +28,7 @@ def _delta(*texts: str, reason: FinishReason | None = None) -> Delta:
     [
         ('{"type":"objekt"}', "cannot be followed: Invalid type: objekt."),
         ('{"type":"string","pattern":"(("}', "regex parse error: unclosed group."),
-        ('{"$ref":"#"}', "no answer could even begin."),
+        ('{"$ref":"#"}', "no answer could begin."),
         ('{"enum":[]}', "Unsatisfiable schema"),
         ('{"minItems":20001}', "'minItems' and 'maxItems' may be 20000 in sum."),
     ],
@@ -123,7 +123,7 @@ def test_a_build_that_does_not_export_llguidance_follows_no_schema(
     monkeypatch.setattr("ctypes.CDLL", Library)
     llguidance._load.cache_clear()
     try:
-        with pytest.raises(UnsupportedField, match="install another version of xllamacpp"):
+        with pytest.raises(UnsupportedField, match="Install another version of xllamacpp"):
             open_grammar(Guide("json_schema", "{}"))
     finally:
         llguidance._load.cache_clear()

@@ -1,4 +1,4 @@
-"""mistral.rs held to the contract in both of its forms, and what its adapter has to work around."""
+"""mistral.rs against the contract in both of its formats, and the workarounds of its adapter."""
 
 import asyncio
 import json
@@ -36,7 +36,7 @@ CONVERSATIONS = Path(__file__).parent.parent / "fidelity" / "conversations.json"
 
 
 def spec_of(model: Path, *options: str) -> EngineSpec:
-    small = 1 << 20  # one thread: the tests share the machine
+    small = 1 << 20  # one thread, because the tests share the machine
     return EngineSpec(
         engine="mistralrs", model=str(model), workdir="", model_bytes=small, options=list(options)
     )
@@ -56,10 +56,13 @@ class MistralRsContract(ModelContract):
         return self.tokenizer.detokenizer().feed([token_id])
 
     def test_says_what_it_had_cached(self, served: Served, prompt: list[int], eos: int) -> None:
-        """Its cache serves what goes on beyond a sequence that it has had, and not the same one. It
-        keeps a sequence only after it has given the end of it: sometimes too late for the next."""
+        """Its cache serves prompts that extend a cached sequence, but not the same sequence.
+
+        It caches a sequence only after it has sent the end, which may be too late for the next
+        request.
+        """
         cached = 0
-        for turn in range(1, len(prompt)):  # each a prompt that it has not had
+        for turn in range(1, len(prompt)):  # each prompt is new to the cache
             turned = prompt[turn:] + prompt[:turn]
             served.collect(self.request(turned, 20, stop_ids=[eos]))
             _, finish = served.collect(self.request(turned + turned, 20, stop_ids=[eos]))
@@ -113,7 +116,7 @@ def question(text: str, answered: str = "") -> str:
 
 
 def conversations(demo: Path) -> list[str]:
-    """The prompts that the demo model's template makes of all that it takes."""
+    """Returns the demo model's prompts for many kinds of conversations."""
     template, tokenizer = template_and_tokenizer_of(Found("gguf", demo, "demo"))
     prompts = []
     for entry in json.loads(CONVERSATIONS.read_text())["conversations"]:
@@ -154,7 +157,7 @@ def test_characters_of_several_tokens_are_counted(served: Served, tokenizer: Tok
 
 
 def test_a_tool_call_is_text(served: Served, tokenizer: Tokenizer, demo: Path) -> None:
-    """Nothing but us reads tool calls: the engine does not know of the tools."""
+    """The engine does not know about tools: only our code parses tool calls."""
     city = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
     tool = {"name": "get_weather", "description": "Get the weather", "parameters": city}
     chat = RenderInput(
@@ -219,7 +222,7 @@ def test_a_gguf_of_several_parts(tokenizer: Tokenizer, demo: Path, tmp_path: Pat
 
 
 def split(model: Path, folder: Path) -> Path:
-    """The first of several files that hold the model together."""
+    """Splits the model into several files. Returns the first."""
     reader = gguf.GGUFReader(model)
     writer = gguf.GGUFWriter(folder / "demo.gguf", "llama", split_max_tensors=16)
     for name, field in reader.fields.items():
@@ -263,8 +266,9 @@ def test_a_sentencepiece_gguf_is_asked_with_these_ids(tmp_path: Path) -> None:
 @pytest.mark.xfail(
     strict=True,
     raises=EngineError,
-    reason="A GGUF on the CPU answers one prompt at a time only: several fail with 'input tensor "
-    "is not contiguous'. Where this passes, the fault is gone: drop `default_slots`' first case.",
+    reason="A GGUF on the CPU answers only one prompt at a time, because several fail with 'input "
+    "tensor is not contiguous'. If this test passes, the bug is fixed: remove the first case "
+    "of `default_slots`.",
 )
 def test_a_gguf_on_the_cpu_batches(demo: Path, tokenizer: Tokenizer) -> None:
     with serving(spec_of(demo, "--max-seqs", "8")) as served:
@@ -281,10 +285,10 @@ def test_a_gguf_on_the_cpu_batches(demo: Path, tokenizer: Tokenizer) -> None:
     ("options", "said"),
     [
         (["--max-seq", "2"], 'did you mean "--max-seqs"?'),
-        (["--max-seqs", "many"], 'mistralrs\'s max_seqs takes a whole number, not "many".'),
-        (["--max-seqs", "0"], "max_seqs takes a whole number from 1 up, not 0."),
+        (["--max-seqs", "many"], 'The mistralrs option max_seqs takes a whole number, not "many".'),
+        (["--max-seqs", "0"], "max_seqs takes a whole number of at least 1, not 0."),
         (["--no-kv-cache", "yes"], 'no_kv_cache takes true or false, not "yes".'),
-        (["--dtype", "f64"], "it takes Auto, BF16, F16, F32"),
+        (["--dtype", "f64"], "It takes Auto, BF16, F16, F32"),
         (["--prefix-cache-n", "1.5"], "prefix_cache_n takes a whole number, not 1.5."),
         (["--imatrix=4"], "imatrix takes text, not 4."),
         (["--in-situ-quant", "Q9"], "ISQ type Q9 unknown"),

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from dynemo.engines.options import check_values, kinds_of, read_options, refuse_options
+from dynemo.engines.options import check_values, read_options, refuse_options, value_types
 from dynemo.errors import UsageError
 from dynemo.messages.spec import EngineSpec
 
@@ -43,7 +43,7 @@ def test_what_is_wrong(words: list[str], sentence: str) -> None:
 def test_an_engine_without_options_refuses_them_from_wherever_they_come(given: Any) -> None:
     spec = EngineSpec(engine="echo", model="", workdir="", **given)
     with pytest.raises(
-        UsageError, match=r'echo has no options of its own, but got "--speed"; leave it out\.'
+        UsageError, match='The engine echo has no options of its own, but got "--speed"'
     ):
         refuse_options(spec, "echo")
 
@@ -51,21 +51,21 @@ def test_an_engine_without_options_refuses_them_from_wherever_they_come(given: A
 @pytest.mark.parametrize(
     ("value", "sentence"),
     [
-        ({"eager": "yes"}, 'vLLM\'s eager takes true or false, not "yes".'),
-        ({"slots": "x"}, 'vLLM\'s slots takes a whole number, not "x".'),
-        ({"slots": True}, "vLLM's slots takes a whole number, not true."),
-        ({"share": [1]}, "vLLM's share takes a number, not [1]."),
+        ({"eager": "yes"}, 'The vLLM option eager takes true or false, not "yes".'),
+        ({"slots": "x"}, 'The vLLM option slots takes a whole number, not "x".'),
+        ({"slots": True}, "The vLLM option slots takes a whole number, not true."),
+        ({"share": [1]}, "The vLLM option share takes a number, not [1]."),
     ],
 )
 def test_a_value_of_another_kind_is_refused(value: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UsageError) as caught:
-        check_values("vLLM", value, kinds_of(_parser()._actions))
+        check_values("vLLM", value, value_types(_parser()._actions))
     assert str(caught.value) == sentence
 
 
 def test_a_value_of_its_kind_or_of_one_that_nobody_knows_is_taken() -> None:
     values = {"eager": False, "slots": None, "share": 1, "sizes": [1, 2], "about": {"a": 1}}
-    check_values("vLLM", values, kinds_of(_parser()._actions))
+    check_values("vLLM", values, value_types(_parser()._actions))
 
 
 def _parser() -> ArgumentParser:

@@ -1,4 +1,4 @@
-"""Engines of the user's own: the README's two, and files that are wrong."""
+"""The user's own engines: the two of the README, and invalid files."""
 
 import json
 import re
@@ -32,7 +32,7 @@ async def generate(request):
 
 
 def example(folder: Path, name: str) -> Path:
-    """The file that the README shows under this name."""
+    """Returns the file with this name from the README."""
     match = re.search(rf"```python\n(# {name}\b.*?)```", README.read_text(), re.DOTALL)
     assert match is not None
     file = folder / name
@@ -103,17 +103,17 @@ def test_the_model_is_loaded_first_and_can_be_awaited(tmp_path: Path) -> None:
         ("def generate(request): return 1", "has no `async def generate(request)`"),
         (
             "API = 2\nasync def generate(request): yield 'x'",
-            "wrong.py is written for version 2 of the engine API; this dynemo-run has version 1.",
+            '"wrong.py" needs version 2 of the engine API, but this dynemo-run has version 1.',
         ),
-        ("GIVES = 'bytes'\nasync def generate(request): yield 1", "GIVES in wrong.py"),
+        ("GIVES = 'bytes'\nasync def generate(request): yield 1", 'GIVES in "wrong.py"'),
         ("SAMPLING = ['heat']\nasync def generate(request): yield ''", "names 'heat'"),
         (
             "SAMPLING = 'seed'\nasync def generate(request): yield ''",
-            "is a list of names, not 'seed'",
+            "must be a list of names, not 'seed'",
         ),
-        ("SAMPLING = 5\nasync def generate(request): yield ''", "is a list of names, not 5"),
-        ("async def generate(): yield ''", "`generate` in wrong.py takes one argument"),
-        ("import sys; sys.exit(3)", "wrong.py: SystemExit: 3"),
+        ("SAMPLING = 5\nasync def generate(request): yield ''", "must be a list of names, not 5"),
+        ("async def generate(): yield ''", '`generate` in "wrong.py" must take one argument'),
+        ("import sys; sys.exit(3)", '"wrong.py" failed: SystemExit: 3'),
         ("import nothing_like_it", "ModuleNotFoundError: No module named 'nothing_like_it'"),
         ("async def generate(request):", "IndentationError"),
     ],
@@ -124,7 +124,7 @@ def test_a_file_that_is_wrong_ends_it(tmp_path: Path, source: str, sentence: str
     done = run(f"out={file}", stdin="hi")
     assert done.returncode == 2
     assert sentence in done.stderr.splitlines()[-1]
-    assert "dynemo/engines" not in done.stderr  # a traceback, if any, is the file's own
+    assert "dynemo/engines" not in done.stderr  # a traceback, if any, starts in the file
 
 
 def test_what_it_raises_is_one_request_s_error_and_is_shown(tmp_path: Path) -> None:
@@ -157,14 +157,14 @@ def test_what_it_raises_is_one_request_s_error_and_is_shown(tmp_path: Path) -> N
 
     with serving(f"out={file}") as server:
         assert ask(server.api, "good") == (200, "good")
-        assert ask(server.api, "bad") == (500, "fails.py: AssertionError: not that one")
+        assert ask(server.api, "bad") == (500, '"fails.py" failed: AssertionError: not that one.')
         status, message = ask(server.api, "number")
         assert (status, "yielded 7" in message) == (500, True)
         status, message = ask(server.api, "good", temperature=0.5)
         assert (status, "'temperature'" in message) == (400, True)
         status, message = ask(server.api, "half")
-        assert (status, message.startswith("fails.py: UnicodeEncodeError")) == (500, True)
-        assert ask(server.api, "leave") == (500, "fails.py: SystemExit: 3")
+        assert (status, message.startswith('"fails.py" failed: UnicodeEncodeError')) == (500, True)
+        assert ask(server.api, "leave") == (500, '"fails.py" failed: SystemExit: 3.')
         assert ask(server.api, "good") == (200, "good")
     text = "\n".join(server.lines)
     assert f'File "{file}", line 4, in check' in text
@@ -174,10 +174,10 @@ def test_what_it_raises_is_one_request_s_error_and_is_shown(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("value", "sentence"),
     [
-        ("99999999", "ids.py yielded 99999999, and the model's token ids are below 1536."),
-        ("-3", "ids.py yielded -3, and the model's token ids are below 1536."),
-        ("1 << 80", f"ids.py yielded {1 << 80}, and the model's token ids are below 1536."),
-        ("True", "ids.py yielded True; it gives tokens, so that each value is int"),
+        ("99999999", '"ids.py" yielded 99999999. Token ids of this model are below 1536.'),
+        ("-3", '"ids.py" yielded -3. Token ids of this model are below 1536.'),
+        ("1 << 80", f'"ids.py" yielded {1 << 80}. Token ids of this model are below 1536.'),
+        ("True", '"ids.py" yielded True. It gives tokens, so each value must be int'),
     ],
 )
 def test_an_id_that_the_model_has_not_is_told_with_the_file_s_name(

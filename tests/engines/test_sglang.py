@@ -1,4 +1,4 @@
-"""The engine contract with SGLang itself, on the CPU, and what else its adapter holds."""
+"""The engine contract with SGLang itself, on the CPU, and the specifics of its adapter."""
 
 import asyncio
 import os
@@ -14,7 +14,7 @@ from dynemo.messages.spec import EngineSpec
 from support.command import children
 from support.engine_contract import ModelContract, Served, count
 
-#: It loads in 40 s on two idle cores, and most of that is imports.
+#: It loads in 40 s on two idle cores, mostly because of its imports.
 READY_SECONDS = 400
 
 
@@ -52,7 +52,10 @@ class TestSgLang(ModelContract):
     def test_who_comes_to_a_full_queue_may_come_again(
         self, served: Served, prompt: list[int]
     ) -> None:
-        """Its own bound, which the user has set; another instance would take the request."""
+        """The limit that the user set on the engine's queue.
+
+        Another instance would take the request.
+        """
 
         async def body() -> list[int | BaseException]:
             request = self.request(prompt, 40, ignore_eos=True)
@@ -67,7 +70,7 @@ class TestSgLang(ModelContract):
     def test_a_scheduler_that_dies_ends_the_engine_in_a_sentence(
         self, served: Served, prompt: list[int]
     ) -> None:
-        """The last one: the engine is gone after it."""
+        """The last test of the class, because the engine is gone afterwards."""
 
         async def body() -> None:
             async with aclosing(
@@ -88,7 +91,7 @@ class TestSgLang(ModelContract):
 
 
 def _schedulers() -> list[int]:
-    """Of this process's engine hosts; SGLang names its processes."""
+    """Returns the pids of the schedulers of this process's hosts. SGLang names its processes."""
     return [
         pid
         for host in children(os.getpid())

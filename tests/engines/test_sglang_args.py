@@ -1,4 +1,4 @@
-"""What reaches SGLang: the user's own arguments, read by SGLang's own parser, over ours."""
+"""The arguments that SGLang gets: the user's own, parsed by SGLang's own parser, over ours."""
 
 import json
 import subprocess
@@ -10,12 +10,12 @@ import msgspec
 import pytest
 
 import dynemo
-from dynemo.engines.rendezvous import meeting_place
+from dynemo.engines.rendezvous import rendezvous_address
 from dynemo.engines.sglang.args import defaults
 from dynemo.errors import UsageError
 from dynemo.messages.spec import EngineSpec, Parallel
 
-#: Each line a spec; the arguments, or the sentence that refuses them, on a line.
+#: Reads a spec per line. Writes the arguments or the error message per line.
 _READ = """
 import json, os, sys
 os.environ["SGLANG_USE_CPU_ENGINE"] = "1"
@@ -40,7 +40,10 @@ def _spec(**said: Any) -> EngineSpec:
 
 @pytest.fixture(scope="module")
 def read(engine_python: Callable[[str], str]) -> dict[str, Any]:
-    """What becomes of each of these; SGLang takes some time to import."""
+    """Returns the result for each spec.
+
+    One process handles them all, because SGLang's import is slow.
+    """
     specs = {
         "plain": _spec(),
         "given": _spec(
@@ -101,7 +104,7 @@ def test_what_reaches_it(read: dict[str, Any]) -> None:
     assert given["context_length"] == 1006
     assert given["max_running_requests"] == 1
     assert given["max_total_tokens"] == 5000
-    assert given["dtype"] == "bfloat16"  # what stands after `--` wins
+    assert given["dtype"] == "bfloat16"  # options after `--` take precedence
     assert given["chunked_prefill_size"] == 512
     assert given["enable_metrics"] is True
     assert read["stages"]["pp_size"] == 3
@@ -115,30 +118,37 @@ def test_what_reaches_it(read: dict[str, Any]) -> None:
             "unknown",
             'Unknown sglang option "--max-total-tokes"; did you mean "--max-total-tokens"?',
         ),
-        ("missing", "sglang does not take its options: argument --dtype: expected one argument."),
+        ("missing", "SGLang refuses its options: argument --dtype: expected one argument."),
         ("word", 'Unknown sglang option "five"; `sglang serve --help` lists them.'),
         (
             "ours",
-            "sglang's tp_size follows from --tensor-parallel-size; say it there, before `--`.",
+            "The sglang option tp_size follows from --tensor-parallel-size. Set it there, before "
+            "`--`.",
         ),
-        ("fixed", "sglang's skip_tokenizer_init is set by dynemo-run; leave it out."),
-        ("file", "sglang's config follows from --extra-engine-args; say it there, before `--`."),
+        ("fixed", "The sglang option skip_tokenizer_init is set by dynemo-run. Remove it."),
+        (
+            "file",
+            "The sglang option config follows from --extra-engine-args. Set it there, before `--`.",
+        ),
         (
             "extra",
             'Unknown sglang option "max_total_token" in --extra-engine-args; '
             'did you mean "max_total_tokens"?',
         ),
-        ("kind", 'sglang\'s max_running_requests takes a whole number, not "x".'),
+        ("kind", 'The sglang option max_running_requests takes a whole number, not "x".'),
         (
             "no stages",
-            "--tensor-parallel-size 2 cannot be shared by --num-nodes 3; give a multiple of it.",
+            "--tensor-parallel-size 2 cannot be divided among --num-nodes 3. Use a multiple of 3.",
         ),
-        ("extra, ours", "sglang's nnodes follows from --num-nodes; say it there, before `--`."),
+        (
+            "extra, ours",
+            "The sglang option nnodes follows from --num-nodes. Set it there, before `--`.",
+        ),
     ],
 )
 def test_what_it_refuses(read: dict[str, Any], name: str, sentence: str) -> None:
     assert read[name] == sentence
-    assert read["value"].startswith("sglang does not take its options: argument --max-total-tokens")
+    assert read["value"].startswith("SGLang refuses its options: argument --max-total-tokens")
 
 
 def test_on_a_gpu_its_own_defaults_hold() -> None:
@@ -155,6 +165,6 @@ def test_on_a_gpu_its_own_defaults_hold() -> None:
 
 
 @pytest.mark.parametrize("leader", ["", "host", ":5", "host:", "host:x", "host:70000"])
-def test_a_meeting_place_that_is_none(leader: str) -> None:
+def test_an_invalid_rendezvous_address(leader: str) -> None:
     with pytest.raises(UsageError, match="--dist-init-addr takes HOST:PORT"):
-        meeting_place(Parallel(tensor=2, nodes=2, leader=leader))
+        rendezvous_address(Parallel(tensor=2, nodes=2, leader=leader))

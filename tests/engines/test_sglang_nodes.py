@@ -1,4 +1,4 @@
-"""SGLang over two nodes: two runners on this machine, whose schedulers meet through gloo."""
+"""SGLang on two nodes: two runners on this machine, whose schedulers meet through gloo."""
 
 import os
 import re
@@ -16,13 +16,13 @@ from openai import OpenAI
 from support.command import COMMAND, Server, children, serving, wait_until
 
 READY_SECONDS = 600
-#: Ranks that have nothing to do ask each other for news without a pause, each on its own core.
+#: Idle ranks poll each other without a pause, each on its own core.
 CORES = "SGLANG_CPU_OMP_THREADS_BIND"
 
 
 @dataclass
 class Nodes:
-    address: str  #: where they have met
+    address: str  #: where they meet
     leader: Server
     follower: "subprocess.Popen[str]"
     groups: list[int]  #: the process groups of the two engine hosts
@@ -88,12 +88,12 @@ def test_they_answer_as_one_and_end_when_the_follower_is_killed(
             messages=[{"role": "user", "content": "What is the capital of Peru?"}],
         )
     assert answer.choices[0].message.content == "The capital of Peru is Lima."
-    # What was compiled for it is there for the next start.
+    # The next start finds the code that was compiled for this request.
     assert list((tmp_path / f"torchinductor-{os.getuid()}").iterdir())
     nodes.follower.send_signal(signal.SIGKILL)
     assert nodes.leader.process.wait(60) == 1
     wait_until(lambda: nodes.leader.lines[-1].startswith("dynemo-run: "))
-    # Which of gloo's sentences depends on what was in flight.
+    # Which message of gloo appears depends on the operation in flight.
     missed = r"RuntimeError: .*gloo/transport/.*(by peer|Broken pipe|pair closure)"
     assert re.search(missed, nodes.leader.lines[-1])
     wait_until(nodes.leave_nothing, 20)

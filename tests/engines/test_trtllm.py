@@ -1,4 +1,4 @@
-"""out=trtllm against a stand-in of TensorRT-LLM's API: `standins/README.md` says what is real."""
+"""out=trtllm against a fake of TensorRT-LLM's API. `standins/README.md` lists its real parts."""
 
 import asyncio
 import json
@@ -50,7 +50,7 @@ class _StandIn(ModelContract):
 
     @pytest.fixture
     def own(self, prompt: list[int]) -> int:
-        return (sum(prompt) + 7 * 2) % 900 + 20  # the stand-in's rule
+        return (sum(prompt) + 7 * 2) % 900 + 20  # the fake's rule
 
 
 class TestCheckout(_StandIn):
@@ -75,7 +75,7 @@ class TestEngineFolder(_StandIn):
 
 
 async def _loads(local: LocalInstance) -> tuple[Load, Load]:
-    """While it answers one prompt of 200 ids with at most 2000, and after that was given up."""
+    """Returns the loads during and after an answer of 2000 tokens to a prompt of 200."""
     request = Request(
         id="r",
         token_ids=[30] * 200,
@@ -89,7 +89,7 @@ async def _loads(local: LocalInstance) -> tuple[Load, Load]:
         await anext(deltas)
         async with asyncio.timeout(15):
             asked = 0
-            while local.load.running == 0 or asked < 10:  # the first may be before the first step
+            while local.load.running == 0 or asked < 10:  # the first may precede the first step
                 local._asker.ping()
                 await asyncio.sleep(0.02)
                 asked += 1
@@ -132,7 +132,7 @@ def _spec(**said: Any) -> EngineSpec:
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_the_arguments_that_reach_it(rank: int) -> None:
-    """TensorRT-LLM learns of its nodes from MPI: only the count of devices is an argument."""
+    """TensorRT-LLM learns about its nodes from MPI: only the number of devices is an argument."""
     parallel = Parallel(tensor=8, nodes=2, rank=rank, leader="10.0.0.1:9876")
     spec = _spec(
         parallel=parallel,
@@ -201,7 +201,7 @@ def test_an_engine_folder_needs_a_tokenizer(with_standin: str, engine_folder: Pa
 def test_an_engine_folder_goes_to_no_other_engine(engine_folder: Path) -> None:
     done = run("out=llama_cpp", engine_folder, stdin="hi")
     assert done.returncode == 2
-    assert "is a TensorRT-LLM engine and llama_cpp needs a GGUF file" in done.stderr
+    assert "is a TensorRT-LLM engine, but llama_cpp needs a GGUF file" in done.stderr
 
 
 def test_an_engine_folder_was_built_for_so_many_devices(
@@ -213,7 +213,7 @@ def test_an_engine_folder_was_built_for_so_many_devices(
     words: list[str | Path] = ["--model-config", demo_folder, "--engine-python", with_standin]
     done = run("out=trtllm", tmp_path, *words, stdin="hi")
     assert done.returncode == 2
-    assert "give --tensor-parallel-size 2" in done.stderr
+    assert "Use --tensor-parallel-size 2" in done.stderr
 
 
 def test_the_stages_of_a_pipeline_are_no_ranks_of_tensor_parallelism(
@@ -228,8 +228,10 @@ def test_the_stages_of_a_pipeline_are_no_ranks_of_tensor_parallelism(
 def test_what_ends_in_its_processes_ends_the_engine(
     with_standin: str, engine_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is started again then, where this is not a test. TensorRT-LLM itself tells of it who asks
-    for an answer, and not who waits for one."""
+    """Outside of tests the engine is then restarted.
+
+    TensorRT-LLM itself reports its end only to new requests, not to waiting ones.
+    """
     monkeypatch.setenv("TRTLLM_STANDIN_LAST_STEP", "20")
     spec = EngineSpec(engine="trtllm", model=str(engine_folder), workdir="")
     endless = Request(
@@ -286,7 +288,7 @@ def test_a_follower_that_has_joined_lives_until_its_worker_ends(
         child = spawn(spec, with_standin)
         async with local_instance(child, None) as (local, ready), asyncio.timeout(15):
             await ready
-            await asyncio.sleep(1.5)  # in which it is asked whether it lives
+            await asyncio.sleep(1.5)  # the runner pings it in this time
             assert local.trouble == ""
             [worker] = children(child.process.pid)
             os.kill(worker, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""The engine contract with vLLM itself, on the CPU, and what else its adapter holds."""
+"""The engine contract with vLLM itself, on the CPU, and the specifics of its adapter."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from dynemo.messages.request import Sampling
 from dynemo.messages.spec import EngineSpec
 from support.engine_contract import ModelContract, Served, count
 
-#: It loads in a minute on two idle cores, and most of that is imports.
+#: It loads in a minute on two idle cores, mostly because of its imports.
 READY_SECONDS = 400
 
 
@@ -28,7 +28,7 @@ def spec(demo_folder: Path) -> EngineSpec:
         workdir="",
         model_context=4096,
         kv_bytes_per_token=2048,
-        # Alone or in a batch, the ids are the same. It caches whole blocks, of 128 on a CPU.
+        # Alone or in a batch, the ids are the same. It caches whole blocks, of 128 tokens on a CPU.
         options=["--dtype", "float32", "--block-size", "32", "--max-num-queued-reqs", "24"],
     )
 
@@ -36,7 +36,7 @@ def spec(demo_folder: Path) -> EngineSpec:
 @pytest.mark.timeout(READY_SECONDS + 60)
 class TestVllm(ModelContract):
     ready_seconds = READY_SECONDS
-    #: It takes no more than 2, where the demo model is still sure of its answer.
+    #: The temperature is at most 2, where the demo model is still sure of its answer.
     hot = Sampling(temperature=2.0, logit_bias=dict.fromkeys(range(300, 316), 100.0))
 
     @pytest.fixture(scope="class")
@@ -52,7 +52,7 @@ class TestVllm(ModelContract):
         assert served.collect(self.request(full, 1))[1].completion_tokens == 1
 
     def test_says_what_it_had_cached(self, served: Served, prompt: list[int], eos: int) -> None:
-        """Whole blocks, and so the contract's prompt is too short."""
+        """It caches whole blocks, so the contract's prompt is too short."""
         request = self.request(prompt * 10, 3)
         served.collect(request)
         _, finish = served.collect(request)
@@ -61,7 +61,10 @@ class TestVllm(ModelContract):
     def test_who_comes_to_a_full_queue_may_come_again(
         self, served: Served, prompt: list[int]
     ) -> None:
-        """Its own bound, which the user has set; another instance would take the request."""
+        """The limit that the user set on the engine's queue.
+
+        Another instance would take the request.
+        """
 
         async def body() -> list[int | BaseException]:
             request = self.request(prompt, 40, ignore_eos=True)

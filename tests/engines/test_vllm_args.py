@@ -1,4 +1,4 @@
-"""What reaches vLLM of what we are told, and what failed in it. The first half needs no vLLM."""
+"""The arguments that vLLM gets, and its failures. The first half needs no vLLM."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ from msgspec import structs
 
 from dynemo.engines.vllm.adapter import check_request
 from dynemo.engines.vllm.args import defaults
-from dynemo.engines.vllm.log import Log, words_of
+from dynemo.engines.vllm.log import Log, reason_of
 from dynemo.errors import RequestError, UsageError
 from dynemo.messages.request import Request, Sampling
 from dynemo.messages.spec import EngineSpec, Parallel
@@ -56,7 +56,7 @@ def test_the_kv_cache_on_a_cpu_is_what_sequences_need_and_memory_has() -> None:
     assert kv(100 * GIB) == 16 * 4096 * 2 * 1000
     assert kv(100 * GIB, context_length=100) == 16 * 100 * 2 * 1000
     assert kv(400_000) == 100_000
-    assert kv(4 * GIB, kv_bytes_per_token=0) == GIB  # its files do not say
+    assert kv(4 * GIB, kv_bytes_per_token=0) == GIB  # the model's files do not tell
 
 
 def test_the_folder_of_model_config_is_a_gguf_s_configuration(demo: Path) -> None:
@@ -75,7 +75,7 @@ async def _refusal(spec: EngineSpec) -> str:
 
 
 def test_a_gguf_is_refused_before_anything_is_loaded(demo: Path) -> None:
-    said = asyncio.run(_refusal(_spec(model=str(demo))))  # in a Python that has no vLLM
+    said = asyncio.run(_refusal(_spec(model=str(demo))))  # in a Python without vLLM
     assert "only with vllm-gguf-plugin" in said
     assert "out=llama_cpp" in said
 
@@ -89,9 +89,9 @@ def test_what_would_end_its_worker_is_refused_before() -> None:
     check([0, 4999], 1024)
     bad: list[list[int]] = [[], [5000], [-1]]
     for ids in bad:
-        with pytest.raises(RequestError, match="an id that is none of the 5000"):
+        with pytest.raises(RequestError, match="Valid ids are 0 to 4999"):
             check(ids, 0)
-    with pytest.raises(RequestError, match="names 1025 ids, and vLLM takes at most 1024") as caught:
+    with pytest.raises(RequestError, match="names 1025 ids, but vLLM takes at most 1024") as caught:
         check([1], 1025)
     assert caught.value.param == "logit_bias"
 
@@ -122,7 +122,7 @@ def test_the_first_error_is_the_cause_of_the_others(log: Log) -> None:
 
 
 def test_that_the_core_is_dead_is_no_reason(log: Log) -> None:
-    class EngineDeadError(Exception):  # as vLLM calls it
+    class EngineDeadError(Exception):  # named like vLLM's
         pass
 
     try:
@@ -134,15 +134,15 @@ def test_that_the_core_is_dead_is_no_reason(log: Log) -> None:
     assert log.failure() == "a worker died"
 
 
-def test_words_of_errors() -> None:
-    assert words_of(KeyError()) == "KeyError"
-    assert words_of(ValueError("Not known. Known: " + "a, " * 1000)) == "Not known"
-    assert len(words_of(ValueError("a " * 1000))) < 400
+def test_reasons_of_errors() -> None:
+    assert reason_of(KeyError()) == "KeyError"
+    assert reason_of(ValueError("Not known. Known: " + "a, " * 1000)) == "Not known"
+    assert len(reason_of(ValueError("a " * 1000))) < 400
     other = 'Error:\n a warning\nTraceback (most recent call last):\n  File "x.py"\nKeyError: 5\n'
-    assert words_of(RuntimeError(other)) == "KeyError: 5"
+    assert reason_of(RuntimeError(other)) == "KeyError: 5"
 
 
-#: Reads specs, and writes for each what vLLM's own parser makes of it.
+#: Reads specs. Writes for each the result of vLLM's own parser.
 _READ = """
 import sys
 from msgspec import json
@@ -188,7 +188,7 @@ def _free_port() -> int:
 
 @pytest.mark.timeout(200)
 def test_what_vllm_s_own_parser_makes_of_it(engine_python: Callable[[str], str]) -> None:
-    """One process for all: the import of vLLM is what takes long."""
+    """One process handles all specs, because vLLM's import is slow."""
     port = _free_port()
     nodes = [Parallel(tensor=2, nodes=2, rank=rank, leader=f"127.0.0.1:{port}") for rank in (0, 1)]
     thirds = Parallel(nodes=3, rank=1, leader=f"127.0.0.1:{port}")
@@ -231,15 +231,20 @@ def test_what_vllm_s_own_parser_makes_of_it(engine_python: Callable[[str], str])
     assert 'did you mean "max_model_len"?' in read["unknown extra"]
     assert 'did you mean "--max-num-seqs"?' in read["short"]
     assert "--max-num-seqs" in read["value"]
-    assert read["kind"] == 'vLLM\'s enforce_eager takes true or false, not "yes".'
-    assert read["ours"] == "vLLM's nnodes follows from --num-nodes; say it there, before `--`."
-    assert read["our model"] == "vLLM's model follows from MODEL; say it there, before `--`."
+    assert read["kind"] == 'The vLLM option enforce_eager takes true or false, not "yes".'
+    assert (
+        read["ours"]
+        == "The vLLM option nnodes follows from --num-nodes. Set it there, before `--`."
+    )
+    assert (
+        read["our model"] == "The vLLM option model follows from MODEL. Set it there, before `--`."
+    )
     assert read["our ranks"].startswith(
-        "vLLM's tensor_parallel_size follows from --tensor-parallel"
+        "The vLLM option tensor_parallel_size follows from --tensor-parallel"
     )
     assert read["stages"]["nnodes"] == 3
     assert read["no stages"].startswith(
-        "--tensor-parallel-size 2 cannot be shared by --num-nodes 3"
+        "--tensor-parallel-size 2 cannot be divided among --num-nodes 3"
     )
     assert (read["options"]["language_model_only"], read["sight"]["language_model_only"]) == (
         True,

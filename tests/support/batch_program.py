@@ -1,4 +1,4 @@
-"""A slow batch, for a test that ends it early: `batch_program.py SOURCE`."""
+"""A slow batch, for tests that interrupt it: `batch_program.py SOURCE`."""
 
 import asyncio
 import sys

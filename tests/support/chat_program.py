@@ -26,8 +26,8 @@ def answer(ask: Ask) -> Script:
         case ["escape", *_]:
             return ["\x1b]0;title\x07"]
         case ["crash", *_]:
-            log.error("the engine ended with signal SIGKILL")
-            asyncio.get_running_loop().call_later(0.3, log.error, "the engine is back")
+            log.error("The engine ended with signal SIGKILL.")
+            asyncio.get_running_loop().call_later(0.3, log.error, "The engine is back.")
             return ["half ", 0.05, "way ", EngineLost("The engine ended.")]
         case ["down", *_] if not down:
             down.append(1)
@@ -40,7 +40,7 @@ def answer(ask: Ask) -> Script:
     return words(ask)
 
 
-# The terminal is ours: its Ctrl-C is to be our signal.
+# This process controls the terminal, so that Ctrl-C there signals this process.
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 pipeline = ScriptedPipeline(answer=answer, context_length=100)
 asyncio.run(chat(pipeline, model="stub", system="Be brief.", settings=Ask()))

@@ -16,12 +16,12 @@ _SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
 
 
 class Terminal:
-    """What a person has: keys and a screen."""
+    """A user's keyboard and screen."""
 
     def __init__(
         self, command: Sequence[str], state: Path, environment: Mapping[str, str] | None = None
     ) -> None:
-        """Starts `command` at it; a chat keeps its history under `state`."""
+        """Starts `command` in it. A chat keeps its history under `state`."""
         self.fd, tty = pty.openpty()
         termios.tcsetwinsize(tty, (40, 100))
         said = {"XDG_STATE_HOME": str(state), "PROMPT_TOOLKIT_NO_CPR": "1", "TERM": "xterm"}
@@ -40,7 +40,10 @@ class Terminal:
         os.write(self.fd, keys.encode())
 
     def wait(self, text: str, seconds: float = 10) -> str:
-        """Read until `text` has come, and return what came with it; the next wait begins after."""
+        """Reads until `text` appears, and returns everything read.
+
+        The next wait starts after it.
+        """
         deadline = monotonic() + seconds
         while True:
             seen = _SEQUENCE.sub("", self.raw)
@@ -49,7 +52,7 @@ class Terminal:
                 self.raw = after
                 return before + found
             ready, _, _ = select.select([self.fd], [], [], deadline - monotonic())
-            assert ready, f"{text!r} did not come; there was {seen!r}"
+            assert ready, f"{text!r} did not appear; the output was {seen!r}"
             self.raw += os.read(self.fd, 65536).decode("utf-8", "replace")
 
     def ask(self, line: str, answer: str) -> str:

@@ -16,12 +16,12 @@ from dynemo.prompt.prepare import Prepared
 from dynemo.serving.pipeline import Job, Pipeline, ServedModel
 from support.pieces import ended
 
-#: What an answer is made of: text, a pause in seconds, or an error.
+#: The elements of an answer: text, a pause in seconds, or an error.
 Script = Sequence[str | float | DynemoError]
 
 
 class StubBackend:
-    """Says who it is; nothing here asks it for more."""
+    """A backend that only describes itself."""
 
     def __init__(self, slots: int, context_length: int) -> None:
         self.instance: Instance | None = Instance(
@@ -52,24 +52,27 @@ class StubBackend:
 
 
 def words(ask: Ask) -> Script:
-    """The default script: the last message again, a word a piece."""
+    """The default script: repeats the last message, one word per piece."""
     return [f"{word} " for word in said(ask.turns[-1]).split()]
 
 
 def said(turn: Turn) -> str:
-    """The text of a turn."""
+    """Returns the text of a turn."""
     return "".join(turn.texts)
 
 
 @dataclass
 class ScriptedPipeline(Pipeline):
-    """A token is a word. `answer` gives each ask's script; what was asked is in `asks`."""
+    """A pipeline in which a word is a token.
+
+    `answer` returns each ask's script. `asks` records the asks.
+    """
 
     answer: Callable[[Ask], Script] = words
     context_length: int = 4096
     slots: int = 4
     reason: FinishReason = "stop"
-    troubles: list[str] = field(default_factory=list)  #: one for each look, then none
+    troubles: list[str] = field(default_factory=list)  #: one for each check, then none
     asks: list[Ask] = field(default_factory=list)
     running: int = 0
     most_running: int = 0
@@ -77,7 +80,7 @@ class ScriptedPipeline(Pipeline):
 
     def __post_init__(self) -> None:
         backend = StubBackend(self.slots, self.context_length)
-        no_card: Any = None  # nothing here reads it
+        no_card: Any = None  # never read here
         self._models = {"stub": ServedModel("stub", 0, no_card, backend)}
         self._pending: dict[str, Ask] = {}
 
@@ -113,7 +116,7 @@ class ScriptedPipeline(Pipeline):
         is_over = False
         try:
             for step in self.answer(ask):
-                # Something always passes, as it does between an engine and its reader.
+                # Yields to the event loop, as real I/O between engine and reader would.
                 await asyncio.sleep(step if isinstance(step, float) else 0)
                 if isinstance(step, DynemoError):
                     is_over = True
@@ -129,7 +132,7 @@ class ScriptedPipeline(Pipeline):
 
 
 def after(*errors: DynemoError) -> Callable[[Ask], Script]:
-    """A script that fails once with each of `errors`, then answers."""
+    """Returns a script that fails once with each of `errors`, and then answers."""
     left: Iterator[DynemoError] = iter(errors)
 
     def answer(ask: Ask) -> Script:

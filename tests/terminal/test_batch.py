@@ -74,10 +74,10 @@ def test_bad_lines_are_error_lines(tmp_path: Path, capfd: pytest.CaptureFixture[
     assert first["response"] == "a "
     assert (second["line"], second["error"][:26]) == (2, "The line is not valid JSON")
     assert (third["line"], third["id"], third["error"]) == (
-        4, "x", "Invalid 'text': expected a string.",
+        4, "x", "'text' must be a string.",
     )  # fmt: skip
     assert (fourth["line"], fourth["error"]) == (5, "The prompt has 4 tokens, the context 4.")
-    assert "1 ok, 3 failed; 1 line left out as blank" in capfd.readouterr().err
+    assert "1 ok, 3 failed; 1 blank line skipped" in capfd.readouterr().err
 
 
 def test_concurrency_is_bounded(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_lines_are_written_as_soon_as_all_before_them_are(tmp_path: Path) -> Non
         return [0.01, *words(ask)]
 
     run(ScriptedPipeline(answer=answer), source, concurrency=1)
-    # The line before may end in the same turn of the loop in which this one begins.
+    # The previous line may end in the same iteration of the event loop in which this one begins.
     assert seen[0] >= 6
 
 
@@ -152,7 +152,7 @@ def test_going_on_after_an_interruption(tmp_path: Path, capfd: pytest.CaptureFix
     assert pipeline.running == 0
     done = len(read(source))
     assert 0 < done <= 20
-    assert "Run the same again to go on" in capfd.readouterr().err
+    assert "To continue, run the same command again" in capfd.readouterr().err
     pipeline = ScriptedPipeline()
     assert run(pipeline, source) == 0
     assert [line["id"] for line in read(source)] == list(range(40))
@@ -170,7 +170,7 @@ def test_another_model_or_setting_is_not_mixed_in(tmp_path: Path) -> None:
     run(ScriptedPipeline(), source)
     changes: list[dict[str, Any]] = [{"model": "other"}, {"system": "s"}, {"settings": Ask(seed=1)}]
     for change in changes:
-        with pytest.raises(UsageError, match="something else"):
+        with pytest.raises(UsageError, match="is not the output of this batch"):
             run(ScriptedPipeline(), source, **change)
 
 
@@ -204,7 +204,7 @@ def test_a_line_is_asked_again_after_the_engine_was_lost(tmp_path: Path) -> None
 
 
 def test_a_line_that_kills_engines_fails_alone(tmp_path: Path) -> None:
-    """Each loss takes all lines in work along."""
+    """Each loss fails all running lines."""
     losses: Counter[str] = Counter()
     running: set[str] = set()
     is_down = asyncio.Event()
@@ -245,7 +245,7 @@ def test_an_engine_error_is_that_lines_own(tmp_path: Path) -> None:
 def test_a_model_that_does_not_come_back_stops_the_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(module, "PATIENCE", 0.1)
+    monkeypatch.setattr(module, "READY_SECONDS", 0.1)
     source = put(tmp_path, 30)
 
     def answer(ask: Ask) -> Script:
@@ -255,10 +255,10 @@ def test_a_model_that_does_not_come_back_stops_the_batch(
         return words(ask)
 
     pipeline = ScriptedPipeline(answer=answer)
-    with pytest.raises(Unavailable, match="did not come back within"):
+    with pytest.raises(Unavailable, match="was not ready again within"):
         run(pipeline, source)
     assert 0 < len(read(source)) <= 10
-    assert "Run the same again to go on" in capfd.readouterr().err
+    assert "To continue, run the same command again" in capfd.readouterr().err
 
 
 def test_an_empty_batch_says_so_and_makes_no_output(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def lines_of(path: Path) -> list[tuple[int, bytes]]:
 
 
 def answer_some(source: Path, output: Path, most: int) -> int:
-    """Write up to `most` error lines; returns how many were there already."""
+    """Writes up to `most` error lines. Returns how many there were before."""
     with open_source(source) as file, open_output(output, source) as out:
         written, lines = resume(out, read_lines(file), b"", output)
         for line, _ in zip(lines, range(most), strict=False):
@@ -98,7 +98,7 @@ def test_an_output_of_a_longer_or_changed_input_is_refused(tmp_path: Path) -> No
     answer_some(source, output, 9)
     for changed in (b"a\nb\n", b"a\nX\nc\n", b"a\n\nb\nc\n"):
         source.write_bytes(changed)
-        with pytest.raises(UsageError, match="something else"):
+        with pytest.raises(UsageError, match="is not the output of this batch"):
             answer_some(source, output, 1)
     source.write_bytes(b"a\nb\nc\nd\n")
     assert answer_some(source, output, 1) == 3
@@ -110,13 +110,13 @@ def test_files_that_cannot_serve(tmp_path: Path) -> None:
         open_source(tmp_path / "none")
     with pytest.raises(UsageError, match="directory"):
         open_source(tmp_path)
-    with pytest.raises(UsageError, match="not a file"):
+    with pytest.raises(UsageError, match="not a regular file"):
         open_source(Path("/dev/null"))
     for output, words in [
         (source, "batch itself"),
         (tmp_path, "directory"),
         (tmp_path / "none" / "out", "No such file"),
-        (Path("/dev/null"), "not a file"),
+        (Path("/dev/null"), "not a regular file"),
     ]:
         with pytest.raises(UsageError, match=words), open_output(output, source):
             pass

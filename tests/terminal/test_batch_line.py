@@ -33,7 +33,7 @@ def test_messages_are_a_conversation() -> None:
         (b'{"text": ' + b"[" * 100_000, "not valid JSON"),
         (b"[]", "not a JSON object"),
         (b'"text"', "not a JSON object"),
-        (b"{}", "neither 'text' nor 'messages'"),
+        (b"{}", "needs 'text' or 'messages'"),
         (b'{"text": null}', "'text'"),
         (b'{"text": 3}', "'text'"),
         (b'{"text": "a", "messages": []}', "exclude each other"),

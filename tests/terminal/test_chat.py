@@ -1,4 +1,4 @@
-"""The chat in a real terminal."""
+"""The chat in a pseudo-terminal."""
 
 import json
 import re
@@ -17,7 +17,7 @@ CTRL_C, UP, ALT_ENTER = "\x03", "\x1b[A", "\x1b\r"
 
 
 class Chat(Terminal):
-    """`chat_program.py` at a terminal."""
+    """`chat_program.py` in a pseudo-terminal."""
 
     def __init__(self, state: Path) -> None:
         command = [sys.executable, "-W", "error", program("chat_program")]
@@ -34,7 +34,7 @@ class Chat(Terminal):
 def terminal(tmp_path: Path) -> Iterator[Chat]:
     made = Chat(tmp_path)
     try:
-        made.wait("/help lists the commands, Ctrl-D leaves.")
+        made.wait("/help lists the commands. Ctrl-D leaves.")
         made.wait(PROMPT)
         yield made
     finally:
@@ -59,7 +59,7 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_chat(terminal: Chat) -> None:
 
 def test_ctrl_c_at_the_prompt_clears_the_line(terminal: Chat) -> None:
     terminal.type("never sent" + CTRL_C)
-    terminal.wait("Ctrl-D or /exit leaves.")
+    terminal.wait("Press Ctrl-D or type /exit to leave.")
     assert "[2: Be brief.]" in terminal.ask("history", "tokens/s")
     terminal.leave()
 
@@ -111,7 +111,7 @@ def test_when_the_context_fills_the_oldest_turns_go(terminal: Chat) -> None:
 
 
 def test_retry_and_save(terminal: Chat, tmp_path: Path) -> None:
-    assert "no message yet" in terminal.ask("/retry", "anew.")
+    assert "no message to answer again" in terminal.ask("/retry", "again.")
     terminal.ask("one", "tokens/s")
     terminal.ask("history", "[4: Be brief.]")
     terminal.ask("/retry", "[4: Be brief.]")
@@ -124,11 +124,11 @@ def test_retry_and_save(terminal: Chat, tmp_path: Path) -> None:
 
 def test_an_engine_that_is_lost_is_one_line(terminal: Chat) -> None:
     shown = terminal.ask("crash", "The engine ended.")
-    assert "half way \nLOG the engine ended with signal SIGKILL\nThe engine ended." in shown
+    assert "half way \nLOG The engine ended with signal SIGKILL.\nThe engine ended." in shown
     assert "Traceback" not in shown
-    # A line of the log that comes while somebody types stands above what is typed.
+    # A log line that arrives while the user types appears above the typed text.
     terminal.type("hist")
-    assert "LOG the engine is back\n" in terminal.wait("is back") + terminal.wait(PROMPT)
+    assert "LOG The engine is back.\n" in terminal.wait("is back") + terminal.wait(PROMPT)
     assert "[4: Be brief.]" in terminal.ask("ory", "tokens/s")
     terminal.leave()
 

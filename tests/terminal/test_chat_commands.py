@@ -4,7 +4,7 @@ import pytest
 
 from dynemo.errors import DynemoError
 from dynemo.messages.ask import Ask, text_turn
-from dynemo.terminal.chat.commands import COMMANDS, ChatSession, obey, parse
+from dynemo.terminal.chat.commands import COMMANDS, ChatSession, parse, run_command
 from dynemo.terminal.chat.conversation import ChatRound, Conversation
 from support.scripted_pipeline import ScriptedPipeline
 
@@ -33,29 +33,29 @@ def test_what_is_a_command(line: str, command: tuple[str, str] | None) -> None:
 
 
 def test_an_unknown_command_says_how_to_send_it() -> None:
-    with pytest.raises(DynemoError, match="no command /hello; /help lists them"):
+    with pytest.raises(DynemoError, match='Unknown command "/hello"; did you mean "/help"'):
         parse("/hello world")
 
 
 def test_help_lists_every_command(chat: ChatSession) -> None:
-    shown = obey(chat, "help", "")
+    shown = run_command(chat, "help", "")
     for name in COMMANDS:
         assert f"/{name}" in shown
     assert "Ctrl-D" in shown
 
 
 def test_system(chat: ChatSession) -> None:
-    assert obey(chat, "system", "") == "Be brief."
-    obey(chat, "system", "Be kind.")
-    assert chat.talk.system == "Be kind."
-    obey(chat, "system", '""')
-    assert chat.talk.system is None
-    assert "no system message" in obey(chat, "system", "")
+    assert run_command(chat, "system", "") == "Be brief."
+    run_command(chat, "system", "Be kind.")
+    assert chat.conversation.system == "Be kind."
+    run_command(chat, "system", '""')
+    assert chat.conversation.system is None
+    assert "no system message" in run_command(chat, "system", "")
 
 
 def test_clear_keeps_the_system_message(chat: ChatSession) -> None:
-    assert obey(chat, "clear", "") == "Forgot 1 turn; the system message stays."
-    assert chat.talk.asked(0) == [text_turn("system", "Be brief.")]
+    assert run_command(chat, "clear", "") == "Forgot 1 turn; the system message stays."
+    assert chat.conversation.turns_from(0) == [text_turn("system", "Be brief.")]
 
 
 @pytest.mark.parametrize(
@@ -71,18 +71,18 @@ def test_clear_keeps_the_system_message(chat: ChatSession) -> None:
     ],
 )
 def test_set(chat: ChatSession, rest: str, field: str, value: object) -> None:
-    obey(chat, "set", rest)
+    run_command(chat, "set", rest)
     assert getattr(chat.settings, field) == value
 
 
 def test_set_without_a_value_goes_back_to_the_start(chat: ChatSession) -> None:
-    obey(chat, "set", "temperature 0.2")
-    assert obey(chat, "set", "temperature") == "temperature is 0.5."
-    assert obey(chat, "set", "top_p") == "top_p is the model's default."
+    run_command(chat, "set", "temperature 0.2")
+    assert run_command(chat, "set", "temperature") == "temperature is 0.5."
+    assert run_command(chat, "set", "top_p") == "top_p is the model's default."
 
 
 def test_set_alone_lists_all(chat: ChatSession) -> None:
-    shown = obey(chat, "set", "").splitlines()
+    shown = run_command(chat, "set", "").splitlines()
     assert shown[0].split() == ["temperature", "0.5"]
     assert len(shown) == 13
 
@@ -93,17 +93,17 @@ def test_set_alone_lists_all(chat: ChatSession) -> None:
         ("temperature hot", "'temperature'"),
         ("temperature 3", "'temperature'"),
         ("max_tokens 0", "'max_tokens'"),
-        ("messages []", "no setting 'messages'"),
-        ("temp", "no setting 'temp'"),
+        ("messages []", 'Unknown setting "messages"'),
+        ("temp", 'Unknown setting "temp"; /set lists the settings.'),
     ],
 )
 def test_set_refuses_what_is_wrong(chat: ChatSession, rest: str, words: str) -> None:
     with pytest.raises(DynemoError, match=words):
-        obey(chat, "set", rest)
+        run_command(chat, "set", rest)
     assert chat.settings == chat.at_start
 
 
 def test_save(chat: ChatSession, tmp_path: Path) -> None:
-    assert obey(chat, "save", str(tmp_path / "x")) == f"Saved 1 turn to {tmp_path / 'x'}."
-    with pytest.raises(DynemoError, match="Name a file"):
-        obey(chat, "save", "")
+    assert run_command(chat, "save", str(tmp_path / "x")) == f"Saved 1 turn to {tmp_path / 'x'}."
+    with pytest.raises(DynemoError, match="/save needs a file name"):
+        run_command(chat, "save", "")

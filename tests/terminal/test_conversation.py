@@ -12,7 +12,7 @@ from support.scripted_pipeline import ScriptedPipeline
 
 
 def talk(turns: int) -> Conversation:
-    """Each turn is 10 tokens, the system message 2."""
+    """Returns a conversation whose turns have 10 tokens each. The system message has 2."""
     return Conversation("Be brief.", [ChatRound("q " * 5, f"a{i} " * 5) for i in range(turns)])
 
 
@@ -45,7 +45,7 @@ def test_as_many_of_the_newest_turns_stay_as_leave_room(context_length: int) -> 
     assert context_length - (job.prompt_tokens + 10) < room
     assert dropped == state.dropped == 100 - (job.prompt_tokens - 3) // 10
     assert len(lengths) <= 10
-    assert state.asked(state.dropped)[0] == text_turn("system", "Be brief.")
+    assert state.turns_from(state.dropped)[0] == text_turn("system", "Be brief.")
 
 
 def test_the_next_message_drops_only_what_it_must() -> None:
@@ -92,7 +92,7 @@ def test_saving_keeps_also_what_is_no_longer_sent(tmp_path: Path) -> None:
 
 def test_saving_replaces_no_other_file(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("precious")
-    with pytest.raises(UsageError, match="exists already"):
+    with pytest.raises(UsageError, match="already exists"):
         save(talk(1), str(tmp_path / "mine"))
     with pytest.raises(UsageError, match="cannot be written"):
         save(talk(1), str(tmp_path / "none" / "file"))

@@ -1,4 +1,4 @@
-"""The line that says how far a load is."""
+"""The progress line of a load."""
 
 import asyncio
 import itertools
@@ -28,8 +28,10 @@ async def generate(request):
 
 
 def run_on_terminal(tmp_path: Path, until: str) -> str:
-    """What a terminal gets on standard error from a run whose engine has loaded once `until` has
-    come there."""
+    """Returns what a run prints on a terminal's standard error.
+
+    Its engine finishes loading once `until` appears there.
+    """
     go = tmp_path / "go"
     (tmp_path / "slow.py").write_text(_ENGINE.format(go=str(go)))
     master, tty = pty.openpty()

@@ -43,7 +43,7 @@ def test_no_second_newline(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "\n", " \n\t\n"])
 def test_an_empty_input_says_what_to_do(text: str) -> None:
-    with pytest.raises(UsageError, match="give the prompt there"):
+    with pytest.raises(UsageError, match="Pass the prompt there"):
         read_prompt(io.BytesIO(text.encode()))
 
 
@@ -55,7 +55,7 @@ def test_a_prompt_that_does_not_fit_is_a_mistake_of_usage(tmp_path: Path) -> Non
 def test_a_cut_answer_is_noted_on_stderr(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert ask(ScriptedPipeline(reason="length"), "one two", tmp_path / "out") == 0
     assert capfd.readouterr().err == (
-        "dynemo-run: The answer is cut after 3 tokens, as max_tokens says.\n"
+        "dynemo-run: The answer was cut off after 3 tokens, the limit of max_tokens.\n"
     )
     ask(ScriptedPipeline(reason="length", context_length=5), "one two", tmp_path / "out")
     assert "the context of 5 tokens is full" in capfd.readouterr().err

@@ -13,7 +13,7 @@ def test_what_the_reader_is_not_ready_for_waits_without_blocking_the_loop() -> N
     async def main() -> bytes:
         reader, writer = os.pipe()
         outlet = Output(writer)
-        outlet.send(data)  # nobody reads: a blocking write would never return
+        outlet.send(data)  # without a reader a blocking write would never return
         read = bytearray()
 
         async def take() -> None:

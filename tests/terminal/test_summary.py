@@ -4,28 +4,28 @@ import pytest
 
 from dynemo.messages.answer import Finish, TextPiece
 from dynemo.terminal.reply import Reply
-from dynemo.terminal.summary import BatchCounts, Spread, status, summary
+from dynemo.terminal.summary import BatchCounts, Durations, status, summary
 from support.pieces import ended
 
 
 def test_percentiles_are_exact_to_a_thousandth() -> None:
     values = [random.Random(1).lognormvariate(-2, 1.5) for _ in range(10_000)]
-    spread = Spread()
+    durations = Durations()
     for value in values:
-        spread.add(value)
+        durations.add(value)
     values.sort()
     for share in (0.5, 0.9, 0.99):
         exact = values[int(share * len(values)) - 1]
-        assert spread.percentile(share) == pytest.approx(exact, rel=0.001)
+        assert durations.percentile(share) == pytest.approx(exact, rel=0.001)
 
 
 def test_percentiles_of_few_and_of_none() -> None:
-    spread = Spread()
-    assert spread.percentile(0.5) is None
-    spread.add(0.0)
-    spread.add(2.0)
-    assert spread.percentile(0.5) == pytest.approx(1e-6, rel=0.001)
-    assert spread.percentile(0.99) == pytest.approx(2.0, rel=0.001)
+    durations = Durations()
+    assert durations.percentile(0.5) is None
+    durations.add(0.0)
+    durations.add(2.0)
+    assert durations.percentile(0.5) == pytest.approx(1e-6, rel=0.001)
+    assert durations.percentile(0.99) == pytest.approx(2.0, rel=0.001)
 
 
 def test_a_reply_counts_tokens_as_the_engine_does() -> None:
@@ -48,7 +48,7 @@ def test_summary_tells_of_this_run_and_the_earlier_one() -> None:
     tally.add(reply, 7)
     lines = summary(tally)
     assert lines[0] == (
-        "5 of 5 lines done: 3 ok, 2 failed (3 of them by an earlier run); 1 line left out as blank"
+        "5 of 5 lines done: 3 ok, 2 failed (3 of them by an earlier run); 1 blank line skipped"
     )
     assert "7 in, 10 out" in lines[1]
     assert lines[2:] == [

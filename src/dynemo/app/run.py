@@ -284,6 +284,8 @@ async def _announce_ready(
 
 def _check_template(pipeline: Pipeline, defaults: Ask) -> None:
     """Raises UsageError for a setting of the request template that the engine cannot honour."""
+    if defaults == Ask():  # without a template, a model for embeddings is fine, too
+        return
     try:
         pipeline.check_settings(defaults)
     except RequestError as error:

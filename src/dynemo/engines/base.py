@@ -1,4 +1,4 @@
-"""The port of an engine adapter. One file an adapter; it translates names and types, no more."""
+"""The interface of an engine adapter. An adapter only translates names and types."""
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -11,43 +11,45 @@ from dynemo.messages.spec import EngineSpec
 
 
 class Engine(Protocol):
-    """A loaded engine, inside the engine host. Used from one event loop."""
+    """A loaded engine inside the engine host. Only one event loop uses it."""
 
     version: str
     device: str
-    context_length: int  #: tokens that one sequence may hold
-    slots: int  #: sequences that it computes at once
+    context_length: int  #: tokens per sequence, at most
+    slots: int  #: sequences that it computes at the same time
     capabilities: Capabilities
 
     def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
-        """The answer, in deltas; the last has `finish`. Called for many requests at once.
+        """Yields the answer in deltas; the last one has `finish`. Many requests may run at once.
 
-        The ids hold every token generated, a final EOS included. Closing the generator aborts the
-        sequence within one decoding step, or one prefill chunk. Raises EngineError.
+        The ids include every generated token, even a final EOS. Closing the generator aborts the
+        sequence within one decoding step or one prefill chunk. Raises EngineError.
         """
         ...
 
     async def load(self) -> Load:
-        """What it is busy with now."""
+        """Returns the engine's current load."""
         ...
 
 
 class Adapter(Protocol):
-    """What an adapter's module offers. Entering loads the engine, leaving ends it.
+    """The interface of an adapter's module. The context loads the engine, and ends it on exit.
 
-    Entering raises ModelError, EngineNotInstalled, UsageError or EngineError.
+    Entering it raises ModelError, EngineNotInstalled, UsageError or EngineError.
     """
 
     def open_engine(self, spec: EngineSpec) -> AbstractAsyncContextManager[Engine]: ...
 
 
 class Follower(Protocol):
-    """What the module of an engine that runs on several nodes offers too."""
+    """An additional interface for engines that run on several nodes."""
 
     async def follow(self, spec: EngineSpec, on_joined: Callable[[], None]) -> None:
-        """Runs rank `spec.parallel.rank` (above 0) until its leader ends. Cancelling ends it.
+        """Runs rank `spec.parallel.rank` (above 0) until its leader ends.
 
-        Calls `on_joined` once: this rank has loaded, and works for its leader. Raises as entering
-        `open_engine` does, afterwards EngineError.
+        Cancelling it ends the rank.
+
+        Calls `on_joined` once, when this rank has loaded and serves its leader. Before that it
+        raises the errors of `open_engine`, afterwards EngineError.
         """
         ...

@@ -1,7 +1,7 @@
-"""What cleans up after an engine of many processes, however it ends.
+"""Cleans up after an engine with many processes, however it ends.
 
-An engine's own processes share a group with the host, and the runner kills that group. Two things
-are left that only somebody outside of them can do.
+An engine's processes are in the host's process group, and the runner kills that group. Two tasks
+remain for processes outside of the group.
 """
 
 import os
@@ -9,14 +9,14 @@ import subprocess
 import sys
 from multiprocessing import resource_tracker
 
-#: A little longer than the host waits, which ends things in order if it lives.
+#: This is a little longer than the host waits, which cleans up in order if it is alive.
 _END_WITH_RUNNER = 'cat > /dev/null; sleep 5; rm -rf "$1"; kill -9 0'
 _TRACK = "import os; os.fork() and os._exit(0); "
 _TRACK += "from multiprocessing.resource_tracker import main; main({})"
 
 
 def start_guard(workdir: str) -> None:
-    """Ends the group once the runner has gone, even if the host has gone before it.
+    """Starts a process that kills the group after the runner has ended, even if the host has ended.
 
     Standard input is the pipe that the runner holds.
     """
@@ -28,11 +28,11 @@ def start_guard(workdir: str) -> None:
 
 
 def start_tracker() -> None:
-    """Starts `multiprocessing`'s resource tracker in a group of its own, and as nobody's child.
+    """Starts `multiprocessing`'s resource tracker, detached and in its own process group.
 
-    It removes shared memory and semaphores that nobody has removed once all who could have ended,
-    and so must not be killed with them, by the runner or by an engine that kills all its children.
-    Call it before anything uses `multiprocessing`.
+    The tracker removes leaked shared memory and semaphores after all their users have ended. So it
+    must survive when the runner kills the group, or when an engine kills its children. Call this
+    before any use of `multiprocessing`.
     """
     read, write = os.pipe()
     subprocess.run(

@@ -1,8 +1,8 @@
-"""The engine host: the child process that runs one adapter, in the interpreter that has the engine.
+"""The engine host: a child process that runs one adapter in the engine's own interpreter.
 
-It needs `msgspec` and the engine, nothing else. It is handed one end of a socket pair, answers on
-it in frames (`wire/`), and lives only as long as the runner: its standard input is a pipe that the
-runner holds, so that even a killed runner ends it, and its whole process group with it.
+It needs only `msgspec` and the engine. It inherits one end of a socket pair and answers on it in
+frames (`wire/`). It lives only as long as the runner: its standard input is a pipe that the runner
+holds. So even if the runner is killed, the host ends, together with its process group.
 """
 
 import os
@@ -22,14 +22,16 @@ if TYPE_CHECKING:
 _GRACE_SECONDS = 3.0
 
 
-def start(told: str, fd: int) -> None:
-    """The child's main; `told` is the file of its spec. Exits 0 when the runner lets go of it, 1
-    when the engine did not load."""
+def start(spec_file: str, fd: int) -> None:
+    """Runs the child process. `spec_file` is the path of its EngineSpec in JSON.
+
+    It exits with 0 when the runner closes the connection, and with 1 if the engine fails to load.
+    """
     from msgspec import json
 
     from dynemo.messages.spec import EngineSpec
 
-    with open(told, "rb") as file:
+    with open(spec_file, "rb") as file:
         spec = json.decode(file.read(), type=EngineSpec)
     watch = threading.Thread(target=_end_with_runner, args=(spec.workdir,), daemon=True)
     watch.start()
@@ -39,7 +41,7 @@ def start(told: str, fd: int) -> None:
 def _end_with_runner(workdir: str) -> None:
     while os.read(0, 4096):
         pass
-    # The event loop sees its socket close as well, and ends in order if it can.
+    # The event loop also sees its socket close, and ends in order if it can.
     time.sleep(_GRACE_SECONDS)
     shutil.rmtree(workdir, ignore_errors=True)
     os.killpg(os.getpgrp(), signal.SIGKILL)
@@ -59,8 +61,10 @@ def _run(spec: "EngineSpec", fd: int) -> int:
 
 
 def _loop_factory() -> "Callable[[], AbstractEventLoop] | None":
-    """Of uvloop where the engine's interpreter has it: with small models an answer streams by a
-    tenth faster. Most engines bring it."""
+    """Returns uvloop's factory if the engine's interpreter has uvloop, as most engines do.
+
+    With small models uvloop streams answers 10 % faster.
+    """
     try:
         import uvloop
     except ImportError:

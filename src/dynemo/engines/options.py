@@ -1,4 +1,4 @@
-"""An engine's own arguments, after `--` or in a file: as names with Python values, or none."""
+"""Parses an engine's own arguments, after `--` or from a file, into names with Python values."""
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -12,8 +12,8 @@ from dynemo.spelling import quoted, unknown
 if TYPE_CHECKING:
     from argparse import Action
 
-#: What a value has to be, in the words of JSON; of other kinds nothing is known.
-_WORDS: dict[Any, str] = {
+#: How messages describe a type of values, in the terms of JSON. Other types are not checked.
+_TYPE_NAMES: dict[Any, str] = {
     bool: "true or false",
     int: "a whole number",
     float: "a number",
@@ -24,18 +24,18 @@ _WORDS: dict[Any, str] = {
 def read_options(
     engine: str, options: list[str], known: Collection[str], *, see: str = ""
 ) -> dict[str, Any]:
-    """`--name value`, `--name=value`, or `--name` alone for True; `-` and `_` are the same.
+    """Parses `--name value`, `--name=value`, or `--name` alone for True. `-` and `_` are equal.
 
-    A value is JSON if it can be, else text. `known` are the engine's names, with `_`; `see` says
-    where the engine lists them. Raises UsageError for an unknown name.
+    A value is JSON if possible, otherwise text. `known` are the engine's names, with `_`, and `see`
+    says where the engine lists them. Raises UsageError for an unknown name.
     """
     read: dict[str, Any] = {}
-    words = list(options)
-    while words:
-        word = words.pop(0)
+    left = list(options)
+    while left:
+        word = left.pop(0)
         if not word.startswith("--"):
             raise UsageError(
-                f"{quoted(word)} after `--` follows no option of {engine}; options begin with `--`."
+                f"{quoted(word)} after `--` follows no option of {engine}. Options begin with `--`."
             )
         flag, equals, value = word.partition("=")
         name = flag[2:].replace("-", "_")
@@ -44,8 +44,8 @@ def read_options(
             raise unknown_option(engine, flag, flags, see=see)
         if equals:
             read[name] = _value(value)
-        elif words and not words[0].startswith("--"):
-            read[name] = _value(words.pop(0))
+        elif left and not left[0].startswith("--"):
+            read[name] = _value(left.pop(0))
         else:
             read[name] = True
     return read
@@ -63,23 +63,29 @@ def unknown_argument(engine: str, name: str, known: Iterable[str], *, see: str =
 
 
 def refuse_options(spec: EngineSpec, name: str) -> None:
-    """For an engine that has none. Raises UsageError for the first that was given."""
+    """Raises UsageError if the user set any options, for an engine that has none."""
     for word in [*spec.options, *spec.extra]:
-        raise UsageError(f"{name} has no options of its own, but got {quoted(word)}; leave it out.")
+        raise UsageError(
+            f"The engine {name} has no options of its own, but got {quoted(word)}. Leave it out."
+        )
 
 
-def check_values(engine: str, values: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
-    """Raises UsageError for a value that is not of its name's kind: `bool`, `int`, `float` or
-    `str`. None is of all kinds."""
+def check_values(engine: str, values: Mapping[str, Any], types: Mapping[str, Any]) -> None:
+    """Raises UsageError for a value whose type differs from the type of its name.
+
+    Types are `bool`, `int`, `float` and `str`. None matches every type.
+    """
     for name, value in values.items():
-        kind = kinds.get(name)
-        taken = (int, float) if kind is float else (kind,)
-        if kind in _WORDS and value is not None and type(value) not in taken:
-            raise UsageError(f"{engine}'s {name} takes {_WORDS[kind]}, not {in_json(value)}.")
+        value_type = types.get(name)
+        taken = (int, float) if value_type is float else (value_type,)
+        if value_type in _TYPE_NAMES and value is not None and type(value) not in taken:
+            raise UsageError(
+                f"The {engine} option {name} takes {_TYPE_NAMES[value_type]}, not {in_json(value)}."
+            )
 
 
-def kinds_of(actions: Iterable["Action"]) -> dict[str, Any]:
-    """For `check_values`: the names that argparse would read one value for, or none."""
+def value_types(actions: Iterable["Action"]) -> dict[str, Any]:
+    """Returns the types for `check_values`: those of the names that take at most one value."""
     return {
         action.dest: bool if action.nargs == 0 else action.type
         for action in actions
@@ -88,7 +94,7 @@ def kinds_of(actions: Iterable["Action"]) -> dict[str, Any]:
 
 
 def in_json(value: Any) -> str:
-    """A value as it stands in a file."""
+    """Returns a value as it is written in a JSON file."""
     return json.encode(value).decode()
 
 

@@ -1,4 +1,4 @@
-"""Answers requests on one framed connection with one engine."""
+"""Serves requests on one framed connection with one engine."""
 
 import asyncio
 import gc
@@ -25,20 +25,20 @@ _encode = msgpack.Encoder().encode
 
 
 async def serve(spec: EngineSpec, sock: socket.socket) -> int:
-    """Loads the engine, says HELLO, answers until the peer closes. Returns the exit code."""
+    """Loads the engine, sends HELLO, and answers until the peer closes. Returns the exit code."""
     ended = asyncio.Event()
     answers: StreamServer | None = None
 
     def on_frames(frames: list[Frame]) -> None:
         for frame in frames:
             if answers is not None:
-                _take(answers, frame)
+                _handle_frame(answers, frame)
             elif frame.kind == FrameKind.PING:  # to a rank that follows another
                 link.send(FrameKind.PONG, 0, _encode(Load()))
 
     link = FramedConnection(on_frames, lambda _: ended.set())
     loop = asyncio.get_running_loop()
-    _leave_to_runner(loop)
+    _ignore_termination(loop)
     await loop.create_connection(lambda: link, sock=sock)
     adapter: Adapter = import_module(f"dynemo.engines.{spec.engine}.adapter")
     async with AsyncExitStack() as stack:
@@ -53,11 +53,11 @@ async def serve(spec: EngineSpec, sock: socket.socket) -> int:
             if not isinstance(error, DynemoError):
                 raise
             return 1
-        _leave_to_runner(loop)  # again: an engine may have taken them
-        gc.freeze()  # what was loaded stays, and is not looked through for what could go
+        _ignore_termination(loop)  # again: an engine may have replaced the handlers
+        gc.freeze()  # loaded objects stay, so the garbage collector need not visit them
         async with asyncio.TaskGroup() as tasks:
             answers = StreamServer(link, EngineHandler(engine), tasks)
-            _greet(link, _describe(spec, engine))
+            _greet(link, _instance(spec, engine))
             await ended.wait()
             answers.cancel_all()
     return 0
@@ -70,37 +70,43 @@ def _greet(link: FramedConnection, instance: Instance) -> None:
 async def _follow(
     adapter: Follower, spec: EngineSpec, link: FramedConnection, ended: asyncio.Event
 ) -> int:
-    """A rank above 0. It says HELLO when it has joined the others, though nobody asks it anything:
-    from then on its end is a failure while running, and no more one of its start."""
+    """Runs a rank above 0. Returns the exit code.
+
+    It sends HELLO once it has joined the others, although it gets no requests. From then on its end
+    counts as a failure at run time, no longer as a failed start.
+    """
     has_joined, code = False, 0
 
     def on_joined() -> None:
         nonlocal has_joined
         has_joined = True
-        _greet(link, _describe_follower(spec))
+        _greet(link, _follower_instance(spec))
 
     try:
-        await _until(adapter.follow(spec, on_joined), ended)
+        await _run_until(adapter.follow(spec, on_joined), ended)
     except DynemoError as error:
         if not has_joined:
             raise
-        # As an exception is printed: the runner tells the last one.
+        # Printed like an exception: the runner reports the last one.
         print(f"EngineError: {error}", flush=True)
         code = 1
     link.close()
     return code
 
 
-def _leave_to_runner(loop: asyncio.AbstractEventLoop) -> None:
-    """What asks to end. A service manager tells all processes of a service, the runner too, which
-    lets streams end first and then lets go of us. Not ignored, which an engine's own processes
-    would inherit."""
+def _ignore_termination(loop: asyncio.AbstractEventLoop) -> None:
+    """Ignores SIGINT and SIGTERM.
+
+    A service manager signals all processes of a service. The runner first finishes its streams, and
+    then closes the connection to this process. A handler is used because SIG_IGN would be inherited
+    by the engine's own processes.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, lambda: None)
 
 
-async def _until(work: Coroutine[None, None, None], ended: asyncio.Event) -> None:
-    """Runs `work` to its end, or cancels it at the event."""
+async def _run_until(work: Coroutine[None, None, None], ended: asyncio.Event) -> None:
+    """Runs `work` to its end, or cancels it when `ended` is set."""
     task = asyncio.ensure_future(work)
     waiting = asyncio.ensure_future(ended.wait())
     try:
@@ -114,7 +120,7 @@ async def _until(work: Coroutine[None, None, None], ended: asyncio.Event) -> Non
         task.result()
 
 
-def _take(answers: StreamServer, frame: Frame) -> None:
+def _handle_frame(answers: StreamServer, frame: Frame) -> None:
     if frame.kind == FrameKind.REQUEST:
         answers.start(frame.stream, frame.body)
     elif frame.kind == FrameKind.CANCEL:
@@ -123,7 +129,7 @@ def _take(answers: StreamServer, frame: Frame) -> None:
         answers.pong()
 
 
-def _describe(spec: EngineSpec, engine: Engine) -> Instance:
+def _instance(spec: EngineSpec, engine: Engine) -> Instance:
     return Instance(
         id=spec.instance,
         engine=os.path.basename(spec.argument) if spec.engine == "own" else spec.engine,
@@ -135,7 +141,7 @@ def _describe(spec: EngineSpec, engine: Engine) -> Instance:
     )
 
 
-def _describe_follower(spec: EngineSpec) -> Instance:
+def _follower_instance(spec: EngineSpec) -> Instance:
     return Instance(
         id=spec.instance,
         engine=spec.engine,

@@ -1,4 +1,4 @@
-"""Work that a signal stops: Ctrl-C ends an answer, not the program."""
+"""Stops work on a signal: Ctrl-C ends an answer, not the program."""
 
 import asyncio
 import signal
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class Interrupted(Exception):
-    """One of the signals that were asked for came. No DynemoError: the user wanted it."""
+    """A signal arrived. It is not a DynemoError, because the user wanted it."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -18,10 +18,10 @@ class Interrupted(Exception):
 
 
 async def until_signal(work: Coroutine[Any, Any, T], *signals: int) -> T:
-    """What `work` returns. Raises Interrupted if one of `signals` comes first.
+    """Awaits `work` and returns its result. Raises Interrupted if one of `signals` arrives first.
 
-    `work` is cancelled by the signal and awaited, so its clean-up is over when this raises; a
-    second signal cuts that clean-up short. What the signals did before is put back at the end.
+    The signal cancels `work` and waits for its cleanup; a second signal interrupts the cleanup. The
+    previous signal handlers are restored at the end.
     """
     came: list[int] = []
     task = asyncio.ensure_future(work)
@@ -51,6 +51,6 @@ def _handling(stop: Callable[[int], None], signals: tuple[int, ...]) -> Iterator
     finally:
         for number, handler in before.items():
             loop.remove_signal_handler(number)
-            # None stands for a handler that was not set from Python: there is no way to name it.
+            # None means a handler that Python did not set, so it cannot be restored.
             if handler is not None:
                 signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""That a model is being loaded, and how far it is."""
+"""Shows the progress while a model loads."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -14,8 +14,10 @@ _TICK = 0.5
 async def loading_shown(
     name: str, ready: "asyncio.Future[Any]", read: Callable[[], int], total: int
 ) -> AsyncIterator[None]:
-    """Shown until `ready` is done, whoever waits for it. `read` says how many of the `total` bytes
-    are there, 0 where it does not know; it may block."""
+    """Shows the progress until `ready` is done.
+
+    `read` returns how many of the `total` bytes are loaded, or 0 if unknown. It may block.
+    """
     with status_line() as line:
         task = asyncio.create_task(_show(line, name, read, total), name="loading")
 

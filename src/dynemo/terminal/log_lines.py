@@ -1,4 +1,4 @@
-"""Lines of the log, kept from tearing what a person is reading or typing."""
+"""Keeps log lines from breaking text that the user reads or types."""
 
 import logging
 import sys
@@ -6,16 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from logging.handlers import MemoryHandler
 
-#: Lines that are held back at most; more are let through.
-MOST = 1000
+#: The most log lines to hold back. Beyond this number all are written.
+MAX_HELD = 1000
 
 
 @contextmanager
 def held_log() -> Iterator[None]:
-    """While an answer streams, the log's lines wait for its end."""
+    """Holds back the log until the end of a streamed answer."""
     root = logging.getLogger()
     before = root.handlers[:]
-    held = [MemoryHandler(MOST, logging.CRITICAL, target=handler) for handler in before]
+    held = [MemoryHandler(MAX_HELD, logging.CRITICAL, target=handler) for handler in before]
     root.handlers[:] = held
     try:
         yield
@@ -27,8 +27,11 @@ def held_log() -> Iterator[None]:
 
 @contextmanager
 def log_above() -> Iterator[None]:
-    """Enter this where `sys.stderr` was replaced by what writes above a prompt or a bar: the log,
-    which holds the real one, writes there too."""
+    """Writes the log above a prompt or a progress bar.
+
+    Enter it after `sys.stderr` was replaced by a stream that writes there. The log's handlers still
+    use the original stream, and are switched to the new one.
+    """
     moved = [
         handler
         for handler in logging.getLogger().handlers

@@ -1,8 +1,8 @@
-"""Bytes to a pipe, a terminal or a file, without ever blocking the loop.
+"""Writes bytes to a pipe, a terminal or a file without blocking the event loop.
 
-A pager that shows its first page, or a terminal stopped with Ctrl-S, stops reading for as long as
-it likes. The loop must go on meanwhile: it answers the engine's heartbeats. So what the reader is
-not ready for waits here; an answer is bounded by the model's context, and so is what waits.
+A pager that shows its first page, or a terminal stopped with Ctrl-S, may stop reading for any time.
+The event loop must continue, because it answers the engine's heartbeats. So unread data waits in
+this buffer. It is bounded, because an answer is bounded by the model's context.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import select
 
 
 class Output:
-    """The writing end of `fd`, which stays in blocking mode because others may share it."""
+    """The writing end of `fd`. It stays in blocking mode, because other processes may share it."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -21,7 +21,10 @@ class Output:
         self._is_watched = False
 
     def send(self, data: bytes) -> None:
-        """Write what fits now and keep the rest. Raises OSError (BrokenPipeError: nobody reads)."""
+        """Writes as much as possible and keeps the rest.
+
+        Raises OSError (BrokenPipeError if nobody reads).
+        """
         if self._error is not None:
             raise self._error
         self._rest += data
@@ -31,7 +34,7 @@ class Output:
                 raise self._error
 
     async def drain(self) -> None:
-        """Return once all is written. Raises OSError as `send` does."""
+        """Waits until all data is written. Raises the same errors as `send`."""
         if self._rest and self._error is None:
             self._empty = asyncio.get_running_loop().create_future()
             try:
@@ -42,13 +45,13 @@ class Output:
             raise self._error
 
     def close(self) -> None:
-        """Forget what is not written yet. May be called twice; the descriptor stays open."""
+        """Drops data that is not written yet. It may be called twice. The descriptor stays open."""
         self._rest.clear()
         self._watch(False)
 
     def _write(self) -> None:
         try:
-            # PIPE_BUF bytes do not block where `select` says that there is room.
+            # If `select` reports space, writing PIPE_BUF bytes does not block.
             while self._rest and select.select((), (self._fd,), (), 0)[1]:
                 written = os.write(self._fd, self._rest[: select.PIPE_BUF])
                 del self._rest[:written]

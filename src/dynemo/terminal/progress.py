@@ -1,4 +1,4 @@
-"""How far a batch is, on standard error: a bar for a person, a line now and then for a log."""
+"""The progress of a batch on standard error: a bar in a terminal, otherwise plain lines."""
 
 import asyncio
 import sys
@@ -6,13 +6,13 @@ import sys
 from dynemo.terminal.log_lines import log_above
 from dynemo.terminal.summary import BatchCounts, status
 
-#: Seconds between two updates of the bar, and of the plain lines.
+#: Seconds between two updates of the bar, and between two plain lines.
 BAR_SECONDS = 0.2
 LINE_SECONDS = 10.0
 
 
 async def show(tally: BatchCounts) -> None:
-    """Show `tally` until cancelled."""
+    """Shows `tally` until it is cancelled."""
     if sys.stderr.isatty():
         await _bar(tally)
     while True:
@@ -21,7 +21,7 @@ async def show(tally: BatchCounts) -> None:
 
 
 async def _bar(tally: BatchCounts) -> None:
-    # rich is slow to import and of no use to a log.
+    # Imported here because rich is slow to import, and not needed in a log.
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 

@@ -1,6 +1,7 @@
-"""One prompt (`in=stdin`): standard output holds the answer and nothing else.
+"""Answers one prompt (`in=stdin`). Standard output holds only the answer.
 
-On the way from the shell to the first token: imports no library that the pipeline does not.
+This module affects the time to the first token, so it imports no library that the pipeline does
+not.
 """
 
 import os
@@ -20,13 +21,13 @@ from dynemo.terminal.screen import clean, visible
 
 
 def read_prompt(source: BinaryIO) -> str:
-    """All of `source`. Raises UsageError if that is nothing but white space."""
+    """Reads all of `source`. Raises UsageError if it holds only white space."""
     if source.isatty():
-        print("dynemo-run: type the prompt, then Ctrl-D.", file=sys.stderr)
+        print("dynemo-run: Type the prompt, then press Ctrl-D.", file=sys.stderr)
     text = source.read().decode("utf-8", "replace")
     if not text.strip():
         raise UsageError(
-            "Standard input is empty: give the prompt there, as in `echo Hello | dynemo-run`."
+            "Standard input is empty. Pass the prompt there, as in `echo Hello | dynemo-run`."
         )
     return text
 
@@ -40,11 +41,11 @@ async def answer(
     text: str,
     out: BinaryIO,
 ) -> int:
-    """Stream the answer to `text` to `out`, ending it with a newline, and return the exit code.
+    """Streams the answer for `text` to `out`, adds a newline, and returns the exit code.
 
-    0 also when `out` is closed by its reader (`| head -1`), 128 + its number after SIGINT or
-    SIGTERM. Raises UsageError for a prompt that the model cannot take, and
-    DynemoError for what fails while it runs.
+    The code is 0, even if the reader closes `out` (`| head -1`), or 128 + signal number after
+    SIGINT or SIGTERM. Raises UsageError if the model cannot take the prompt, and DynemoError for a
+    later failure.
     """
     job = _prepare(pipeline, model, system, settings, text)
     reply = Reply()
@@ -80,18 +81,18 @@ def _prepare(pipeline: Pipeline, model: str, system: str | None, settings: Ask, 
 async def _stream(
     pipeline: Pipeline, job: Job, reply: Reply, outlet: Output, *, is_shown: bool
 ) -> None:
-    """`is_shown`: the reader is a person at a terminal. A file or a pipe gets the exact text."""
+    """Streams the answer. `is_shown`: to a terminal. A file or a pipe gets the exact text."""
     end = "\n"
 
-    def say(text: str) -> None:
+    def write(text: str) -> None:
         nonlocal end
         end = "" if text.endswith("\n") else "\n"
         outlet.send((visible(text) if is_shown else text).encode("utf-8", "replace"))
 
     try:
-        await listen(pipeline.run(job), reply, say)
+        await listen(pipeline.run(job), reply, write)
     finally:
-        # Also after a Ctrl-C or an error: what the shell or we print next starts on its own line.
+        # Also after Ctrl-C or an error, so that the next output starts on its own line.
         if end and (reply.parts or reply.finish):
             outlet.send(b"\n")
     await outlet.drain()
@@ -100,14 +101,14 @@ async def _stream(
 def _cut_note(job: Job, reply: Reply) -> str:
     if job.prompt_tokens + reply.tokens >= job.model.context_length:
         return (
-            f"The answer is cut: the context of {job.model.context_length:,} tokens is full "
-            "(--context-length sets it)."
+            f"The answer was cut off: the context of {job.model.context_length:,} tokens is "
+            "full. --context-length changes it."
         )
-    return f"The answer is cut after {reply.tokens:,} tokens, as max_tokens says."
+    return f"The answer was cut off after {reply.tokens:,} tokens, the limit of max_tokens."
 
 
 def _forget(out: BinaryIO) -> None:
-    """Nobody reads `out` any more: the interpreter's last flush must not complain about it."""
+    """Redirects `out`, which lost its reader, so that the interpreter can flush it at exit."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, out.fileno())
     os.close(nowhere)

@@ -1,4 +1,4 @@
-"""One answer as it comes: its text, its timing, and how it ended."""
+"""Collects one answer while it streams: its text, its timing, and how it ended."""
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
@@ -10,18 +10,18 @@ from dynemo.messages.answer import Finish, FinishPiece, Piece, TextPiece
 
 @dataclass
 class Reply:
-    """Times are readings of `perf_counter`, in seconds."""
+    """An answer. Times are readings of `perf_counter`, in seconds."""
 
     started: float = field(default_factory=perf_counter)
-    first: float | None = None  #: when the first token came
-    last: float | None = None  #: when the latest one came
-    first_tokens: int = 0  #: how many came at `first`
+    first: float | None = None  #: when the first token arrived
+    last: float | None = None  #: when the latest token arrived
+    first_tokens: int = 0  #: how many tokens arrived at `first`
     tokens: int = 0
     parts: list[str] = field(default_factory=list)
     finish: Finish | None = None
 
     def take(self, pieces: Sequence[Piece]) -> int:
-        """Counts pieces that have just arrived; returns by how many tokens the count grew."""
+        """Adds pieces that have just arrived. Returns the number of new tokens."""
         before = self.tokens
         self.last = perf_counter()
         for piece in pieces:
@@ -31,7 +31,7 @@ class Reply:
                     self.parts.append(text)
                 case FinishPiece(finish=finish):
                     self.finish = finish
-                    # The engine's own count, which has a final EOS as well.
+                    # The engine's own count includes a final EOS.
                     self.tokens = finish.completion_tokens
         if self.first is None:
             self.first = self.last
@@ -44,17 +44,17 @@ class Reply:
 
     @property
     def ttft(self) -> float | None:
-        """Seconds to the first token."""
+        """Seconds to the first token, or None."""
         return None if self.first is None else self.first - self.started
 
     @property
     def elapsed(self) -> float:
-        """Seconds from asking to the latest token."""
+        """Seconds from the request to the latest token."""
         return (self.last or self.started) - self.started
 
     @property
     def rate(self) -> float | None:
-        """Tokens per second after the first ones, or over all where they came at once."""
+        """Tokens per second after the first ones, or over all if they arrived at the same time."""
         if self.first is None or self.last is None:
             return None
         more, seconds = self.tokens - self.first_tokens, self.last - self.first
@@ -64,13 +64,12 @@ class Reply:
 
 
 async def listen(
-    batches: AsyncGenerator[Sequence[Piece], None], reply: Reply, say: Callable[[str], None]
+    batches: AsyncGenerator[Sequence[Piece], None], reply: Reply, write: Callable[[str], None]
 ) -> None:
-    """Passes all text on to `say` and counts it in `reply`. An exception anywhere closes
-    `batches`."""
+    """Passes all text to `write` and counts it in `reply`. Any exception closes `batches`."""
     async with aclosing(batches):
         async for pieces in batches:
             reply.take(pieces)
             for piece in pieces:
                 if isinstance(piece, TextPiece) and piece.text:
-                    say(piece.text)
+                    write(piece.text)

@@ -1,10 +1,10 @@
-"""Text for a person at a terminal: nothing a model writes may steer the terminal."""
+"""Prepares text for a terminal: a model's output must not control the terminal."""
 
 import os
 import sys
 
-# C0 controls as their pictures (an ESC shows as a small sign), C1 as the replacement character;
-# newline and tab stay, a carriage return would let text overwrite what stands before it.
+# C0 controls become their pictures (ESC becomes a small sign), C1 controls the replacement
+# character. Newline and tab stay. A carriage return would let text overwrite the text before it.
 _VISIBLE = (
     {code: 0x2400 + code for code in range(0x20)}
     | {0x7F: 0x2421}
@@ -15,22 +15,22 @@ _VISIBLE_OR_NONE: dict[int, int | None] = {**_VISIBLE, 0x0D: None}
 
 
 def visible(text: str) -> str:
-    """`text` with its control characters made visible; only newlines and tabs still act."""
+    """Returns `text` with visible control characters. Only newlines and tabs keep their effect."""
     return text if text.isprintable() else text.translate(_VISIBLE_OR_NONE)
 
 
 def clean(text: str) -> str:
-    """`text` as it can be sent on: bytes that were no UTF-8 when they were read become U+FFFD."""
+    """Returns `text` as valid Unicode: bytes that were not UTF-8 become U+FFFD."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def dim(text: str) -> str:
-    """`text`, faint where the terminal shows colours."""
+    """Returns `text` in a faint style if the terminal shows colours."""
     return _styled("2", text)
 
 
 def red(text: str) -> str:
-    """`text`, red where the terminal shows colours."""
+    """Returns `text` in red if the terminal shows colours."""
     return _styled("31", text)
 
 
@@ -40,12 +40,12 @@ def _styled(code: str, text: str) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """`1 turn`, `2 turns`, `1,000 turns`."""
+    """Formats a count: `1 turn`, `2 turns`, `1,000 turns`."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def duration(seconds: float) -> str:
-    """`3.4 ms`, `12 ms`, `4.56 s`, `1 min 21 s`, `2 h 5 min`."""
+    """Formats a duration: `3.4 ms`, `12 ms`, `4.56 s`, `1 min 21 s`, `2 h 5 min`."""
     if seconds < 0.01:
         return f"{seconds * 1000:.1f} ms"
     if seconds < 1:

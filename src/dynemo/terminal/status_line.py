@@ -1,5 +1,7 @@
-"""What takes its time, on standard error: one line that is written over, or a plain one at times
-where there is no terminal."""
+"""Shows a slow operation on standard error.
+
+In a terminal it overwrites one line; otherwise it prints a plain line from time to time.
+"""
 
 import logging
 import shutil
@@ -8,33 +10,33 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
 
-#: Seconds before a terminal is told at all, between two changes of its line, and between two
-#: plain ones.
-PATIENCE = 1.0
-TICK = 0.2
+#: Seconds before a terminal shows the first line, between two updates of it, and between two plain
+#: lines.
+FIRST_SECONDS = 1.0
+UPDATE_SECONDS = 0.2
 LINE_SECONDS = 10.0
 
 
 class StatusLine:
     def __init__(self) -> None:
-        self._started = self._told = monotonic()
+        self._started = self._shown_at = monotonic()
         self._is_terminal = sys.stderr.isatty()
         self._is_drawn = False
 
     @property
     def seconds(self) -> int:
-        """Since the beginning."""
+        """Seconds since the start."""
         return int(monotonic() - self._started)
 
     def is_due(self) -> bool:
-        """Whether it is time to show something."""
+        """Whether it is time for an update."""
         now = monotonic()
         if self._is_terminal:
-            return now - self._started >= PATIENCE and now - self._told >= TICK
-        return now - self._told >= LINE_SECONDS
+            return now - self._started >= FIRST_SECONDS and now - self._shown_at >= UPDATE_SECONDS
+        return now - self._shown_at >= LINE_SECONDS
 
     def show(self, text: str) -> None:
-        self._told = monotonic()
+        self._shown_at = monotonic()
         if not self._is_terminal:
             print(text, file=sys.stderr, flush=True)
             return
@@ -50,7 +52,7 @@ class StatusLine:
 
 @contextmanager
 def status_line() -> Iterator[StatusLine]:
-    """A line that is gone on leaving. The log's lines stand above it."""
+    """Provides a status line and removes it at the end. Log lines appear above it."""
     line = StatusLine()
 
     def clear_first(_: logging.LogRecord) -> bool:
@@ -69,7 +71,7 @@ def status_line() -> Iterator[StatusLine]:
 
 
 def amount(count: float, total: float) -> str:
-    """`3.2 of 8.1 GB`; empty where nothing is known."""
+    """Formats an amount: `3.2 of 8.1 GB`, or "" if it is unknown."""
     if not count or not total:
         return ""
     last = gigabytes(total)
@@ -78,5 +80,5 @@ def amount(count: float, total: float) -> str:
 
 
 def gigabytes(count: float) -> str:
-    """`3.2 GB`, `120 MB`."""
+    """Formats a size: `3.2 GB`, `120 MB`."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

@@ -1,4 +1,4 @@
-"""What a batch came to: counts and percentiles, in memory that does not grow with the batch."""
+"""The counts and percentiles of a batch. Their memory does not grow with the batch."""
 
 import math
 from collections import Counter
@@ -9,14 +9,14 @@ from time import monotonic
 from dynemo.terminal.reply import Reply
 from dynemo.terminal.screen import count, duration
 
-#: Buckets grow by a tenth of a percent: a percentile is off by half of that at most, and there are
-#: some 20,000 buckets from a microsecond to minutes.
+#: Each bucket is 0.1 % wider than the previous one, so a percentile is off by at most half of that.
+#: About 20,000 buckets cover microseconds to minutes.
 _STEP = math.log(1.001)
-_LEAST = 1e-6  # seconds; what is shorter counts as this
+_LEAST = 1e-6  # seconds; shorter durations count as this
 
 
-class Spread:
-    """Durations, by percentile."""
+class Durations:
+    """The distribution of durations."""
 
     def __init__(self) -> None:
         self._buckets: Counter[int] = Counter()
@@ -25,7 +25,7 @@ class Spread:
         self._buckets[round(math.log(max(seconds, _LEAST)) / _STEP)] += 1
 
     def percentile(self, share: float) -> float | None:
-        """The least duration, in seconds, that `share` of all do not exceed; None without any."""
+        """Returns the least duration in seconds that `share` of all do not exceed, or None."""
         wanted = math.ceil(share * self._buckets.total())
         seen = 0
         for bucket in sorted(self._buckets):
@@ -37,7 +37,7 @@ class Spread:
 
 @dataclass
 class BatchCounts:
-    """Counts of one run; `before` is what earlier runs had done."""
+    """The counts of one run. `before` counts the lines of earlier runs."""
 
     total: int = 0  #: lines of the input
     blank: int = 0
@@ -47,8 +47,8 @@ class BatchCounts:
     failed_before: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
-    ttft: Spread = field(default_factory=Spread)
-    latency: Spread = field(default_factory=Spread)
+    ttft: Durations = field(default_factory=Durations)
+    latency: Durations = field(default_factory=Durations)
     started: float = field(default_factory=monotonic)
 
     @property
@@ -64,7 +64,7 @@ class BatchCounts:
         return self.failed_before + self.failed
 
     def start(self) -> None:
-        """Begin to count time, once the model can answer."""
+        """Starts the clock. Call it when the model can answer."""
         self.started = monotonic()
 
     @property
@@ -73,11 +73,11 @@ class BatchCounts:
 
     @property
     def rate(self) -> float:
-        """Tokens generated per second of this run."""
+        """Tokens generated per second in this run."""
         return self.tokens_out / self.elapsed if self.elapsed > 0 else 0.0
 
     def add(self, reply: Reply, prompt_tokens: int) -> None:
-        """Count a line that was answered; its generated tokens were counted as they came."""
+        """Counts an answered line. Its generated tokens were counted while they arrived."""
         self.ok += 1
         self.tokens_in += prompt_tokens
         self.latency.add(reply.elapsed)
@@ -86,12 +86,12 @@ class BatchCounts:
 
 
 def summary(tally: BatchCounts) -> list[str]:
-    """The lines to show at the end of a batch."""
+    """Returns the lines to print at the end of a batch."""
     lines = [
         f"{tally.done:,} of {count(tally.total, 'line')} done: "
         f"{tally.ok_before + tally.ok:,} ok, {tally.all_failed:,} failed"
         + (f" ({tally.before:,} of them by an earlier run)" if tally.before else "")
-        + (f"; {count(tally.blank, 'line')} left out as blank" if tally.blank else "")
+        + (f"; {count(tally.blank, 'blank line')} skipped" if tally.blank else "")
     ]
     if tally.ok:
         lines += [
@@ -104,18 +104,18 @@ def summary(tally: BatchCounts) -> list[str]:
 
 
 def status(tally: BatchCounts) -> str:
-    """Where a batch is: lines, failures, speed and the time that is left."""
-    words = [f"{tally.done:,} of {count(tally.total, 'line')}"]
+    """Returns the progress of a batch: lines, failures, speed and the remaining time."""
+    parts = [f"{tally.done:,} of {count(tally.total, 'line')}"]
     if tally.all_failed:
-        words.append(f"{tally.all_failed:,} failed")
-    words.append(f"{tally.rate:,.1f} tokens/s")
+        parts.append(f"{tally.all_failed:,} failed")
+    parts.append(f"{tally.rate:,.1f} tokens/s")
     here = tally.ok + tally.failed
     if here:
         left = tally.elapsed / here * (tally.total - tally.done)
-        words.append(f"{duration(max(1, round(left)))} left")
-    return ", ".join(words)
+        parts.append(f"{duration(max(1, round(left)))} left")
+    return ", ".join(parts)
 
 
-def _percentiles(spread: Spread, shares: Sequence[int] = (50, 90, 99)) -> str:
-    values = [(share, spread.percentile(share / 100)) for share in shares]
+def _percentiles(durations: Durations, shares: Sequence[int] = (50, 90, 99)) -> str:
+    values = [(share, durations.percentile(share / 100)) for share in shares]
     return ", ".join(f"p{share} {duration(value)}" for share, value in values if value is not None)

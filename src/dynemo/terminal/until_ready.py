@@ -1,4 +1,4 @@
-"""Waiting for a model that cannot take a request just now."""
+"""Waits for a model that cannot take a request now."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,32 +7,35 @@ from time import monotonic
 from dynemo.errors import Unavailable
 from dynemo.serving.pipeline import Pipeline
 
-#: Seconds between two looks at the pipeline.
-LOOK = 0.05
+#: Seconds between two checks of the pipeline.
+CHECK_SECONDS = 0.05
 
 
 async def until_ready(
     pipeline: Pipeline,
     error: Unavailable,
     *,
-    tell: Callable[[str], None] = lambda _reason: None,
+    notify: Callable[[str], None] = lambda _reason: None,
     seconds: float | None = None,
 ) -> None:
-    """Return when it is worth asking again after `error`.
+    """Returns when it makes sense to try again after `error`.
 
-    That is when the pipeline is out of trouble; where it has none, after the time that `error`
-    names. `tell` is given each reason once, as it changes. Raises Unavailable after `seconds`.
+    That is when the pipeline has no trouble any more. If it has none now, that is after
+    `retry_after` of `error`. `notify` gets each new reason once. Raises Unavailable after
+    `seconds`.
     """
     if not pipeline.trouble:
-        tell(str(error))
+        notify(str(error))
         await asyncio.sleep(error.retry_after)
         return
     deadline = None if seconds is None else monotonic() + seconds
-    told = ""
+    notified = ""
     while reason := pipeline.trouble:
-        if reason != told:
-            told = reason
-            tell(reason)
+        if reason != notified:
+            notified = reason
+            notify(reason)
         if deadline is not None and monotonic() > deadline:
-            raise Unavailable(f"the model did not come back within {seconds:.0f} s: {reason}")
-        await asyncio.sleep(LOOK)
+            raise Unavailable(
+                f"The model was not ready again within {seconds:.0f} s: {reason.rstrip('.')}."
+            )
+        await asyncio.sleep(CHECK_SECONDS)

@@ -1,5 +1,8 @@
-"""`out=echo` answers with the prompt's own tokens, `out=echo:text` with the last message, word by
-word. For tests and load; it computes nothing."""
+"""Engines for tests and load generation. They compute nothing.
+
+`out=echo` answers with the tokens of the prompt, `out=echo:text` with the words of the last
+message.
+"""
 
 import asyncio
 import math
@@ -15,15 +18,16 @@ from dynemo.messages.answer import Delta, Finish, FinishReason
 from dynemo.messages.records import Capabilities, Load
 from dynemo.messages.request import Request
 from dynemo.messages.spec import EngineSpec
+from dynemo.spelling import quoted
 
 _DEFAULT_CONTEXT = 1 << 20
-#: Without a delay, so many tokens before another sequence has its turn: a turn of the event loop
-#: takes longer than a token.
+#: Without a delay, how many tokens one sequence yields before it lets others run. An iteration of
+#: the event loop takes longer than a token.
 _BURST = 8
 _DELAY = "DYNEMO_TOKEN_ECHO_DELAY_MS"
 _MOST_DELAY = 60_000
 
-#: Sampling has no meaning for it, so that it honours every value of these.
+#: Sampling has no effect here, so every value of these fields is accepted.
 SETTINGS = [
     "temperature",
     "top_p",
@@ -50,8 +54,11 @@ class Echo:
         self._running = 0
 
     async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
-        """What another instance has answered already stands at the prompt's end; the rest of the
-        prompt without it is what is left to say."""
+        """Yields the prompt's ids.
+
+        If another instance has already answered part of it, that part is the end of the prompt.
+        Then the answer continues after it.
+        """
         done, every = request.continued, request.token_ids
         prompt = every[: len(every) - done]
         ids = prompt[done : done + request.max_tokens]
@@ -72,13 +79,13 @@ class Echo:
 
 
 class EchoText(Echo):
-    """Gives text: a word counts as a token."""
+    """Answers with text. Each word counts as a token."""
 
     capabilities = Capabilities(takes="messages", gives="text", sampling=SETTINGS)
 
     async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
         every = re.findall(r"\s*\S+|\s+$", request.messages[-1]["content"]) or [""]
-        rest = every[_said(every, request) :]
+        rest = every[_continued_words(every, request) :]
         words = rest[: request.max_tokens]
         self._running += 1
         try:
@@ -93,8 +100,8 @@ class EchoText(Echo):
             self._running -= 1
 
 
-def _said(words: list[str], request: Request) -> int:
-    """How many of the words another instance has said, at the end of the prompt."""
+def _continued_words(words: list[str], request: Request) -> int:
+    """Returns how many words of another instance's answer are at the end of the prompt."""
     if request.continued:
         for count in range(len(words), 0, -1):
             if request.prompt.endswith("".join(words[:count])):
@@ -102,15 +109,15 @@ def _said(words: list[str], request: Request) -> int:
     return 0
 
 
-def _delay_seconds(word: str) -> float:
-    """Raises UsageError."""
+def _delay_seconds(text: str) -> float:
+    """Parses a delay in milliseconds. Raises UsageError."""
     try:
-        delay = float(word)
+        delay = float(text)
     except ValueError:
         delay = math.nan
-    if not 0 <= delay <= _MOST_DELAY:  # and NaN
+    if not 0 <= delay <= _MOST_DELAY:  # also refuses NaN
         raise UsageError(
-            f"{_DELAY} takes a number of milliseconds from 0 to {_MOST_DELAY}, not {word!r}."
+            f"{_DELAY} takes a number of milliseconds from 0 to {_MOST_DELAY}, not {quoted(text)}."
         )
     return delay / 1000
 
@@ -119,5 +126,5 @@ def _delay_seconds(word: str) -> float:
 async def open_engine(spec: EngineSpec) -> AsyncIterator[Echo]:
     refuse_options(spec, "echo")
     delay = _delay_seconds(os.environ.get(_DELAY, "10"))
-    kind = EchoText if spec.argument == "text" else Echo
-    yield kind(spec.context_length or _DEFAULT_CONTEXT, delay)
+    engine_class = EchoText if spec.argument == "text" else Echo
+    yield engine_class(spec.context_length or _DEFAULT_CONTEXT, delay)

@@ -1,8 +1,8 @@
-"""`out=llama_cpp`: GGUF models through llama.cpp's own server, from the `xllamacpp` wheel.
+"""`out=llama_cpp`: GGUF models in llama.cpp's own server, from the `xllamacpp` wheel.
 
-The server listens on a Unix socket in the host's private folder and is fed token ids on
-`/completion`; it batches, caches prompts and samples. Closing the connection aborts a sequence:
-the server notices at its next token, and during a prompt at the end of the chunk.
+The server listens on a Unix socket in the host's private folder. It takes token ids on
+`/completion`, and does the batching, prompt caching and sampling. Closing the connection aborts a
+sequence: the server notices at the next token, or during a prompt at the end of the chunk.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from dynemo.messages.records import Capabilities, Load
 from dynemo.messages.request import Request
 from dynemo.messages.spec import EngineSpec
 
-#: Settings that it honours.
+#: The settings that it supports.
 SETTINGS = [
     "temperature",
     "top_p",
@@ -45,15 +45,15 @@ _CAPABILITIES = Capabilities(
 )
 
 ENVIRONMENT = {
-    # A crash ends at once, not after a debugger has been looked for.
+    # After a crash, end at once instead of searching for a debugger.
     "GGML_NO_BACKTRACE": "1",
-    # Its threads meet after every operation. Spinning there, they take the cores from whatever else
-    # runs, each other included: 100 M parameters on two cores fell from 150 to 1 token/s when one
-    # more process wanted a core, and to 110 where they sleep instead.
+    # The threads synchronize after every operation. Spinning there takes cores from other processes
+    # and from each other. With one more busy process, 100 M parameters on two cores fell from 150
+    # to 1 token/s; with sleeping threads they reached 110.
     "OMP_WAIT_POLICY": "PASSIVE",
 }
 
-#: The final event without the prompt and all settings in it.
+#: The final event, without the prompt and the settings.
 _FINAL_FIELDS = ["stop", "stop_type", "tokens_predicted", "timings/cache_n"]
 
 
@@ -62,7 +62,7 @@ class _Progress(Struct):
 
 
 class _Event(Struct, rename={"cached": "timings/cache_n"}):
-    """One server-sent event of `/completion`; the last one has `stop`."""
+    """A server-sent event of `/completion`. The last one has `stop`."""
 
     content: str = ""
     tokens: list[int] = []
@@ -77,18 +77,18 @@ class _Event(Struct, rename={"cached": "timings/cache_n"}):
 class _Slot(Struct):
     is_processing: bool
     n_ctx: int
-    n_prompt_tokens: int = 0  #: of the prompt and what was generated
+    n_prompt_tokens: int = 0  #: of the prompt and the generated text
 
 
 class _Embedded(Struct):
-    embedding: list[list[float]]  #: one vector, where texts are pooled
+    embedding: list[list[float]]  #: one vector if the texts are pooled
 
 
 _decode_event = json.Decoder(_Event).decode
 _decode_slots = json.Decoder(list[_Slot]).decode
 
 
-#: It does one or the other: a server that was started for embeddings generates nothing.
+#: A server started for embeddings cannot generate text.
 _EMBEDDING = Capabilities(tasks=("embed",))
 
 
@@ -102,10 +102,10 @@ class LlamaCpp:
         self.context_length = context_length
         self.slots = slots
         self._path = path
-        # A few more than the slots, so that a slot that falls free finds its next prompt waiting
-        # in the server; the rest waits here, where it can be cancelled at once.
+        # Slightly more than the slots, so that a free slot finds its next prompt in the server.
+        # Further requests wait here, where they can be cancelled at once.
         self._admitted = asyncio.Semaphore(slots + 2)
-        self._open = 0  # asked for and not ended; the server does not tell what waits in it
+        self._open = 0  # requests that have not ended; the server does not report its queue
 
     async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
         self._open += 1
@@ -125,9 +125,9 @@ class LlamaCpp:
                                 yield delta
                                 if delta.finish is not None:
                                     return
-            raise EngineError("llama.cpp ended the answer without a last event.")
+            raise EngineError("llama.cpp ended the answer without a final event.")
         except RequestError as error:
-            if request.guide is not None:  # all else was checked before
+            if request.guide is not None:  # everything else was checked before
                 error.param = GUIDE_FIELD
             raise
         finally:
@@ -135,8 +135,8 @@ class LlamaCpp:
 
     async def _embed(self, request: Request) -> Delta:
         body = json.encode({"content": request.token_ids, "cache_prompt": False})
-        said = await ask(self._path, "/embedding", body)
-        [vector] = json.decode(said, type=list[_Embedded])[0].embedding
+        answer = await ask(self._path, "/embedding", body)
+        [vector] = json.decode(answer, type=list[_Embedded])[0].embedding
         data = array("f", vector)
         if byteorder == "big":
             data.byteswap()
@@ -152,10 +152,10 @@ class LlamaCpp:
 
 
 class _Sequence:
-    """The server's events of one sequence as deltas.
+    """Converts the server's events of one sequence to deltas.
 
-    The server says nothing while its text ends inside a character, and then only the last token's
-    id: what it gives is text, with the count of tokens that the text stands for. It ends at the EOS
+    While the text ends inside a character the server sends nothing, and then only the last token's
+    id. So its output is text, plus the number of tokens of that text. The server ends at the EOS
     ids that it knows; the request may name others.
     """
 
@@ -164,17 +164,17 @@ class _Sequence:
         self._prompt_tokens = len(request.token_ids)
         self._seen = 0
         self._cached = 0
-        self._last: list[str] | None = None  # texts up to a stop id, kept for the event after it
+        self._last: list[str] | None = None  # texts up to a stop id, kept until the next event
 
     def feed(self, event: _Event) -> Delta | None:
         if event.error is not None:
-            raise EngineError(f"llama.cpp: {_words(event.error)}")
+            raise EngineError(f"llama.cpp: {_reason(event.error)}.")
         if self._last is not None:
             return self._end("stop", self._last, event.cached)
         if event.stop:
             reason: FinishReason = "length" if event.stop_type == "limit" else "stop"
             return self._end(reason, self._texts(event), event.cached)
-        if event.tokens_predicted == 0:  # of the prompt
+        if event.tokens_predicted == 0:  # an event of the prompt
             if event.prompt_progress is not None:
                 self._cached = event.prompt_progress.cache
             return None
@@ -186,7 +186,7 @@ class _Sequence:
         return Delta(texts=texts, cached_tokens=cached)
 
     def _texts(self, event: _Event) -> list[str]:
-        """One text a token: all of the event's with its last one."""
+        """Returns one text per token. The last token gets the whole text of the event."""
         count, self._seen = event.tokens_predicted - self._seen, event.tokens_predicted
         return [*[""] * (count - 1), event.content] if count > 0 else []
 
@@ -195,8 +195,10 @@ class _Sequence:
         return Delta(texts=texts, finish=finish)
 
 
-def _words(error: Any) -> str:
-    return str(error.get("message", error)) if isinstance(error, dict) else str(error)
+def _reason(error: Any) -> str:
+    """Returns the server's error message, without a full stop."""
+    message = error.get("message", error) if isinstance(error, dict) else error
+    return str(message).rstrip(".")
 
 
 def _body(request: Request, context_length: int, grammar: str) -> dict[str, Any]:
@@ -211,16 +213,16 @@ def _body(request: Request, context_length: int, grammar: str) -> dict[str, Any]
         "response_fields": _FINAL_FIELDS,
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
-        # Greedy, it would else compute the probability of every token, to find the one that has all
-        # of it: each sequence of a step in turn, on one thread.
+        # Without top_k 1, greedy sampling would compute the probability of every token, for each
+        # sequence of a step in turn, on one thread.
         "top_k": 1 if sampling.temperature == 0 else sampling.top_k,
         "min_p": sampling.min_p,
-        # Its own -1, and so the largest, means a random one.
+        # The server's -1, which is also the largest value, means a random seed.
         "seed": -1 if sampling.seed is None else sampling.seed % 0xFFFFFFFF,
         "presence_penalty": sampling.presence_penalty,
         "frequency_penalty": sampling.frequency_penalty,
         "repeat_penalty": sampling.repetition_penalty,
-        "repeat_last_n": context_length,  # penalties look at the whole sequence
+        "repeat_last_n": context_length,  # penalties apply to the whole sequence
         "logit_bias": list(sampling.logit_bias.items()),
         "ignore_eos": request.ignore_eos,
         "grammar": grammar,
@@ -235,18 +237,18 @@ async def open_engine(spec: EngineSpec) -> AsyncIterator[LlamaCpp]:
         import xllamacpp
     except ImportError as error:
         raise EngineNotInstalled(
-            f"llama_cpp is not installed ({error}); run `pip install xllamacpp`."
+            f"The engine llama_cpp is not installed ({error}). Run `pip install xllamacpp`."
         ) from error
     path = os.path.join(spec.workdir, "llama.sock")
     params = common_params(spec, path)
     try:
         server = await asyncio.to_thread(xllamacpp.Server, params)
     except RuntimeError as error:
-        raise ModelError(f"llama.cpp could not load {spec.model}.") from error
+        raise ModelError(f'llama.cpp could not load "{spec.model}".') from error
     try:
         slots = _decode_slots(await get(path, "/slots"))
         context = params.n_ctx // len(slots)
-        # `importlib.metadata` would take longer to import than a small model to load.
+        # Importing `importlib.metadata` would take longer than loading a small model.
         version = getattr(xllamacpp, "__version__", "unknown")
         yield LlamaCpp(path, version, params, context, len(slots))
     finally:

@@ -1,9 +1,9 @@
-"""The grammar that llama.cpp gets for a guide, and whether its answer follows it.
+"""The grammar of a guide for llama.cpp, and the check that an answer follows it.
 
-llama.cpp refuses a GBNF grammar that is wrong. With a JSON schema it only logs an error, and then
-answers without the schema, if its llguidance refuses the schema or gives up within an answer. So
-the same build of llguidance judges the schema before llama.cpp gets it, and then each text of the
-answer before it is passed on.
+llama.cpp refuses an invalid GBNF grammar. But with a JSON schema, if its llguidance refuses the
+schema or gives up within an answer, llama.cpp only logs an error and continues without the schema.
+So the same build of llguidance checks the schema before llama.cpp gets it. Then it checks each text
+of the answer before the text is passed on.
 """
 
 from dynemo.engines.json_schema import GUIDE_FIELD, check_size, refused
@@ -11,44 +11,52 @@ from dynemo.errors import EngineError, RequestError, UnsupportedField
 from dynemo.messages.answer import Delta
 from dynemo.messages.request import Guide
 
-_LLGUIDANCE = "%llguidance"  #: how llama.cpp tells such a grammar from GBNF
-#: Bytes after and before which white space means nothing in JSON; before the first byte as well.
+#: The prefix that marks such a grammar for llama.cpp. Without it the grammar is GBNF.
+_LLGUIDANCE = "%llguidance"
+#: Bytes of JSON after (first) and before (second) which white space has no meaning. b"" is the
+#: start.
 _BEFORE = (b"", b"{", b"[", b",", b":")
 _AFTER = (b"}", b"]", b",", b":")
 
 
 class Grammar:
-    """A grammar that llama.cpp checks, or none if `text` is empty. `close` it."""
+    """A grammar that llama.cpp itself checks, or no grammar if `text` is empty.
+
+    Call `close` at the end.
+    """
 
     def __init__(self, text: str = "") -> None:
         self.text = text
 
     def check(self, delta: Delta) -> None:
-        """Takes the deltas of one answer in their order. Raises RequestError for the first one,
-        EngineError for a later one, if the answer does not follow the grammar."""
+        """Checks the next delta of the answer.
+
+        If the answer does not follow the grammar, it raises RequestError for the first delta, and
+        EngineError for a later one.
+        """
 
     def close(self) -> None:
-        """Frees what the check holds."""
+        """Frees the resources of the check."""
 
 
 class SchemaGrammar(Grammar):
-    """A grammar of llguidance's: one that an answer may leave without an error of llama.cpp's."""
+    """A grammar for llguidance. An answer may violate it without an error from llama.cpp."""
 
     def __init__(self, text: str) -> None:
-        """Raises RequestError."""
+        """Raises RequestError if the schema cannot be followed."""
         from dynemo.engines.llama_cpp.llguidance import GuideMatcher, NotExported, SchemaRefused
 
         super().__init__(text)
         self._count = 0
-        self._last = b""  # byte that the matcher has taken
+        self._last = b""  # the last byte that the matcher consumed
         try:
             self._matcher = GuideMatcher(text)
         except SchemaRefused as error:
             raise refused(str(error)) from None
         except NotExported:
             raise UnsupportedField(
-                "This build of llama.cpp does not let a JSON schema be checked; "
-                "install another version of xllamacpp for it.",
+                "This build of llama.cpp cannot check JSON schemas. Install another version of "
+                "xllamacpp.",
                 param=GUIDE_FIELD,
             ) from None
 
@@ -61,8 +69,8 @@ class SchemaGrammar(Grammar):
             if self._count == 0:
                 raise refused(f"llama.cpp does not follow it ({reason})")
             raise EngineError(
-                f"llama.cpp stopped following the JSON schema after {self._count} "
-                f"tokens ({reason}); use a simpler schema."
+                f"llama.cpp stopped following the JSON schema after {self._count} tokens "
+                f"({reason}). Use a simpler schema."
             )
         self._count += len(delta.texts)
 
@@ -70,8 +78,11 @@ class SchemaGrammar(Grammar):
         self._matcher.close()
 
     def _follows(self, data: bytes) -> bool:
-        """llama.cpp hides the space before a token from llguidance, if the vocabulary is one that
-        puts a space before a text. Such a space is harmless between two parts of the JSON."""
+        """Whether `data` continues the answer in line with the grammar.
+
+        If the vocabulary puts a space before a text, llama.cpp hides that space from llguidance.
+        Such a space is harmless between two parts of the JSON.
+        """
         while data:
             count = self._matcher.feed(data)
             self._last = data[:count][-1:] or self._last
@@ -85,12 +96,12 @@ class SchemaGrammar(Grammar):
 
 
 def open_grammar(guide: Guide | None) -> Grammar:
-    """Raises RequestError for a guide that llama.cpp cannot follow."""
+    """Returns the grammar for a guide. Raises RequestError if llama.cpp cannot follow it."""
     if guide is None:
         return Grammar()
     if guide.kind == "grammar":
         if guide.text.startswith(_LLGUIDANCE):
-            raise RequestError("A grammar is written in GBNF.", param=GUIDE_FIELD)
+            raise RequestError("A grammar must be written in GBNF.", param=GUIDE_FIELD)
         return Grammar(guide.text)
     check_size(guide.text)
     from xllamacpp import json_schema_to_grammar
@@ -99,5 +110,5 @@ def open_grammar(guide: Guide | None) -> Grammar:
         text = json_schema_to_grammar(guide.text)
     except ValueError as error:
         raise refused(str(error).removeprefix("json_schema_to_grammar: ").rstrip(".")) from None
-    # A build without llguidance makes GBNF of a schema.
+    # A build without llguidance converts a schema to GBNF.
     return SchemaGrammar(text) if text.startswith(_LLGUIDANCE) else Grammar(text)

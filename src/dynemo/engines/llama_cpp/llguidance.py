@@ -1,21 +1,21 @@
-"""The build of llguidance that is inside llama.cpp, through its C interface.
+"""The build of llguidance inside llama.cpp, through its C interface.
 
-llama.cpp holds an answer to a JSON schema with llguidance, and the extension module of xllamacpp
-exports the functions of that build. Another version of the library would judge some schemas in
-another way. The two structures grow at their ends only, and are followed by zeros here.
+llama.cpp uses llguidance to restrict an answer to a JSON schema, and xllamacpp's extension module
+exports the functions of that build. Another version of the library would judge some schemas
+differently. The two structures grow only at their ends, so here they are followed by zeros.
 """
 
 import ctypes
 from functools import cache
 
-_KIND = b"lark"  #: what llama.cpp names its grammars to llguidance
-_END = 255  #: the id of the token that ends an answer; the ids below it are the bytes
-_END_BYTES = b"\xff<end>"  #: 0xFF marks a special token; no UTF-8 text has this byte
+_KIND = b"lark"  #: the kind of grammar that llama.cpp passes to llguidance
+_END = 255  #: the id of the token that ends an answer; the lower ids are the bytes
+_END_BYTES = b"\xff<end>"  #: 0xFF marks a special token; it never occurs in UTF-8 text
 _WHERE = "failed to compile JSON schema: "
 
 
 class SchemaRefused(Exception):
-    """Why no answer can be held to a grammar; a clause without a full stop."""
+    """The reason why a grammar is refused, as a clause without a full stop."""
 
 
 class NotExported(Exception):
@@ -48,10 +48,13 @@ class _ConstraintInit(ctypes.Structure):
 
 
 class GuideMatcher:
-    """Follows one text, byte by byte, along one grammar. `close` it; one thread at a time."""
+    """Matches one text, byte by byte, against a grammar. Call `close` at the end.
+
+    Only one thread at a time may use it.
+    """
 
     def __init__(self, grammar: str) -> None:
-        """Raises SchemaRefused, and NotExported."""
+        """Raises SchemaRefused or NotExported."""
         self._library = library = _load()
         self._pointer = library.llg_new_matcher(
             ctypes.byref(_constraint()), _KIND, grammar.encode()
@@ -63,7 +66,7 @@ class GuideMatcher:
             raise SchemaRefused(problem)
 
     def feed(self, data: bytes) -> int:
-        """How many bytes of `data` follow the grammar. They are taken, and the rest is not."""
+        """Consumes the leading bytes of `data` that follow the grammar. Returns their number."""
         ids = (ctypes.c_uint32 * len(data))(*data)
         count: int = self._library.llg_matcher_validate_tokens(self._pointer, ids, len(data))
         if count > 0 and self._library.llg_matcher_consume_tokens(self._pointer, ids, count) == 0:
@@ -75,20 +78,20 @@ class GuideMatcher:
         return bool(self._library.llg_matcher_is_accepting(self._pointer))
 
     def problem(self) -> str:
-        """Why llguidance has given up, without a full stop; empty if it has not."""
+        """Returns why llguidance gave up, without a full stop, or ""."""
         error = self._library.llg_matcher_get_error(self._pointer)
         return _reason(error.decode(errors="replace")) if error else ""
 
     def close(self) -> None:
         pointer, self._pointer = self._pointer, None
-        self._library.llg_free_matcher(pointer)  # takes NULL
+        self._library.llg_free_matcher(pointer)  # accepts NULL
 
 
 @cache
 def _load() -> ctypes.CDLL:
     from xllamacpp import xllamacpp
 
-    library = ctypes.CDLL(xllamacpp.__file__)  # loaded already: this finds its symbols
+    library = ctypes.CDLL(xllamacpp.__file__)  # already loaded, so this only finds its symbols
     pointer, size = ctypes.c_void_p, ctypes.c_size_t
     signatures = {
         "llg_new_tokenizer": (pointer, [pointer, ctypes.c_char_p, size]),
@@ -112,14 +115,14 @@ def _load() -> ctypes.CDLL:
 
 @cache
 def _constraint() -> _ConstraintInit:
-    """The settings of each matcher: tokens are bytes, and nothing is logged."""
+    """Returns the settings of each matcher: tokens are bytes, and nothing is logged."""
     library = _load()
-    words = [*(bytes([byte]) for byte in range(_END)), _END_BYTES]
+    tokens = [*(bytes([byte]) for byte in range(_END)), _END_BYTES]
     tokenizer_init = _TokenizerInit(
-        vocab_size=len(words),
+        vocab_size=len(tokens),
         tok_eos=_END,
-        token_lens=(ctypes.c_uint32 * len(words))(*map(len, words)),
-        token_bytes=b"".join(words),
+        token_lens=(ctypes.c_uint32 * len(tokens))(*map(len, tokens)),
+        token_bytes=b"".join(tokens),
         use_approximate_greedy_tokenize_fn=True,
     )
     tokenizer = library.llg_new_tokenizer(ctypes.byref(tokenizer_init), None, 0)
@@ -131,10 +134,12 @@ def _constraint() -> _ConstraintInit:
 
 
 def _reason(error: str) -> str:
-    """The first line of llguidance's error. For a pattern the cause is below a drawing of the
-    place, so that line is appended."""
+    """Returns the first line of llguidance's error.
+
+    For a pattern the cause is below a drawing of the position, so that line is appended.
+    """
     lines = error.split(_WHERE)[-1].splitlines()
-    if lines[0] == "NoExtensionBias":  # of a schema that is its own only part
-        return "no answer could even begin"
+    if lines[0] == "NoExtensionBias":  # of a schema whose only part is itself
+        return "no answer could begin"
     below = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     return " ".join([lines[0], *below[:1]])

@@ -8,15 +8,16 @@ from dynemo.errors import UsageError
 from dynemo.messages.spec import EngineSpec
 from dynemo.spelling import quoted
 
-#: Tokens of context where neither the user nor the model says less: the KV cache grows with it.
+#: The default context in tokens, unless the user or the model asks for less: it determines the size
+#: of the KV cache.
 _CONTEXT = 8192
 _MOST_SLOTS = 8
-#: A model this small is computed faster by one thread than by two that wait for each other.
+#: Below this size in bytes one thread is faster than two, which would wait for each other.
 _SMALL = 32 * 1024 * 1024
-#: The share of free memory that the KV cache of all slots may take.
+#: The share of free memory that the KV cache of all slots may use.
 _KV_SHARE = 0.25
 
-#: llama-server's names for what may follow `--`: the parameter they set, and how it is read.
+#: The options of llama-server that may follow `--`, with the parameter and the type of the value.
 _OPTIONS: dict[str, tuple[str, str]] = {
     "--parallel": ("n_parallel", "count"),
     "--batch-size": ("n_batch", "tokens"),
@@ -38,10 +39,10 @@ _OPTIONS: dict[str, tuple[str, str]] = {
     "--embeddings": ("embedding", "flag"),
     "--pooling": ("pooling_type", "pooling"),
 }
-#: Those of ggml's types that llama.cpp keeps a cache in.
+#: The ggml types that llama.cpp supports for a cache.
 _CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
-#: How each kind is told to who gave something else.
-_TAKES = {
+#: How messages describe each type.
+_VALUE_TYPES = {
     "int": "a whole number",
     "count": "a whole number from 1 to 256",
     "tokens": "a whole number from 2 up",
@@ -53,8 +54,7 @@ _TAKES = {
     "unset": "true, or is left out",
 }
 _INT32 = 2**31 - 1
-#: As many slots as llama.cpp has sequences for (LLAMA_MAX_SEQ), and more threads than cores make no
-#: sense either.
+#: LLAMA_MAX_SEQ limits the slots. More threads than that make no sense, either.
 _RANGES = {"int": (-_INT32, _INT32), "count": (1, 256), "tokens": (2, _INT32), "float": (0, 1e30)}
 _FLAGS = ("flag", "unset")
 _SHORT = {
@@ -72,7 +72,10 @@ _SHORT = {
 
 
 def common_params(spec: EngineSpec, socket_path: str) -> Any:
-    """`xllamacpp.CommonParams` for this host. Raises UsageError for an option it does not know."""
+    """Returns the `xllamacpp.CommonParams` of this host.
+
+    Raises UsageError for an unknown option.
+    """
     import xllamacpp
 
     params = xllamacpp.CommonParams()
@@ -86,7 +89,7 @@ def common_params(spec: EngineSpec, socket_path: str) -> Any:
     if 0 < spec.model_bytes < _SMALL:
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
     params.embedding = spec.embeds
-    apply_options(params, [*_as_words(spec.extra), *spec.options])
+    apply_options(params, [*_as_options(spec.extra), *spec.options])
     params.n_ctx = context * params.n_parallel
     if params.embedding:
         _prepare_embedding(params, context, spec)
@@ -95,18 +98,18 @@ def common_params(spec: EngineSpec, socket_path: str) -> Any:
 
 
 def _prepare_embedding(params: Any, context: int, spec: EngineSpec) -> None:
-    """A text is embedded in one piece; a model whose files name no pooling gets the mean.
+    """Configures embeddings: a text is embedded in one batch, and pooling defaults to the mean.
 
-    With a cache for each sequence, llama.cpp's mean and first state of a batch are wrong: those of
-    one text change with what else is embedded at once. With one cache for all they are right.
+    With one cache per sequence, llama.cpp computes the mean and the first state of a batch wrongly:
+    the result for a text depends on the other texts in the batch. With a unified cache it is right.
     """
     import xllamacpp
 
     params.n_batch = params.n_ubatch = context
     params.kv_unified = True
-    kinds = xllamacpp.llama_pooling_type
-    if not spec.embeds and params.pooling_type == kinds.LLAMA_POOLING_TYPE_UNSPECIFIED:
-        params.pooling_type = kinds.LLAMA_POOLING_TYPE_MEAN
+    pooling = xllamacpp.llama_pooling_type
+    if not spec.embeds and params.pooling_type == pooling.LLAMA_POOLING_TYPE_UNSPECIFIED:
+        params.pooling_type = pooling.LLAMA_POOLING_TYPE_MEAN
 
 
 def _slots(context: int, kv_bytes_per_token: int) -> int:
@@ -118,7 +121,7 @@ def _slots(context: int, kv_bytes_per_token: int) -> int:
 
 
 def device_name(params: Any) -> str:
-    """Where the layers are: `cpu`, or the first accelerator that this build knows (`metal`)."""
+    """Returns where the layers are: `cpu`, or the first accelerator of this build (`metal`)."""
     import xllamacpp
 
     cpu = xllamacpp.ggml_backend_dev_type.GGML_BACKEND_DEVICE_TYPE_CPU
@@ -126,35 +129,35 @@ def device_name(params: Any) -> str:
     return others[0] if others and params.n_gpu_layers != 0 else "cpu"
 
 
-def _as_words(extra: Mapping[str, Any]) -> Iterator[str]:
-    """What --extra-engine-args holds, as it would stand after `--`."""
+def _as_options(extra: Mapping[str, Any]) -> Iterator[str]:
+    """Yields the content of --extra-engine-args as options after `--`."""
     for name, value in extra.items():
         flag = "--" + name.replace("_", "-")
         if flag not in _OPTIONS:
             raise unknown_argument("llama_cpp", name, [each[2:] for each in _OPTIONS])
-        _, kind = _OPTIONS[flag]
-        if not (value is True if kind in _FLAGS else type(value) in (str, int, float)):
-            raise UsageError(_refused(flag, kind, in_json(value)))
-        yield flag if kind in _FLAGS else f"{flag}={value}"
+        _, value_type = _OPTIONS[flag]
+        if not (value is True if value_type in _FLAGS else type(value) in (str, int, float)):
+            raise UsageError(_refused(flag, value_type, in_json(value)))
+        yield flag if value_type in _FLAGS else f"{flag}={value}"
 
 
 def apply_options(params: Any, options: list[str]) -> None:
-    """Sets what the user gave after `--`, in llama-server's words: `--name value` or with `=`."""
+    """Applies the user's options after `--`: `--name value` or `--name=value`."""
     rest = list(options)
     while rest:
         word = rest.pop(0)
         name, equals, text = word.partition("=") if word.startswith("--") else (word, "", "")
         if _SHORT.get(name, name) not in _OPTIONS:
             raise unknown_option("llama_cpp", name, _OPTIONS)
-        field, kind = _OPTIONS[_SHORT.get(name, name)]
-        if kind in _FLAGS and equals:
-            raise UsageError(f"llama_cpp's option {name} takes no value, but got {quoted(text)}.")
-        if kind in _FLAGS:
-            value: Any = kind == "flag"
+        field, value_type = _OPTIONS[_SHORT.get(name, name)]
+        if value_type in _FLAGS and equals:
+            raise UsageError(f"The llama_cpp option {name} takes no value, but got {quoted(text)}.")
+        if value_type in _FLAGS:
+            value: Any = value_type == "flag"
         elif not equals and not rest:
-            raise UsageError(f"llama_cpp's option {name} needs a value after it.")
+            raise UsageError(f"The llama_cpp option {name} needs a value after it.")
         else:
-            value = _value(name, kind, text if equals else rest.pop(0))
+            value = _value(name, value_type, text if equals else rest.pop(0))
         target = params
         *path, last = field.split(".")
         for part in path:
@@ -162,32 +165,32 @@ def apply_options(params: Any, options: list[str]) -> None:
         setattr(target, last, value)
 
 
-def _number(kind: str, text: str) -> float:
-    """Raises ValueError for one that llama.cpp would end at, or compute nonsense with."""
-    number = float(text) if kind == "float" else int(text)
-    least, most = _RANGES[kind]
-    if not least <= number <= most:  # nor NaN
+def _number(value_type: str, text: str) -> float:
+    """Parses a number. Raises ValueError if llama.cpp would exit or compute nonsense with it."""
+    number = float(text) if value_type == "float" else int(text)
+    least, most = _RANGES[value_type]
+    if not least <= number <= most:  # also refuses NaN
         raise ValueError
     return number
 
 
-def _value(name: str, kind: str, text: str) -> Any:
+def _value(name: str, value_type: str, text: str) -> Any:
     import xllamacpp
 
     try:
-        if kind in _RANGES:
-            return _number(kind, text)
-        if kind == "flash":
+        if value_type in _RANGES:
+            return _number(value_type, text)
+        if value_type == "flash":
             word = {"on": "ENABLED", "off": "DISABLED", "auto": "AUTO"}[text]
             return getattr(xllamacpp.llama_flash_attn_type, f"LLAMA_FLASH_ATTN_TYPE_{word}")
-        if kind == "pooling":
+        if value_type == "pooling":
             word = {"mean": "MEAN", "cls": "CLS", "last": "LAST"}[text]
             return getattr(xllamacpp.llama_pooling_type, f"LLAMA_POOLING_TYPE_{word}")
         at = _CACHE_TYPES.index(text.lower())
         return getattr(xllamacpp.ggml_type, f"GGML_TYPE_{_CACHE_TYPES[at].upper()}")
     except (ValueError, KeyError):
-        raise UsageError(_refused(name, kind, quoted(text))) from None
+        raise UsageError(_refused(name, value_type, quoted(text))) from None
 
 
-def _refused(name: str, kind: str, got: str) -> str:
-    return f"llama_cpp's option {name} takes {_TAKES[kind]}, not {got}."
+def _refused(name: str, value_type: str, got: str) -> str:
+    return f"The llama_cpp option {name} takes {_VALUE_TYPES[value_type]}, not {got}."

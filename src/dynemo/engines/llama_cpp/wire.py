@@ -1,7 +1,7 @@
-"""As much of HTTP/1.1 as llama.cpp's own server speaks on its Unix socket.
+"""The part of HTTP/1.1 that llama.cpp's own server speaks on its Unix socket.
 
-The engine host has nothing but the standard library, whose client blocks; and this is the per-token
-path. One request a connection: closing it is how a sequence is aborted.
+The engine host has only the standard library, whose HTTP client blocks, and this code runs for each
+token. There is one request per connection, because closing the connection aborts a sequence.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ _CLOSED = "llama.cpp's server closed the connection."
 
 
 async def get(path: str, target: str) -> bytes:
-    """The body of one GET. Raises EngineError unless the status is 200."""
+    """Returns the body of a GET. Raises EngineError unless the status is 200."""
     reader, writer = await _connect(path)
     try:
         writer.write(b"GET %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % target.encode())
@@ -25,21 +25,21 @@ async def get(path: str, target: str) -> bytes:
     finally:
         writer.transport.abort()
     if status != 200:
-        raise EngineError(f"llama.cpp answered {status} to {target}: {_readable(body)}")
+        raise EngineError(f"llama.cpp answered {status} to {target}: {_reason(body)}.")
     return body
 
 
 async def ask(path: str, target: str, body: bytes) -> bytes:
-    """The whole body that answers a POST. Raises as `post` does."""
+    """Returns the whole body that answers a POST. Raises the same errors as `post`."""
     async with post(path, target, body) as events:
         return await events.rest()
 
 
 @asynccontextmanager
 async def post(path: str, target: str, body: bytes) -> AsyncIterator["Events"]:
-    """The server-sent events that answer a POST. Leaving closes the connection, which aborts.
+    """Sends a POST and provides its server-sent events. Leaving the context aborts the request.
 
-    Raises RequestError where the server refuses what was asked, and EngineError where it fails.
+    Raises RequestError if the server refuses the request, and EngineError if it fails.
     """
     reader, writer = await _connect(path)
     try:
@@ -50,15 +50,15 @@ async def post(path: str, target: str, body: bytes) -> AsyncIterator["Events"]:
         )
         status, headers = await _head(reader)
         if status != 200:
-            said = f"llama.cpp: {_readable(await _body(reader, headers))}"
-            raise RequestError(said) if status == 400 else EngineError(said)
+            message = f"llama.cpp: {_reason(await _body(reader, headers))}."
+            raise RequestError(message) if status == 400 else EngineError(message)
         yield Events(reader, headers)
     finally:
         writer.transport.abort()
 
 
 class Events:
-    """Server-sent events out of a chunked body, or a body that is none of it."""
+    """The server-sent events of a chunked body, or a plain body."""
 
     def __init__(self, reader: asyncio.StreamReader, headers: dict[bytes, bytes]) -> None:
         self._reader = reader
@@ -67,7 +67,7 @@ class Events:
         self._partial = b""
 
     async def next(self) -> bytes:
-        """The data of the next event; empty at the end. Raises EngineError."""
+        """Returns the data of the next event, or b"" at the end. Raises EngineError."""
         while not self._whole:
             chunk = await _chunk(self._reader)
             if not chunk:
@@ -77,14 +77,14 @@ class Events:
         return self._whole.popleft()
 
     async def rest(self) -> bytes:
-        """The body, where it is no stream."""
+        """Returns the body if it is not a stream of events."""
         return await _body(self._reader, self._headers)
 
 
 def _data(event: bytes) -> bytes:
-    """Empty for a comment, which keeps the connection alive."""
+    """Returns the data of an event. A comment, which keeps the connection alive, has none."""
     if event.startswith(b"error: "):
-        raise EngineError(f"llama.cpp: {_readable(event[7:])}")
+        raise EngineError(f"llama.cpp: {_reason(event[7:])}.")
     return event[len(_EVENT) :] if event.startswith(_EVENT) else b""
 
 
@@ -118,7 +118,7 @@ async def _body(reader: asyncio.StreamReader, headers: dict[bytes, bytes]) -> by
 
 
 async def _chunk(reader: asyncio.StreamReader) -> bytes:
-    """One chunk of a chunked body; empty at its end."""
+    """Returns one chunk of a chunked body, or b"" at its end."""
     try:
         size = int(await reader.readuntil(b"\r\n"), 16)
         return (await reader.readexactly(size + 2))[:-2]
@@ -126,11 +126,11 @@ async def _chunk(reader: asyncio.StreamReader) -> bytes:
         raise EngineError(_CLOSED) from error
 
 
-def _readable(body: bytes) -> str:
-    """The message inside the server's error body, or the body."""
+def _reason(body: bytes) -> str:
+    """Returns the message in the server's error body, or the body itself, without a full stop."""
     from msgspec import DecodeError, json
 
     try:
-        return str(json.decode(body)["error"]["message"])
+        return str(json.decode(body)["error"]["message"]).rstrip(".")
     except (DecodeError, KeyError, TypeError):
-        return body[:500].decode(errors="replace")
+        return body[:500].decode(errors="replace").rstrip(".")

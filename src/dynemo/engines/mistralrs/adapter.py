@@ -1,12 +1,12 @@
-"""`out=mistralrs`: GGUF files and checkouts through mistral.rs, from the `mistralrs` wheel.
+"""`out=mistralrs`: GGUF files and checkouts in mistral.rs, from the `mistralrs` wheel.
 
-The wheel takes messages and gives text: a template that prints one message's content lets our
-rendering through as it is. Each token is asked for with its logprob, because only then does it come
-alone and with its bytes: else the tokens of one character come as one, and the whitespace before
-the first word is lost.
+The wheel takes messages and returns text. A template that prints one message's content passes our
+rendered prompt through unchanged. Each token is requested with its logprob: only then does the
+wheel return tokens singly and with their bytes. Otherwise the tokens of one character arrive as
+one, and white space before the first word is lost.
 
-The wheel's iterator blocks, and so a thread reads each sequence. Dropping the iterator aborts: the
-thread does so when it has the next token, and the engine notices with the one after it.
+The wheel's iterator blocks, so a thread reads each sequence. Dropping the iterator aborts: the
+thread does so at the next token, and the engine notices one token later.
 """
 
 import asyncio
@@ -21,14 +21,14 @@ from typing import Any
 
 from dynemo.engines.json_schema import check_size
 from dynemo.engines.mistralrs.model import environment, runner_arguments
-from dynemo.engines.mistralrs.stream import ChunkStream, Sequence, Wakes, words_of
+from dynemo.engines.mistralrs.stream import ChunkStream, Sequence, StreamWaker, reason_of
 from dynemo.errors import EngineNotInstalled, ModelError, UsageError
 from dynemo.messages.answer import Delta, Finish
 from dynemo.messages.records import Capabilities, Load
 from dynemo.messages.request import Request
 from dynemo.messages.spec import EngineSpec
 
-#: Settings that it honours. A request has no seed: the runner has one, for all requests.
+#: The settings that it supports. Seeds are per runner, not per request.
 SETTINGS = [
     "temperature",
     "top_p",
@@ -46,7 +46,7 @@ _CAPABILITIES = Capabilities(
     sampling=SETTINGS,
     guides=["json_schema"],
 )
-_MOST_MIN_P = 1 - 1e-6  # it takes 1 for off
+_MOST_MIN_P = 1 - 1e-6  # mistral.rs treats 1 as off
 _JOIN_SECONDS = 2.0
 
 
@@ -59,13 +59,13 @@ class MistralRs:
         self.context_length = context
         self.slots = slots
         self._runner = runner
-        self._lock = Lock()  # the runner refuses two calls at once, and reading is none
-        self._wakes = Wakes()
+        self._lock = Lock()  # the runner refuses two calls at once; reading does not count
+        self._waker = StreamWaker()
         self._stops: dict[int, tuple[str, bool]] = {}
         self._threads: set[Thread] = set()
         self._open: set[ChunkStream] = set()
-        # What waits does so here: it has no thread, and can be cancelled at once. The engine would
-        # read its prompt first, as it notices at the next token only.
+        # Requests wait here, where they need no thread and can be cancelled at once. The engine
+        # would first process the prompt, because it notices an abort only at the next token.
         self._admitted = asyncio.Semaphore(slots)
         self._waiting = 0
         self._has_warned = False
@@ -78,7 +78,7 @@ class MistralRs:
             await self._admitted.acquire()
         finally:
             self._waiting -= 1
-        stream = ChunkStream(self._wakes)
+        stream = ChunkStream(self._waker)
         self._open.add(stream)
         try:
             thread = Thread(target=self._read, args=(request, stream), daemon=True)
@@ -100,8 +100,10 @@ class MistralRs:
         return Load(running=len(self._open), waiting=self._waiting)
 
     def end(self) -> None:
-        """Closes all streams, and waits for their threads: none may come back from the library
-        while the interpreter ends."""
+        """Closes all streams and waits for their threads.
+
+        No thread may return from the library while the interpreter exits.
+        """
         for stream in self._open:
             stream.is_closed = True
         deadline = time.monotonic() + _JOIN_SECONDS
@@ -109,53 +111,59 @@ class MistralRs:
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def _read(self, request: Request, stream: ChunkStream) -> None:
-        """In a thread: puts every chunk, and at last what went wrong."""
+        """Runs in a thread: puts every chunk into the stream, and finally the error, if any."""
         try:
-            stops = [self._stop(token_id) for token_id in request.stop_ids]
-            stream.ends = frozenset(word.encode() for word, is_special in stops if not is_special)
-            specials = [word for word, is_special in stops if is_special]
-            asked = _asked(request, specials)
+            stops = [self._stop_text(token_id) for token_id in request.stop_ids]
+            stream.ends = frozenset(text.encode() for text, is_special in stops if not is_special)
+            specials = [text for text, is_special in stops if is_special]
+            chat_request = _chat_request(request, specials)
             with self._lock:
                 if stream.is_closed:
                     return
-                chunks = self._runner.send_chat_completion_request(asked)
+                chunks = self._runner.send_chat_completion_request(chat_request)
             for chunk in chunks:
                 if stream.is_closed:
                     return
                 stream.put(chunk)
-            # Read by who has had no finish, and would wait for ever.
-            stream.put(EOFError("it ended the answer without a finish"))
-        except BaseException as error:  # a panic of the library is no Exception
+            # Without a finish the reader would wait forever.
+            stream.put(EOFError("the answer ended without a finish"))
+        except BaseException as error:  # a panic of the library is not an Exception
             stream.put(error)
         finally:
             self._threads.discard(current_thread())
 
-    def _stop(self, token_id: int) -> tuple[str, bool]:
-        """A stop id's text, and whether it is a special token: the engine ends at the ids of those.
-        Where another's text would end the sequence, other tokens that hold it would as well."""
+    def _stop_text(self, token_id: int) -> tuple[str, bool]:
+        """Returns a stop id's text, and whether it is a special token.
+
+        The engine ends at the text of special tokens. For other tokens this would be wrong, because
+        other tokens may contain the same text.
+        """
         with self._lock:
             known = self._stops.get(token_id)
             if known is None:
-                word = self._runner.detokenize_text([token_id], False)
+                text = self._runner.detokenize_text([token_id], False)
                 shown = self._runner.detokenize_text([token_id], True)
-                is_alone = self._runner.tokenize_text(word, False, None) == [token_id]
-                known = self._stops[token_id] = word, not shown and is_alone
+                is_alone = self._runner.tokenize_text(text, False, None) == [token_id]
+                known = self._stops[token_id] = text, not shown and is_alone
         return known
 
     def _check(self, request: Request, finish: Finish) -> None:
-        """Tells once where the engine's own tokenizer has read a prompt in another way."""
+        """Warns once if the engine's own tokenizer encodes a prompt differently."""
         if finish.prompt_tokens != len(request.token_ids) and not self._has_warned:
             self._has_warned = True
             print(
-                f"warning: mistral.rs makes {finish.prompt_tokens} tokens of a prompt that has "
-                f"{len(request.token_ids)}: its tokenizer of this model differs.",
+                f"Warning: mistral.rs counts {finish.prompt_tokens} tokens in a prompt of "
+                f"{len(request.token_ids)}. Its tokenizer for this model differs.",
                 file=sys.stderr,
                 flush=True,
             )
 
 
-def _asked(request: Request, stops: list[str]) -> Any:
-    """All is said that the model's own `generation_config.json` would else decide."""
+def _chat_request(request: Request, stops: list[str]) -> Any:
+    """Returns the wheel's request.
+
+    It sets everything that `generation_config.json` could change.
+    """
     import mistralrs
 
     sampling = request.sampling
@@ -183,8 +191,10 @@ def _asked(request: Request, stops: list[str]) -> Any:
 
 
 def _build(package: Path) -> tuple[str, str]:
-    """The installed version, and the device that this build is for. `importlib.metadata` would take
-    longer to import than a small model to load."""
+    """Returns the installed version, and the device of this build.
+
+    Importing `importlib.metadata` would take longer than loading a small model.
+    """
     for info in package.parent.glob("mistralrs*.dist-info"):
         name, _, version = info.name.removesuffix(".dist-info").partition("-")
         if "cuda" in name:
@@ -201,19 +211,21 @@ async def open_engine(spec: EngineSpec) -> AsyncIterator[MistralRs]:
         import mistralrs
     except ImportError as error:
         raise EngineNotInstalled(
-            f"mistralrs is not installed ({error}); run `pip install mistralrs`."
+            f"The engine mistralrs is not installed ({error}). Run `pip install mistralrs`."
         ) from error
     version, device = _build(Path(mistralrs.__file__).parent)
     arguments = runner_arguments(spec, device)
     try:
-        # It holds the GIL until it has loaded, so that a thread of its own would help nobody.
+        # The constructor holds the GIL until the model has loaded, so a thread would not help.
         runner = mistralrs.Runner(**arguments)
     except TypeError as error:
-        raise UsageError(f"mistralrs does not take its options: {error}.") from None
+        raise UsageError(f"mistral.rs refuses its options: {error}.") from None
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise
-        raise ModelError(f"mistral.rs could not load {spec.model}: {words_of(error)}.") from error
+        raise ModelError(
+            f'mistral.rs could not load "{spec.model}": {reason_of(error)}.'
+        ) from error
     context = spec.context_length or runner.max_sequence_length() or spec.model_context
     engine = MistralRs(runner, version, device, context, arguments["max_seqs"])
     try:

@@ -1,9 +1,9 @@
-"""What mistral.rs is told to load: the model's files as it can read them, and the user's options.
+"""Prepares a model for mistral.rs: its files in a readable form, and the user's options.
 
-It is given a private copy of a checkout, links but for what has to differ:
-- `tokenizer.json` without its post-processor, which would put a BOS in front of the prompts that
-  do not begin with one: what we render is the whole prompt;
-- `config.json` with `rope_theta` where mistral.rs looks for it.
+mistral.rs gets a private copy of a checkout. The copy consists of links, except for two files:
+- `tokenizer.json` without its post-processor, which would add a BOS to prompts without one;
+  our rendered prompt is already complete;
+- `config.json` with `rope_theta` in the position that mistral.rs reads.
 """
 
 import os
@@ -20,7 +20,7 @@ from dynemo.engines.options import check_values, read_options, unknown_argument
 from dynemo.errors import ModelError, UsageError
 from dynemo.messages.spec import EngineSpec
 
-#: The arguments of `Runner`, and of what it loads, that are the user's to give.
+#: The arguments of `Runner`, and of its model, that the user may set.
 _RUNNER = (
     "max_seqs", "no_kv_cache", "prefix_cache_n", "mtp_model", "mtp_n_predict", "num_device_layers",
     "in_situ_quant", "memory_goal", "pa_blk_size", "no_paged_attn", "paged_attn", "seed",
@@ -30,10 +30,10 @@ _WHICH = (
     "matformer_config_path", "matformer_slice_name",
 )  # fmt: skip
 _PLAIN = ("arch", "from_uqff")
-#: The names of these values are attributes of classes of the wheel.
+#: The values of these arguments are attributes of classes in the wheel.
 _ENUMS = {"dtype": "ModelDType", "arch": "Architecture", "organization": "IsqOrganization"}
-#: Of the others that take one kind of value.
-_KINDS: dict[str, type] = {
+#: The types of the other arguments, if they have a single type.
+_VALUE_TYPES: dict[str, type] = {
     **dict.fromkeys(("max_seqs", "prefix_cache_n", "mtp_n_predict", "pa_blk_size", "seed"), int),
     **dict.fromkeys(("no_kv_cache", "no_paged_attn", "paged_attn"), bool),
     **{name: str for name in ("mtp_model", *_WHICH) if name not in _ENUMS},
@@ -42,13 +42,12 @@ _KINDS: dict[str, type] = {
 
 _PROMPT = "{{ messages[0]['content'] }}"
 _PART = re.compile(r"-\d{5}-of-(\d{5})\.gguf$")
-_MOST_SEQUENCES = 32  # as the wheel has it, and so is the next
+_MOST_SEQUENCES = 32  # the wheel's own default, as is the next one
 _MOST_KEPT = 16
 _CONTEXT = 8192
-#: The share of free memory that the caches of all sequences at once may take; as much again is for
-#: those that are kept.
+#: The share of free memory for the caches of all running sequences. The prefix cache gets the same.
 _KV_SHARE = 0.25
-#: A model this small is computed faster by one thread than by two that wait for each other.
+#: Below this size in bytes one thread is faster than two, which would wait for each other.
 _SMALL = 32 * 1024 * 1024
 
 
@@ -57,23 +56,25 @@ def is_gguf(spec: EngineSpec) -> bool:
 
 
 def environment(spec: EngineSpec) -> dict[str, str]:
-    """Variables to set before the library is loaded, where the user has not."""
-    said = {
-        # Its threads meet after every operation. Spinning there, they take the cores from whatever
-        # else runs: on two busy cores 100 M parameters gave a fourth of the tokens per second.
+    """Returns the variables to set before the library is loaded, unless the user has set them."""
+    variables = {
+        # The threads synchronize after every operation. Spinning there takes cores from other
+        # processes: on two busy cores, 100 M parameters gave a quarter of the tokens per second.
         "CANDLE_BARRIER_POOL_SPIN_LIMIT": "0",
-        "HF_HUB_OFFLINE": "1",  # the model is here
+        "HF_HUB_OFFLINE": "1",  # the model is already on disk
         "NO_COLOR": "1",
         "RUST_LOG": ("warn", "info", "debug")[min(spec.verbosity, 2)],
     }
     if 0 < spec.model_bytes < _SMALL:
-        said |= {"CANDLE_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"}
-    return said
+        variables |= {"CANDLE_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"}
+    return variables
 
 
 def runner_arguments(spec: EngineSpec, device: str) -> dict[str, Any]:
-    """The arguments of `mistralrs.Runner`. Raises UsageError for an option that it has not, and
-    ModelError for a checkout that cannot be read."""
+    """Returns the arguments of `mistralrs.Runner`.
+
+    Raises UsageError for an unknown option, and ModelError if a checkout cannot be read.
+    """
     import mistralrs
 
     known = (*_RUNNER, *_WHICH, *(() if is_gguf(spec) else _PLAIN))
@@ -86,19 +87,20 @@ def runner_arguments(spec: EngineSpec, device: str) -> dict[str, Any]:
     try:
         model = _gguf(spec, which) if is_gguf(spec) else _plain(spec, which)
     except TypeError as error:
-        raise UsageError(f"mistralrs does not take its options: {error}.") from None
+        raise UsageError(f"mistral.rs refuses its options: {error}.") from None
     slots = default_slots(spec, device)
-    kept = min(_MOST_KEPT, affordable(spec, free_memory()))  # sequences, in its prefix cache
+    kept = min(_MOST_KEPT, affordable(spec, free_memory()))  # sequences in its prefix cache
     ours = {"max_seqs": slots, "prefix_cache_n": kept if device == "cpu" else _MOST_KEPT}
     return {**ours, **given, "which": model, "jinja_explicit": str(template)}
 
 
 def default_slots(spec: EngineSpec, device: str) -> int:
-    """Sequences at once.
+    """Returns how many sequences may run at the same time.
 
-    One for a GGUF on the CPU: several prompts in one batch fail there with "input tensor is not
-    contiguous", as the last position's row is cut out of the batch and not copied before it is
-    multiplied; https://github.com/EricLBuehler/mistral.rs/issues/1882 is this on Metal.
+    It is one for a GGUF on the CPU. There several prompts in one batch fail with "input tensor is
+    not contiguous", because the row of the last position is cut out of the batch and multiplied
+    without a copy. https://github.com/EricLBuehler/mistral.rs/issues/1882 is the same error on
+    Metal.
     """
     if device != "cpu":
         return spec.slots or _MOST_SEQUENCES
@@ -108,8 +110,11 @@ def default_slots(spec: EngineSpec, device: str) -> int:
 
 
 def affordable(spec: EngineSpec, free: int) -> int:
-    """Sequences, at least one, whose caches fit into a share of the free memory. The cache grows
-    with what is in it, and so they are counted at a usual length, not at all that a model takes."""
+    """Returns how many sequences fit into a share of the free memory, at least one.
+
+    The cache grows with its content, so a sequence counts with a usual length, not with the maximum
+    of the model.
+    """
     tokens = min(spec.context_length or spec.model_context or _CONTEXT, _CONTEXT)
     bytes_each = tokens * spec.kv_bytes_per_token
     if not free or not bytes_each:
@@ -118,13 +123,13 @@ def affordable(spec: EngineSpec, free: int) -> int:
 
 
 def free_memory() -> int:
-    """Bytes; 0 where the system does not say."""
+    """Returns the available memory in bytes, or 0 if unknown."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
         return 0
     available = (line.split() for line in lines if line.startswith("MemAvailable:"))
-    return next((int(words[1]) * 1024 for words in available), 0)
+    return next((int(fields[1]) * 1024 for fields in available), 0)
 
 
 def _given(spec: EngineSpec, known: tuple[str, ...]) -> dict[str, Any]:
@@ -137,10 +142,12 @@ def _given(spec: EngineSpec, known: tuple[str, ...]) -> dict[str, Any]:
         given["in_situ_quant"] = str(given["in_situ_quant"])  # 4 and Q4K are both names
     if isinstance(given.get("num_device_layers"), str):
         given["num_device_layers"] = given["num_device_layers"].split(",")
-    check_values("mistralrs", given, _KINDS)
+    check_values("mistralrs", given, _VALUE_TYPES)
     slots = given.get("max_seqs", 1)
     if slots is None or slots < 1:
-        raise UsageError(f"mistralrs's max_seqs takes a whole number from 1 up, not {slots}.")
+        raise UsageError(
+            f"The mistralrs option max_seqs takes a whole number of at least 1, not {slots}."
+        )
     return given
 
 
@@ -150,14 +157,14 @@ def _member(module: Any, name: str, value: Any) -> Any:
         if each.lower() == str(value).lower():
             return getattr(getattr(module, _ENUMS[name]), each)
     raise UsageError(
-        f"mistralrs's option --{name} does not take {value!r}; it takes {', '.join(names)}."
+        f"The mistralrs option --{name} does not take {value!r}. It takes {', '.join(names)}."
     )
 
 
 def _gguf(spec: EngineSpec, which: dict[str, Any]) -> Any:
     import mistralrs
 
-    folder, file = os.path.split(os.path.abspath(spec.model))  # an empty folder is the Hub
+    folder, file = os.path.split(os.path.abspath(spec.model))  # an empty folder name means the Hub
     files: str | list[str] = file
     if part := _PART.search(file):
         stem, count = file[: part.start()], part[1]
@@ -187,31 +194,34 @@ def _private_copy(spec: EngineSpec) -> Path:
                 (copy / entry.name).symlink_to(entry)
         _config(model, copy)
     except OSError as error:
-        raise ModelError(f"{error.filename} cannot be read: {error.strerror}.") from error
+        raise ModelError(f'"{error.filename}" cannot be read: {error.strerror}.') from error
     _tokenizer(Path(spec.tokenizer_source or model), copy)
     return copy
 
 
 def _config(source: Path, target: Path) -> None:
-    """The file itself where nothing is to be changed: some hold an `Infinity`, which is no JSON."""
+    """Writes a changed `config.json`, or links the file if nothing changes.
+
+    Some files hold an `Infinity`, which is not JSON, so they are linked.
+    """
     file = source / "config.json"
     with suppress(DecodeError):
         config = json.decode(file.read_bytes(), type=dict[str, Any])
-        if (said := with_rope(config)) != config:
-            (target / file.name).write_bytes(json.encode(said))
+        if (changed := with_rope(config)) != config:
+            (target / file.name).write_bytes(json.encode(changed))
             return
     (target / file.name).symlink_to(file)
 
 
 def _tokenizer(source: Path, target: Path) -> Path:
-    """Writes the tokenizer of one folder into another, without its post-processor."""
+    """Writes a folder's tokenizer into another folder, without its post-processor."""
     file = source / "tokenizer.json"
     try:
         parts = json.decode(file.read_bytes(), type=dict[str, Raw])
     except OSError as error:
-        raise ModelError(f"{file} cannot be read: {error.strerror}.") from error
+        raise ModelError(f'"{file}" cannot be read: {error.strerror}.') from error
     except DecodeError as error:
-        raise ModelError(f"{file} is no JSON object: {error}.") from error
+        raise ModelError(f'"{file}" is not a JSON object: {error}.') from error
     parts["post_processor"] = Raw(b"null")
     path = target / file.name
     path.write_bytes(json.encode(parts))
@@ -219,11 +229,14 @@ def _tokenizer(source: Path, target: Path) -> Path:
 
 
 def with_rope(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A `config.json` as transformers 4 wrote it: version 5 has all of rope in one entry."""
+    """Returns a `config.json` in the form of transformers 4.
+
+    Version 5 puts all of RoPE into one entry.
+    """
     rope = config.get("rope_parameters")
     if not isinstance(rope, Mapping) or "rope_theta" not in rope or "rope_theta" in config:
         return dict(config)
-    said = {**config, "rope_theta": rope["rope_theta"]}
+    changed = {**config, "rope_theta": rope["rope_theta"]}
     if rope.get("rope_type", "default") != "default" and config.get("rope_scaling") is None:
-        said["rope_scaling"] = {name: rope[name] for name in rope if name != "rope_theta"}
-    return said
+        changed["rope_scaling"] = {name: rope[name] for name in rope if name != "rope_theta"}
+    return changed

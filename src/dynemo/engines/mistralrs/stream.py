@@ -1,4 +1,4 @@
-"""What comes back from mistral.rs: chunks that threads read, as deltas in the loop."""
+"""Passes the chunks of mistral.rs from threads to the event loop, and converts them to deltas."""
 
 import asyncio
 from collections import deque
@@ -14,63 +14,68 @@ from dynemo.messages.request import Request
 _REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 
 
-class Wakes:
-    """Wakes the streams of many threads, once a turn of the loop."""
+class StreamWaker:
+    """Wakes the streams of many threads, at most once per iteration of the event loop."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._due: deque[ChunkStream] = deque()
-        self._is_called = False
+        self._is_scheduled = False
 
-    def soon(self, stream: "ChunkStream") -> None:
+    def wake_soon(self, stream: "ChunkStream") -> None:
         self._due.append(stream)
-        if not self._is_called:
-            self._is_called = True
-            with suppress(RuntimeError):  # the loop has ended
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            with suppress(RuntimeError):  # the event loop has ended
                 self._loop.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:
-        self._is_called = False  # before the first is taken: a later one calls again
+        self._is_scheduled = (
+            False  # reset first: a stream that is added later schedules another call
+        )
         while self._due:
             self._due.popleft().has_more.set()
 
 
 class ChunkStream:
-    """From a thread that reads to the loop."""
+    """Passes the chunks of one sequence from its thread to the event loop."""
 
-    def __init__(self, wakes: Wakes) -> None:
-        self._wakes = wakes
-        self._came: deque[Any] = deque()
+    def __init__(self, waker: StreamWaker) -> None:
+        self._waker = waker
+        self._chunks: deque[Any] = deque()
         self.has_more = asyncio.Event()
         self.is_closed = False
         self.ends: frozenset[bytes] = frozenset()  #: tokens to end at; set before the first chunk
 
     def put(self, chunk: Any) -> None:
-        self._came.append(chunk)
-        self._wakes.soon(self)
+        self._chunks.append(chunk)
+        self._waker.wake_soon(self)
 
     async def take(self) -> list[Any]:
-        """What has come since the last time, at least one."""
-        while not self._came:
+        """Returns all chunks since the last call. Waits for at least one."""
+        while not self._chunks:
             await self.has_more.wait()
             self.has_more.clear()
-        return [self._came.popleft() for _ in range(len(self._came))]
+        return [self._chunks.popleft() for _ in range(len(self._chunks))]
 
 
 class Sequence:
-    """The chunks of one sequence as deltas.
+    """Converts the chunks of one sequence to deltas.
 
-    A chunk is one token, and has its text once its last character is whole; a special token has
-    none, not even a chunk, and is known from the count at the end.
+    A chunk is one token. Its text appears once its last character is complete. A special token has
+    no chunk at all; only the count at the end includes it.
     """
 
     def __init__(self, request: Request) -> None:
         self._request = request
         self._count = 0
-        self._start: bytes | None = b""  # until there is a text
+        self._start: bytes | None = b""  # None once there is text
 
     def feed(self, chunks: Iterable[Any], ends: frozenset[bytes]) -> Delta:
-        """Raises EngineError, or RequestError where the guide is refused."""
+        """Returns the next delta.
+
+        Raises EngineError, or RequestError if the engine refuses the guide.
+        """
         texts: list[str] = []
         for chunk in chunks:
             if isinstance(chunk, BaseException):
@@ -88,7 +93,10 @@ class Sequence:
         return Delta(texts=texts)
 
     def _text(self, content: str, token: bytes | None) -> str:
-        """The engine cuts the whitespace before the first word; the token's bytes have it."""
+        """Returns a token's text.
+
+        The engine strips white space before the first word; the bytes have it.
+        """
         if self._start is None or token is None:
             return content
         self._start += token
@@ -99,7 +107,7 @@ class Sequence:
 
     def _end(self, reason: str, texts: list[str], usage: Any) -> Delta:
         if reason not in _REASONS:
-            raise EngineError(f"mistral.rs ended the answer with {reason!r}.")
+            raise EngineError(f'mistral.rs ended the answer with the reason "{reason}".')
         silent = [""] * (usage.completion_tokens - self._count)
         details = usage.prompt_tokens_details
         cached = details.cached_tokens if details is not None else 0
@@ -107,13 +115,15 @@ class Sequence:
         return Delta(texts=[*silent, *texts], finish=finish)
 
     def _problem(self, error: BaseException) -> DynemoError:
-        said = f"mistral.rs: {words_of(error)}"
-        if self._request.guide is not None and self._count == 0:  # all else was checked before
-            return RequestError(said, param=GUIDE_FIELD)
-        return EngineError(said)
+        message = f"mistral.rs: {reason_of(error)}."
+        if (
+            self._request.guide is not None and self._count == 0
+        ):  # everything else was checked before
+            return RequestError(message, param=GUIDE_FIELD)
+        return EngineError(message)
 
 
-def words_of(error: BaseException) -> str:
-    """Without the backtrace, which is appended to some, and without a full stop."""
+def reason_of(error: BaseException) -> str:
+    """Returns an error's first line, without a full stop. Some errors continue with a backtrace."""
     lines = str(error).splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__

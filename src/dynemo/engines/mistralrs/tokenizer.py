@@ -1,8 +1,8 @@
-"""A GGUF's SentencePiece vocabulary as a `tokenizer.json`.
+"""Converts a GGUF's SentencePiece vocabulary to a `tokenizer.json`.
 
-mistral.rs makes a Unigram model of such a vocabulary, whose best cut is another one than the merges
-by score that the model was trained with: "Hello" became five tokens. Of its own conversions of BPE
-vocabularies none is known to differ; one that it cannot convert, it refuses by name.
+mistral.rs treats such a vocabulary as a Unigram model. Its best segmentation differs from the
+merges by score that the model was trained with: "Hello" became five tokens. No errors are known in
+its own conversion of BPE vocabularies. It refuses others by name.
 """
 
 from collections.abc import Iterator, Mapping
@@ -27,7 +27,7 @@ _SPACE = "▁"
 
 
 def tokenizer_json(gguf: Path) -> bytes | None:
-    """None where the vocabulary is of another kind. Raises ModelError."""
+    """Returns a `tokenizer.json`, or None for another type of vocabulary. Raises ModelError."""
     metadata = read_gguf(gguf).metadata
     if metadata.get("tokenizer.ggml.model") != "llama":
         return None
@@ -79,7 +79,7 @@ def _added(vocabulary: Vocabulary) -> Iterator[dict[str, Any]]:
 
 
 def _merges(vocabulary: Vocabulary) -> list[tuple[str, str]]:
-    """Every pair of tokens that joins to a third one; those of the highest score first."""
+    """Returns every pair of tokens that joins to a third token, highest score first."""
     ids = vocabulary.ids
     pairs = [
         (-score, word[:at], word[at:])

@@ -1,4 +1,4 @@
-"""`out=FILE.py`: an engine of the user's own. `dynemo.engine_api` says what the file may hold."""
+"""`out=FILE.py`: the user's own engine. `dynemo.engine_api` documents the content of the file."""
 
 import asyncio
 import importlib.util
@@ -21,12 +21,12 @@ from dynemo.messages.request import Request
 from dynemo.messages.spec import EngineSpec
 
 _CONTEXT = 8192
-_MOST_IDS = 1 << 31  # where nobody knows the model's own
+_MOST_IDS = 1 << 31  # the limit if the model's vocabulary size is unknown
 
 
 class Own:
     version = "own"
-    device = "cpu"  # as far as we know
+    device = "cpu"  # assumed; the file does not tell
     slots = 64
 
     def __init__(self, file: str, module: ModuleType, context_length: int, vocabulary: int) -> None:
@@ -64,7 +64,7 @@ class Own:
             yield Delta(finish=Finish(reason, len(request.token_ids), count))
         except EngineError:
             raise
-        except (Exception, SystemExit, KeyboardInterrupt) as error:  # no end of the others' answers
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # must not end other answers
             raise _failed(self._file, error) from error
         finally:
             self._running -= 1
@@ -75,15 +75,15 @@ class Own:
         for item in items:
             if not isinstance(item, wanted) or isinstance(item, bool):
                 raise EngineError(
-                    f"{self._name} yielded {item!r}; it gives {self._gives}, "
-                    f"so that each value is {wanted.__name__}, or a list of them."
+                    f'"{self._name}" yielded {item!r}. It gives {self._gives}, so each value '
+                    f"must be {wanted.__name__} or a list of these."
                 )
             if isinstance(item, int) and not 0 <= item < self._ids:
                 raise EngineError(
-                    f"{self._name} yielded {item}, and the model's token ids are below {self._ids}."
+                    f'"{self._name}" yielded {item}. Token ids of this model are below {self._ids}.'
                 )
             if isinstance(item, str):
-                item.encode()  # half of a character ends this answer, and not the host's frame
+                item.encode()  # half a character must end this answer, not break a frame
         return items
 
     async def load(self) -> Load:
@@ -91,8 +91,8 @@ class Own:
 
 
 def _public(request: Request) -> EngineRequest:
-    """The request in the form that the file was written for."""
-    asked = request.sampling
+    """Converts a request to the form of the public API."""
+    sampling = request.sampling
     return EngineRequest(
         id=request.id,
         messages=request.messages,
@@ -100,15 +100,15 @@ def _public(request: Request) -> EngineRequest:
         token_ids=request.token_ids,
         max_tokens=request.max_tokens,
         sampling=SamplingSettings(
-            temperature=asked.temperature,
-            top_p=asked.top_p,
-            top_k=asked.top_k,
-            min_p=asked.min_p,
-            seed=asked.seed,
-            presence_penalty=asked.presence_penalty,
-            frequency_penalty=asked.frequency_penalty,
-            repetition_penalty=asked.repetition_penalty,
-            logit_bias=asked.logit_bias,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            min_p=sampling.min_p,
+            seed=sampling.seed,
+            presence_penalty=sampling.presence_penalty,
+            frequency_penalty=sampling.frequency_penalty,
+            repetition_penalty=sampling.repetition_penalty,
+            logit_bias=sampling.logit_bias,
         ),
         stop_ids=request.stop_ids,
         ignore_eos=request.ignore_eos,
@@ -130,12 +130,13 @@ def _generate_of(
     found = getattr(module, "generate", None)
     if not inspect.isasyncgenfunction(found):
         raise UsageError(
-            f"{name} has no `async def generate(request)` that yields; that is what answers."
+            f'"{name}" has no `async def generate(request)` that yields. Define it: it produces '
+            "the answers."
         )
     try:
         inspect.signature(found).bind("request")
     except TypeError:
-        raise UsageError(f"`generate` in {name} takes one argument, the request.") from None
+        raise UsageError(f'`generate` in "{name}" must take one argument, the request.') from None
     return found
 
 
@@ -143,49 +144,52 @@ def _check_version(module: ModuleType, name: str) -> None:
     wanted = getattr(module, "API", VERSION)
     if wanted != VERSION:
         raise UsageError(
-            f"{name} is written for version {wanted!r} of the engine API; "
-            f"this dynemo-run has version {VERSION}."
+            f'"{name}" needs version {wanted!r} of the engine API, but this dynemo-run has '
+            f"version {VERSION}."
         )
 
 
 def _gives(module: ModuleType, name: str) -> Literal["tokens", "text"]:
-    said = getattr(module, "GIVES", None)
-    if said in ("tokens", "text"):
-        return said  # type: ignore[no-any-return]
-    if said is not None:
-        raise UsageError(f"GIVES in {name} is 'tokens' or 'text', not {said!r}.")
+    gives = getattr(module, "GIVES", None)
+    if gives in ("tokens", "text"):
+        return gives  # type: ignore[no-any-return]
+    if gives is not None:
+        raise UsageError(f"GIVES in \"{name}\" must be 'tokens' or 'text', not {gives!r}.")
     hint = inspect.get_annotations(module.generate).get("return", "")
     return "tokens" if re.search(r"\bint\b", str(hint)) else "text"
 
 
 def _sampling(module: ModuleType, name: str) -> list[str]:
-    said = getattr(module, "SAMPLING", SETTINGS)
-    if not isinstance(said, list | tuple | set | frozenset):
-        raise UsageError(f"SAMPLING in {name} is a list of names, not {said!r}.")
-    for field in said:
+    names = getattr(module, "SAMPLING", SETTINGS)
+    if not isinstance(names, list | tuple | set | frozenset):
+        raise UsageError(f'SAMPLING in "{name}" must be a list of names, not {names!r}.')
+    for field in names:
         if field not in SETTINGS:
             raise UsageError(
-                f"SAMPLING in {name} names {field!r}; there are {', '.join(SETTINGS)}."
+                f'SAMPLING in "{name}" names {field!r}. Choose from {", ".join(SETTINGS)}.'
             )
-    return list(said)
+    return list(names)
 
 
 def _failed(file: str, error: BaseException) -> EngineError:
-    """With the traceback from the file's own first line on: what is above it is ours."""
+    """Returns an EngineError for an exception in the file.
+
+    Its traceback starts in the file: the frames above it are dynemo's own.
+    """
     name = os.path.basename(file)
     steps = traceback.extract_tb(error.__traceback__)
     while steps and steps[0].filename != file:
         del steps[0]
     lines = [*steps.format(), *traceback.format_exception_only(error)]
-    failed = EngineError(f"{name}: {type(error).__name__}: {error}")
+    failed = EngineError(f'"{name}" failed: {type(error).__name__}: {str(error).rstrip(".")}.')
     failed.trace = "Traceback (most recent call last):\n" + "".join(lines).rstrip()
     return failed
 
 
 async def _imported(spec: EngineSpec) -> ModuleType:
     name = os.path.basename(spec.argument)
-    sys.path.append(os.path.dirname(spec.argument))  # for what lies beside it
-    # Under a name of its own: json.py must not stand in for another module.
+    sys.path.append(os.path.dirname(spec.argument))  # so that it can import the files beside it
+    # A prefix keeps a file such as json.py from replacing another module.
     made = importlib.util.spec_from_file_location(f"own_{name[:-3]}", spec.argument)
     assert made is not None
     assert made.loader is not None

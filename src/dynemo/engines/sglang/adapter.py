@@ -1,7 +1,7 @@
-"""`out=sglang`: checkouts through SGLang's engine, token ids in and out.
+"""`out=sglang`: checkouts in SGLang's engine, with token ids in and out.
 
-SGLang's schedulers compute in processes of their own, one for each device. Here runs only what
-passes requests to them and their ids back, on the host's own event loop.
+SGLang's schedulers compute in their own processes, one per device. This process only passes
+requests and ids, on the host's own event loop.
 """
 
 import asyncio
@@ -24,8 +24,7 @@ from dynemo.messages.records import Capabilities, Load
 from dynemo.messages.request import Request
 from dynemo.messages.spec import EngineSpec
 
-#: A seed is taken by SGLang and does not give the same answer again.
-#: Settings that it honours.
+#: The settings that it supports. SGLang accepts a seed, but does not reproduce the answer.
 SETTINGS = [
     "temperature",
     "top_p",
@@ -67,31 +66,38 @@ class SgLang:
                 input_ids=request.token_ids,
                 sampling_params=params,
                 stream=True,
-                # Of one length: what aborts one aborts those that begin as it does, too.
+                # All ids have the same length: an abort also aborts the requests whose ids start
+                # with the given one.
                 rid=uuid4().hex,
             )
-            async with aclosing(outputs):  # closed before its end, it aborts
+            async with aclosing(outputs):  # closing it early aborts the request
                 async for output in outputs:
-                    ids, told = output["output_ids"], output["meta_info"]
-                    if told["finish_reason"] is not None:
-                        yield Delta(ids, finish=_finish(told, has_begun=count > 0))
+                    ids, info = output["output_ids"], output["meta_info"]
+                    if info["finish_reason"] is not None:
+                        yield Delta(ids, finish=_finish(info, has_begun=count > 0))
                         return
-                    yield Delta(ids, cached_tokens=0 if count else told["cached_tokens"])
+                    yield Delta(ids, cached_tokens=0 if count else info["cached_tokens"])
                     count += len(ids)
         except ValueError as error:
-            raise RequestError(f"SGLang: {error}") from error
+            raise RequestError(f"SGLang: {_reason(error)}.") from error
         raise EngineError("SGLang ended the answer without a finish.")
 
     def _check(self, ids: list[int]) -> None:
-        """An id that the model has no row for would end the scheduler, and with it everything."""
+        """Raises RequestError for an id without a row in the model.
+
+        The id would end the scheduler.
+        """
         if not ids or max(ids) >= self._vocabulary or min(ids) < 0:
             raise RequestError(
-                f"The prompt has an id that is none of the model's {self._vocabulary}."
+                "The prompt has a token id that is out of range. Valid ids are 0 to "
+                f"{self._vocabulary - 1}."
             )
 
     async def load(self) -> Load:
-        """As the schedulers last published it, which each does at its steps and when it falls
-        idle."""
+        """Returns the load that the schedulers last published.
+
+        They do so at their steps and when idle.
+        """
         loads = await self._manager.get_loads()
         return Load(
             running=sum(load.num_running_reqs for load in loads),
@@ -117,20 +123,21 @@ def _params(request: Request) -> dict[str, Any]:
     }
 
 
-def _finish(told: dict[str, Any], *, has_begun: bool) -> Finish:
-    reason = told["finish_reason"]
+def _finish(info: dict[str, Any], *, has_begun: bool) -> Finish:
+    reason = info["finish_reason"]
     if reason["type"] not in _REASONS:
-        words = f"SGLang: {reason.get('message') or reason['type']}"
+        text = str(reason.get("message") or reason["type"])
+        message = f"SGLang: {text.rstrip('.')}."
         if reason.get("status_code") == _BAD_REQUEST:
-            raise RequestError(words)
+            raise RequestError(message)
         if reason.get("status_code") == _UNAVAILABLE and not has_begun:
-            raise Unavailable(words)  # its queue is as full as the user lets it be
-        raise EngineError(words)
+            raise Unavailable(message)  # its queue has reached the user's limit
+        raise EngineError(message)
     return Finish(
         _REASONS[reason["type"]],
-        told["prompt_tokens"],
-        told["completion_tokens"],
-        told["cached_tokens"],
+        info["prompt_tokens"],
+        info["completion_tokens"],
+        info["cached_tokens"],
     )
 
 
@@ -139,8 +146,8 @@ async def open_engine(spec: EngineSpec) -> AsyncIterator[SgLang]:
     engine = _launch(spec)
     try:
         limits = await _limits(engine)
-        # A scheduler has failed, and what it logged says why. SGLang's own handler, which it has
-        # set by now, would look for more words for minutes.
+        # A scheduler has failed, and its log has the reason. SGLang's own handler, which is set by
+        # now, would search for more details for minutes.
         asyncio.get_running_loop().add_signal_handler(signal.SIGQUIT, os._exit, 1)
         yield SgLang(engine, limits)
     finally:
@@ -149,11 +156,11 @@ async def open_engine(spec: EngineSpec) -> AsyncIterator[SgLang]:
 
 def _end(engine: Any) -> None:
     engine.shutdown()
-    gc.freeze()  # at its end Python would look for garbage in torch and SGLang for seconds
+    gc.freeze()  # at exit Python would search for garbage in torch and SGLang for seconds
 
 
 async def _limits(engine: Any) -> tuple[int, int]:
-    """Tokens that one sequence may hold, and sequences at once."""
+    """Returns the tokens per sequence and the number of sequences at the same time."""
     (info, *_) = engine._scheduler_init_result.scheduler_infos
     manager = engine.tokenizer_manager
     states = await manager.get_internal_state()
@@ -162,18 +169,20 @@ async def _limits(engine: Any) -> tuple[int, int]:
 
 
 def _unlink_queues(engine: Any) -> None:
-    """Takes away the names of the memory that ranks share. They all have it open by now, and
-    SGLang, which ends its processes with SIGKILL, would leave it behind."""
+    """Unlinks the shared memory of the ranks, which have all opened it by now.
+
+    SGLang ends its processes with SIGKILL, so nobody else would remove it.
+    """
     for pid in engine.get_all_child_pids():
         for path in Path("/dev/shm").glob(f"sgl_shm_mq_{pid}_*"):
             path.unlink(missing_ok=True)
 
 
 async def follow(spec: EngineSpec, on_joined: Callable[[], None]) -> None:
-    # It would else wait on our event loop, and answer health checks on a port of its own.
+    # Otherwise it would block our event loop, and serve health checks on its own port.
     os.environ["SGLANG_BLOCK_NONZERO_RANK_CHILDREN"] = "0"
     engine = _launch(spec)
-    # That a scheduler has failed is seen by its end.
+    # The end of a scheduler shows that it has failed.
     signal.signal(signal.SIGQUIT, signal.SIG_IGN)
     on_joined()
     try:
@@ -183,60 +192,62 @@ async def follow(spec: EngineSpec, on_joined: Callable[[], None]) -> None:
 
 
 class _SchedulerFailed(Exception):
-    """One of SGLang's processes has told that it failed; its log says why."""
+    """A process of SGLang has reported a failure. Its log has the reason."""
 
 
 def _scheduler_failed(*_: object) -> NoReturn:
     raise _SchedulerFailed
 
 
-def _words(error: Exception) -> str:
-    """What an error says, on one line without a stop at its end."""
+def _reason(error: Exception) -> str:
+    """Returns an error's message on one line without a full stop, shortened if it is long."""
     text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST].rpartition(' ')[0]} .."
 
 
 def _launch(spec: EngineSpec) -> Any:
-    """SGLang's engine; blocks until the model has loaded. Raises ModelError, UsageError.
+    """Returns SGLang's engine once the model has loaded. Raises ModelError or UsageError.
 
-    On the main thread, which is told with a signal when a scheduler fails; nothing else runs on the
-    event loop before an engine is there.
+    It blocks the main thread, where a signal reports a failed scheduler. Nothing else runs on the
+    event loop before the engine exists.
     """
-    # What torch compiles at a first request stays for the next start.
+    # Keeps the code that torch compiles for the first request, for the next start.
     compiled = f"{tempfile.gettempdir()}/torchinductor-{os.getuid()}"
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", compiled)
-    # Where its sockets go, which it leaves behind.
+    # The folder for its sockets, which it does not remove.
     tempfile.tempdir = os.environ["TMPDIR"] = spec.workdir
     start_tracker()
     try:
-        # The options before the engine, which takes half of the time to import.
+        # The options are checked first, because the import of the engine takes half of the time.
         arguments = server_args(spec, is_cpu=prepare(spec))
         from sglang.srt.entrypoints.engine import Engine
         from sglang.srt.managers.load_snapshot import shm_path_for
     except ImportError as error:
         raise EngineNotInstalled(
-            f"sglang is not installed ({error}); run `dynemo-run engine install sglang`."
+            f"The engine sglang is not installed ({error}). Run `dynemo-run engine install sglang`."
         ) from error
 
     class TokensOnly(Engine):  # type: ignore[misc]
         @classmethod
         def _launch_scheduler_processes(cls, args: Any, ports: Any, *more: Any, **also: Any) -> Any:
-            # Which nobody takes away where it fails or is killed.
+            # Nobody else removes this memory if the scheduler fails or is killed.
             name = Path(shm_path_for(ports.instance_id)).name
             resource_tracker.register(f"/{name}", "shared_memory")
             return super()._launch_scheduler_processes(args, ports, *more, **also)
 
         @classmethod
         def _launch_detokenizer_subprocesses(cls, **_: Any) -> tuple[list[Any], list[str]]:
-            """None: a scheduler that was told of no tokenizer answers the engine itself, and the
-            detokenizer would only take memory, and time to start."""
+            """Starts no detokenizer, which would only cost memory and time.
+
+            Without a tokenizer a scheduler answers the engine directly.
+            """
             return [], []
 
     try:
         engine = TokensOnly(**arguments, custom_sigquit_handler=_scheduler_failed)
     except _SchedulerFailed as error:
-        raise ModelError(f"SGLang could not load {spec.model}.") from error
+        raise ModelError(f'SGLang could not load "{spec.model}".') from error
     except Exception as error:
-        raise ModelError(f"SGLang could not load {spec.model}: {_words(error)}.") from error
+        raise ModelError(f'SGLang could not load "{spec.model}": {_reason(error)}.') from error
     _unlink_queues(engine)
     return engine

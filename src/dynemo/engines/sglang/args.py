@@ -1,6 +1,6 @@
-"""SGLang's arguments for one host: our defaults, and over them the user's own.
+"""SGLang's arguments for one host: our defaults, overridden by the user's own.
 
-They are checked by SGLang's own parser, so that what goes after `--` is what its server takes.
+SGLang's own parser checks them, so that the options after `--` are those of SGLang's server.
 """
 
 import argparse
@@ -8,23 +8,23 @@ import os
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
-from dynemo.engines.options import check_values, kinds_of, unknown_argument, unknown_option
+from dynemo.engines.options import check_values, unknown_argument, unknown_option, value_types
 from dynemo.engines.ranks import own_cores, ranks_here, shared_cores
-from dynemo.engines.rendezvous import meeting_place
+from dynemo.engines.rendezvous import rendezvous_address
 from dynemo.errors import UsageError
 from dynemo.messages.spec import EngineSpec, Parallel
 
-#: SGLang keeps so many tokens of its context for itself.
+#: The number of context tokens that SGLang keeps for itself.
 _MARGIN = 6
-#: On a CPU: tokens of context where neither the user nor the model says less, sequences at once,
-#: how many whole contexts the KV cache holds, and the share of free memory that it may take.
+#: Defaults on a CPU: tokens of context (unless the user or the model asks for less), sequences at
+#: the same time, full contexts in the KV cache, and the cache's share of free memory.
 _CONTEXT = 8192
 _SLOTS = 32
 _CONTEXTS = 8
 _KV_SHARE = 0.25
 _LEVELS = ("warning", "info", "debug")
 
-#: SGLang's arguments that follow from ours, and from which; empty: nobody is to change them.
+#: SGLang's arguments that follow from our flags, or that nobody may change ("").
 _OURS = {
     "model_path": "MODEL",
     "tokenizer_path": "--model-config",
@@ -45,34 +45,41 @@ _SEE = "`sglang serve --help` lists them."
 
 
 def prepare(spec: EngineSpec) -> bool:
-    """What must be before SGLang is imported. Whether it computes on the CPU. Raises UsageError."""
+    """Prepares the environment before SGLang is imported. Returns whether it computes on the CPU.
+
+    Raises UsageError.
+    """
     if spec.parallel.leader:
-        meeting_place(spec.parallel)
+        rendezvous_address(spec.parallel)
     import torch
 
     if not torch.accelerator.is_available():
         os.environ.setdefault("SGLANG_USE_CPU_ENGINE", "1")
     is_cpu = os.environ.get("SGLANG_USE_CPU_ENGINE") == "1"
     if is_cpu:
-        # Threads that spin where they meet take the cores from whatever else runs: the demo model
-        # fell from 170 to 10 tokens/s on two cores that others wanted too.
+        # Threads that spin while they wait take cores from other processes. On two busy cores the
+        # demo model fell from 170 to 10 tokens/s.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # A context is what the user said and the margin, which no sequence gets into.
+    # The context includes the margin, which no sequence uses.
     os.environ.setdefault("SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN", "1")
     return is_cpu
 
 
 def server_args(spec: EngineSpec, *, is_cpu: bool) -> dict[str, Any]:
-    """The arguments of SGLang's `Engine`. Raises UsageError for what it has no argument for, and
-    for what is ours to say."""
+    """Returns the arguments of SGLang's `Engine`.
+
+    Raises UsageError for an unknown argument, and for one that follows from our flags.
+    """
     own = _own(spec)
     _share_out(spec.parallel, own.get("pp_size", 1), is_cpu=is_cpu)
     return {**defaults(spec, is_cpu=is_cpu), **own}
 
 
 def _share_out(parallel: Parallel, stages: int, *, is_cpu: bool) -> None:
-    """Raises UsageError where this machine has too few devices. On a CPU each rank gets cores of
-    its own."""
+    """Raises UsageError if this machine has too few devices.
+
+    On a CPU it assigns cores to each rank.
+    """
     import torch
 
     cores = own_cores() if is_cpu else []
@@ -83,7 +90,7 @@ def _share_out(parallel: Parallel, stages: int, *, is_cpu: bool) -> None:
 
 
 def defaults(spec: EngineSpec, *, is_cpu: bool) -> dict[str, Any]:
-    """What it gets from us."""
+    """Returns our defaults."""
     context = spec.context_length
     if is_cpu and context is None:
         context = min(_CONTEXT, spec.model_context or _CONTEXT)
@@ -106,7 +113,10 @@ def defaults(spec: EngineSpec, *, is_cpu: bool) -> dict[str, Any]:
 
 
 def _cpu_defaults(spec: EngineSpec, context: int) -> dict[str, Any]:
-    """Where SGLang's own are made for a GPU. float32: what a CPU without AMX computes fast."""
+    """Returns defaults for the CPU, because SGLang's are for GPUs.
+
+    float32 is fast on a CPU without AMX.
+    """
     import psutil
 
     free = psutil.virtual_memory().available * _KV_SHARE
@@ -118,7 +128,7 @@ def _cpu_defaults(spec: EngineSpec, context: int) -> dict[str, Any]:
         "attention_backend": "torch_native",
         "sampling_backend": "pytorch",
         "disable_cuda_graph": True,
-        "sleep_on_idle": True,  # a scheduler with nothing to do would keep a core busy
+        "sleep_on_idle": True,  # an idle scheduler would keep a core busy
         "max_running_requests": _SLOTS,
         "max_total_tokens": contexts * (context + _MARGIN),
     }
@@ -126,11 +136,11 @@ def _cpu_defaults(spec: EngineSpec, context: int) -> dict[str, Any]:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"sglang does not take its options: {message.rstrip('.')}.")
+        raise UsageError(f"SGLang refuses its options: {message.rstrip('.')}.")
 
 
 def _own(spec: EngineSpec) -> dict[str, Any]:
-    """What the user gave after `--`, and under it what --extra-engine-args holds."""
+    """Returns the user's options after `--`, merged over --extra-engine-args."""
     from sglang.srt.server_args import ServerArgs
 
     parser = _Parser(prog="sglang", add_help=False, allow_abbrev=False)
@@ -140,8 +150,8 @@ def _own(spec: EngineSpec) -> dict[str, Any]:
     for name in extra:
         if name not in fields:
             raise unknown_argument("sglang", name, fields, see=_SEE)
-    check_values("sglang", extra, kinds_of(parser._actions))
-    # Attributes that are there already keep their value unless an option was given.
+    check_values("sglang", extra, value_types(parser._actions))
+    # Existing attributes keep their value unless an option was given.
     unset = argparse.Namespace(**dict.fromkeys([*fields, "config"], _UNSET))
     for action in parser._actions:
         action.required = False
@@ -159,7 +169,7 @@ def _check_ours(own: Iterable[str]) -> None:
         if name in _OURS:
             ours = _OURS[name]
             raise UsageError(
-                f"sglang's {name} follows from {ours}; say it there, before `--`."
+                f"The sglang option {name} follows from {ours}. Set it there, before `--`."
                 if ours
-                else f"sglang's {name} is set by dynemo-run; leave it out."
+                else f"The sglang option {name} is set by dynemo-run. Remove it."
             )

@@ -1,12 +1,12 @@
-"""`out=trtllm`: TensorRT-LLM through its LLM API, token ids in and out.
+"""`out=trtllm`: TensorRT-LLM with its LLM API, with token ids in and out.
 
-    a folder with rank0.engine   the TensorRT backend, which versions up to 1.2.x have
+    a folder with rank0.engine   the TensorRT backend, in versions up to 1.2.x
     a checkout                   the PyTorch backend
 
-Written against the sources of NVIDIA/TensorRT-LLM at 4c05a748 (`llmapi/llm.py`), a678b91a
+It was written against the sources of NVIDIA/TensorRT-LLM at 4c05a748 (`llmapi/llm.py`), a678b91a
 (`executor/result.py`), ed53795b (`executor/executor.py`), 000a01de (`sampling_params.py`), 21c8b6d4
-(`defaultDecodingParams.h`) and 2d06866f (`executor/rpc_worker_mixin.py`, where its statistics come
-from).
+(`defaultDecodingParams.h`) and 2d06866f (`executor/rpc_worker_mixin.py`, the source of its
+statistics).
 """
 
 import asyncio
@@ -33,9 +33,9 @@ from dynemo.messages.records import Capabilities, Load
 from dynemo.messages.request import Request
 from dynemo.messages.spec import EngineSpec
 
-#: Of the PyTorch backend's sampler.
+#: The settings of the PyTorch backend's sampler.
 _PYTORCH_SETTINGS = ["temperature", "top_p", "top_k", "ignore_eos"]
-#: The C++ runtime's, which runs engine folders, has more.
+#: The C++ runtime, which runs engine folders, supports more.
 SETTINGS = [
     *_PYTORCH_SETTINGS,
     "min_p",
@@ -45,19 +45,19 @@ SETTINGS = [
     "repetition_penalty",
 ]
 _REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
-#: Of the PyTorch backend, since January 2026: statistics are fetched from the engine when they are
-#: asked for. Before, each step's went through a queue that was read five times a second: what came
-#: out was old, and what did not stayed in memory.
+#: Marks PyTorch backends since January 2026, which fetch statistics from the engine on demand.
+#: Older ones put each step's statistics into a queue that was read five times a second. So the
+#: results were old, and unread ones stayed in memory.
 _STATS_KEPT = "max_stats_len"
 _SEE = "the documentation of `tensorrt_llm.LLM` lists them."
 #: Set by `trtllm-llmapi-launch`, which joins the nodes.
 _LAUNCHED = "TLLM_SPAWN_PROXY_PROCESS"
 _LAUNCH = (
-    "TensorRT-LLM joins its nodes through MPI; start it on all of them with its launcher: "
-    "mpirun -n {devices} trtllm-llmapi-launch dynemo-run ... (or srun --mpi=pmix)."
+    "TensorRT-LLM joins its nodes with MPI. Start it on all of them with its launcher: mpirun -n "
+    "{devices} trtllm-llmapi-launch dynemo-run ... (or srun --mpi=pmix)."
 )
-_TELL_SECONDS = 0.2  # for the streams to be told that it has ended
-_MPI_RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
+_ERROR_SECONDS = 0.2  # time for the streams to receive the error
+_MPI_RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
 
 
 class TrtLlm:
@@ -70,7 +70,7 @@ class TrtLlm:
         self.context_length, self.slots = _limits(llm.args, spec)
         self._llm = llm
         self._params = module.SamplingParams
-        self._failed = module.llmapi.RequestError  #: one request, and nothing else
+        self._failed = module.llmapi.RequestError  #: concerns a single request
         self._running = 0
         self._has_stats = _STATS_KEPT in module.llmapi.llm_args.TorchLlmArgs.model_fields
         self._kv_use = 0.0
@@ -81,15 +81,15 @@ class TrtLlm:
                 request.token_ids, sampling_params=self._sampling(request), streaming=True
             )
         except ValueError as error:
-            raise RequestError(f"TensorRT-LLM: {error}") from error
+            raise RequestError(f"TensorRT-LLM: {_reason(error)}.") from error
         except self._failed as error:
-            raise EngineError(f"TensorRT-LLM: {error}") from error
+            raise EngineError(f"TensorRT-LLM: {_reason(error)}.") from error
         except Exception as error:
             raise _lost(error) from error
         self._running += 1
         count = 0
         try:
-            # One and the same object every time, whose ids grow.
+            # Every step yields the same object, and its ids grow.
             async for step in result:
                 output = step.outputs[0]
                 ids = list(output.token_ids[count:])
@@ -102,7 +102,7 @@ class TrtLlm:
                 return
             raise EngineError("TensorRT-LLM ended the answer without a finish.")
         except (self._failed, ValueError) as error:
-            raise EngineError(f"TensorRT-LLM: {error}") from error
+            raise EngineError(f"TensorRT-LLM: {_reason(error)}.") from error
         except DynemoError:
             raise
         except Exception as error:
@@ -110,14 +110,17 @@ class TrtLlm:
         finally:
             self._running -= 1
             if not result.finished:
-                with suppress(Exception):  # where it has ended, there is nobody to tell
+                with suppress(Exception):  # if the engine has ended, there is nothing to abort
                     result.abort()
 
     def _sampling(self, request: Request) -> Any:
-        """Stop ids travel as stop words and not as `end_id`, so that they are part of the output
-        on both backends."""
+        """Returns the sampling parameters.
+
+        Stop ids are passed as stop words, not as `end_id`, so that both backends include them in
+        the output.
+        """
         sampling = request.sampling
-        said: dict[str, Any] = {
+        params: dict[str, Any] = {
             "end_id": -1,
             "pad_id": request.stop_ids[0] if request.stop_ids else 0,
             "max_tokens": request.max_tokens,
@@ -126,39 +129,46 @@ class TrtLlm:
             "ignore_eos": request.ignore_eos,
             "detokenize": False,
         }
-        if sampling.temperature == 0:  # it knows no such temperature: greedy is the first of one
-            said["top_k"] = 1
+        if sampling.temperature == 0:  # temperature 0 is not supported; top_k 1 is greedy
+            params["top_k"] = 1
         else:
-            # Without a word on either it would be greedy.
-            said |= {
+            # Without both of these it would be greedy.
+            params |= {
                 "temperature": sampling.temperature,
                 "top_k": sampling.top_k,
                 "top_p": sampling.top_p,
             }
         if "seed" in self.capabilities.sampling:
-            # Without one its runtime takes 0: the same prompt had the same answer every time.
+            # Without a seed the runtime takes 0, so the same prompt would always get the same
+            # answer.
             named = sampling.seed
-            said["seed"] = getrandbits(63) if named is None else named % (1 << 63)
+            params["seed"] = getrandbits(63) if named is None else named % (1 << 63)
         for name in ("min_p", "presence_penalty", "frequency_penalty"):
             if value := getattr(sampling, name):
-                said[name] = value
+                params[name] = value
         if sampling.repetition_penalty != 1:
-            said["repetition_penalty"] = sampling.repetition_penalty
-        return self._params(**said)
+            params["repetition_penalty"] = sampling.repetition_penalty
+        return self._params(**params)
 
     async def load(self) -> Load:
-        """The sequences are counted here: its own counts are of one rank's last batch."""
+        """Returns the load.
+
+        Sequences are counted here: its own counts cover one rank's last batch.
+        """
         self._check()
         if not self._running:
-            self._kv_use = 0.0  # it makes no steps, and so tells nothing
+            self._kv_use = 0.0  # without steps it reports nothing
         elif self._has_stats:
             self._kv_use = _kv_use(await asyncio.to_thread(self._stats), self._kv_use)
         running = min(self._running, self.slots)
         return Load(running, self._running - running, self._kv_use)
 
     def _check(self) -> None:
-        """What has ended in its processes it tells with the next answer, and who waits for one
-        would wait for ever."""
+        """Ends this process if TensorRT-LLM's processes have failed.
+
+        TensorRT-LLM reports such a failure only with the next answer, so a waiting request would
+        wait forever.
+        """
         executor = getattr(self._llm, "_executor", None)
         check = getattr(executor, "_handle_background_error", None)
         try:
@@ -168,34 +178,43 @@ class TrtLlm:
             _lost(error)
 
     def _stats(self) -> list[dict[str, Any]]:
-        """Of its steps since the last call. Blocks, as the engine is another process."""
+        """Returns the statistics of the steps since the last call.
+
+        It blocks on the engine's process.
+        """
         try:
             stats: list[dict[str, Any]] = self._llm.get_stats(timeout=0)
-        except Exception:  # of many kinds; that it cannot tell is no reason not to say the rest
+        except Exception:  # any exception: the rest of the load is still useful
             return []
         return stats
 
 
 def _lost(error: Exception) -> EngineLost:
-    """TensorRT-LLM shuts itself down with what is not one request's alone, and takes nothing more.
-    This process ends with it, and the runner starts another."""
-    words = _first_line(error)
-    asyncio.get_running_loop().call_later(_TELL_SECONDS, _end, words)
-    return EngineLost(f"TensorRT-LLM has ended: {words}")
+    """Returns an EngineLost, and ends this process shortly after. The runner starts another one.
+
+    TensorRT-LLM shuts down after any failure that concerns more than one request.
+    """
+    reason = _reason(error)
+    asyncio.get_running_loop().call_later(_ERROR_SECONDS, _end, reason)
+    return EngineLost(f"TensorRT-LLM has ended: {reason}.")
 
 
-def _end(words: str) -> None:
-    # As an exception is printed: the runner tells the last one.
-    print(f"EngineError: TensorRT-LLM has ended: {words}", flush=True)
+def _end(reason: str) -> None:
+    # Printed like an exception: the runner reports the last one.
+    print(f"EngineError: TensorRT-LLM has ended: {reason}.", flush=True)
     os._exit(1)
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+def _reason(error: Exception) -> str:
+    """Returns the first line of an error, without a full stop."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
 
 
 def _kv_use(stats: list[dict[str, Any]], last: float) -> float:
-    """Of the newest step that tells it, else as last known: a long prompt is one step."""
+    """Returns the cache use of the newest step that reports it, or else the last known one.
+
+    A long prompt is one step.
+    """
     for step in reversed(stats):
         if blocks := step.get("kvCacheStats"):
             return float(blocks["usedNumBlocks"] / max(1, blocks["maxNumBlocks"]))
@@ -203,15 +222,15 @@ def _kv_use(stats: list[dict[str, Any]], last: float) -> float:
 
 
 def _finish(step: Any, request: Request, count: int) -> Finish:
-    said = step.outputs[0].finish_reason
-    if said not in _REASONS:
-        raise EngineError(f"TensorRT-LLM ended the answer: {said}.")
+    reason = step.outputs[0].finish_reason
+    if reason not in _REASONS:
+        raise EngineError(f'TensorRT-LLM ended the answer with the reason "{reason}".')
     cached = getattr(step, "cached_tokens", 0) or 0
-    return Finish(_REASONS[said], len(request.token_ids), count, cached)
+    return Finish(_REASONS[reason], len(request.token_ids), count, cached)
 
 
 def _limits(args: Any, spec: EngineSpec) -> tuple[int, int]:
-    """Context length, and sequences at once: as it was started, else as it was built."""
+    """Returns context length and sequences at once: the start arguments, or else the build's."""
     build = getattr(args, "build_config", None)
     length = args.max_seq_len or getattr(build, "max_seq_len", None) or spec.model_context
     slots = args.max_batch_size or getattr(build, "max_batch_size", None) or 1
@@ -219,7 +238,7 @@ def _limits(args: Any, spec: EngineSpec) -> tuple[int, int]:
 
 
 def llm_arguments(spec: EngineSpec, known: list[str]) -> dict[str, Any]:
-    """What `LLM` gets; `known` are the names that it takes. Raises UsageError."""
+    """Returns the arguments of `LLM`. `known` are the names that it accepts. Raises UsageError."""
     own = {**spec.extra, **read_options(spec.engine, spec.options, known, see=_SEE)}
     for name in spec.extra:
         if name not in known:
@@ -233,7 +252,7 @@ def llm_arguments(spec: EngineSpec, known: list[str]) -> dict[str, Any]:
         wanted["max_seq_len"] = spec.context_length
     if spec.slots is not None:
         wanted["max_batch_size"] = spec.slots
-    if _STATS_KEPT in known:  # the TensorRT backend always has statistics, of its last 1000 steps
+    if _STATS_KEPT in known:  # the TensorRT backend always has statistics of its last 1000 steps
         wanted |= {"enable_iter_perf_stats": True, _STATS_KEPT: 1}
     return {**wanted, **own}
 
@@ -245,11 +264,11 @@ async def open_engine(spec: EngineSpec) -> AsyncIterator[TrtLlm]:
     module, maker, args = _api(spec)
     arguments = llm_arguments(spec, list(args.model_fields))
     try:
-        # On the main thread, as its own server does; nothing else runs here yet.
+        # On the main thread, as in its own server. Nothing else runs here yet.
         llm = maker(**arguments)
     except Exception as error:
-        said = f"TensorRT-LLM could not load {spec.model}: {_first_line(error)}"
-        raise ModelError(said) from error
+        message = f'TensorRT-LLM could not load "{spec.model}": {_reason(error)}.'
+        raise ModelError(message) from error
     try:
         yield TrtLlm(module, llm, spec)
     finally:
@@ -257,13 +276,13 @@ async def open_engine(spec: EngineSpec) -> AsyncIterator[TrtLlm]:
 
 
 def _api(spec: EngineSpec) -> tuple[Any, Any, Any]:
-    """The module, the class that loads this model, and the class that lists its arguments."""
+    """Returns the module, the class that loads this model, and the class with its arguments."""
     try:
         import tensorrt_llm
         from tensorrt_llm.llmapi import llm_args
     except ImportError as error:
         raise EngineNotInstalled(
-            f"trtllm is not installed ({error}); run `dynemo-run engine install trtllm`."
+            f"The engine trtllm is not installed ({error}). Run `dynemo-run engine install trtllm`."
         ) from error
     if not is_engine(spec.model):
         return tensorrt_llm, tensorrt_llm.LLM, llm_args.TorchLlmArgs
@@ -271,21 +290,21 @@ def _api(spec: EngineSpec) -> tuple[Any, Any, Any]:
         from tensorrt_llm._tensorrt_engine import LLM
     except ImportError:
         raise UsageError(
-            f"TensorRT-LLM {tensorrt_llm.__version__} reads no engine folders any more; "
-            "give it the checkout, or install version 1.2.x for this engine."
+            f"TensorRT-LLM {tensorrt_llm.__version__} no longer reads engine folders. Pass the "
+            "checkout, or install version 1.2.x for this engine."
         ) from None
     check_ranks(spec)
     return tensorrt_llm, LLM, llm_args.TrtLlmArgs
 
 
 async def follow(spec: EngineSpec, on_joined: Callable[[], None]) -> None:
-    """A rank above 0 waits for work from its leader, as a process of MPI's."""
-    if not any(name in os.environ for name in _MPI_RANKS):
+    """Runs a rank above 0 as an MPI process that takes work from its leader."""
+    if not any(name in os.environ for name in _MPI_RANK_VARIABLES):
         raise UsageError(_LAUNCH.format(devices=spec.parallel.tensor))
     worker = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tensorrt_llm.llmapi.mgmn_worker_node"
     )
-    on_joined()  # it loads when its leader asks it to, and tells nobody here
+    on_joined()  # it loads when its leader requests it, and reports nothing here
     try:
         code = await worker.wait()
     finally:

@@ -1,4 +1,4 @@
-"""A folder that TensorRT-LLM has built for so many devices."""
+"""An engine folder that TensorRT-LLM has built for a number of devices."""
 
 import os
 from pathlib import Path
@@ -15,12 +15,15 @@ def is_engine(model: str) -> bool:
 
 
 def check_ranks(spec: EngineSpec) -> None:
-    """Its devices may be shared by the stages of a pipeline. Raises UsageError."""
+    """Raises UsageError if --tensor-parallel-size does not fit the engine's devices.
+
+    Pipeline stages divide the devices.
+    """
     ranks = len(list(Path(spec.model).glob("rank*.engine")))
     tensor = ranks // _stages(Path(spec.model) / "config.json")
     if tensor != spec.parallel.tensor:
         raise UsageError(
-            f"{spec.model} was built for {ranks} devices: give --tensor-parallel-size {tensor}."
+            f'"{spec.model}" was built for {ranks} devices. Use --tensor-parallel-size {tensor}.'
         )
 
 

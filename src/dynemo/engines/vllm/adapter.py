@@ -1,7 +1,7 @@
-"""`out=vllm`: checkouts through the back half of vLLM, its `AsyncLLM`.
+"""`out=vllm`: checkouts in vLLM's backend, its `AsyncLLM`.
 
-vLLM's engine core runs in a process of its own behind ZMQ, and its workers in others; it is fed
-token ids and gives token ids. Its HTTP server, its tokenizer and its templates are not used.
+vLLM's engine core runs in its own process behind ZMQ, and its workers in others. It takes and
+returns token ids. Its HTTP server, its tokenizer and its templates are not used.
 """
 
 import asyncio
@@ -16,9 +16,9 @@ from importlib.util import find_spec
 from typing import Any
 
 from dynemo.engines.guard import start_guard, start_tracker
-from dynemo.engines.rendezvous import meeting_place
+from dynemo.engines.rendezvous import rendezvous_address
 from dynemo.engines.vllm.args import engine_args, is_gguf
-from dynemo.engines.vllm.log import Log, words_of
+from dynemo.engines.vllm.log import Log, reason_of
 from dynemo.engines.vllm.nodes import follower_lost, leader_lost
 from dynemo.engines.vllm.stats import Stats
 from dynemo.errors import (
@@ -34,7 +34,7 @@ from dynemo.messages.records import Capabilities, Load
 from dynemo.messages.request import Request
 from dynemo.messages.spec import EngineSpec
 
-#: Settings that it honours.
+#: The settings that it supports.
 SETTINGS = [
     "temperature",
     "top_p",
@@ -50,9 +50,9 @@ SETTINGS = [
 _CAPABILITIES = Capabilities(
     sampling=SETTINGS,
 )
-_KILLED = "its engine core was killed, as the system kills what takes too much memory"
-_SHUTDOWN_SECONDS = 1.0  # for the core; after that it is killed
-#: Ids of `logit_bias`, in vLLM's runner for GPUs; one more would end its worker.
+_KILLED = "its engine core was killed, probably because the system ran out of memory"
+_SHUTDOWN_SECONDS = 1.0  # for the core, before it is killed
+#: The limit for `logit_bias` in vLLM's runner for GPUs. More ids would end its worker.
 _MOST_BIASED = 1024
 _REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 
@@ -96,16 +96,16 @@ class Vllm:
                         yield Delta(part.token_ids, finish=_finish(request, output, count))
         except EngineDeadError as error:
             raise EngineLost("vLLM's engine core has ended.") from error
-        except GracefulHTTPError as error:  # its queue is as full as the user lets it be
-            raise Unavailable(f"vLLM: {error}") from error
+        except GracefulHTTPError as error:  # its queue has reached the user's limit
+            raise Unavailable(f"vLLM: {reason_of(error)}.") from error
         except VLLMClientError as error:
             field = getattr(error, "parameter", None)
-            raise RequestError(f"vLLM: {error.args[0]}", param=field) from error
+            raise RequestError(f"vLLM: {str(error.args[0]).rstrip('.')}.", param=field) from error
         finally:
             self._open -= 1
 
     async def load(self) -> Load:
-        """vLLM tells what it is busy with at each step, and is silent once nothing is left."""
+        """Returns the load. vLLM reports it at each step, but not when it becomes idle."""
         if not self._open:
             return Load()
         running = min(self._stats.running, self._open)
@@ -113,14 +113,18 @@ class Vllm:
 
 
 def check_request(request: Request, vocabulary: int, most_biased: int) -> None:
-    """Raises RequestError for what would end vLLM's worker, and with it everything: an id that the
-    model has no row for, and more than `most_biased` ids in `logit_bias`."""
+    """Raises RequestError for a request that would end vLLM's worker.
+
+    Such a request has an id without a row in the model, or over `most_biased` ids in `logit_bias`.
+    """
     ids = request.token_ids
     if not ids or max(ids) >= vocabulary or min(ids) < 0:
-        raise RequestError(f"The prompt has an id that is none of the {vocabulary} here.")
+        raise RequestError(
+            f"The prompt has a token id that is out of range. Valid ids are 0 to {vocabulary - 1}."
+        )
     if (count := len(request.sampling.logit_bias)) > most_biased:
-        said = f"'logit_bias' names {count} ids, and vLLM takes at most {most_biased}."
-        raise RequestError(said, param="logit_bias")
+        message = f"'logit_bias' names {count} ids, but vLLM takes at most {most_biased}."
+        raise RequestError(message, param="logit_bias")
 
 
 def _params(request: Request, vocabulary: int) -> Any:
@@ -129,14 +133,14 @@ def _params(request: Request, vocabulary: int) -> Any:
     sampling = request.sampling
     return SamplingParams(
         max_tokens=request.max_tokens,
-        # It refuses those that the model cannot generate.
+        # vLLM refuses ids that the model cannot generate.
         stop_token_ids=[stop for stop in request.stop_ids if stop < vocabulary],
         ignore_eos=request.ignore_eos,
         temperature=sampling.temperature,
         top_p=sampling.top_p,
         top_k=sampling.top_k,
         min_p=sampling.min_p,
-        seed=None if sampling.seed is None else sampling.seed % (1 << 63),  # its own -1: none
+        seed=None if sampling.seed is None else sampling.seed % (1 << 63),  # vLLM's -1: none
         presence_penalty=sampling.presence_penalty,
         frequency_penalty=sampling.frequency_penalty,
         repetition_penalty=sampling.repetition_penalty,
@@ -148,11 +152,11 @@ def _params(request: Request, vocabulary: int) -> Any:
 
 
 def _finish(request: Request, output: Any, count: int) -> Finish:
-    told = output.outputs[0].finish_reason
-    if told not in _REASONS:
-        raise EngineError(f"vLLM ended the answer: {told}.")
+    reason = output.outputs[0].finish_reason
+    if reason not in _REASONS:
+        raise EngineError(f'vLLM ended the answer with the reason "{reason}".')
     cached = output.num_cached_tokens or 0
-    return Finish(_REASONS[told], len(request.token_ids), count, cached)
+    return Finish(_REASONS[reason], len(request.token_ids), count, cached)
 
 
 @asynccontextmanager
@@ -167,44 +171,47 @@ async def open_engine(spec: EngineSpec) -> AsyncIterator[Vllm]:
         yield Vllm(engine, stats)
     finally:
         watch.cancel()
-        engine.output_handler.cancel()  # or it would log the end of the core as a failure
+        engine.output_handler.cancel()  # otherwise it would log the end of the core as a failure
         await asyncio.to_thread(engine.shutdown, _SHUTDOWN_SECONDS)
 
 
 def _prepare(spec: EngineSpec) -> Log:
-    """What must be before vLLM is imported. Raises UsageError for what it cannot load at all."""
+    """Prepares the environment before vLLM is imported.
+
+    Raises UsageError if vLLM cannot load the model.
+    """
     if is_gguf(spec) and find_spec("vllm_gguf_plugin") is None:
         raise UsageError(
-            "vLLM reads a GGUF only with vllm-gguf-plugin, on a GPU: install that for "
-            f"{sys.executable}, or give out=llama_cpp, which runs this file now."
+            "vLLM reads a GGUF only with vllm-gguf-plugin, on a GPU. Install that for "
+            f"{sys.executable}, or use out=llama_cpp for this file."
         )
     if spec.parallel.nodes > 1:
-        meeting_place(spec.parallel)  # now, and not after the seconds that its import takes
+        rendezvous_address(spec.parallel)  # checked before the import, which takes seconds
     temporary = tempfile.gettempdir()
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", f"{temporary}/torchinductor-{os.getuid()}")
-    tempfile.tempdir = None  # read anew
+    tempfile.tempdir = None  # read again on next use
     os.environ.update(
-        # Sockets and files, which it leaves behind; but for what shall be found the next time.
+        # Sockets and files that vLLM does not remove, but not the compiled code for the next start.
         TMPDIR=spec.workdir,
         # A fork would keep our connection to the runner open after our end.
         VLLM_WORKER_MULTIPROC_METHOD="spawn",
     )
-    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # nothing is reported to anybody unasked
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # no reports without the user's consent
     start_guard(spec.workdir)
     start_tracker()
-    atexit.register(_end_at_once)  # first, and so called last
+    atexit.register(_end_at_once)  # registered first, so it runs last
     return Log(spec.workdir, spec.verbosity)
 
 
 def _end_at_once() -> None:
-    """Leaves out the seconds that it takes to take all of torch apart, object by object."""
+    """Exits at once: taking torch apart, object by object, would take seconds."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
 
 
 def _load(spec: EngineSpec, log: Log, stats: Stats) -> Any:
-    """Starts the core and its workers; blocks until they are ready."""
+    """Starts the core and its workers. Blocks until they are ready."""
     from vllm.usage.usage_lib import UsageContext
     from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -212,7 +219,7 @@ def _load(spec: EngineSpec, log: Log, stats: Stats) -> Any:
     context = UsageContext.OPENAI_API_SERVER  # the defaults of `vllm serve`
     engine = AsyncLLM.from_engine_args(args, usage_context=context)
     if engine.logger_manager is not None:
-        # Its own logger and its Prometheus metrics would cost each step, and nobody reads them.
+        # Its own logger and its Prometheus metrics would slow each step, and are not used.
         engine.logger_manager.stat_loggers = [stats]
     return engine
 
@@ -226,12 +233,15 @@ def _translated(spec: EngineSpec, log: Log) -> Iterator[None]:
     except Exception as error:
         if spec.verbosity > 1:
             traceback.print_exc()
-        words = log.failure() or (_KILLED if _is_of_core(error) else words_of(error))
-        raise UsageError(f"vLLM cannot load {spec.model}: {words}.") from error
+        reason = log.failure() or (_KILLED if _ended_core(error) else reason_of(error))
+        raise UsageError(f'vLLM could not load "{spec.model}": {reason}.') from error
 
 
-def _is_of_core(error: Exception) -> bool:
-    """Whether the core has ended before it was ready; why, its own processes tell if they can."""
+def _ended_core(error: Exception) -> bool:
+    """Whether the core ended before it was ready.
+
+    Its own processes report the reason if they can.
+    """
     return any(
         frame.name == "wait_for_engine_startup"
         for frame in traceback.extract_tb(error.__traceback__)
@@ -239,7 +249,7 @@ def _is_of_core(error: Exception) -> bool:
 
 
 async def _watch(engine: Any, log: Log) -> None:
-    """Ends this process when the core has ended, or another node: the runner does what follows."""
+    """Ends this process when the core or another node has ended. The runner handles the rest."""
     nodes = engine.vllm_config.parallel_config
     core = asyncio.ensure_future(asyncio.wait([engine.output_handler]))
     ending: list[asyncio.Future[Any]] = [core]
@@ -252,18 +262,20 @@ async def _watch(engine: Any, log: Log) -> None:
             task.cancel()
     ended = "vLLM's engine core has ended"
     if not core.done() and (rank := ending[1].result()):
-        ended = f"Rank {rank} of vLLM has gone"
-    await asyncio.sleep(0.2)  # for the streams to be told, and for what else is said of it
-    words = log.failure()
-    # As an exception is printed: the runner tells the last one.
-    print(f"EngineError: {ended}{f': {words}' if words else ''}", flush=True)
-    await asyncio.sleep(0.1)  # for this to be read
+        ended = f"Rank {rank} of vLLM has ended"
+    await asyncio.sleep(0.2)  # time for the streams to receive the error, and for more log lines
+    reason = log.failure()
+    # Printed like an exception: the runner reports the last one.
+    print(f"EngineError: {ended}{f': {reason}' if reason else ''}.", flush=True)
+    await asyncio.sleep(0.1)  # time for the runner to read it
     os._exit(1)
 
 
 async def follow(spec: EngineSpec, on_joined: Callable[[], None]) -> None:
-    """The workers of a rank above 0, as `vllm serve --headless` runs them: rank 0's core schedules
-    for all. They end with their leader."""
+    """Runs the workers of a rank above 0 like `vllm serve --headless`. They end with their leader.
+
+    Rank 0's core schedules for all ranks.
+    """
     log = _prepare(spec)
     with _translated(spec, log):
         executor = await asyncio.to_thread(_join, spec, log)
@@ -275,19 +287,21 @@ async def follow(spec: EngineSpec, on_joined: Callable[[], None]) -> None:
     try:
         await asyncio.wait({workers, leader}, return_when=asyncio.FIRST_COMPLETED)
         if workers.done():
-            raise EngineError(f"vLLM's workers have ended: {log.failure() or 'nothing is told'}.")
+            raise EngineError(
+                f"vLLM's workers have ended: {log.failure() or 'no reason was logged'}."
+            )
     finally:
         leader.cancel()
         await asyncio.to_thread(executor.shutdown)
 
 
 def _address(parallel: Any) -> tuple[str, int]:
-    """Where the ranks have met."""
+    """Returns the address where the ranks have met."""
     return parallel.master_addr, parallel.master_port
 
 
 def _join(spec: EngineSpec, log: Log) -> Any:
-    """Starts this rank's workers; blocks until all ranks have met and loaded."""
+    """Starts this rank's workers. Blocks until all ranks have met and loaded."""
     from vllm.usage.usage_lib import UsageContext
     from vllm.v1.executor.multiproc_executor import MultiprocExecutor
 

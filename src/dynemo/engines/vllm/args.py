@@ -1,6 +1,6 @@
-"""vLLM's arguments for one host: what we were told, and over it the user's own.
+"""vLLM's arguments for one host: our defaults, overridden by the user's own.
 
-They are checked by vLLM's own parser, so that what goes after `--` is what `vllm serve` takes.
+vLLM's own parser checks them, so that the options after `--` are those of `vllm serve`.
 """
 
 import os
@@ -8,17 +8,17 @@ from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any, NoReturn
 
-from dynemo.engines.options import check_values, kinds_of, unknown_argument, unknown_option
-from dynemo.engines.rendezvous import meeting_place
+from dynemo.engines.options import check_values, unknown_argument, unknown_option, value_types
+from dynemo.engines.rendezvous import rendezvous_address
 from dynemo.engines.vllm.cpu import check_devices, compute_in_core, free_memory
 from dynemo.errors import UsageError
 from dynemo.messages.spec import EngineSpec
 
-#: On a CPU the KV cache takes what so many sequences of full length need, at most this share of the
-#: free memory: vLLM writes to all of it at its start. On a GPU vLLM measures.
+#: On a CPU the KV cache holds this many sequences of full length, but at most this share of the
+#: free memory, because vLLM writes to the whole cache at start. On a GPU vLLM measures.
 _KV_SEQUENCES = 16
 _KV_SHARE = 0.25
-#: vLLM's arguments that follow from ours, and which of ours.
+#: vLLM's arguments that follow from our flags.
 _OURS = {
     "model": "MODEL",
     "nnodes": "--num-nodes",
@@ -31,14 +31,17 @@ _SEE = "`vllm serve --help=all` lists them."
 
 
 def defaults(spec: EngineSpec, *, cpu_memory: int | None) -> dict[str, Any]:
-    """What `AsyncEngineArgs` gets from us. `cpu_memory` is the free memory of a CPU, in bytes, and
-    None on anything else. Raises UsageError."""
+    """Returns our defaults for `AsyncEngineArgs`. Raises UsageError.
+
+    `cpu_memory` is the free memory in bytes if vLLM computes on a CPU, otherwise None.
+    """
     made: dict[str, Any] = {
         "model": spec.model,
         "skip_tokenizer_init": True,
-        "language_model_only": True,  # what reads images needs its tokenizer, and gets none from us
-        "generation_config": "vllm",  # no EOS ids and no sampling of its own: requests say both
-        "max_model_len": spec.context_length or -1,  # -1: the model's, or as much as memory holds
+        "language_model_only": True,  # image input would need vLLM's own tokenizer
+        "generation_config": "vllm",  # no EOS ids and sampling of its own: requests have both
+        "max_model_len": spec.context_length
+        or -1,  # -1: the model's length, or as much as fits in memory
         "tensor_parallel_size": spec.parallel.tensor,
     }
     if spec.slots is not None:
@@ -46,7 +49,7 @@ def defaults(spec: EngineSpec, *, cpu_memory: int | None) -> dict[str, Any]:
     if spec.tokenizer_source and is_gguf(spec):
         made["hf_config_path"] = spec.tokenizer_source
     if spec.parallel.nodes > 1:
-        host, port = meeting_place(spec.parallel)
+        host, port = rendezvous_address(spec.parallel)
         made |= {
             "nnodes": spec.parallel.nodes,
             "node_rank": spec.parallel.rank,
@@ -55,14 +58,14 @@ def defaults(spec: EngineSpec, *, cpu_memory: int | None) -> dict[str, Any]:
             "distributed_executor_backend": "mp",
         }
     if cpu_memory is not None:
-        made["enforce_eager"] = True  # compiling needs a C++ compiler, and minutes
+        made["enforce_eager"] = True  # compiling takes minutes and a C++ compiler
         made["kv_cache_memory_bytes"] = _kv_bytes(spec, int(cpu_memory * _KV_SHARE))
     return made
 
 
 def _kv_bytes(spec: EngineSpec, most: int) -> int:
     context = spec.context_length or spec.model_context
-    # Twice: they are counted in 16 bits, and the model may compute in 32.
+    # Twice, because kv_bytes_per_token assumes 16 bits and the model may compute in 32.
     wanted = _KV_SEQUENCES * context * 2 * spec.kv_bytes_per_token
     return min(wanted, most) if wanted else most
 
@@ -72,9 +75,11 @@ def is_gguf(spec: EngineSpec) -> bool:
 
 
 def engine_args(spec: EngineSpec, log_config: str) -> Any:
-    """The `AsyncEngineArgs` of this host; `log_config` is the path of its logging configuration.
+    """Returns the `AsyncEngineArgs` of this host.
 
-    Raises UsageError for what vLLM has no argument for, and for what is ours to say.
+    `log_config` is the path of vLLM's log configuration.
+
+    Raises UsageError for an unknown argument, and for one that follows from our flags.
     """
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.utils.argparse_utils import FlexibleArgumentParser
@@ -90,7 +95,7 @@ def engine_args(spec: EngineSpec, log_config: str) -> Any:
         FlexibleArgumentParser(prog="vllm", add_help=False, allow_abbrev=False)
     )
     parser.error = _refuse
-    check_values("vLLM", extra, kinds_of(parser._actions))
+    check_values("vLLM", extra, value_types(parser._actions))
     _check_names(spec.options, parser._option_string_actions)
     decided = {name: ours.get(name, parser.get_default(name)) for name in _OURS}
     parser.set_defaults(**{**ours, **extra})
@@ -98,10 +103,10 @@ def engine_args(spec: EngineSpec, log_config: str) -> Any:
     for name, value in decided.items():
         if getattr(given, name) != value:
             raise UsageError(
-                f"vLLM's {name} follows from {_OURS[name]}; say it there, before `--`."
+                f"The vLLM option {name} follows from {_OURS[name]}. Set it there, before `--`."
             )
     args = AsyncEngineArgs.from_cli_args(given)
-    # Nodes may hold replicas of the model as well; on one, vLLM itself counts what these need.
+    # Nodes may also hold replicas of the model. On a single node vLLM itself counts their devices.
     replicas = args.data_parallel_size if args.nnodes > 1 else 1
     times = args.pipeline_parallel_size * replicas
     check_devices(spec.parallel, times, is_cpu=cpu_memory is not None)
@@ -111,7 +116,10 @@ def engine_args(spec: EngineSpec, log_config: str) -> Any:
 
 
 def _check_names(options: Iterable[str], known: Iterable[str]) -> None:
-    """argparse tells of an unknown name without the one that was meant."""
+    """Raises UsageError for an unknown name, with the name that was probably meant.
+
+    argparse would not suggest one.
+    """
     names = [name for name in known if name.startswith("--")]
     for option in options:
         name = option.partition("=")[0].partition(".")[0].replace("_", "-")
@@ -120,4 +128,4 @@ def _check_names(options: Iterable[str], known: Iterable[str]) -> None:
 
 
 def _refuse(message: str) -> NoReturn:
-    raise UsageError(f"vLLM does not take its options: {message}.")
+    raise UsageError(f"vLLM refuses its options: {message.rstrip('.')}.")

@@ -1,4 +1,4 @@
-"""What vLLM needs to be told of a machine that it computes on with the CPU."""
+"""Configures vLLM for a machine on which it computes with the CPU."""
 
 import os
 from typing import Any
@@ -10,7 +10,7 @@ _IN_CORE = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 
 
 def free_memory() -> int | None:
-    """Of a CPU that vLLM computes on, in bytes; None where it computes on anything else."""
+    """Returns the free memory in bytes if vLLM computes on the CPU, otherwise None."""
     from vllm.platforms import current_platform
 
     if not current_platform.is_cpu():
@@ -22,8 +22,10 @@ def free_memory() -> int | None:
 
 
 def check_devices(parallel: Parallel, times: int, *, is_cpu: bool) -> None:
-    """Raises UsageError where this machine has too few; `times` as for `ranks_here`. On a CPU each
-    rank gets cores of its own: vLLM would give each a NUMA node, which most machines have one of.
+    """Raises UsageError if this machine has too few devices. `times` is as for `ranks_here`.
+
+    On a CPU it assigns cores to each rank. vLLM would assign a NUMA node to each rank, but most
+    machines have only one.
     """
     import torch
 
@@ -35,12 +37,12 @@ def check_devices(parallel: Parallel, times: int, *, is_cpu: bool) -> None:
 
 
 def compute_in_core(args: Any) -> None:
-    """Lets a model that is not shared out run in the engine core's own process, as on a GPU.
+    """Runs a model that uses one rank in the engine core's own process, as on a GPU.
 
-    On a CPU vLLM starts a worker for it, and then core and worker wait for each other in loops
-    that spin: a core of the machine each, which the first token of an answer then waits for. It
-    does so only to tell OpenMP where to run, which is told here, by its own rule. Whoever chooses
-    the executor or binds the threads gets what vLLM makes of it.
+    On a CPU vLLM starts a worker for it. Then core and worker wait for each other in loops that
+    spin. Each takes a core of the machine, which delays the first token of an answer. vLLM only
+    does so to pin OpenMP's threads, which is done here by vLLM's own rule. If the user chooses the
+    executor or pins the threads, vLLM's own behaviour stays.
     """
     chosen = args.distributed_executor_backend or os.environ.get("VLLM_CPU_OMP_THREADS_BIND")
     sizes = (args.tensor_parallel_size, args.pipeline_parallel_size, args.data_parallel_size)

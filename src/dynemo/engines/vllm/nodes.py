@@ -1,6 +1,6 @@
-"""The ranks of one vLLM notice each other's end: vLLM itself waits in its next step, for long.
+"""Detects the end of vLLM's other ranks: vLLM itself would wait a long time in its next step.
 
-They tell that they live in the store that they have met in, which rank 0's worker keeps.
+The ranks send heartbeats through the store in which they have met. Rank 0's worker keeps it.
 """
 
 import asyncio
@@ -14,26 +14,26 @@ _SILENT_SECONDS = 20.0
 
 
 async def leader_lost(address: tuple[str, int], rank: int) -> None:
-    """Tells at the store's `address` that `rank` lives, until the store has gone."""
+    """Sends heartbeats of `rank` to the store at `address`. Returns when the store is gone."""
     try:
         store = await _store(address)
         while True:
             await asyncio.to_thread(store.add, _key(rank), 1)
             await asyncio.sleep(_BEAT_SECONDS)
-    except RuntimeError:  # torch's own are all of this kind
+    except RuntimeError:  # torch's own exceptions are RuntimeErrors
         return
 
 
 async def follower_lost(address: tuple[str, int], nodes: int) -> int:
-    """Which rank has not told for `_SILENT_SECONDS` that it lives; 0 where the store has gone."""
+    """Returns the rank that sent no heartbeat for `_SILENT_SECONDS`, or 0 if the store is gone."""
     heard = {rank: (0, time.monotonic()) for rank in range(1, nodes)}
     try:
         store = await _store(address)
         while True:
             for rank, (count, since) in heard.items():
-                now, told = time.monotonic(), await asyncio.to_thread(store.add, _key(rank), 0)
-                if told != count:
-                    heard[rank] = (told, now)
+                now, beats = time.monotonic(), await asyncio.to_thread(store.add, _key(rank), 0)
+                if beats != count:
+                    heard[rank] = (beats, now)
                 elif now - since > _SILENT_SECONDS:
                     return rank
             await asyncio.sleep(_BEAT_SECONDS)
@@ -46,7 +46,7 @@ def _key(rank: int) -> str:
 
 
 async def _store(address: tuple[str, int]) -> Any:
-    """One more connection to the store. Raises RuntimeError."""
+    """Opens another connection to the store. Raises RuntimeError."""
     from torch.distributed import TCPStore
 
     timeout = timedelta(seconds=_SILENT_SECONDS)

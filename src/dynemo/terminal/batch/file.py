@@ -1,8 +1,8 @@
-"""A batch's two files: the input, read line by line, and the output, which remembers how far it is.
+"""The two files of a batch: the input, and the output, which records the progress.
 
-Every complete line of the output begins with the key of its input line, in input order. So a run
-that was interrupted, even killed, goes on after the last complete line; a torn last line is cut
-off. An output that does not match the input line by line is somebody else's, and stays untouched.
+Every complete line of the output begins with the key of its input line, in input order. So an
+interrupted or killed run resumes after the last complete line, and removes an incomplete one. An
+output that does not match the input line by line belongs to something else, and is not changed.
 """
 
 import fcntl
@@ -20,17 +20,17 @@ import msgspec
 from dynemo.errors import DynemoError, UsageError
 from dynemo.terminal.batch.line import Key, OutputLine, key_of
 
-#: Bytes of a line; a longer one is an error line.
+#: The most bytes per line. A longer line becomes an error line.
 MAX_LINE = 16 * 1024 * 1024
 
 
 class InputLine(NamedTuple):
-    number: int  #: from 1, blank lines counted
+    number: int  #: from 1; blank lines count
     data: bytes  #: stripped; the first MAX_LINE + 1 bytes of a line that is too long
 
 
 class Written(NamedTuple):
-    """What an output holds already."""
+    """How many answers and errors an output already holds."""
 
     ok: int
     failed: int
@@ -41,24 +41,26 @@ class _Seen(Key, frozen=True):
 
 
 def default_output(source: Path) -> Path:
-    """`prompts.jsonl` is answered in `prompts.output.jsonl` beside it."""
+    """Returns the default output: `prompts.output.jsonl` beside `prompts.jsonl`."""
     return source.with_name(f"{source.stem}.output{source.suffix or '.jsonl'}")
 
 
 def open_source(source: Path) -> BinaryIO:
-    """Raises UsageError for what is not a readable file."""
+    """Opens the input. Raises UsageError if it is not a readable file."""
     try:
         file = source.open("rb")
     except OSError as error:
-        raise UsageError(f"The batch {source} cannot be read: {error.strerror}.") from None
+        raise UsageError(f'The batch "{source}" cannot be read: {error.strerror}.') from None
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
-        raise UsageError(f"The batch {source} is not a file: a batch is counted and resumed.")
+        raise UsageError(
+            f'The batch "{source}" is not a regular file. Only files can be counted and resumed.'
+        )
     return file
 
 
 def count_lines(source: Path) -> tuple[int, int]:
-    """How many lines there are to answer, and how many are blank."""
+    """Returns the number of lines to answer, and the number of blank lines."""
     blank = lines = 0
     with open_source(source) as file:
         for line in _all_lines(file):
@@ -68,7 +70,7 @@ def count_lines(source: Path) -> tuple[int, int]:
 
 
 def read_lines(file: BinaryIO) -> Iterator[InputLine]:
-    """The lines to answer: all that are not blank."""
+    """Yields the lines to answer: all lines that are not blank."""
     return (line for line in _all_lines(file) if line.data)
 
 
@@ -82,35 +84,42 @@ def _all_lines(file: BinaryIO) -> Iterator[InputLine]:
                 rest = file.readline(MAX_LINE)
         else:
             data = data.strip()
-        # Some editors begin a UTF-8 file with a byte order mark.
+        # Some editors start a UTF-8 file with a byte order mark.
         yield InputLine(number, data.removeprefix(b"\xef\xbb\xbf") if number == 1 else data)
 
 
 @contextmanager
 def open_output(output: Path, source: Path) -> Iterator[FileIO]:
-    """The output, made if need be and locked against a second run. Raises UsageError."""
+    """Opens the output, creates it if needed, and locks it against other runs.
+
+    Raises UsageError.
+    """
     try:
         if output.exists() and output.samefile(source):
-            raise UsageError("The output is the batch itself: name another file with --output.")
+            raise UsageError("The output is the batch itself. Name another file with --output.")
         fd = os.open(output, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
-        raise UsageError(f"The output {output} cannot be written: {error.strerror}.") from None
+        raise UsageError(f'The output "{output}" cannot be written: {error.strerror}.') from None
     with FileIO(fd, "r+") as file:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise UsageError(f"The output {output} is not a file: a batch is written to a file.")
+            raise UsageError(
+                f'The output "{output}" is not a regular file. Name one with --output.'
+            )
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise UsageError(f"Another run is writing to {output}: wait for its end.") from None
+            raise UsageError(f'Another run is writing to "{output}". Wait for its end.') from None
         yield file
 
 
 def resume(
     file: FileIO, lines: Iterator[InputLine], setup: bytes, output: Path
 ) -> tuple[Written, Iterator[InputLine]]:
-    """What `file` holds already and which of `lines` are left; makes it ready for the next one.
+    """Returns what `file` already holds, and the `lines` that are left.
 
-    Raises UsageError, and changes nothing, where it holds no answers to `lines` under `setup`.
+    Prepares it for the next line.
+
+    Raises UsageError without changes if it does not hold answers to `lines` under `setup`.
     """
     ok = failed = end = 0
     with open(file.fileno(), "rb", closefd=False) as reader:
@@ -134,7 +143,7 @@ def resume(
 
 
 def _may_begin(text: bytes, key: Key) -> bool:
-    """Whether `text` is what is left of a line that was being written for `key`."""
+    """Whether `text` is the rest of a line that was being written for `key`."""
     start = msgspec.json.encode(key)[:-1] + b","
     return text.startswith(start) or start.startswith(text)
 
@@ -148,13 +157,13 @@ def _read(text: bytes) -> _Seen | None:
 
 def _foreign(output: Path, number: int) -> UsageError:
     return UsageError(
-        f"{output} holds something else, from its line {number:,} on, than answers to this batch "
-        "with this model and these settings: remove it, or name another file with --output."
+        f'"{output}" is not the output of this batch with this model and these settings: its line '
+        f"{number:,} differs. Remove it, or name another file with --output."
     )
 
 
 def write(file: FileIO, record: OutputLine) -> None:
-    """Append one line: the system has it when this returns. Raises DynemoError."""
+    """Appends one line and passes it to the operating system. Raises DynemoError."""
     data = msgspec.json.encode(record) + b"\n"
     try:
         while data:

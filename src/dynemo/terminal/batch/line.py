@@ -1,4 +1,4 @@
-"""One line of a batch: from JSON to an ask, and from an answer to JSON."""
+"""Converts a line of a batch from JSON to an ask, and its answer to JSON."""
 
 from hashlib import blake2b
 from typing import Any
@@ -11,21 +11,21 @@ from dynemo.errors import DynemoError, RequestError, UnsupportedField
 from dynemo.messages.ask import Ask, set_fields, text_turn
 from dynemo.terminal.reply import Reply
 
-#: Fields of a line that name it; the output line gives them back.
+#: Fields that identify a line. They are copied to the output line.
 IDS = ("id", "custom_id")
 
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class Key(Struct, frozen=True):
-    """Which line of the input a line of the output belongs to. Every output line begins with it."""
+    """Identifies the input line of an output line. Every output line begins with its key."""
 
-    line: int  #: from 1, blank lines counted
+    line: int  #: from 1; blank lines count
     input_hash: str
 
 
 class OutputLine(Key, frozen=True, kw_only=True):
-    """One line of the output: either the answer or `error`."""
+    """A line of the output. It holds either an answer or `error`."""
 
     id: Any = UNSET
     custom_id: Any = UNSET
@@ -38,15 +38,15 @@ class OutputLine(Key, frozen=True, kw_only=True):
 
 
 def key_of(number: int, data: bytes, setup: bytes) -> Key:
-    """The key of a line; `setup` is whatever else shapes its answer (model, settings)."""
+    """Returns the key of a line. `setup` is everything else that affects its answer."""
     seed = blake2b(setup, digest_size=32).digest()
     return Key(number, blake2b(data, key=seed, digest_size=8).hexdigest())
 
 
 def parse(data: bytes) -> Ask:
-    """What a line asks for: the fields of a chat request, with `text` for a single user message.
+    """Parses a line: the fields of a chat request, or `text` for a single user message.
 
-    Raises RequestError, whose sentence names the field that is wrong.
+    Raises RequestError, which names the wrong field.
     """
     try:
         fields = msgspec.json.decode(data, type=dict[str, Raw])
@@ -59,13 +59,17 @@ def parse(data: bytes) -> Ask:
     text = fields.pop("text", None)
     if text is not None:
         if "messages" in fields:
-            raise RequestError("'text' and 'messages' exclude each other.", param="text")
+            raise RequestError(
+                "'text' and 'messages' exclude each other. Use one of them.", param="text"
+            )
         fields["messages"] = _as_messages(text)
     elif "messages" not in fields:
-        raise RequestError("The line has neither 'text' nor 'messages'.", param="messages")
+        raise RequestError("The line needs 'text' or 'messages'.", param="messages")
     ask = read_chat_ask(msgspec.json.encode(fields))
     if (ask.n or 1) > 1:
-        raise UnsupportedField("'n' is 1 in a batch: a line has one answer.", param="n")
+        raise UnsupportedField(
+            "'n' must be 1 in a batch, because a line has one answer.", param="n"
+        )
     return ask
 
 
@@ -73,14 +77,14 @@ def _as_messages(text: Raw) -> Raw:
     try:
         content = msgspec.json.decode(text, type=str)
     except _UNREADABLE:
-        raise RequestError("Invalid 'text': expected a string.", param="text") from None
+        raise RequestError("'text' must be a string.", param="text") from None
     return Raw(msgspec.json.encode([{"role": "user", "content": content}]))
 
 
 def complete(ask: Ask, settings: Ask, *, model: str, system: str | None) -> Ask:
-    """`ask` with what it leaves unsaid taken from the run.
+    """Returns `ask` with its unset fields taken from the run.
 
-    `system` comes first where the line brings no system message of its own.
+    `system` is added unless the line has a system message.
     """
     turns = ask.turns
     if system and not any(turn.role == "system" for turn in turns):
@@ -89,7 +93,7 @@ def complete(ask: Ask, settings: Ask, *, model: str, system: str | None) -> Ask:
 
 
 def answered(key: Key, data: bytes, reply: Reply, prompt_tokens: int) -> OutputLine:
-    """The output line of an answer."""
+    """Returns the output line of an answer."""
     return OutputLine(
         line=key.line,
         input_hash=key.input_hash,
@@ -103,12 +107,12 @@ def answered(key: Key, data: bytes, reply: Reply, prompt_tokens: int) -> OutputL
 
 
 def failed(key: Key, data: bytes, error: DynemoError) -> OutputLine:
-    """The output line of a line that could not be answered."""
+    """Returns the output line of a failed line."""
     return OutputLine(line=key.line, input_hash=key.input_hash, **_ids(data), error=str(error))
 
 
 def _ids(data: bytes) -> dict[str, Any]:
-    """The ids of a line, also where it is wrong otherwise."""
+    """Returns the ids of a line, even if the rest of it is invalid."""
     try:
         fields = msgspec.json.decode(data, type=dict[str, Raw])
         return {name: msgspec.json.decode(fields[name]) for name in IDS if name in fields}

@@ -1,8 +1,8 @@
-"""A batch of prompts from a file (`in=batch:FILE`).
+"""Answers a batch of prompts from a file (`in=batch:FILE`).
 
-The input has one JSON object a line: `text` or `messages`, and if wanted `model`, sampling fields
-and an `id` or `custom_id`. The output has one line for each of them, in input order; blank lines
-of the input are no lines. A line that is wrong, or that the engine cannot answer, has an `error`.
+The input has one JSON object per line: `text` or `messages`, and optionally `model`, sampling
+fields and an `id` or `custom_id`. The output has one line for each, in input order. Blank lines of
+the input are skipped. A line that is invalid, or that the engine cannot answer, gets an `error`.
 """
 
 import asyncio
@@ -31,32 +31,33 @@ from dynemo.terminal.screen import count
 from dynemo.terminal.summary import BatchCounts, summary
 from dynemo.terminal.until_ready import until_ready
 
-#: Lines in work at once, where the engine does not say how many it computes at once.
+#: How many lines run at the same time if the engine does not tell its slots.
 CONCURRENCY = 8
-#: Lines read from the oldest unanswered one on, for each line in work.
+#: How far to read ahead of the oldest unanswered line, for each running line.
 AHEAD = 4
-#: How often a line is asked that takes the engine down with it each time.
+#: How often a line is tried whose engine dies each time.
 TRIES = 3
-#: Seconds without a model that can answer, after which the batch stops.
-PATIENCE = 300.0
+#: Stop the batch after this many seconds without a model that can answer.
+READY_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
 class BatchRun:
-    """What all lines of one batch share."""
+    """The state that all lines of one batch share."""
 
     pipeline: Pipeline
     model: str
     system: str | None
     settings: Ask
     tally: BatchCounts = field(default_factory=BatchCounts)
-    #: Held by a line that is asked again after the engine was lost under it.
+    #: Held by a line that is tried again after its engine died.
     suspect: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def setup(self) -> bytes:
-        """Whatever shapes the answers besides the lines themselves."""
-        # The empty list keeps the hashes of release 0.1, so that its unfinished batches resume.
+        """Everything that affects the answers, apart from the lines."""
+        # The empty list keeps the hashes of release 0.1, so that its unfinished batches can be
+        # resumed.
         settings = {"messages": [], **set_fields(self.settings)}
         return msgspec.json.encode([self.model, self.system, settings], order="sorted")
 
@@ -71,14 +72,14 @@ async def batch(
     output: Path | None,
     concurrency: int | None,
 ) -> int:
-    """Answer the lines of `source` into `output` and return the exit code.
+    """Answers the lines of `source`, writes them to `output`, and returns the exit code.
 
-    `output` None means beside the input (`default_output`). Lines that it holds already are not
-    asked again. `concurrency` None means as many as the engine computes at once.
+    `output` None means a file beside the input (`default_output`). Lines that it already holds are
+    skipped. `concurrency` None means as many lines as the engine computes at the same time.
 
-    The code is 0 when every line is answered, 1 when some failed, 128 + its number after SIGINT
-    or SIGTERM. Raises UsageError before anything is asked; DynemoError when the model or the
-    output is gone for good, with all answers up to there kept.
+    The exit code is 0 if every line was answered, 1 if some failed, and 128 + signal number after
+    SIGINT or SIGTERM. Raises UsageError before any request. Raises DynemoError if the model or the
+    output fails permanently; the answers so far are kept.
     """
     if concurrency is not None and concurrency < 1:
         raise UsageError("--concurrency must be 1 or more.")
@@ -87,17 +88,20 @@ async def batch(
     tally = run.tally
     tally.total, tally.blank = await asyncio.to_thread(files.count_lines, source)
     if not tally.total:
-        raise UsageError(f"The batch {source} has no lines to answer.")
+        raise UsageError(f'The batch "{source}" has no lines to answer.')
     with files.open_source(source) as file, files.open_output(output, source) as out:
         done, lines = await asyncio.to_thread(
             files.resume, out, files.read_lines(file), run.setup, output
         )
         tally.ok_before, tally.failed_before = done
         if tally.done == tally.total:
-            _say(f"{output} is complete. To run again, remove it or name another with --output.")
+            _print_lines(
+                f"{output} is complete. To run it again, remove it or name another file with "
+                "--output."
+            )
             return 1 if tally.all_failed else 0
         if tally.done:
-            _say(f"Resuming at line {tally.done + 1:,} of {tally.total:,}.")
+            _print_lines(f"Resuming at line {tally.done + 1:,} of {tally.total:,}.")
         return await _run_until_signal(run, lines, concurrency, out, output)
 
 
@@ -116,27 +120,33 @@ async def _run_until_signal(
         run.tally.start()
         await _answer_all(run, lines, at_once, put)
 
-    def tell_stopped() -> None:
-        # Answers that waited for one before them are not in the output; they are asked again.
-        _say(*summary(run.tally))
-        _say(f"Stopped with {count(kept, 'line')} in {output}. Run the same again to go on.")
+    def report_stop() -> None:
+        # Answers that waited for an earlier one are not in the output, and will be requested again.
+        _print_lines(*summary(run.tally))
+        _print_lines(
+            f"Stopped with {count(kept, 'line')} in {output}. To continue, run the same command "
+            "again."
+        )
 
     try:
         await until_signal(work(), signal.SIGINT, signal.SIGTERM)
     except Interrupted as stop:
-        tell_stopped()
+        report_stop()
         return stop.exit_code
     except DynemoError:
-        tell_stopped()
+        report_stop()
         raise
-    _say(*summary(run.tally), f"The answers are in {output}.")
+    _print_lines(*summary(run.tally), f"The answers are in {output}.")
     return 1 if run.tally.all_failed else 0
 
 
 async def _slots(run: BatchRun) -> int:
-    """How many lines the model computes at once, as soon as it can say."""
+    """Returns the number of lines that the model computes at the same time.
+
+    Waits until it is known.
+    """
     if trouble := run.pipeline.trouble:
-        await until_ready(run.pipeline, Unavailable(trouble), seconds=PATIENCE)
+        await until_ready(run.pipeline, Unavailable(trouble), seconds=READY_SECONDS)
     served = run.pipeline.models.get(run.model)
     instance = served.backend.instance if served else None
     return instance.slots if instance else CONCURRENCY
@@ -145,10 +155,10 @@ async def _slots(run: BatchRun) -> int:
 async def _answer_all(
     run: BatchRun, lines: Iterator[InputLine], at_once: int, put: Callable[[OutputLine], None]
 ) -> None:
-    """`put` every line's record in order, each as soon as all before it are there."""
+    """Answers all lines. `put` gets the records in input order, each as early as possible."""
     limit = asyncio.Semaphore(at_once)
-    # Whatever the size of the batch: one task for each line from the oldest unanswered one on, and
-    # no more than this many. We always wait for that oldest one, and write it once it is there.
+    # Bounded for any size of the batch: there is one task per line from the oldest unanswered line
+    # on, up to this number. The loop waits for the oldest line, and writes it when it is answered.
     ahead = AHEAD * at_once
     tasks: deque[asyncio.Task[OutputLine]] = deque()
     try:
@@ -169,7 +179,7 @@ async def _answer_all(
 
 
 async def _answer(run: BatchRun, line: InputLine, limit: asyncio.Semaphore) -> OutputLine:
-    """The record of one line. Raises Unavailable when the whole batch cannot go on."""
+    """Returns the record of one line. Raises Unavailable if the whole batch cannot continue."""
     key = key_of(line.number, line.data, run.setup)
     async with limit:
         try:
@@ -188,8 +198,11 @@ async def _answer(run: BatchRun, line: InputLine, limit: asyncio.Semaphore) -> O
 
 
 async def _ask(run: BatchRun, ask: Ask) -> tuple[Job, Reply]:
-    """Ask until there is an answer. A line under which the engine was lost is asked again alone
-    among its like, so that one line that kills engines does not use up the tries of the others."""
+    """Tries until there is an answer.
+
+    A line whose engine died is tried again, but only one such line at a time. So a line that kills
+    engines does not use up the tries of others.
+    """
     losses = 0
     waits_since: float | None = None
     async with AsyncExitStack() as alone:
@@ -206,9 +219,9 @@ async def _ask(run: BatchRun, ask: Ask) -> tuple[Job, Reply]:
                     await alone.enter_async_context(run.suspect)
             except Unavailable as error:
                 waits_since = waits_since or monotonic()
-                if monotonic() - waits_since > PATIENCE:
+                if monotonic() - waits_since > READY_SECONDS:
                     raise
-                await until_ready(run.pipeline, error, seconds=PATIENCE)
+                await until_ready(run.pipeline, error, seconds=READY_SECONDS)
 
 
 async def _listen(run: BatchRun, job: Job) -> Reply:
@@ -218,12 +231,12 @@ async def _listen(run: BatchRun, job: Job) -> Reply:
             async for pieces in batches:
                 run.tally.tokens_out += reply.take(pieces)
     except BaseException:
-        # Tokens of an answer that never was do not count as output.
+        # Tokens of an unfinished answer do not count as output.
         run.tally.tokens_out -= reply.tokens
         raise
     return reply
 
 
-def _say(*lines: str) -> None:
+def _print_lines(*lines: str) -> None:
     for line in lines:
         print(line, file=sys.stderr, flush=True)

@@ -1,4 +1,7 @@
-"""The chat's commands: each takes the chat and the rest of the line and gives what to show."""
+"""The commands of the chat.
+
+Each takes the chat and its arguments, and returns the text to print.
+"""
 
 import re
 from collections.abc import Callable
@@ -11,6 +14,7 @@ from msgspec import structs
 from dynemo.errors import UsageError
 from dynemo.messages.ask import Ask
 from dynemo.serving.pipeline import Pipeline
+from dynemo.spelling import nearest
 from dynemo.terminal.chat.conversation import Conversation, save
 from dynemo.terminal.chat.settings import NAMES, change, check_name
 from dynemo.terminal.screen import count
@@ -18,13 +22,13 @@ from dynemo.terminal.screen import count
 
 @dataclass
 class ChatSession:
-    """What a chat holds: whom it asks, with which settings, and what was said."""
+    """The state of a chat: its model, its settings and its conversation."""
 
     pipeline: Pipeline
     model: str
     settings: Ask
-    at_start: Ask  #: the settings that `/set NAME` goes back to
-    talk: Conversation = field(default_factory=Conversation)
+    at_start: Ask  #: the settings that `/set NAME` restores
+    conversation: Conversation = field(default_factory=Conversation)
 
 
 class Command(NamedTuple):
@@ -36,8 +40,8 @@ class Command(NamedTuple):
 def _help(_chat: ChatSession, _rest: str) -> str:
     rows = [(command.usage, command.summary) for command in COMMANDS.values()]
     rows += [
-        ("Alt-Enter, or \\ at the end", "a new line within the message"),
-        ("Up, Down", "earlier messages"),
+        ("Alt-Enter, or \\ at the end", "insert a line break"),
+        ("Up, Down", "recall earlier messages"),
         ("Ctrl-C", "stop the answer, or clear the line"),
         ("Ctrl-D", "leave"),
     ]
@@ -46,19 +50,19 @@ def _help(_chat: ChatSession, _rest: str) -> str:
 
 
 def _clear(chat: ChatSession, _rest: str) -> str:
-    forgotten = len(chat.talk.turns)
-    chat.talk.clear()
-    kept = "; the system message stays" if chat.talk.system else ""
+    forgotten = len(chat.conversation.turns)
+    chat.conversation.clear()
+    kept = "; the system message stays" if chat.conversation.system else ""
     return f"Forgot {count(forgotten, 'turn')}{kept}."
 
 
 def _system(chat: ChatSession, rest: str) -> str:
     if not rest:
-        return chat.talk.system or "There is no system message; /system TEXT sets one."
+        return chat.conversation.system or "There is no system message. /system TEXT sets one."
     if rest in ('""', "''"):
-        chat.talk.system = None
+        chat.conversation.system = None
         return "The system message is removed."
-    chat.talk.system = rest
+    chat.conversation.system = rest
     return "The system message is set."
 
 
@@ -83,35 +87,35 @@ def _value(ask: Ask, name: str) -> str:
 
 def _save(chat: ChatSession, rest: str) -> str:
     if not rest:
-        raise UsageError("Name a file: /save FILE.")
-    path = save(chat.talk, rest)
-    return f"Saved {count(len(chat.talk.turns), 'turn')} to {path}."
+        raise UsageError("/save needs a file name: /save FILE.")
+    path = save(chat.conversation, rest)
+    return f"Saved {count(len(chat.conversation.turns), 'turn')} to {path}."
 
 
-def _by_the_loop(_chat: ChatSession, _rest: str) -> str:
-    raise AssertionError("the chat's loop acts on this command itself")
+def _run_by_chat_loop(_chat: ChatSession, _rest: str) -> str:
+    raise AssertionError("the chat loop runs this command itself")
 
 
 COMMANDS = {
-    "help": Command("/help", "this list", _help),
-    "clear": Command("/clear", "forget the conversation, keep the system message", _clear),
+    "help": Command("/help", "show this list", _help),
+    "clear": Command("/clear", "forget the conversation, but keep the system message", _clear),
     "system": Command(
         "/system [TEXT]", 'show the system message, or set it ("" removes it)', _system
     ),
-    "set": Command("/set [NAME [VALUE]]", "list the settings, change one, or put one back", _set),
+    "set": Command("/set [NAME [VALUE]]", "list the settings, change one, or reset one", _set),
     "save": Command("/save FILE", "write the messages to a JSON file", _save),
-    "retry": Command("/retry", "answer the last message anew", _by_the_loop),
-    "exit": Command("/exit, /quit", "leave", _by_the_loop),
+    "retry": Command("/retry", "answer the last message again", _run_by_chat_loop),
+    "exit": Command("/exit, /quit", "leave", _run_by_chat_loop),
 }
 
-# A path such as /etc/hosts at the start of a message is no command.
+# A path such as /etc/hosts at the start of a message is not a command.
 _COMMAND = re.compile(r"/([A-Za-z_-]+)(?:\s+(.*))?\Z", re.DOTALL)
 
 
 def parse(line: str) -> tuple[str, str] | None:
-    """The command's name and the rest of `line`, or None for a message to the model.
+    """Returns the command's name and arguments, or None for a message to the model.
 
-    Raises UsageError for a command that does not exist.
+    Raises UsageError for an unknown command.
     """
     match = _COMMAND.match(line)
     if match is None:
@@ -119,13 +123,14 @@ def parse(line: str) -> tuple[str, str] | None:
     name = match[1].lower()
     name = "exit" if name == "quit" else name
     if name not in COMMANDS:
+        near = nearest(name, COMMANDS)
+        hint = f'did you mean "/{near}"?' if near else "/help lists the commands."
         raise UsageError(
-            f"There is no command /{match[1]}; /help lists them. "
-            "To send it as a message, begin with a space."
+            f'Unknown command "/{match[1]}"; {hint} To send it as a message, start with a space.'
         )
     return name, (match[2] or "").strip()
 
 
-def obey(chat: ChatSession, name: str, rest: str) -> str:
-    """Carry out a command and return what to show. Raises DynemoError for a mistake in it."""
+def run_command(chat: ChatSession, name: str, rest: str) -> str:
+    """Runs a command and returns the text to print. Raises DynemoError for invalid arguments."""
     return COMMANDS[name].run(chat, rest)

@@ -1,4 +1,4 @@
-"""What was said in a chat, and which part of it still fits the model's context."""
+"""The conversation of a chat, and the part of it that fits the model's context."""
 
 import json
 import os
@@ -11,8 +11,8 @@ from dynemo.messages.ask import Turn, text_turn
 from dynemo.prompt.normalise import plain_messages
 from dynemo.serving.pipeline import Job
 
-#: Room for an answer, in tokens, below which old turns are dropped: this, or an eighth of the
-#: context where that is less.
+#: Room for an answer in tokens. With less room, old turns are dropped. For small contexts the limit
+#: is an eighth of the context.
 ROOM = 256
 
 
@@ -20,21 +20,21 @@ ROOM = 256
 class ChatRound:
     question: str
     answer: str
-    is_stopped: bool = False  #: the answer was broken off, by Ctrl-C or by an error
+    is_stopped: bool = False  #: the answer was interrupted by Ctrl-C or an error
 
 
 @dataclass
 class Conversation:
-    """All turns are kept, for `/save`; the first `dropped` of them are no longer sent."""
+    """All turns of a chat. `/save` writes them all, but the first `dropped` are no longer sent."""
 
     system: str | None = None
     turns: list[ChatRound] = field(default_factory=list)
     dropped: int = 0
-    unanswered: str | None = None  #: the last question, where it got no answer at all
-    saved: set[Path] = field(default_factory=set)  #: files that this chat made
+    unanswered: str | None = None  #: the last question, if it got no answer at all
+    saved: set[Path] = field(default_factory=set)  #: files that this chat has created
 
-    def asked(self, first: int, question: str | None = None) -> list[Turn]:
-        """The system message, the rounds from `first` on, and `question`."""
+    def turns_from(self, first: int, question: str | None = None) -> list[Turn]:
+        """Returns the system message, the rounds from `first` on, and `question`."""
         turns = [text_turn("system", self.system)] if self.system else []
         for each in self.turns[first:]:
             turns += [text_turn("user", each.question), text_turn("assistant", each.answer)]
@@ -43,13 +43,13 @@ class Conversation:
         return turns
 
     def clear(self) -> None:
-        """Forget every turn; the system message stays."""
+        """Forgets every turn, but keeps the system message."""
         self.turns.clear()
         self.dropped = 0
         self.unanswered = None
 
     def take_back(self) -> tuple[str, ChatRound | None] | None:
-        """The last question and the turn that it leaves, for another try; None if there is none."""
+        """Removes the last round for another try. Returns its question and the round, or None."""
         if self.unanswered is not None:
             return self.unanswered, None
         if not self.turns:
@@ -60,33 +60,33 @@ class Conversation:
 
 
 def fit(
-    talk: Conversation,
+    conversation: Conversation,
     question: str,
     prepare: Callable[[list[Turn]], Job],
 ) -> tuple[Job, int]:
-    """The job of asking `question` after as many turns as fit, and how many turns it dropped.
+    """Returns the job of asking `question`, and how many turns it dropped to fit the context.
 
-    The system message is never dropped. Raises what `prepare` raises, ContextLengthExceeded when
-    `question` alone does not fit; then nothing is dropped.
+    The system message is never dropped. Raises the errors of `prepare`. If `question` alone does
+    not fit, that is ContextLengthExceeded, and nothing is dropped.
     """
 
     def attempt(first: int) -> Job | None:
         try:
-            job = prepare(talk.asked(first, question))
+            job = prepare(conversation.turns_from(first, question))
         except ContextLengthExceeded:
-            if first == len(talk.turns):
+            if first == len(conversation.turns):
                 raise
             return None
         context = job.model.context_length
         has_room = context - job.prompt_tokens >= min(ROOM, context // 8)
-        # With nothing left to drop, a short answer is better than none.
-        return job if has_room or first == len(talk.turns) else None
+        # If no turn is left to drop, a short answer is better than none.
+        return job if has_room or first == len(conversation.turns) else None
 
-    before = low = talk.dropped
+    before = low = conversation.dropped
     job = attempt(low)
     if job is None:
-        # Fewer turns never make a longer prompt: halve instead of rendering once for each turn.
-        high = len(talk.turns)
+        # Dropping turns never makes a prompt longer, so a binary search saves renderings.
+        high = len(conversation.turns)
         job = attempt(high)
         while high - low > 1:
             middle = (low + high) // 2
@@ -94,32 +94,36 @@ def fit(
                 low = middle
             else:
                 job, high = candidate, middle
-        talk.dropped = high
+        conversation.dropped = high
     assert job is not None
-    return job, talk.dropped - before
+    return job, conversation.dropped - before
 
 
-def save(talk: Conversation, name: str) -> Path:
-    """Write all messages to the file `name` as a JSON list and return its path.
+def save(conversation: Conversation, name: str) -> Path:
+    """Writes all messages to the file `name` as a JSON list, and returns its path.
 
-    A file that this chat wrote before is replaced, any other is not. Raises UsageError.
+    It replaces only files that this chat has written before. Raises UsageError.
     """
     path = Path(name).expanduser().absolute()
     data = (
-        json.dumps(plain_messages(talk.asked(0, talk.unanswered)), ensure_ascii=False, indent=2)
+        json.dumps(
+            plain_messages(conversation.turns_from(0, conversation.unanswered)),
+            ensure_ascii=False,
+            indent=2,
+        )
         + "\n"
     )
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        if path in talk.saved:
+        if path in conversation.saved:
             partial.write_text(data, encoding="utf-8")
             partial.replace(path)
         else:
             with path.open("x", encoding="utf-8") as file:
                 file.write(data)
     except FileExistsError:
-        raise UsageError(f"{name} exists already: choose another name.") from None
+        raise UsageError(f'"{name}" already exists. Choose another name.') from None
     except OSError as error:
-        raise UsageError(f"{name} cannot be written: {error.strerror}.") from None
-    talk.saved.add(path)
+        raise UsageError(f'"{name}" cannot be written: {error.strerror}.') from None
+    conversation.saved.add(path)
     return path

@@ -1,4 +1,4 @@
-"""The line that a person types: editing, history, completion, pasting; prompt_toolkit does it."""
+"""Reads the user's input with prompt_toolkit: editing, history, completion and pasting."""
 
 import os
 import signal
@@ -18,12 +18,12 @@ from prompt_toolkit.shortcuts import CompleteStyle
 from dynemo.terminal.chat.commands import COMMANDS
 from dynemo.terminal.chat.settings import NAMES
 
-#: Bytes of history that are kept; a longer file is cut to its newer half.
-MOST_HISTORY = 1024 * 1024
+#: The most bytes of history to keep. A longer file is cut to its newer half.
+MAX_HISTORY = 1024 * 1024
 
 
 def prompt_session(history: History) -> PromptSession[str]:
-    """A prompt whose Enter sends, and whose Alt-Enter or trailing backslash begins a new line."""
+    """Returns a prompt: Enter sends, Alt-Enter or a trailing backslash inserts a line break."""
     return PromptSession(
         "> ",
         multiline=True,
@@ -34,7 +34,7 @@ def prompt_session(history: History) -> PromptSession[str]:
         complete_while_typing=False,
         key_bindings=_bindings(),
         enable_history_search=False,
-        # Without a menu below the line, no rows are kept free for one.
+        # There is no menu below the line, so no rows are reserved for one.
         reserve_space_for_menu=0,
     )
 
@@ -59,7 +59,7 @@ def _bindings() -> KeyBindings:
 
 
 class _Commands(Completer):
-    """Tab completes commands, the names of settings and the file of /save."""
+    """Completes commands, names of settings, and the file name of /save."""
 
     def get_completions(self, document: Document, event: CompleteEvent) -> Iterable[Completion]:
         text = document.text_before_cursor
@@ -77,7 +77,7 @@ def _starting(word: str, words: Iterable[str]) -> Iterable[Completion]:
 
 
 class _PrivateHistory(FileHistory):
-    """A history that a full disk does not turn into the end of the chat."""
+    """A history file. A full disk must not end the chat."""
 
     def store_string(self, string: str) -> None:
         with suppress(OSError):
@@ -85,15 +85,18 @@ class _PrivateHistory(FileHistory):
 
 
 def open_history() -> History:
-    """The user's own history file, made if need be; in memory where it cannot be written."""
+    """Opens the user's history file and creates it if needed.
+
+    If it cannot be written, uses memory.
+    """
     state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
     path = Path(state).expanduser() / "dynemo-run" / "history"
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b") as file:
             os.fchmod(file.fileno(), 0o600)
-            if os.fstat(file.fileno()).st_size > MOST_HISTORY:
-                file.seek(-MOST_HISTORY // 2, os.SEEK_END)
+            if os.fstat(file.fileno()).st_size > MAX_HISTORY:
+                file.seek(-MAX_HISTORY // 2, os.SEEK_END)
                 # An entry begins with a blank line and a comment with its time.
                 newer = file.read().partition(b"\n\n# ")[2]
                 file.seek(0)
@@ -106,11 +109,11 @@ def open_history() -> History:
 
 @contextmanager
 def held_terminal() -> Iterator[None]:
-    """For a whole chat: keys are never echoed into an answer but wait for the next prompt, and
-    Ctrl-C ends nothing unless somebody handles it.
+    """Configures the terminal for a whole chat.
 
-    One mode from the first prompt to the last: between a change to and fro, a Ctrl-D that comes
-    early would be lost.
+    Typed keys are not echoed into an answer, but kept for the next prompt. Ctrl-C has no effect
+    unless it is handled. The mode stays the same from the first to the last prompt: switching back
+    and forth would lose a Ctrl-D that arrives in between.
     """
     fd = sys.stdin.fileno()
     before = termios.tcgetattr(fd)
@@ -118,7 +121,7 @@ def held_terminal() -> Iterator[None]:
     quiet[0] &= ~(termios.ICRNL | termios.INLCR)
     quiet[3] &= ~(termios.ECHO | termios.ICANON)
     termios.tcsetattr(fd, termios.TCSANOW, quiet)
-    # Not SIG_IGN: that one a child process would inherit.
+    # SIG_IGN would be inherited by child processes.
     interrupt = signal.signal(signal.SIGINT, lambda _number, _frame: None)
     try:
         yield
@@ -129,6 +132,8 @@ def held_terminal() -> Iterator[None]:
 
 
 def mark_pastes() -> None:
-    """Have the terminal mark a paste as one also now that no prompt is shown, so that the next
-    prompt takes it as one message. The prompt itself ends this."""
+    """Enables bracketed paste while no prompt is shown.
+
+    Then the next prompt takes a paste as one message. The prompt itself disables this mode.
+    """
     os.write(sys.stdout.fileno(), b"\x1b[?2004h")

@@ -12,7 +12,7 @@ from prompt_toolkit.patch_stdout import patch_stdout
 from dynemo.errors import ContextLengthExceeded, DynemoError, Unavailable, UsageError
 from dynemo.messages.ask import Ask, Turn
 from dynemo.serving.pipeline import Job, Pipeline
-from dynemo.terminal.chat.commands import ChatSession, obey, parse
+from dynemo.terminal.chat.commands import ChatSession, parse, run_command
 from dynemo.terminal.chat.conversation import ChatRound, Conversation, fit
 from dynemo.terminal.chat.keyboard import held_terminal, mark_pastes, open_history, prompt_session
 from dynemo.terminal.interrupts import Interrupted, until_signal
@@ -22,35 +22,40 @@ from dynemo.terminal.reply import Reply, listen
 from dynemo.terminal.screen import clean, count, dim, duration, red, visible
 from dynemo.terminal.until_ready import until_ready
 
-#: How often a model that says it is not in trouble may decline before the chat gives up.
+#: How often a model that reports no trouble may decline before the chat gives up.
 TRIES = 5
 
 
 async def chat(pipeline: Pipeline, *, model: str, system: str | None, settings: Ask) -> int:
-    """Talk with `model` until the user leaves, and return the exit code: 0, or 128 + its number
-    after SIGTERM or SIGHUP. Raises UsageError where there is no terminal."""
+    """Chats with `model` until the user leaves. Returns the exit code.
+
+    The code is 0, or 128 + signal number after SIGTERM or SIGHUP. Raises UsageError without a
+    terminal.
+    """
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise UsageError("A chat needs a terminal: use in=stdin for a prompt from a file or pipe.")
+        raise UsageError(
+            "A chat needs a terminal. Use in=stdin for a prompt from a file or a pipe."
+        )
     settings = structs.replace(settings, n=1)
     state = ChatSession(pipeline, model, settings, settings, Conversation(system or None))
     with held_terminal():
-        _tell("/help lists the commands, Ctrl-D leaves.")
-        talk = converse(state, prompt_session(open_history()))
+        _print_note("/help lists the commands. Ctrl-D leaves.")
+        loop = converse(state, prompt_session(open_history()))
         try:
-            await until_signal(talk, signal.SIGTERM, signal.SIGHUP)
+            await until_signal(loop, signal.SIGTERM, signal.SIGHUP)
         except Interrupted as stop:
             return stop.exit_code
     return 0
 
 
 async def converse(chat: ChatSession, session: PromptSession[str]) -> None:
-    """The loop: a line, then what it asks for, until the user leaves."""
+    """Reads lines and runs or answers them, until the user leaves."""
     while True:
         try:
             with patch_stdout(raw=True), log_above():
                 line = clean(await session.prompt_async())
         except KeyboardInterrupt:
-            _tell("Ctrl-D or /exit leaves.")
+            _print_note("Press Ctrl-D or type /exit to leave.")
             continue
         except EOFError:
             return
@@ -65,53 +70,55 @@ async def converse(chat: ChatSession, session: PromptSession[str]) -> None:
             elif command[0] == "retry":
                 await _retry(chat)
             else:
-                print(visible(obey(chat, *command)))
+                print(visible(run_command(chat, *command)))
         except DynemoError as error:
-            _tell_error(error)
+            _print_error(error)
 
 
 async def _retry(chat: ChatSession) -> None:
-    taken = chat.talk.take_back()
+    taken = chat.conversation.take_back()
     if taken is None:
-        raise UsageError("There is no message yet to answer anew.")
+        raise UsageError("There is no message to answer again.")
     question, turn = taken
     try:
         await respond(chat, question)
     finally:
-        # Where the new try gave nothing, the answer that was there is better than none.
-        if turn is not None and chat.talk.unanswered is not None:
-            chat.talk.turns.append(turn)
-            chat.talk.unanswered = None
+        # If the new try got no answer, keep the old answer.
+        if turn is not None and chat.conversation.unanswered is not None:
+            chat.conversation.turns.append(turn)
+            chat.conversation.unanswered = None
 
 
 async def respond(chat: ChatSession, question: str) -> None:
-    """Ask, print the answer as it comes, and keep both. Ctrl-C stops the answer.
+    """Answers a question, prints the answer while it streams, and keeps both.
 
-    Raises DynemoError for what went wrong; what came before it is kept.
+    Ctrl-C stops the answer.
+
+    Raises DynemoError after a failure, and keeps the text before it.
     """
-    chat.talk.unanswered = question
+    chat.conversation.unanswered = question
     reply = Reply()
     is_stopped = True
     try:
         mark_pastes()
         with held_log():
-            await until_signal(_speak(chat, question, reply), signal.SIGINT)
+            await until_signal(_stream_answer(chat, question, reply), signal.SIGINT)
         is_stopped = False
     except Interrupted:
-        _tell(_closing(reply, "stopped"))
+        _print_note(_statistics(reply, "stopped"))
     except ContextLengthExceeded:
-        # Asking the same again is of no use: it does not fit.
-        chat.talk.unanswered = None
+        # Trying again would not help: the question does not fit.
+        chat.conversation.unanswered = None
         raise
     finally:
         if reply.text or not is_stopped:
-            chat.talk.turns.append(ChatRound(question, reply.text, is_stopped))
-            chat.talk.unanswered = None
+            chat.conversation.turns.append(ChatRound(question, reply.text, is_stopped))
+            chat.conversation.unanswered = None
     if not is_stopped:
-        _tell(_closing(reply, _cut(chat, reply)))
+        _print_note(_statistics(reply, _cut_reason(chat, reply)))
 
 
-async def _speak(chat: ChatSession, question: str, reply: Reply) -> None:
+async def _stream_answer(chat: ChatSession, question: str, reply: Reply) -> None:
     outlet = Output(sys.stdout.fileno())
     try:
         await _ask(chat, question, reply, lambda text: outlet.send(visible(text).encode()))
@@ -124,18 +131,20 @@ async def _speak(chat: ChatSession, question: str, reply: Reply) -> None:
             print(flush=True)
 
 
-async def _ask(chat: ChatSession, question: str, reply: Reply, say: Callable[[str], None]) -> None:
-    """Listen to the answer, once the model can give one."""
+async def _ask(
+    chat: ChatSession, question: str, reply: Reply, write: Callable[[str], None]
+) -> None:
+    """Streams the answer to `write`. Waits until the model can answer."""
     tries = 0
     while True:
         try:
             job = _prepare(chat, question)
-            return await listen(chat.pipeline.run(job), reply, say)
+            return await listen(chat.pipeline.run(job), reply, write)
         except Unavailable as error:
             tries += 1
             if not chat.pipeline.trouble and tries >= TRIES:
                 raise
-            await until_ready(chat.pipeline, error, tell=_tell_wait)
+            await until_ready(chat.pipeline, error, notify=_print_wait)
             reply.started = perf_counter()
 
 
@@ -144,17 +153,17 @@ def _prepare(chat: ChatSession, question: str) -> Job:
         ask = structs.replace(chat.settings, model=chat.model, turns=turns)
         return chat.pipeline.prepare(ask)
 
-    job, dropped = fit(chat.talk, question, prepare)
+    job, dropped = fit(chat.conversation, question, prepare)
     if dropped:
         turns = "The oldest turn is" if dropped == 1 else f"The {dropped:,} oldest turns are"
-        _tell(
+        _print_note(
             f"The context of {job.model.context_length:,} tokens is full. "
             f"{turns} no longer sent to the model."
         )
     return job
 
 
-def _cut(chat: ChatSession, reply: Reply) -> str:
+def _cut_reason(chat: ChatSession, reply: Reply) -> str:
     finish = reply.finish
     if finish is None or finish.reason != "length":
         return ""
@@ -164,22 +173,22 @@ def _cut(chat: ChatSession, reply: Reply) -> str:
     return "cut: the context is full" if is_full else "cut at max_tokens"
 
 
-def _closing(reply: Reply, end: str) -> str:
-    words = []
+def _statistics(reply: Reply, end: str) -> str:
+    parts = []
     if reply.ttft is not None:
-        words += [f"TTFT {duration(reply.ttft)}", count(reply.tokens, "token")]
+        parts += [f"TTFT {duration(reply.ttft)}", count(reply.tokens, "token")]
     if reply.rate is not None:
-        words.append(f"{reply.rate:,.1f} tokens/s")
-    return " · ".join([*words, end] if end else words)
+        parts.append(f"{reply.rate:,.1f} tokens/s")
+    return " · ".join([*parts, end] if end else parts)
 
 
-def _tell(text: str) -> None:
+def _print_note(text: str) -> None:
     print(dim(visible(text)), flush=True)
 
 
-def _tell_wait(reason: str) -> None:
-    _tell(f"Waiting for the model: {reason} (Ctrl-C stops waiting)")
+def _print_wait(reason: str) -> None:
+    _print_note(f"Waiting for the model: {reason.rstrip('.')}. Press Ctrl-C to stop waiting.")
 
 
-def _tell_error(error: DynemoError) -> None:
+def _print_error(error: DynemoError) -> None:
     print(red(visible(str(error))), flush=True)
