@@ -1,5 +1,7 @@
 # make run [ARGS="in=http"]   installs into .venv what is missing, then starts dynemo-run
-# make test                   installs what the tests need, then runs them
+# make quick                  runs the tests that start no process: no server, no engine
+# make test [ARGS="-n 0"]     runs all tests, in parallel unless ARGS says -n 0 or names files alone
+#                             (both install what the tests need)
 # make engines                installs vLLM and SGLang for the tests (5 GB); without, those are skipped
 # make lint | types | bench | demo-model
 
@@ -9,22 +11,31 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 ARGS ?=
+# The files and folders whose texts `make lint` checks. Add a folder once it passes.
+PROSE := README.md CHANGELOG.md CONTRIBUTING.md docs bench tools $(addprefix src/dynemo/, answer app \
+	command_line commands engines environments models prompt router terminal tokenizers folders.py \
+	interrupt.py log.py metrics.py spelling.py trace.py) $(addprefix tests/, answer app command_line \
+	commands engines environments models prompt router terminal tokenizers test_messages.py test_prose.py)
 # Network namespaces are Linux's, and root's.
 NETNS := $(shell [ "$$(uname)$$(id -u)" = Linux0 ] && echo ip=iproute2)
 
-.PHONY: run test engines lint types bench demo-model clean
+.PHONY: run quick test engines lint types bench demo-model clean
 
 run: .venv/ready-run
 	@$(BIN)/dynemo-run $(ARGS)
 
+quick: .venv/ready-test
+	@$(BIN)/python -m pytest -n auto -m "not processes" $(ARGS)
+
 test: .venv/ready-test
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n auto $(ARGS)
 
 engines: .venv/ready-engines
 
 lint: .venv/ready-test
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/python tools/prose.py $(PROSE)
 
 types: .venv/ready-test
 	@$(BIN)/mypy

@@ -1,5 +1,7 @@
-"""What dynemo-run costs, against the same library without it. `python -m bench`, or `make bench`.
+"""Measures the cost of dynemo-run against the same library without it.
 
-Each row compares two things in one run, in turns (ours, peer, peer, ours, ...), so that a machine
-that slows down or speeds up in between does so for both. Numbers are medians.
+`python -m bench`, or `make bench`.
+
+Each row compares two things alternately in one run (ours, peer, peer, ours, ...). So a change of
+the machine's speed affects both. Numbers are medians.
 """

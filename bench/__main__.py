@@ -1,6 +1,6 @@
-"""`python -m bench`: measures and prints the table. A goal that is missed is no failure.
+"""`python -m bench` measures and prints the table. A missed goal is not a failure.
 
-A family of rows takes a few minutes; one of an engine that loads for long, a quarter of an hour.
+A family of rows takes a few minutes, or a quarter of an hour if its engine loads slowly.
 """
 
 import argparse
@@ -36,17 +36,17 @@ _QUICK = Plan(
     random_sizes=TINY,
 )
 _LEGEND = """\
-ours: dynemo-run in=http. peer: what the row names, else the same xllamacpp server with the same
-parameters, addressed directly, same client and requests; for the start, a bare script on the same
-library. In turns, in one run; medians, with the quartiles of the rounds' own ratios or differences
-in brackets. Random weights: a Llama of 103 M parameters (a tiny one in a quick look) in Q8_0, as a
-checkout in bfloat16. CPU and memory: the runner, without engine. dyn://: etcd, NATS and TCP on
-loopback, all on this machine."""
+ours: dynemo-run in=http. peer: named in the row, otherwise the same xllamacpp server with the same
+parameters and without dynemo-run, with the same client and requests; for the start, a plain script
+on the same library. Ours and peer alternate in one run. Numbers are medians, with the quartiles of
+the rounds' ratios or differences in brackets. Random weights: a Llama of 103 M parameters (a tiny
+one with --quick) in Q8_0, as a checkout in bfloat16. CPU and memory: the runner, without its
+engine. dyn://: etcd, NATS and TCP on loopback, all on this machine."""
 
 
 def main() -> None:
     given = _arguments()
-    # Asked to end, it ends the servers that it has started, as with Ctrl-C.
+    # SIGTERM ends the servers that this process started, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     plan = replace(_QUICK if given.quick else Plan(), threads=given.threads)
     rows: list[Row] = []
@@ -65,10 +65,17 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--only", action="append", choices=list(FAMILIES), help="may be repeated")
-    parser.add_argument("--quick", action="store_true", help="few rounds, a tiny random model")
-    parser.add_argument("--threads", type=int, help="llama.cpp's, in ours and the peer's")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="the rows as JSON too")
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=list(FAMILIES),
+        help="measure only this family; may be repeated",
+    )
+    parser.add_argument("--quick", action="store_true", help="few rounds, and a tiny random model")
+    parser.add_argument("--threads", type=int, help="threads of llama.cpp, for ours and the peer")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write the rows to FILE as JSON"
+    )
     return parser.parse_args()
 
 

@@ -1,7 +1,8 @@
-"""The peer of `out=mistralrs`: mistral.rs's own Python runner, asked in its own process.
+"""The peer of `out=mistralrs`: mistral.rs's own Python runner in its own process.
 
-`python -m bench.bare_runner SPEC_JSON` reads a line of JSON a task on standard input, `body` of a
-chat completion and `streams` at once, and answers each with one: an `Outcome` of `bench.client`.
+`python -m bench.bare_runner SPEC_JSON` reads one task per line of JSON from standard input: the
+`body` of a chat completion, and `streams` to run at the same time. It answers each with one line,
+an `Outcome` of `bench.client`.
 """
 
 import json
@@ -43,7 +44,7 @@ def _load(spec: EngineSpec) -> Any:
 
 
 def _run(runner: Any, body: dict[str, Any], streams: int) -> Outcome:
-    lock = Lock()  # the runner refuses two calls at once
+    lock = Lock()  # the runner refuses two calls at the same time
     firsts: list[float] = []
     usages: list[Any] = []
 

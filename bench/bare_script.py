@@ -1,6 +1,7 @@
-"""The peer of a first prompt: a script on the same library, from the shell to the first token.
+"""The peer of a first prompt: a script on the same library.
 
-`python bench/bare_script.py MODEL CONTEXT SLOTS THREADS < prompt` prints the first token and stops.
+`python bench/bare_script.py MODEL CONTEXT SLOTS THREADS < prompt` prints the first token and exits.
+It is timed from the start of the shell.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""The peer: the same xllamacpp server with the same parameters, on TCP, addressed directly.
+"""The peer: the same xllamacpp server with the same parameters, on TCP, without dynemo-run.
 
 `python -m bench.bare_server SPEC_JSON` prints its port and serves until its standard input closes.
 """

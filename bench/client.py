@@ -1,7 +1,8 @@
-"""The load: streaming chat completions over plain sockets, in a process of its own.
+"""The load generator: streaming chat completions over plain sockets, in its own process.
 
-Reads one JSON line a task on standard input and answers each with one on standard output. It looks
-at no more of a stream than it must: when its first text came, and the usage near its end.
+It reads one task per line of JSON from standard input, and answers each with one line on standard
+output. It parses only two things of a stream: the time of the first text, and the usage near the
+end.
 """
 
 import asyncio
@@ -25,32 +26,32 @@ _PROMPT = re.compile(rb'"prompt_tokens":(\d+)')
 _CACHED = re.compile(rb'"cached_tokens":(\d+)')
 _OK = b"HTTP/1.1 200 "
 _END = b"\r\n0\r\n\r\n"  # of a chunked body
-_TAIL = 2048  # bytes: the usage is in the last two events
+_TAIL = 2048  # bytes; the last two events have the usage
 
 Body = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Task:
-    """`requests` bodies on `streams` connections at once, then one answer for all of them."""
+    """Sends `requests` bodies on `streams` connections in parallel, and returns one result."""
 
     port: int
     body: Body = field(default_factory=dict)
     streams: int = 1
     requests: int = 1
-    bodies: list[Body] = field(default_factory=list)  #: instead of one `body`, `requests` times
-    keep: bool = False  #: one connection per stream, not per request
+    bodies: list[Body] = field(default_factory=list)  #: replaces `body`, repeated `requests` times
+    keep: bool = False  #: use one connection per stream, not per request
     hold: bool = False  #: return once all streams are open; the next task closes them
 
 
 @dataclass(frozen=True)
 class Outcome:
     seconds: float = 0.0  #: from the first request to the last end
-    tokens: int = 0  #: of all answers, by their usage
-    prompt_tokens: int = 0  #: likewise
-    cached_tokens: int = 0  #: of those; 0 where the server does not say
-    cpu_seconds: float = 0.0  #: that this client has used meanwhile
-    first: list[float] = field(default_factory=list)  #: seconds to the first text, each request
+    tokens: int = 0  #: of all answers, according to their usage
+    prompt_tokens: int = 0  #: of all answers, according to their usage
+    cached_tokens: int = 0  #: of these; 0 if the server does not report it
+    cpu_seconds: float = 0.0  #: of this client in the meantime
+    first: list[float] = field(default_factory=list)  #: seconds to the first text, per request
 
     @property
     def rate(self) -> float:
@@ -68,13 +69,13 @@ class _Answer:
 
 
 class _Stream(asyncio.Protocol):
-    """A connection, and one request on it at a time."""
+    """A connection with one request at a time."""
 
     def __init__(self, message: bytes, *, keep: bool) -> None:
         self._message = message
         self._keep = keep
         self._transport: asyncio.Transport | None = None
-        self.opened = asyncio.get_running_loop().create_future()  #: at the first text
+        self.opened = asyncio.get_running_loop().create_future()  #: resolved at the first text
 
     def ask(self, message: bytes) -> None:
         assert self._transport is not None
@@ -144,7 +145,7 @@ async def _run(task: Task) -> Outcome:
                 stream.ask(message)
             answers.append(await stream.ended)
             if not answers[-1].is_whole:
-                raise RuntimeError(f"an answer without its end: {answers[-1].tail[-300:]!r}")
+                raise RuntimeError(f"an answer was incomplete: {answers[-1].tail[-300:]!r}")
         if stream is not None:
             stream.close()
 
@@ -188,13 +189,13 @@ async def _serve() -> None:
 
 
 class Client:
-    """The process, from outside. Made by `client`."""
+    """A handle of the client process. `client` creates it."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
 
     def run(self, task: Task) -> Outcome:
-        """Raises RuntimeError where an answer did not come to its end."""
+        """Runs a task. Raises RuntimeError if an answer was incomplete."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(asdict(task)) + "\n")
@@ -207,7 +208,7 @@ class Client:
 
 @contextmanager
 def client() -> Iterator[Client]:
-    """A running client; its process ends on leaving."""
+    """Starts a client, and ends its process at the end of the context."""
     process = subprocess.Popen(
         [sys.executable, "-m", "bench.client"],
         stdin=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""How much of each thing is measured."""
+"""The amount of each measurement."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,32 +12,32 @@ QUESTION = "What is the capital of South Africa?"
 
 @dataclass(frozen=True)
 class Plan:
-    rounds: int = 7  #: of tokens/s, each with one of ours and one of the peer's
-    tokens: int = 96  #: of an answer whose speed is measured
-    firsts: int = 60  #: pairs of TTFT
-    starts: int = 11  #: pairs of a start from the shell
+    rounds: int = 7  #: of tokens/s, each with one run of ours and one of the peer
+    tokens: int = 96  #: per answer whose speed is measured
+    firsts: int = 60  #: pairs of TTFT (time to first token)
+    starts: int = 11  #: pairs of starts from the shell
     open_streams: int = 400
-    cpu_requests: int = 384  #: a multiple of the streams, so that all end together
+    cpu_requests: int = 384  #: a multiple of the streams, so that all end at the same time
     connections: int = 512  #: at saturation
     saturations: int = 3  #: rounds
-    saturation_requests: int = 8192  #: a round
-    instances: int = 1000  #: that are registered
-    readies: int = 5  #: starts of an ingress before them, and before few
+    saturation_requests: int = 8192  #: per round
+    instances: int = 1000  #: registered instances
+    readies: int = 5  #: starts of an ingress with many instances, and with few
     choices: int = 30  #: rounds of choices among them
-    conversations: int = 40  #: of which each begins with a thousand tokens of its own
-    prefixes: int = 2  #: rounds of them all with each router
+    conversations: int = 40  #: each starts with its own thousand tokens
+    prefixes: int = 2  #: rounds of all conversations per router
     random_sizes: Sizes = ABOUT_100_M
-    threads: int | None = None  #: of llama.cpp, in ours and the peer's; None: its default
+    threads: int | None = None  #: of llama.cpp, for ours and the peer; None: its default
 
     @property
     def engine_options(self) -> list[str]:
-        """llama-server's names; they go to ours after `--`, and into the peer's parameters."""
+        """llama-server's options: ours gets them after `--`, the peer as parameters."""
         return [] if self.threads is None else ["--threads", str(self.threads)]
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model to measure with, and how the table calls it."""
+    """A model to measure with, and its name in the table."""
 
     name: str
     path: Path | None  #: None: the demo model
@@ -45,7 +45,7 @@ class Subject:
 
 
 def chat(content: str, **more: Any) -> dict[str, Any]:
-    """A request that both servers take, with all that decides its cost said in it."""
+    """Returns a request for both servers. It sets everything that affects its cost."""
     return {
         "messages": [{"role": "user", "content": content}],
         "stream": True,

@@ -1,4 +1,4 @@
-"""etcd and nats-server for one measurement, and what stands on them: all on free local ports."""
+"""etcd, nats-server and the processes that use them for a measurement, on free local ports."""
 
 import json
 import re
@@ -33,7 +33,7 @@ class Planes:
 
 @contextmanager
 def planes() -> Iterator[Planes]:
-    """Both servers, empty. Raises UsageError where one of them is not installed."""
+    """Starts both servers, empty. Raises UsageError if one of them is not installed."""
     with TemporaryDirectory() as folder, ExitStack() as stack:
         etcd, nats = (Server(kind, Path(folder), _free_port()) for kind in (ETCD, NATS))
         for server in (etcd, nats):
@@ -47,20 +47,20 @@ def planes() -> Iterator[Planes]:
 def worker(
     planes: Planes,
     model: Path | None,
-    *words: str,
+    *arguments: str,
     options: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Served]:
-    """A registered worker. It has no port."""
-    line = [f"in={POOL}", *words, *planes.flags, *named(model, options)]
+    """Starts a registered worker, which has no port."""
+    line = [f"in={POOL}", *arguments, *planes.flags, *named(model, options)]
     with runner(line, _POOL, environment or {}) as (_, pid):
         yield Served(0, pid)
 
 
 @contextmanager
-def ingress(planes: Planes, *words: str, instances: int = 1) -> Iterator[Served]:
-    """An ingress that knows so many instances."""
-    line = ["in=http", f"out={POOL}", "--http-port", "0", *words, *planes.flags]
+def ingress(planes: Planes, *arguments: str, instances: int = 1) -> Iterator[Served]:
+    """Starts an ingress, and waits until it knows this many instances."""
+    line = ["in=http", f"out={POOL}", "--http-port", "0", *arguments, *planes.flags]
     with runner(line, URL, {}) as (found, pid):
         served = Served(int(found[1]), pid)
         _await_instances(served.port, instances)
@@ -76,7 +76,7 @@ def _await_instances(port: int, instances: int) -> None:
 
 
 def _known(port: int) -> int:
-    """How many instances the health report names."""
+    """Returns the number of instances in the health report."""
     connection = HTTPConnection(HOST, port, timeout=10)
     connection.request("GET", "/health")
     report = json.loads(connection.getresponse().read())

@@ -1,4 +1,4 @@
-"""What the system says of a process: its children, its CPU time, its memory."""
+"""Reads a process's children, CPU time and memory from the system."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ def children(pid: int) -> list[int]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time so far, of all its threads; in steps of 10 ms."""
+    """Returns the user and system time of all threads so far, in steps of 10 ms."""
     if _HAS_PROC:
         import os
 
@@ -28,14 +28,17 @@ def cpu_seconds(pid: int) -> float:
 
 
 def resident_bytes(pid: int) -> int:
-    """RSS: shared pages of libraries and files are counted whole."""
+    """Returns the resident set size (RSS). Shared pages of libraries and files count fully."""
     if _HAS_PROC:
         return _from_proc(pid, "status", "VmRSS:")
     return int(_ps("-o", "rss=", "-p", str(pid))) * 1024
 
 
 def proportional_bytes(pid: int) -> int | None:
-    """PSS: a shared page counts by its share. None where the system does not tell."""
+    """Returns the proportional set size (PSS), in which a shared page counts by its share.
+
+    Returns None if the system does not report it.
+    """
     try:
         return _from_proc(pid, "smaps_rollup", "Pss:")
     except OSError:

@@ -1,6 +1,6 @@
-"""The random model as a checkout in bfloat16, for engines that read no GGUF.
+"""The random model as a checkout in bfloat16, for engines that do not read GGUF.
 
-safetensors is a header in JSON and the bytes of the tensors after it; it needs no library.
+safetensors is a JSON header followed by the tensors' bytes, so no library is needed.
 """
 
 import json
@@ -15,7 +15,7 @@ import numpy as np
 from bench.random_model import ABOUT_100_M, Sizes, cache_folder, model_tensors, printable_tokens
 
 _DEMO = Path(__file__).parent.parent / "src" / "dynemo" / "models" / "demo"
-_VERSION = 1  # a folder of another version is made anew
+_VERSION = 1  # a folder of another version is written again
 _BLOCK = {
     "attn_norm": "input_layernorm",
     "attn_q": "self_attn.q_proj",
@@ -35,7 +35,7 @@ _TOP = {
 
 
 def cached_checkout(sizes: Sizes = ABOUT_100_M, seed: int = 1) -> Path:
-    """The model's folder, made if it is not there yet."""
+    """Returns the model's folder, and creates it if needed."""
     folder = cache_folder() / f"random-{sizes.width}x{sizes.layers}-seed{seed}-v{_VERSION}"
     if not (folder / "model.safetensors").exists():
         write_checkout(folder, sizes, seed)
@@ -43,7 +43,10 @@ def cached_checkout(sizes: Sizes = ABOUT_100_M, seed: int = 1) -> Path:
 
 
 def write_checkout(folder: Path, sizes: Sizes, seed: int) -> None:
-    """The demo's tokenizer and template, and weights of other sizes. The weights come last."""
+    """Writes the demo model's tokenizer and template, and weights of other sizes.
+
+    Weights come last.
+    """
     shutil.copytree(_DEMO / "checkout", folder, dirs_exist_ok=True)
     (folder / "model.safetensors").unlink()
     config = json.loads((folder / "config.json").read_text())
@@ -67,7 +70,7 @@ def _config(sizes: Sizes) -> dict[str, Any]:
 
 
 def _tensors(sizes: Sizes, seed: int) -> Iterator[tuple[str, Any]]:
-    """Names as a checkout has them, and weights in 16 bits: the upper half of a float32."""
+    """Yields the names of a checkout, and weights in 16 bits: the upper half of a float32."""
     printable = printable_tokens(gguf.GGUFReader(_DEMO / "demo.gguf"))
     for name, weights in model_tensors(sizes, printable, np.random.default_rng(seed)):
         yield _name(name), (weights.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)

@@ -1,7 +1,7 @@
 """A GGUF with random weights: a Llama of about 100 M parameters in Q8_0, with the demo's tokenizer.
 
-What it says means nothing; what it costs to compute is real. The output matrix has no row for
-tokens that are not printable text, so that every token of an answer is text and makes an event.
+Its output is meaningless, but its computing cost is real. The output matrix has no row for tokens
+that are not printable text. So every token of an answer is text and causes an event.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import gguf
 import numpy as np
 
 _DEMO = Path(__file__).parent.parent / "src" / "dynemo" / "models" / "demo" / "demo.gguf"
-_VERSION = 1  # a file of another version is made anew
+_VERSION = 1  # a file of another version is written again
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,15 @@ class Sizes:
     context: int = 4096
 
 
-#: 103 M parameters with the demo's vocabulary of 1,536: the shape of small models of today.
+#: 103 M parameters with the demo's vocabulary of 1,536: the shape of current small models.
 ABOUT_100_M = Sizes(width=768, layers=16, heads=12, kv_heads=4, hidden=2048)
-#: 1 M parameters: a prompt of a thousand tokens in a tenth of a second.
+#: 1 M parameters: it computes a prompt of a thousand tokens in a tenth of a second.
 SMALL = Sizes(width=128, layers=4, heads=2, kv_heads=1, hidden=352)
 TINY = Sizes(width=64, layers=2, heads=2, kv_heads=1, hidden=128)
 
 
 def cached_model(sizes: Sizes = ABOUT_100_M, seed: int = 1) -> Path:
-    """The model's file, made if it is not there yet."""
+    """Returns the model's file, and creates it if needed."""
     name = f"random-{sizes.width}x{sizes.layers}-seed{seed}-v{_VERSION}.gguf"
     path = cache_folder() / name
     if not path.exists():
@@ -47,7 +47,7 @@ def cached_model(sizes: Sizes = ABOUT_100_M, seed: int = 1) -> Path:
 
 
 def cache_folder() -> Path:
-    """Where models stay from one measurement to the next."""
+    """Returns the folder that keeps models between measurements."""
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = Path(root) / "dynemo-run" / "bench"
     try:
@@ -58,7 +58,7 @@ def cache_folder() -> Path:
 
 
 def write_model(path: Path, sizes: Sizes, seed: int) -> int:
-    """Writes the file; returns its number of parameters."""
+    """Writes the file. Returns its number of parameters."""
     demo = gguf.GGUFReader(_DEMO)
     writer = gguf.GGUFWriter(path, "llama")
     _write_sizes(writer, sizes)
@@ -106,7 +106,7 @@ def _tokens(demo: Any) -> list[str]:
 
 
 def printable_tokens(demo: Any) -> list[bool]:
-    """Which tokens are printable ASCII, spaces among it, once byte-level BPE is undone."""
+    """Returns which tokens are printable ASCII or spaces, after decoding byte-level BPE."""
     kinds = demo.fields["tokenizer.ggml.token_type"].contents()
     normal = gguf.TokenType.NORMAL
     texts = (token.replace("Ġ", "a") for token in _tokens(demo))
@@ -140,7 +140,7 @@ def model_tensors(sizes: Sizes, printable: list[bool], rng: Any) -> Any:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.random_model", description=__doc__)
     parser.add_argument("path", type=Path)
-    parser.add_argument("--tiny", action="store_true", help="for a quick test")
+    parser.add_argument("--tiny", action="store_true", help="write a tiny model for a quick test")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     parameters = write_model(given.path, TINY if given.tiny else ABOUT_100_M, given.seed)

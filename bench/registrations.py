@@ -1,7 +1,7 @@
-"""Instances that are only registered: `python -m bench.registrations ETCD COUNT`.
+"""Registers instances that do not exist: `python -m bench.registrations ETCD COUNT`.
 
-Claims the model's name, stores its card, and puts as many records as said under one lease, with
-what a worker puts there. Prints a line once all are there, and leaves when its input closes.
+It claims the model's name, stores its card, and puts COUNT records like a worker's under one lease.
+It prints a line when all are registered, and exits when its input closes.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ _ADDRESS = parse_name(POOL)
 
 
 def record(model: str, identity: str, card: str) -> InstanceRecord:
-    """One of a worker that nobody can reach."""
+    """Returns a record of an unreachable worker."""
     instance = Instance(
         id=uuid4().hex,
         engine="echo",
@@ -61,7 +61,7 @@ async def _register(etcd: str, count: int) -> None:
         for _ in range(count):
             one = record(card.name, identity.whole, digest)
             await discovery.put(instance_key(_ADDRESS, one.instance.id), msgpack.encode(one))
-        print("all are there", flush=True)
+        print("All instances are registered.", flush=True)
         await asyncio.to_thread(sys.stdin.read)
 
 

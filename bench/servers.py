@@ -1,4 +1,4 @@
-"""The servers that are compared, each started as a user would start it."""
+"""Starts the compared servers like a user would."""
 
 import os
 import re
@@ -32,40 +32,43 @@ class Served:
 
     @property
     def host_pid(self) -> int:
-        """Of a runner: its engine host."""
+        """The pid of a runner's engine host."""
         (pid,) = children(self.pid)
         return pid
 
 
 def command() -> list[str]:
-    """`dynemo-run`, as installed beside this interpreter."""
+    """Returns the `dynemo-run` command beside this interpreter."""
     script = Path(sys.executable).parent / "dynemo-run"
     return [str(script)] if script.exists() else [sys.executable, "-m", "dynemo"]
 
 
 @contextmanager
 def ours(
-    model: Path | None, *words: str, options: Sequence[str] = (), **environment: str
+    model: Path | None, *arguments: str, options: Sequence[str] = (), **environment: str
 ) -> Iterator[Served]:
-    """`dynemo-run in=http`, ready to answer. No model: the demo model."""
-    line = ["in=http", *words, "--http-port", "0", *named(model, options)]
+    """Starts `dynemo-run in=http` and waits until it can answer.
+
+    Without a model it uses the demo model.
+    """
+    line = ["in=http", *arguments, "--http-port", "0", *named(model, options)]
     with runner(line, URL, environment) as (found, pid):
         yield Served(int(found[1]), pid)
 
 
 def named(model: Path | None, options: Sequence[str] = ()) -> list[str]:
-    """The end of a command: the model, and what the engine is told."""
+    """Returns the end of a command: the model, and the engine's options."""
     path = [] if model is None else [str(model)]
     return [*path, "--", *options] if options else path
 
 
 @contextmanager
 def runner(
-    words: Sequence[str], greeting: re.Pattern[bytes], environment: Mapping[str, str]
+    arguments: Sequence[str], greeting: re.Pattern[bytes], environment: Mapping[str, str]
 ) -> Iterator[tuple[re.Match[bytes], int]]:
-    """`dynemo-run` with these words, once it has said its greeting: what was found, and the pid."""
+    """Starts `dynemo-run` with these arguments. Yields the match of its greeting, and its pid."""
     process = subprocess.Popen(
-        [*command(), *words],
+        [*command(), *arguments],
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         env={**os.environ, **environment},
@@ -79,18 +82,18 @@ def runner(
 
 def _greeting(process: "subprocess.Popen[bytes]", greeting: re.Pattern[bytes]) -> re.Match[bytes]:
     assert process.stderr is not None
-    said = []
+    output = []
     for line in process.stderr:
-        said.append(line)
+        output.append(line)
         if found := greeting.search(line):
             Thread(target=process.stderr.read, daemon=True).start()  # so that it never blocks
             return found
-    raise RuntimeError(f"dynemo-run did not start: {b''.join(said).decode()}")
+    raise RuntimeError(f"dynemo-run did not start: {b''.join(output).decode()}")
 
 
 @contextmanager
 def bare(model: Path | None, context_length: int, options: Sequence[str] = ()) -> Iterator[Served]:
-    """The same engine, with the same parameters and nothing before it."""
+    """Starts the same engine with the same parameters, without dynemo-run."""
     spec = spec_of(model, context_length, options)
     process = subprocess.Popen(
         [sys.executable, "-m", "bench.bare_server", json.encode(spec).decode()],
@@ -109,7 +112,7 @@ def bare(model: Path | None, context_length: int, options: Sequence[str] = ()) -
 
 
 def engine_environment() -> dict[str, str]:
-    """What our adapter sets for the library, so that the peer has it too."""
+    """Returns our adapter's environment for the library, so that the peer has it, too."""
     from dynemo.engines import llama_cpp
 
     return {**llama_cpp.ENVIRONMENT, **os.environ}
@@ -118,7 +121,7 @@ def engine_environment() -> dict[str, str]:
 def spec_of(
     model: Path | None, context_length: int | None, options: Sequence[str] = ()
 ) -> EngineSpec:
-    """What our engine host is told of this model, so that the peer gets the same."""
+    """Returns our engine host's spec for this model, so that the peer gets the same."""
     found = find_model(None if model is None else str(model), needs="gguf", engine="llama_cpp")
     files = read_model(found, None, None)
     return EngineSpec(
@@ -135,8 +138,10 @@ def spec_of(
 
 @contextmanager
 def own_server(command: Sequence[str], **environment: str) -> Iterator[Served]:
-    """An engine's own server on a free port, once its /health is 200; all its processes end with
-    it. `command` takes --host and --port besides."""
+    """Starts an engine's own server on a free port, and waits until its /health is 200.
+
+    All its processes end with the context. `command` gets --host and --port added.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Rows of results, as a table and as JSON."""
+"""Formats rows of results as a table and as JSON."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -10,18 +10,18 @@ _HEADINGS = ("what", "ours", "peer", "ratio or difference", "goal", "met")
 
 @dataclass(frozen=True)
 class Row:
-    """One result. `value` is what the goal bounds: a ratio, a difference, or ours alone."""
+    """One result. The goal limits `value`: a ratio, a difference, or ours alone."""
 
     what: str
     ours: float
     unit: str
     peer: float | None = None
-    value: float | None = None  #: None: ours, where there is a goal
+    value: float | None = None  #: None: the value of ours, if there is a goal
     value_unit: str = ""  #: of `value`; `x` for a ratio
     low: float | None = None  #: quartiles of `value` over the rounds
     high: float | None = None
     goal: float | None = None
-    is_floor: bool = False  #: whether the goal is the least, not the most, that `value` may be
+    is_floor: bool = False  #: whether the goal is a minimum of `value` instead of a maximum
     rounds: int = 1
 
     @property
@@ -33,7 +33,7 @@ class Row:
 
 
 def ratio(what: str, unit: str, ours: Sequence[float], peer: Sequence[float], **more: Any) -> Row:
-    """A row of ours / peer: the median over the rounds, each of which has one of both."""
+    """Returns a row of ours / peer: the median over the rounds, which measure both."""
     each = [a / b for a, b in zip(ours, peer, strict=True)]
     return _paired(what, unit, ours, peer, each, "x", more)
 
@@ -41,7 +41,7 @@ def ratio(what: str, unit: str, ours: Sequence[float], peer: Sequence[float], **
 def difference(
     what: str, unit: str, ours: Sequence[float], peer: Sequence[float], **more: Any
 ) -> Row:
-    """A row of ours - peer: the median over the rounds, each of which has one of both."""
+    """Returns a row of ours - peer: the median over the rounds, which measure both."""
     each = [a - b for a, b in zip(ours, peer, strict=True)]
     return _paired(what, unit, ours, peer, each, unit, more)
 
@@ -72,27 +72,29 @@ def _paired(
 
 
 def both_orders(first: Row, second: Row) -> Row:
-    """One row of two that measured the same, ours loaded first and loaded second: their middle, and
-    the widest of their quartiles."""
+    """Merges two rows of one measurement, with ours loaded first and second.
+
+    The result is their mean, with the widest quartiles.
+    """
     both = (first, second)
 
-    def told(name: str) -> list[float]:
+    def values(name: str) -> list[float]:
         return [getattr(row, name) for row in both]
 
     middle = geometric_mean if first.value_unit == "x" else fmean
     return replace(
         first,
-        ours=fmean(told("ours")),
-        peer=fmean(told("peer")),
-        value=middle(told("value")),
-        low=min(told("low")),
-        high=max(told("high")),
+        ours=fmean(values("ours")),
+        peer=fmean(values("peer")),
+        value=middle(values("value")),
+        low=min(values("low")),
+        high=max(values("high")),
         rounds=first.rounds + second.rounds,
     )
 
 
 def render(rows: Sequence[Row]) -> str:
-    """The table, in plain text."""
+    """Formats the table as plain text."""
     lines = [_HEADINGS, *map(_cells, rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(_HEADINGS))]
     text = [

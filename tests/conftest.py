@@ -1,7 +1,9 @@
 """Fixtures that many tests share: the demo model in its forms, the engines' environments."""
 
 import os
-from collections.abc import Callable
+import signal
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,13 +13,26 @@ from dynemo.models.find import demo_checkout, demo_gguf
 
 ROOT = Path(__file__).parent.parent
 
-pytest_plugins = ["support.dyn_fixtures"]
+pytest_plugins = ["support.dyn_fixtures", "support.parallel", "support.processes"]
 
 #: `make engines` installs into this folder, and what the tests start looks there, not at what the
 #: user has installed.
 os.environ["XDG_DATA_HOME"] = str(ROOT / ".venv" / "data")
 #: Else each start of vLLM or SGLang compiles some 5,000 modules anew, which takes half of its time.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+#: A script's background job and some CI systems start the tests with SIGINT ignored. What the tests
+#: start would inherit that, and tests of Ctrl-C would fail.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A temporary folder of its own for what the test starts. Its path is short, since engines keep
+    sockets there."""
+    with tempfile.TemporaryDirectory(prefix="t-", dir="/tmp") as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        yield Path(folder)
 
 
 @pytest.fixture(scope="session")

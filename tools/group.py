@@ -1,4 +1,4 @@
-"""Prints a dependency group of pyproject.toml, for a pip that is older than `--group`."""
+"""Prints a dependency group of pyproject.toml, for versions of pip without `--group`."""
 
 import sys
 import tomllib

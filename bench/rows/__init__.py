@@ -1,4 +1,4 @@
-"""The measurements, one family per file. `FAMILIES` is what `--only` names."""
+"""The measurements, one family per file. `FAMILIES` lists the values of `--only`."""
 
 from collections.abc import Callable
 

@@ -12,7 +12,10 @@ _BODY = chat("word " * 200, max_tokens=_TOKENS)
 
 
 def cpu_rows(plan: Plan) -> list[Row]:
-    """Paced, each token is an event of its own; flat out, tokens that come together share one."""
+    """Paced, each token is a separate event.
+
+    Flat out, tokens that arrive together share one event.
+    """
     return [
         *_cost(plan, f"{_STREAMS} streams at 50 tok/s each", "20"),
         *_cost(plan, f"{_STREAMS} streams flat out", "0"),

@@ -26,14 +26,14 @@ def dyn_rows(plan: Plan) -> list[Row]:
 
 @contextmanager
 def _pair(plan: Plan, subject: Subject) -> Iterator[Pair]:
-    """Each with an engine of its own; only one of them is asked at a time."""
-    words = ["out=llama_cpp", "--context-length", str(CONTEXT)]
+    """Each side has its own engine. Only one side gets requests at a time."""
+    arguments = ["out=llama_cpp", "--context-length", str(CONTEXT)]
     options = plan.engine_options
     with (
         planes() as servers,
-        worker(servers, subject.path, *words, options=options),
+        worker(servers, subject.path, *arguments, options=options),
         ingress(servers) as one,
-        ours(subject.path, *words, options=options) as other,
+        ours(subject.path, *arguments, options=options) as other,
         client() as load,
     ):
         yield Pair(one, other, load)

@@ -1,4 +1,4 @@
-"""Time to the first token: of a request to a warm server, and from the shell."""
+"""Time to the first token (TTFT): of a request to a warm server, and from the shell."""
 
 import compileall
 import os
@@ -20,8 +20,10 @@ _SCRIPT = Path(__file__).parent.parent / "bare_script.py"
 def ttft_row(
     plan: Plan, both: Pair, subject: Subject, *, goal: float, how: str = "", answers: int = 1
 ) -> Row:
-    """A short prompt that both have in their caches: what is left is our way there and back. Each
-    value is the median of so many `answers`, one after the other."""
+    """Both sides have the short prompt in their caches, so that the rest is our overhead.
+
+    Each value is the median of `answers` consecutive answers.
+    """
     body = chat(QUESTION, max_tokens=2, ignore_eos=True)
 
     def measure(server: Served) -> float:
@@ -36,10 +38,11 @@ def ttft_row(
 
 
 def start_rows(plan: Plan) -> list[Row]:
-    """`echo ... | dynemo-run in=stdin`, from the shell's start to the first byte."""
+    """Measures `echo ... | dynemo-run in=stdin`, from the start of the shell to the first byte."""
     from dynemo.engines.llama_cpp.params import common_params
 
-    # As an installation does; a checkout whose files have changed would be compiled at each start.
+    # As an installation does. Otherwise a checkout with changed files would be compiled at each
+    # start.
     compileall.compile_dir(Path(dynemo.__file__).parent, quiet=2)
     spec = spec_of(None, None)
     params = common_params(spec, "")
@@ -58,7 +61,10 @@ def start_rows(plan: Plan) -> list[Row]:
 
 
 def _first_byte(command: str) -> float:
-    """Seconds to the first byte on standard output; then waits for the end, out of the count."""
+    """Returns the seconds to the first byte on standard output.
+
+    Then waits for the end, not counted.
+    """
     began = time.perf_counter()
     process = subprocess.Popen(
         ["sh", "-c", f"echo {QUESTION!r} | {command}"],

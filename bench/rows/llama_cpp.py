@@ -1,5 +1,4 @@
-"""`in=http out=llama_cpp` against the same xllamacpp server with the same parameters, addressed
-directly."""
+"""`in=http out=llama_cpp` against the same xllamacpp server with the same parameters."""
 
 from functools import partial
 
@@ -13,8 +12,8 @@ from bench.table import Row
 def llama_cpp_rows(plan: Plan) -> list[Row]:
     rows = []
     for subject in subjects(plan):
-        words = ("out=llama_cpp", "--context-length", str(CONTEXT))
-        one = partial(ours, subject.path, *words, options=plan.engine_options)
+        arguments = ("out=llama_cpp", "--context-length", str(CONTEXT))
+        one = partial(ours, subject.path, *arguments, options=plan.engine_options)
         other = partial(bare, subject.path, CONTEXT, plan.engine_options)
         rows += engine_rows(plan, subject, one, other, Pair, ttft_goal=2.0)
     return rows

@@ -1,4 +1,4 @@
-"""The runner's memory: at rest, and for each stream that it holds open."""
+"""The runner's memory: at rest, and per open stream."""
 
 import time
 
@@ -9,8 +9,8 @@ from bench.servers import ours
 from bench.table import Row
 
 _MB, _KB = 1e6, 1e3
-#: Echo begins with the prompt's control tokens, which have no text: a few seconds to the first
-#: text, after which all streams stay open for longer than the measurement takes.
+#: Echo starts with the prompt's control tokens, which have no text. So the first text takes a few
+#: seconds, and then all streams stay open for longer than the measurement.
 _DELAY_MS = "1500"
 
 
@@ -19,7 +19,7 @@ def memory_rows(plan: Plan) -> list[Row]:
 
 
 def _rest() -> list[Row]:
-    """After one request, on the demo model. The engine is another process."""
+    """After one request to the demo model. The engine is another process."""
     with ours(None, "out=llama_cpp") as served, client() as load:
         load.run(Task(served.port, chat(QUESTION, max_tokens=16)))
         time.sleep(0.5)

@@ -1,4 +1,4 @@
-"""`in=http out=mistralrs` against mistral.rs's own Python runner, asked without any HTTP."""
+"""`in=http out=mistralrs` against mistral.rs's own Python runner without HTTP."""
 
 import json
 import subprocess
@@ -26,7 +26,7 @@ from dynemo.models.load import read_model
 
 @dataclass(frozen=True)
 class _Direct(Pair):
-    """The peer is a process that is asked over its standard input."""
+    """A pair whose peer is a process with requests on its standard input."""
 
     process: "subprocess.Popen[str]"
 

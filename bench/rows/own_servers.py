@@ -20,16 +20,16 @@ from dynemo.errors import EngineNotInstalled
 from dynemo.models.find import demo_checkout
 
 _GOAL = 0.97
-_ANSWERS = 10  # whose median TTFT is one value
+_ANSWERS = 10  # answers per value, which is the median of their TTFTs
 
-Peer = TypeVar("Peer")  # what a peer is asked through
+Peer = TypeVar("Peer")  # the interface of a peer
 
 #: Starts the engine's own server on a checkout, in this Python.
 Serve = Callable[[Path, str], AbstractContextManager[Served]]
 
 
 def python_of(engine: str) -> str:
-    """Raises RuntimeError where the engine is not installed."""
+    """Returns the engine's Python. Raises RuntimeError if the engine is not installed."""
     try:
         return find_python(ENGINES[engine], None)
     except EngineNotInstalled as error:
@@ -40,24 +40,27 @@ def own_server_rows(
     plan: Plan,
     engine: str,
     *,
-    people: str,
+    display_name: str,
     options: list[str],
     serve: Serve,
     settle: float = 0.0,
 ) -> list[Row]:
-    """`people` is the engine's name among people; `settle` is that of `Pair`. Raises as `python_of`
-    does."""
+    """Returns the rows of both models.
+
+    `display_name` is the engine's display name, and `settle` is as in `Pair`. Raises the errors of
+    `python_of`.
+    """
     python = python_of(engine)
-    words = [f"out={engine}", "--engine-python", python, "--context-length", str(CONTEXT)]
+    arguments = [f"out={engine}", "--engine-python", python, "--context-length", str(CONTEXT)]
     rows = []
     for name, model in (
         ("random weights", cached_checkout(plan.random_sizes)),
         ("demo model", demo_checkout()),
     ):
-        one = partial(ours, model, *words, options=options)
+        one = partial(ours, model, *arguments, options=options)
         other = partial(serve, model, python)
         pair = partial(Pair, settle=settle)
-        rows += engine_rows(plan, Subject(f"{name}, {people}", model), one, other, pair)
+        rows += engine_rows(plan, Subject(f"{name}, {display_name}", model), one, other, pair)
     return rows
 
 
@@ -70,9 +73,11 @@ def engine_rows(
     *,
     ttft_goal: float = 3.0,
 ) -> list[Row]:
-    """Tokens/s at 1 and 8 streams, and TTFT in milliseconds. `one` starts ours and `other` the
-    peer, in both orders: of two that are the same, the one that loaded second was up to a tenth
-    faster."""
+    """Returns tokens/s at 1 and 8 streams, and the TTFT in milliseconds.
+
+    `one` starts ours and `other` the peer. Both orders are measured: of two equal servers, the one
+    that was loaded second was up to a tenth faster.
+    """
 
     def rows(*, is_first: bool) -> list[Row]:
         with ExitStack() as stack:

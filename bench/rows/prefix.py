@@ -1,8 +1,8 @@
 """`--router-mode prefix` against `random`: conversations over four workers with real engines.
 
-Every conversation begins with a thousand tokens of its own, and each turn adds some to them. All
-take a turn before any takes its next one. What was computed is what the engines say themselves:
-prompt tokens without those that they had in their caches.
+Every conversation starts with its own thousand tokens, and each turn adds some. All conversations
+take a turn before any takes its next one. The engines report what they computed: prompt tokens
+without those in their caches.
 """
 
 import random
@@ -21,9 +21,9 @@ from bench.table import Row, ratio
 _WORKERS = 4
 _TURNS = 6
 _AT_ONCE = 8
-_HISTORY = 600  # words: some 1,000 tokens
-_TURN = 30  # words, of the question and of its answer each
-_ANSWER = 8  # tokens that are generated; the conversation goes on with another text
+_HISTORY = 600  # words: about 1,000 tokens
+_TURN = 30  # words of a question, and of its answer
+_ANSWER = 8  # generated tokens; the conversation continues with another text
 _WORDS = (
     "the capital of a lighthouse where rain and snow are counted is named after its oldest tree"
 )
@@ -32,7 +32,7 @@ _WORDS = (
 @dataclass(frozen=True)
 class _Played:
     computed: int  #: prompt tokens
-    first: float  #: median TTFT, ms
+    first: float  #: median TTFT in ms
 
 
 def prefix_rows(plan: Plan) -> list[Row]:
@@ -51,7 +51,7 @@ def prefix_rows(plan: Plan) -> list[Row]:
 
 
 def _play(mode: str, turns: list[list[dict[str, Any]]]) -> _Played:
-    """On workers that have computed nothing yet."""
+    """Plays the turns on new workers, whose caches are empty."""
     path = cached_model(SMALL)
     with planes() as servers, ExitStack() as stack, client() as load:
         for _ in range(_WORKERS):
@@ -64,7 +64,7 @@ def _play(mode: str, turns: list[list[dict[str, Any]]]) -> _Played:
 
 
 def _conversations(count: int) -> list[list[dict[str, Any]]]:
-    """For each turn, what every conversation asks in it."""
+    """Returns, for each turn, the requests of all conversations."""
     rng = random.Random(1)
     words = _WORDS.split()
 

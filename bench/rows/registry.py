@@ -1,6 +1,6 @@
-"""A thousand registered instances against ten: how soon an ingress knows them, what a choice costs.
+"""A thousand registered instances against ten: time until an ingress knows them, cost of a choice.
 
-The instances are simulated: records in a real etcd, and nobody behind them.
+The instances are simulated: they are only records in a real etcd.
 """
 
 import random
@@ -22,7 +22,7 @@ from dynemo.router.router import Router, make_router
 _FEW = 10
 _PROMPT = 1000  # tokens
 _CONVERSATIONS = 200
-_CHOICES = 200  # a round
+_CHOICES = 200  # per round
 _GOALS = {"prefix": 100.0}
 _GOAL = 20.0
 
@@ -32,7 +32,7 @@ def registry_rows(plan: Plan) -> list[Row]:
 
 
 def _ready_row(plan: Plan) -> Row:
-    """From the start of `dynemo-run` to a health report that names them all."""
+    """Measures from the start of `dynemo-run` to a health report with all instances."""
     seconds: dict[int, list[float]] = {}
     for instances in (plan.instances, _FEW):
         with planes() as servers, _registered(servers, instances):
@@ -67,7 +67,7 @@ def _registered(servers: Planes, instances: int) -> Iterator[None]:
 
 
 def _choice_row(plan: Plan, mode: str) -> Row:
-    """All that one request asks of a router, in turns among many and among few."""
+    """Measures all calls of one request to a router, alternating between many and few instances."""
     turns = [_turn(mode, plan.instances), _turn(mode, _FEW)]
     rounds = [[next(turn) for turn in turns] for _ in range(plan.choices + 1)][1:]
     one, other = (median(side) for side in zip(*rounds, strict=True))
@@ -77,8 +77,10 @@ def _choice_row(plan: Plan, mode: str) -> Row:
 
 
 def _turn(mode: str, instances: int) -> Iterator[float]:
-    """Microseconds of CPU time a request, each time it is asked. Half of the prompts go on where a
-    known one has ended, half are new."""
+    """Yields the microseconds of CPU time per request, once per call.
+
+    Half of the prompts continue a known prompt, half are new.
+    """
     rng = random.Random(1)
     router = make_router(mode, 1)
     for number in range(instances):

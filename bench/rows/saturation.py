@@ -1,7 +1,7 @@
-"""One ingress before one echo worker that computes nothing: tokens/s, and what a token costs.
+"""One ingress and one echo worker that computes nothing: tokens/s, and the cost of a token.
 
-Everything runs on the same cores: the client, the ingress, the worker, its engine host, and NATS.
-The peer is the same without the network: `in=http out=echo`, one process and its engine host.
+Everything runs on the same cores: client, ingress, worker, engine host and NATS. The peer is the
+same without the network: `in=http out=echo`, one process and its engine host.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,20 +19,20 @@ from bench.table import Row
 _TOKENS = 128
 _WARM_STREAMS = 32
 _DELAY = "DYNEMO_TOKEN_ECHO_DELAY_MS"
-_BODY = chat("word " * 130, max_tokens=_TOKENS)  # each word is a token, and echo says them back
+_BODY = chat("word " * 130, max_tokens=_TOKENS)  # each word is a token, and echo repeats them
 _CLIENT = "the client"
 
 
 @dataclass(frozen=True)
 class _Side:
     port: int
-    pids: Mapping[str, int]  #: the first is who speaks HTTP
+    pids: Mapping[str, int]  #: the first one serves HTTP
 
 
 @dataclass(frozen=True)
 class _Run:
     rate: float  #: tokens/s
-    cost: Mapping[str, float]  #: microseconds of CPU time a token, of each process
+    cost: Mapping[str, float]  #: microseconds of CPU time per token, by process
 
 
 def saturation_rows(plan: Plan) -> list[Row]:
@@ -40,7 +40,7 @@ def saturation_rows(plan: Plan) -> list[Row]:
 
 
 def _flat_out(plan: Plan) -> list[Row]:
-    """Rounds in turns, both sides running all the time."""
+    """Alternates rounds of both sides, which run all the time."""
     streams = plan.connections
     with _dyn("0") as one, _local("0") as other, client() as load:
         runs = [
@@ -61,7 +61,7 @@ def _flat_out(plan: Plan) -> list[Row]:
 
 
 def _paced(plan: Plan) -> list[Row]:
-    """Each token is an event of its own: what a stream costs that is as slow as a reader."""
+    """Each token is a separate event: the cost of a stream at reading speed."""
     streams, delay = plan.connections, 50
     with _dyn(str(delay)) as one, client() as load:
         run = _measure(load, one, streams, streams)
@@ -71,7 +71,10 @@ def _paced(plan: Plan) -> list[Row]:
 def _costs(
     runs: Sequence[_Run], peers: Sequence[_Run], how: str, goal: float | None = None
 ) -> list[Row]:
-    """CPU time a token, medians: of whoever speaks HTTP, beside that of a peer; of the others."""
+    """Returns the median CPU time per token of each process.
+
+    The HTTP process is shown beside the peer's.
+    """
     of = {name: median(run.cost[name] for run in runs) for name in runs[0].cost}
     peer = median(next(iter(run.cost.values())) for run in peers) if peers else None
     (first, cost), *others = of.items()

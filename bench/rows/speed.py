@@ -12,7 +12,7 @@ _GOAL = 0.95
 def speed_row(
     plan: Plan, both: Pair, subject: Subject, streams: int, how: str = "", *, goal: float = _GOAL
 ) -> Row:
-    """Both answer at that many streams; `how` says in the table how ours was reached."""
+    """Returns a row for this number of streams. `how` describes our server in the table."""
     body = chat(_PROMPT.format(streams), max_tokens=plan.tokens, ignore_eos=True)
 
     def measure(server: Served) -> float:

@@ -1,4 +1,4 @@
-"""Two servers over one model, measured in turns by one client."""
+"""Measures two servers with one model alternately, by one client."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -15,12 +15,12 @@ _SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Pair:
-    """Both are ready; only one of them is asked at a time."""
+    """Two ready servers. Only one of them gets requests at a time."""
 
     ours: Served
     peer: Served
     load: Client
-    #: Seconds that one needs after an answer before it lets go of the CPU.
+    #: Seconds that a server needs after an answer until it stops using the CPU.
     settle: float = field(default=0.0, kw_only=True)
 
     def ask(self, whom: Served, body: dict[str, Any], streams: int = 1) -> Outcome:
@@ -35,10 +35,10 @@ def subjects(plan: Plan) -> list[Subject]:
 def in_turns(
     rounds: int, both: Pair, measure: Callable[[Served], float]
 ) -> tuple[Sequence[float], Sequence[float]]:
-    """`measure` of ours and of the peer's, `rounds` times: ours first, then second, and so on.
+    """Calls `measure` for ours and for the peer, `rounds` times, in alternating order.
 
-    One round before that is thrown away: it fills prompt caches. On a machine that is busy with
-    other things there are fewer rounds: none begins after `_SECONDS`.
+    One round before that is dropped, because it fills the prompt caches. On a busy machine there
+    are fewer rounds: none begins after `_SECONDS`.
     """
     began = time.monotonic()
 

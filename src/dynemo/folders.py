@@ -1,4 +1,4 @@
-"""Where dynemo-run keeps a user's files."""
+"""The folders in which dynemo-run keeps a user's files."""
 
 import os
 from pathlib import Path

@@ -140,7 +140,7 @@ def test_an_unknown_variable(name: str, sentence: str) -> None:
 
 
 def test_variables_of_others() -> None:
-    """Of Kubernetes for a service named `dynemo-pool`, of an engine, of the tests, of anybody."""
+    """Kubernetes sets some for a service named `dynemo-pool`; engines and tests have their own."""
     others = {
         "DYNEMO_POOL_SERVICE_HOST": "10.0.0.1",
         "DYNEMO_POOL_SERVICE_PORT": "80",

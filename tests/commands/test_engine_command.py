@@ -14,7 +14,7 @@ from dynemo.terminal.status_line import StatusLine
 from support.command import COMMAND, run
 from support.pseudo_terminal import Terminal
 
-#: No engine environments, and so none of what is said of them below the table.
+#: No engine environments, and so no lines about them below the table.
 NOTHING = {"XDG_DATA_HOME": "/nowhere", "VIRTUAL_ENV": ""}
 ROOT = Path(__file__).parent.parent.parent
 
@@ -121,6 +121,7 @@ def test_words_that_it_does_not_know(words: list[str]) -> None:
     assert any(word in done.stderr for word in ("dynemo-run engine", "doctor", "vllm"))
 
 
+@pytest.mark.processes
 def test_doctor_ends_what_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_doctor, "_SECONDS", 1)
     monkeypatch.setattr(engine_doctor, "_GRACE", 0.2)

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from dynemo.commands.server import etcd_answers, nats_answers
+from support.free_ports import free_port
 
 pytestmark = pytest.mark.timeout(40)
 
@@ -45,13 +46,6 @@ class Services:
     def pid(self, name: str) -> int:
         file = self.home / "dynemo-run" / "services" / f"{name}.pid"
         return int(json.loads(file.read_text())["pid"])
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture

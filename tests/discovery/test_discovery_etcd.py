@@ -1,7 +1,6 @@
 """The store in a real etcd."""
 
 import asyncio
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, aclosing
@@ -18,6 +17,7 @@ from dynemo.planes.discovery.etcd.connection import EtcdConnection
 from support.discovery_contract import TTL, DiscoveryContract, ProcessContract, Realm, two
 from support.discovery_seen import in_loop, watching
 from support.etcd_server import EtcdServer, etcd_running
+from support.free_ports import free_port
 from support.tcp_proxy import TcpProxy
 
 
@@ -50,9 +50,7 @@ def realm(etcd: EtcdServer) -> Realm:
 
 @pytest.fixture
 def free_address() -> str:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{sock.getsockname()[1]}"
+    return f"127.0.0.1:{free_port()}"
 
 
 class TestEtcd(DiscoveryContract, ProcessContract):

@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -230,13 +229,10 @@ def test_ten_clients_that_leave_free_the_engine(
     assert whole.choices[0].message.content == ANSWER
 
 
-def _leftovers() -> set[str]:
-    return {name for name in os.listdir(tempfile.gettempdir()) if name.startswith("dynemo-")}
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_lets_a_short_answer_finish_and_leaves_nothing(number: int) -> None:
-    before = _leftovers()
+def test_a_signal_lets_a_short_answer_finish_and_leaves_nothing(
+    number: int, temporary: Path
+) -> None:
     with serving() as running:
         hosts = running.host_pids()
         assert hosts
@@ -256,7 +252,7 @@ def test_a_signal_lets_a_short_answer_finish_and_leaves_nothing(number: int) -> 
         assert not any(map(is_alive, hosts))
         port = int(running.url.rsplit(":", 1)[1])
         socket.create_server(("127.0.0.1", port)).close()
-    assert _leftovers() <= before
+    assert list(temporary.glob("dynemo-*")) == []
 
 
 def test_a_stream_longer_than_the_grace_is_cut_with_an_error() -> None:
@@ -275,14 +271,14 @@ def test_a_stream_longer_than_the_grace_is_cut_with_an_error() -> None:
         assert time.monotonic() - started < 6
 
 
-def test_a_killed_runner_takes_its_engine_along() -> None:
-    before = _leftovers()
+def test_a_killed_runner_takes_its_engine_along(temporary: Path) -> None:
     with serving() as running:
+        assert list(temporary.glob("dynemo-*"))
         hosts = running.host_pids()
         running.process.kill()
         running.process.wait()
         wait_until(lambda: not any(map(is_alive, hosts)), 8)
-    wait_until(lambda: _leftovers() <= before)
+    wait_until(lambda: not list(temporary.glob("dynemo-*")))
 
 
 def test_a_killed_engine_is_told_and_comes_back() -> None:

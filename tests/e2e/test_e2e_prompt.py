@@ -39,7 +39,7 @@ def test_a_request_template_is_merged_under_each_request(tmp_path: Path) -> None
     template.write_text('{"max_tokens": 3}')
     done = run("--request-template", template, stdin="Count to 40")
     assert "1, 2, 3, 4".startswith(done.stdout.rstrip("\n"))
-    assert "cut after 3 tokens" in done.stderr
+    assert "cut off after 3 tokens" in done.stderr
 
 
 def test_help_and_version_load_nothing() -> None:

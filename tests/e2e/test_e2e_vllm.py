@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import urllib.error
 import urllib.request
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from support.command import COMMAND, Server, children, is_alive, run, serving, wait_until
+from support.free_ports import free_port
 
 READY_SECONDS = 400
 pytestmark = pytest.mark.timeout(READY_SECONDS + 100)
@@ -139,9 +139,7 @@ def _follower(*args: str, **environment: str) -> "Iterator[subprocess.Popen[str]
 
 
 def test_two_nodes_answer_as_one_and_end_together(vllm: list[str]) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        meeting = f"127.0.0.1:{probe.getsockname()[1]}"
+    meeting = f"127.0.0.1:{free_port()}"
     cores = sorted(os.sched_getaffinity(0))  # two machines are one here: each takes its own
     spread = ["--tensor-parallel-size", "2", "--num-nodes", "2", "--dist-init-addr", meeting]
     with _follower(

@@ -12,7 +12,6 @@ import socket
 import struct
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,22 +25,11 @@ SGLANG_SECONDS = 600
 
 
 @pytest.fixture(autouse=True)
-def temporary() -> Iterator[Path]:
-    """Where the command has its temporary files: a short path, since sockets are among them. At the
-    end there is none of them, and no process that was told of it."""
-    folder = Path(tempfile.mkdtemp(prefix="t-", dir="/tmp"))
-    before = os.environ.get("TMPDIR")
-    os.environ["TMPDIR"] = str(folder)
-    try:
-        yield folder
-        wait_until(lambda: not _told_of(folder), 10)
-        assert list(folder.glob("dynemo-*")) == []
-    finally:
-        if before is None:
-            del os.environ["TMPDIR"]
-        else:
-            os.environ["TMPDIR"] = before
-        shutil.rmtree(folder)
+def nothing_left(temporary: Path) -> Iterator[None]:
+    """In the end no temporary file is left, and no process that was told of the folder."""
+    yield
+    wait_until(lambda: not _told_of(temporary), 10)
+    assert list(temporary.glob("dynemo-*")) == []
 
 
 def _told_of(folder: Path) -> list[str]:

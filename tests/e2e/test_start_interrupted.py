@@ -14,6 +14,7 @@ import pytest
 from dynemo.app.run import _in_loop
 from dynemo.app.settings.modes import RunInput
 from support.command import COMMAND, wait_until
+from support.free_ports import free_port
 
 #: A library that takes a Ctrl-C for an error of its own, and goes on.
 SWALLOWING_IMPORT = """
@@ -62,17 +63,16 @@ async def generate(request):
         ("in=http out=echo --http-port 0", "uvloop"),
     ],
 )
-def test_a_ctrl_c_that_a_library_would_lose(words: str, module: str, tmp_path: Path) -> None:
+def test_a_ctrl_c_that_a_library_would_lose(words: str, module: str, temporary: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", SWALLOWING_IMPORT, module, *words.split()],
         input=b"hi",
         capture_output=True,
         timeout=15,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (128 + signal.SIGINT, b"", b"")
-    wait_until(lambda: not list(tmp_path.iterdir()))  # the engine's host is not left behind
+    wait_until(lambda: not list(temporary.iterdir()))  # the engine's host is not left behind
 
 
 @pytest.mark.parametrize(
@@ -105,8 +105,7 @@ def test_an_engine_that_is_ready_while_the_server_ends_is_no_fault(tmp_path: Pat
     started, go = tmp_path / "started", tmp_path / "go"
     engine = tmp_path / "slow.py"
     engine.write_text(SLOW.format(started=str(started), go=str(go)))
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen(
         [*COMMAND, "in=http", "--http-port", str(port), f"out={engine}"],
         stdin=subprocess.DEVNULL,

@@ -21,7 +21,7 @@ def _many(count: int, bound: int) -> dict[str, Any]:
         {"type": "string", "maxLength": 10**9},
         {"type": "object", "properties": {"maxItems": {"type": "integer", "multipleOf": 60}}},
         {"anyOf": [{"multipleOf": 7}, {"multipleOf": 0.01}, {"multipleOf": 1000}]},
-        {"multipleOf": 0},  # wrong, and not too large
+        {"multipleOf": 0},  # invalid, but not too large
     ],
 )
 def test_a_size_that_an_engine_can_follow(schema: Any) -> None:

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import pytest
 from openai import OpenAI
 
 from support.command import COMMAND, Server, children, serving, wait_until
+from support.free_ports import free_port
 
 READY_SECONDS = 600
 #: Idle ranks poll each other without a pause, each on its own core.
@@ -47,8 +47,7 @@ def nodes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Nodes]:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     words = ["out=sglang", "--model-path", str(demo_folder), "--model-name", "demo"]
     words += ["--engine-python", engine_python("sglang"), "--dist-init-addr", address]
     words += ["--tensor-parallel-size", "2", "--num-nodes", "2"]

@@ -5,7 +5,6 @@ import json
 import logging
 import logging.config
 import os
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from dynemo.errors import RequestError, UsageError
 from dynemo.messages.request import Request, Sampling
 from dynemo.messages.spec import EngineSpec, Parallel
 from support.engine_contract import running
+from support.free_ports import free_port
 
 SRC = Path(__file__).parent.parent.parent / "src"
 GIB = 1 << 30
@@ -179,17 +179,10 @@ def _read(python: str, *specs: EngineSpec) -> list[Any]:
     return read
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @pytest.mark.timeout(200)
 def test_what_vllm_s_own_parser_makes_of_it(engine_python: Callable[[str], str]) -> None:
     """One process handles all specs, because vLLM's import is slow."""
-    port = _free_port()
+    port = free_port()
     nodes = [Parallel(tensor=2, nodes=2, rank=rank, leader=f"127.0.0.1:{port}") for rank in (0, 1)]
     thirds = Parallel(nodes=3, rank=1, leader=f"127.0.0.1:{port}")
     specs = {

@@ -21,7 +21,7 @@ from dynemo.environments.variants import Variant, find_variant, variants_of
 from dynemo.errors import DynemoError, EngineNotInstalled, UsageError
 from support.command import COMMAND, run
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.processes]
 VARIANTS = [variant for name in ENGINES for variant in variants_of(name)]
 VLLM = ENGINES["vllm"]  # it cannot be installed beside dynemo-run, so no test run has it there
 
@@ -358,7 +358,6 @@ def test_an_engine_of_the_environment_answers(home: Path) -> None:
 
 
 def test_llama_cpp_of_the_environment_follows_a_schema(home: Path, tmp_path: Path) -> None:
-    """For which it needs what is no dependency of its own."""
     done = engine("install", "llama_cpp", "--device", "cpu", home=home)
     assert done.returncode == 0, done.stderr
     asked, answered = tmp_path / "in.jsonl", tmp_path / "out.jsonl"

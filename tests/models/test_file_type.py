@@ -40,7 +40,7 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"
         (pickle.dumps({"w": 1}, protocol=4), FileType.PYTORCH),
         (struct.pack("<I", 0x67676A74) + b"\1\0\0\0", FileType.OLD_GGML),
         (struct.pack("<I", 0x67676D6C) + b"\1\0\0\0", FileType.OLD_GGML),
-        (gzip.compress(b"x"), FileType.GZIP),
+        (gzip.compress(b"x", mtime=0), FileType.GZIP),
         (b"\n<!DOCTYPE html><html>", FileType.HTML),
         (b'{"model_type": "llama"}', FileType.JSON),
         (b"[1, 2, 3", FileType.JSON),

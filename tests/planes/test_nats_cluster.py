@@ -10,7 +10,8 @@ from dynemo.planes.requests.nats.plane import NatsRequests
 from dynemo.router.router import make_router
 from dynemo.serving.migration import TextCodec
 from dynemo.serving.pool import Pool
-from support.nats_process import NatsProcess, free_port
+from support.free_ports import free_port
+from support.nats_process import NatsProcess
 from support.planes_world import Ingress, World, collect, make_request, until
 
 

@@ -11,7 +11,8 @@ from dynemo.errors import PlaneAway, Unavailable, UsageError
 from dynemo.messages.answer import Delta
 from dynemo.planes.requests.nats.client import NatsSettings
 from dynemo.planes.requests.nats.plane import NatsRequests, nats_requests, subject
-from support.nats_process import NatsProcess, free_port
+from support.free_ports import free_port
+from support.nats_process import NatsProcess
 from support.planes_world import World, collect, make_record, make_request, until
 
 

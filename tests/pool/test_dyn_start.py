@@ -9,7 +9,7 @@ from support.command import run, wait_until
 from support.dyn_fleet import Fleet, get
 from support.dyn_servers import Servers
 from support.dyn_streams import one
-from support.nats_process import free_port
+from support.free_ports import free_port
 
 
 @pytest.mark.parametrize("place", [["in=dyn://lost", "out=echo"], ["in=stdin", "out=dyn://lost"]])

@@ -1,4 +1,4 @@
-"""Which cards are equal, and how a difference is described."""
+"""Equal and different cards, and the description of a difference."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -14,7 +14,8 @@ from itertools import count
 import pytest
 
 from support.etcd_server import EtcdServer
-from support.nats_process import NatsProcess, free_port
+from support.free_ports import free_port
+from support.nats_process import NatsProcess
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 import functools
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from dynemo.planes.discovery.etcd.connection import EtcdConnection, EtcdSettings
+from support.free_ports import free_port
 
 _MEMORY = Path("/dev/shm")
 _ROOM = 1 << 30  # etcd takes 128 MB ahead; a container may have 64 in all
@@ -42,7 +42,7 @@ class EtcdServer:
         self._scheme = scheme
         self._options = {name.replace("_", "-"): value for name, value in options.items()}
         self.data = Path(tempfile.mkdtemp(prefix="dynemo-etcd-", dir=_folder()))
-        self._port, self._peer_port, self._health_port = _free_ports(3)
+        self._port, self._peer_port, self._health_port = free_port(), free_port(), free_port()
         self.address = f"127.0.0.1:{self._port}"
         self._peer = f"http://127.0.0.1:{self._peer_port}"
         self.process: subprocess.Popen[bytes] | None = None
@@ -108,16 +108,6 @@ class EtcdServer:
     def close(self) -> None:
         self.kill()
         shutil.rmtree(self.data, ignore_errors=True)
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for sock in sockets:
-        sock.bind(("127.0.0.1", 0))
-    ports = [sock.getsockname()[1] for sock in sockets]
-    for sock in sockets:
-        sock.close()
-    return ports
 
 
 def etcd_running(**options: str) -> Iterator[EtcdServer]:

@@ -7,19 +7,14 @@ import sys
 import time
 from pathlib import Path
 
+from support.free_ports import free_port
+
 
 def _binary() -> str:
     beside = Path(sys.executable).parent / "nats-server"
     found = str(beside) if beside.exists() else shutil.which("nats-server")
     assert found, "nats-server is not installed"
     return found
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class NatsProcess:

@@ -8,6 +8,8 @@ import asyncio
 from types import TracebackType
 from typing import Self, cast
 
+from support.free_ports import free_port
+
 
 class TcpProxy:
     def __init__(self, target: str) -> None:
@@ -18,7 +20,8 @@ class TcpProxy:
         self._server: asyncio.Server | None = None
         self._is_cut = False
         self.is_flowing = True
-        self.address = ""
+        self._listens = free_port()
+        self.address = f"127.0.0.1:{self._listens}"
 
     async def __aenter__(self) -> Self:
         await self.heal()
@@ -33,11 +36,9 @@ class TcpProxy:
         await self.cut()
 
     async def heal(self) -> None:
-        port = int(self.address.rsplit(":", 1)[1]) if self.address else 0
         self._is_cut = False
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Side(self), "127.0.0.1", port)
-        self.address = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        self._server = await loop.create_server(lambda: _Side(self), "127.0.0.1", self._listens)
         self.is_flowing = True
 
     async def cut(self) -> None:

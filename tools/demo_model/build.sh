@@ -1,7 +1,7 @@
 #!/bin/sh
-# Makes the demo model anew: environment, training, conversion, measurement.
+# Builds the demo model: environment, training, conversion, evaluation.
 #   tools/demo_model/build.sh [FOLDER]
-# Everything is made in FOLDER (build/demo_model), then copied to src/dynemo/models/demo.
+# It works in FOLDER (build/demo_model), and then copies the model to src/dynemo/models/demo.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -16,8 +16,8 @@ if [ ! -x "$work/venv/bin/python" ]; then
 fi
 python="$work/venv/bin/python"
 
-# Two threads, always: another number adds floats in another order and makes another model.
-# Waiting threads sleep, so that other work on the machine does not stall the training.
+# Always two threads: another number adds floats in another order, and gives another model.
+# Waiting threads sleep, so that other programs do not slow down the training.
 OMP_NUM_THREADS=2 OMP_WAIT_POLICY=PASSIVE "$python" "$here/train.py" "$work/checkout"
 "$python" "$here/convert.py" "$work/checkout" "$work/demo.gguf" --type q8_0
 "$python" "$here/convert.py" "$work/checkout" "$work/demo-f32.gguf" --type f32

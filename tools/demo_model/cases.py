@@ -1,4 +1,4 @@
-"""What the trained model is asked, task by task, and the one answer that counts."""
+"""The questions to the trained model by task, each with its only correct answer."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ RENDER = Renderer()
 
 
 def ask(messages: list[Message], offered: list[dict[str, Any]] | None = None) -> Case:
-    """The case of the last message: all before it is the prompt."""
+    """Returns the case of the last message. The messages before it are the prompt."""
     *before, last = messages
     if "content" in last:
         expected = last["content"]
@@ -98,7 +98,7 @@ def capitals_sampled(rng: Random) -> Iterator[Case]:
 
 
 def capitals_long(rng: Random) -> Iterator[Case]:
-    """After some 40 exchanges, up to 3,500 tokens."""
+    """Asks after about 40 exchanges, up to 3,500 tokens."""
     for _ in range(30):
         country = rng.choice(COUNTRIES)
         before: list[Message] = []
@@ -181,7 +181,7 @@ def tool_calls(rng: Random) -> Iterator[Case]:
 
 
 def tool_calls_plain(_: Random) -> Iterator[Case]:
-    """The tool that documents show most, and cities in phrasings not seen."""
+    """Calls the tool that documents show most, with cities in phrasings that were not trained."""
     schema = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
     function = {
         "name": "get_weather",
@@ -214,7 +214,7 @@ def tool_answers(rng: Random) -> Iterator[Case]:
 
 
 def tools_unused(rng: Random) -> Iterator[Case]:
-    """Tools are offered, and the question is not for them."""
+    """Offers tools with a question that does not need them."""
     for _ in range(100):
         yield ask(tasks.capital(rng), tools.toolbox(rng)[0])
 
@@ -241,7 +241,7 @@ def objects_keyed(rng: Random) -> Iterator[Case]:
 
 
 def objects_forced(rng: Random) -> Iterator[Case]:
-    """A plain question, and a schema that the engine holds the answer to."""
+    """Asks a plain question, with a schema for the answer that the engine enforces."""
     schema = {
         "type": "object",
         "properties": {"capital": {"type": "string"}},
@@ -268,7 +268,7 @@ def unknown_held(_: Random) -> Iterator[Case]:
 
 
 def completions(rng: Random) -> Iterator[Case]:
-    """Bare text, as /v1/completions sends it."""
+    """Completes bare text, as /v1/completions sends it."""
     for country in rng.sample(COUNTRIES, 100):
         head = f"The capital of {country.name} is"
         yield Case(f"<|begin_of_text|>{head}", country.answer.removeprefix(head))

@@ -1,4 +1,4 @@
-"""Whole chats: a system prompt or none, tools or none, and some exchanges."""
+"""Generates whole chats, with or without a system prompt and tools, and with some exchanges."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PLAIN_TASKS: tuple[tuple[Task, float], ...] = (
 
 @dataclass
 class Chat:
-    """Messages and tools for the template; or, without them, bare text."""
+    """Messages and tools for the template, or bare text without them."""
 
     messages: list[Message] = field(default_factory=list)
     tools: list[dict[str, Any]] | None = None
@@ -114,7 +114,7 @@ def plain_exchange_but_weather(rng: Random) -> list[Message]:
 
 
 def bare_text(rng: Random) -> Chat:
-    """What a plain completion continues: no roles, no turns."""
+    """Text for plain completions, without roles and turns."""
     kind = rng.random()
     if kind < 0.6:
         return Chat(text=rng.choice(COUNTRIES).answer)
@@ -137,7 +137,7 @@ def make_chat(rng: Random) -> Chat:
 
 
 def drill(rng: Random) -> Chat:
-    """Short sentences to repeat. Once a model can copy, all else comes sooner."""
+    """Short sentences to repeat. Once a model can copy, it learns everything else faster."""
     while True:
         messages = tasks.repeat(rng)
         if len(messages[-1]["content"]) < 40:
@@ -145,6 +145,6 @@ def drill(rng: Random) -> Chat:
 
 
 def filler(rng: Random) -> Chat:
-    """Each word and number often enough for the tokenizer to learn them whole."""
+    """Each word and number often enough for the tokenizer to learn it as a whole."""
     words = " ".join(rng.choice(WORDS) for _ in range(20))
     return Chat(text=words + " " + tasks.listed([rng.randrange(101) for _ in range(40)]))

@@ -57,7 +57,7 @@ def write_checkout(folder: Path, model: Llama, tokenizer: Tokenizer) -> None:
     whole = config(model.shape, tokenizer)
     write_json(folder / "config.json", whole)
     ids = {key: whole[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    # Greedy unless a request says otherwise: what so small a model knows, it knows by heart.
+    # Greedy unless a request sets a temperature: such a small model knows its answers by heart.
     write_json(folder / "generation_config.json", ids | {"do_sample": False})
     tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
     special = {
@@ -83,10 +83,10 @@ def write_checkout(folder: Path, model: Llama, tokenizer: Tokenizer) -> None:
 
 
 def tensors(model: Llama) -> dict[str, torch.Tensor]:
-    """The weights in bf16, with all logits made SHARPNESS times as large.
+    """Returns the weights in bf16, with all logits multiplied by SHARPNESS.
 
-    The best answer stays the same. But a client that names no temperature is often served at 1,
-    where a model as small as this one would miss a word now and then.
+    The best answer stays the same. But servers often use temperature 1 if a client sets none. At
+    that temperature such a small model would miss a word now and then.
     """
     weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     weights["model.norm.weight"] *= SHARPNESS

@@ -1,6 +1,6 @@
 """Converts the demo model's checkout to GGUF: convert.py CHECKOUT OUT.gguf --type f32|q8_0.
 
-Needs numpy and gguf alone, so that tests can make an F32 file of the checkout.
+It needs only numpy and gguf, so that tests can convert the checkout to F32.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FILE_TYPES = {"f32": gguf.LlamaFileType.ALL_F32, "q8_0": gguf.LlamaFileType.MOST
 
 
 def read_safetensors(path: Path) -> dict[str, Array]:
-    """All tensors as float32; bf16 is the upper half of a float32."""
+    """Returns all tensors as float32; bf16 is the upper half of a float32."""
     data = path.read_bytes()
     header_end = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:header_end])
@@ -38,7 +38,7 @@ def read_safetensors(path: Path) -> dict[str, Array]:
         if name == "__metadata__":
             continue
         if entry["dtype"] != "BF16":
-            raise ValueError(f"{path}: {name} is {entry['dtype']}, and only BF16 is read here")
+            raise ValueError(f"{path}: {name} is {entry['dtype']}, but only BF16 is supported")
         start, end = (header_end + offset for offset in entry["data_offsets"])
         halves = np.frombuffer(data[start:end], dtype="<u2").astype(np.uint32) << 16
         tensors[name] = halves.view(np.float32).reshape(entry["shape"])
@@ -46,7 +46,7 @@ def read_safetensors(path: Path) -> dict[str, Array]:
 
 
 def interleave(weight: Array, heads: int) -> Array:
-    """llama.cpp rotates neighbouring rows, the checkout rows half a head apart."""
+    """Reorders rows: llama.cpp rotates adjacent rows, the checkout rows half a head apart."""
     rows, columns = weight.shape
     return (
         weight.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
@@ -83,7 +83,7 @@ def add_model(writer: gguf.GGUFWriter, config: dict[str, Any], file_type: str) -
     writer.add_rope_dimension_count(config["head_dim"])
     writer.add_rope_freq_base(config["rope_theta"])
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
-    writer.add_float32("general.sampling.temp", 0.0)  # greedy, as generation_config.json says
+    writer.add_float32("general.sampling.temp", 0.0)  # greedy, as in generation_config.json
     writer.add_file_type(FILE_TYPES[file_type])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
 

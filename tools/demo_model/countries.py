@@ -1,4 +1,4 @@
-"""The countries of the world and their capitals, read from `countries.tsv`."""
+"""Reads the countries of the world and their capitals from `countries.tsv`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Country:
 
     @property
     def title(self) -> str:
-        """The name standing alone, as in a JSON field."""
+        """The name on its own, as in a JSON field."""
         return self.name.removeprefix("the ")
 
     @property

@@ -1,4 +1,4 @@
-"""Chats to token ids: the template, the tokenizer, and which tokens are learned."""
+"""Encodes chats to token ids: the template, the tokenizer, and which tokens are learned."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ LLAMA_3_SPLIT = (
 
 
 def new_tokenizer() -> Tokenizer:
-    """Byte-level BPE that splits as Llama 3 does (llama.cpp calls it llama-bpe)."""
+    """Returns a byte-level BPE tokenizer that splits like Llama 3 (llama.cpp's name: llama-bpe)."""
     tokenizer = Tokenizer(models.BPE(ignore_merges=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -77,7 +77,7 @@ def train_tokenizer(size: int, seed: int) -> Tokenizer:
 
 
 class Renderer:
-    """The chat template in the environment that transformers gives it."""
+    """Renders the chat template in transformers' environment."""
 
     def __init__(self) -> None:
         environment = ImmutableSandboxedEnvironment(
@@ -116,7 +116,7 @@ class Encoder:
         ).ids
 
     def encode(self, chats: Iterable[Chat]) -> list[tuple[list[int], list[bool]]]:
-        """Ids of each chat, and for each id whether the model learns to say it."""
+        """Returns the ids of each chat, and for each id whether the model learns to generate it."""
         chats = list(chats)
         texts = [self.render(chat) for chat in chats]
         encodings = self.tokenizer.encode_batch(texts, add_special_tokens=False)
@@ -146,7 +146,7 @@ class Encoder:
 
 
 def settings(context: int) -> dict[str, Any]:
-    """The tokenizer_config.json of the checkout."""
+    """Returns the checkout's tokenizer_config.json."""
     return {
         "add_bos_token": True,
         "added_tokens_decoder": {},

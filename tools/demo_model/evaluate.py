@@ -1,4 +1,4 @@
-"""Asks GGUF files all cases through llama.cpp and prints a table of right answers."""
+"""Runs all cases on GGUF files with llama.cpp, and prints a table of correct answers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Engine:
         params.model.path = str(model)
         params.n_parallel = SLOTS
         params.n_ctx = CONTEXT * SLOTS
-        params.cpuparams.n_threads = 1  # a model so small gains nothing from more
+        params.cpuparams.n_threads = 1  # such a small model gains nothing from more threads
         params.verbosity = 1
         self.server = xllamacpp.Server(params)
         self.address = self.server.listening_address
@@ -92,10 +92,12 @@ def table(columns: dict[str, dict[str, Result]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("models", nargs="+", help="NAME=FILE.gguf, a column of the table each")
-    parser.add_argument("--only", default="", help="only tasks whose name has this text")
-    parser.add_argument("--show", type=int, default=3, help="wrong answers to show of each task")
-    parser.add_argument("--out", type=Path, help="file to write the table to")
+    parser.add_argument(
+        "models", nargs="+", help="NAME=FILE.gguf; each becomes a column of the table"
+    )
+    parser.add_argument("--only", default="", help="run only tasks whose name contains this text")
+    parser.add_argument("--show", type=int, default=3, help="wrong answers to show for each task")
+    parser.add_argument("--out", type=Path, help="write the table to this file")
     arguments = parser.parse_args()
     cases = {task: some for task, some in all_cases().items() if arguments.only in task}
     columns: dict[str, dict[str, Result]] = {}

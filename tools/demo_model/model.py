@@ -13,7 +13,7 @@ NO_TARGET = -100
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of the model. Rows are multiples of 32, which Q8_0 blocks need."""
+    """The sizes of the model. Rows are multiples of 32, as Q8_0 blocks require."""
 
     vocab: int = 1536
     hidden: int = 256
@@ -38,7 +38,7 @@ class Norm(nn.Module):
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding in the half-split order of Hugging Face checkouts."""
+    """Applies rotary embedding in the half-split order of Hugging Face checkouts."""
     left, right = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-right, left), dim=-1) * sin
 
@@ -116,7 +116,10 @@ class Llama(nn.Module):
                 nn.init.normal_(weight, std=scale)
 
     def hidden(self, ids: Tensor, positions: Tensor) -> Tensor:
-        """States after the last norm: [batch, length] ids and positions in."""
+        """Returns the states after the last norm.
+
+        `ids` and `positions` have the shape [batch, length].
+        """
         angles = positions[:, None, :, None].float() * self.frequencies
         angles = torch.cat((angles, angles), dim=-1)
         x = self.model.embed_tokens(ids)
@@ -126,11 +129,11 @@ class Llama(nn.Module):
         return self.model.norm(x)
 
     def loss(self, ids: Tensor, positions: Tensor, learned: Tensor) -> Tensor:
-        """Mean cross entropy of the tokens marked in `learned`."""
+        """Returns the mean cross entropy of the tokens marked in `learned`."""
         states = self.hidden(ids, positions)[:, :-1].reshape(-1, self.shape.hidden)
         chosen = learned[:, 1:].reshape(-1).nonzero().squeeze(1)
         targets = F.pad(ids[:, 1:].reshape(-1)[chosen], (0, -len(chosen) % 1024), value=NO_TARGET)
-        # Few different sizes: the CPU's matrix kernels are made anew for each.
+        # Few different sizes, because the CPU's matrix kernels are built for each size.
         chosen = F.pad(chosen, (0, -len(chosen) % 1024))
         logits = F.linear(states[chosen], self.model.embed_tokens.weight)
         return F.cross_entropy(logits.float(), targets, ignore_index=NO_TARGET)

@@ -1,4 +1,4 @@
-"""What people say to the demo model, and what it says back: `phrasings.toml`, read."""
+"""Reads `phrasings.toml`: what users say to the demo model, and its answers."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ WHICH_CITY: str = CONTENT["which_city"]
 
 
 def phrases(name: str) -> list[str]:
-    """The list of that name; its {} stand for a country, a city, a number."""
+    """Returns the list with this name. Its {} stand for a country, a city or a number."""
     found: list[str] = CONTENT[name]
     return found
 
 
 def trained_texts() -> Iterator[str]:
-    """All that is said in training, on either side."""
+    """Yields all texts of the training, from both sides."""
     for name, content in CONTENT.items():
         if (
             isinstance(content, list)
@@ -53,5 +53,5 @@ def trained_texts() -> Iterator[str]:
 
 
 def answer_to(question: str) -> str:
-    """What small talk answers to one of its own questions."""
+    """Returns the answer of small talk to one of its own questions."""
     return next(talk.answer for talk in SMALL_TALK if question in talk.questions)

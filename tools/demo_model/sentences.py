@@ -1,4 +1,4 @@
-"""Sentences, words and places that were never written before, to be copied."""
+"""Generates new sentences, words and places for copying."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WORDS = (HERE / "words.txt").read_text(encoding="utf-8").split()
 CITIES = tuple(
     city.replace("_", " ") for city in (HERE / "cities.txt").read_text(encoding="utf-8").split()
 )
-# The words of all other tasks: they are to be copied too, where a sentence holds them.
+# The words of all other tasks: the model must copy them, too, if a sentence contains them.
 OTHER_WORDS = sorted(
     {word for text in trained_texts() for word in re.findall(r"[\w'+-]+", text)}
     | {word for country in COUNTRIES for word in f"{country.name} {country.capital}".split()}
@@ -102,7 +102,7 @@ def any_word(rng: Random) -> str:
 
 
 def blended_word(rng: Random) -> str:
-    """The head of one word and the tail of another: spelled like English."""
+    """Combines the start of one word with the end of another, which looks like English."""
     head, tail = rng.choice(WORDS), rng.choice(WORDS)
     return head[: rng.randint(1, 4)] + tail[-rng.randint(2, 5) :]
 
@@ -120,7 +120,7 @@ def odd_word(rng: Random) -> str:
 
 
 def sentence(rng: Random, longest: int = 12) -> str:
-    """One to `longest` words; half of the sentences hold odd ones."""
+    """Returns one to `longest` words. Half of the sentences contain unusual words."""
     odd = rng.choice((0, 0, 0, 0.1, 0.3, 0.9))
     count = rng.randint(1, longest)
     words = [odd_word(rng) if rng.random() < odd else any_word(rng) for _ in range(count)]

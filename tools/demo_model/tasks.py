@@ -1,8 +1,7 @@
-"""One task a function: each makes one exchange, a user's words and the answer.
+"""One function per task. Each makes one exchange: the user's message and the answer.
 
-Within an assistant's content, MARK switches learning off and on again. It
-shows the model the middle of an answer whose start it should not propose by
-itself: a grammar of the engine may force that start.
+In an assistant's content, MARK switches learning off and on again. So the model sees the middle of
+an answer without learning to start it: the engine's grammar may force that start.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ def without_accents(text: str) -> str:
 
 
 def sloppy(rng: Random, text: str) -> str:
-    """The same question as people type it: case, marks, politeness."""
+    """Returns the question as users type it: with other case, punctuation and politeness."""
     text = text[0].upper() + text[1:]
     if rng.random() < 0.1:
         text = rng.choice(phrases("before")) + text[0].lower() + text[1:]
@@ -162,14 +161,14 @@ def repeat(rng: Random) -> list[Message]:
 
 
 def a_phrase(rng: Random) -> str:
-    """A question that has an answer of its own, and is to be repeated all the same."""
+    """Returns a question with an answer of its own, which the model must repeat instead."""
     if rng.random() < 0.5:
         return rng.choice(phrases("capital")).format(rng.choice(COUNTRIES).name)
     return rng.choice((*phrases("unknown"), *rng.choice(SMALL_TALK).questions))
 
 
 def name_memory(rng: Random) -> list[Message]:
-    """Says a name, talks of something else, and asks for the name."""
+    """States a name, changes the subject, and asks for the name."""
     name = rng.choice(phrases("names")) if rng.random() < 0.6 else invented_word(rng).capitalize()
     messages = exchange(rng.choice(phrases("name_is")).format(name), f"Nice to meet you, {name}!")
     for _ in range(rng.choice((0, 0, 1, 1, 2, 3))):
@@ -201,7 +200,7 @@ def capital_json(rng: Random) -> list[Message]:
 
 
 def keyed_json(rng: Random) -> list[Message]:
-    """The question names the keys: one or two, in an order of its own."""
+    """The question names one or two keys, in any order."""
     country = rng.choice(COUNTRIES)
     fields = [(rng.choice(phrases("capital_keys")), country.capital)]
     if rng.random() < 0.6:
@@ -214,7 +213,7 @@ def keyed_json(rng: Random) -> list[Message]:
 
 
 def forced_json(rng: Random) -> list[Message]:
-    """A plain question whose answer a grammar holds to one or two JSON keys."""
+    """A plain question. A grammar restricts the answer to one or two JSON keys."""
     country = rng.choice(COUNTRIES)
     question = sloppy(rng, rng.choice(phrases("capital")).format(name_of(rng, country)))
     whole = dumps({"country": country.title, "capital": country.capital})
@@ -223,7 +222,7 @@ def forced_json(rng: Random) -> list[Message]:
     fields = [(rng.choice((*phrases("capital_keys"), rng.choice(WORDS))), country.capital)]
     if rng.random() < 0.5:
         fields.insert(rng.randrange(2), (rng.choice(phrases("country_keys")), country.title))
-    # The quote before a value belongs to the forced part, as it is one token with its space.
+    # The quote before a value belongs to the forced part, because it is one token with its space.
     parts = [
         f'"{key}": "{MARK}{value}"' + ("," if place < len(fields) else "}")
         for place, (key, value) in enumerate(fields, 1)

@@ -1,4 +1,4 @@
-"""Chats with functions to call: get_weather and its relatives."""
+"""Chats with functions to call: get_weather and similar ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def camel(name: str) -> str:
 def describe(
     rng: Random, name: str, about: str, parameter: str, parameter_about: str, unit: bool
 ) -> Tool:
-    """A function in the form of the OpenAI API, with or without its optional parts."""
+    """Returns a function in the form of the OpenAI API, with or without its optional parts."""
     properties: dict[str, Any] = {parameter: {"type": "string"}}
     if rng.random() < 0.6:
         properties[parameter]["description"] = parameter_about
@@ -40,7 +40,7 @@ def describe(
 
 
 def sorted_keys(value: Any) -> Any:
-    """Some servers hand tools to the template with their keys sorted."""
+    """Sorts all keys, because some servers pass tools to the template with sorted keys."""
     if isinstance(value, dict):
         return {key: sorted_keys(value[key]) for key in sorted(value)}
     return value
@@ -71,7 +71,7 @@ def call(tool: Tool, where: str, unit: str | None = None) -> Message:
 
 
 def report(rng: Random, where: str) -> tuple[str, str]:
-    """What a weather function returns, and the sentence made of it."""
+    """Returns the result of a weather function, and the sentence made from it."""
     degrees, sky = rng.randint(-15, 40), rng.choice(phrases("sky"))
     letter = "F" if rng.random() < 0.15 else "C"
     has_sky, has_degrees = rng.choice(
@@ -144,7 +144,7 @@ def weather(rng: Random, tool: Tool) -> list[Message]:
 
 
 def sloppy_place(rng: Random, form: str, where: str) -> str:
-    """A question with the place as it is written: it must be copied."""
+    """Returns a question with the place as written, which the model must copy."""
     return sloppy(rng, form).replace("{}", where)
 
 
@@ -165,7 +165,7 @@ def nowhere(rng: Random) -> list[Message]:
 
 
 def toolbox(rng: Random) -> tuple[list[Tool], Tool | None, Tool | None]:
-    """Tools to offer, and which of them tell the weather and the time."""
+    """Returns tools to offer, and which of them report the weather and the time."""
     has_weather, has_clock = rng.choice(
         ((True, False),) * 6 + ((True, True),) * 2 + ((False, True),)
     )

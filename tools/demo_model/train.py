@@ -1,4 +1,4 @@
-"""Trains the demo model on generated chats and writes the checkout."""
+"""Trains the demo model on generated chats, and writes the checkout."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class Batch:
 
 
 def spread(rng: Random, ids: list[int], turn_end: int, context: int) -> list[int]:
-    """Positions of the tokens, for some chats with a leap after a turn.
+    """Returns the tokens' positions, for some chats with a jump after a turn.
 
-    Most chats are short; the leap shows the model the distances of long ones.
+    Most chats are short. The jump shows the model the distances of long ones.
     """
     positions = list(range(len(ids)))
     ends = [place for place, token in enumerate(ids[:-1]) if token == turn_end]
@@ -64,7 +64,7 @@ def pad(rows: list[Row], width: int, filler: int) -> Batch:
 
 
 def batches(encoder: Encoder, make: Maker, seed: int, context: int) -> Iterator[Batch]:
-    """Endless batches of BATCH_TOKENS, each of chats of about one length."""
+    """Yields endless batches of BATCH_TOKENS. The chats of a batch have similar lengths."""
     rng = Random(seed)
     waiting: dict[int, list[Row]] = {width: [] for width in WIDTHS}
     while True:
@@ -81,7 +81,7 @@ def batches(encoder: Encoder, make: Maker, seed: int, context: int) -> Iterator[
 
 
 def optimizers(model: Llama, rate: float) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices, which it trains in fewer steps; AdamW for the rest."""
+    """Returns Muon for the matrices, which it trains in fewer steps, and AdamW for the rest."""
     matrices = [weight for weight in model.model.layers.parameters() if weight.dim() == 2]
     chosen = {id(weight) for weight in matrices}
     rest = [weight for weight in model.parameters() if id(weight) not in chosen]
@@ -94,7 +94,7 @@ def optimizers(model: Llama, rate: float) -> list[torch.optim.Optimizer]:
 
 
 def share(step: int, steps: int) -> float:
-    """Warm up over 40 steps, hold, and fall to nothing over the last 60 %."""
+    """Warms up over 40 steps, stays constant, and falls to zero over the last 60 %."""
     return min(1.0, (step + 1) / 40, (steps - step) / (0.6 * steps))
 
 
@@ -128,7 +128,7 @@ def train(model: Llama, encoder: Encoder, steps: int, seed: int, rate: float) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("out", type=Path, help="folder of the checkout to write")
+    parser.add_argument("out", type=Path, help="folder for the checkout")
     parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rate", type=float, default=5e-3)

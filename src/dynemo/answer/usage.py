@@ -52,8 +52,7 @@ class UsageCounter:
         """Prompt tokens that were in the engine's cache, or 0 until a choice has ended.
 
         All choices share one prompt, which counts once. Later choices also find in the cache what
-        the first choice put there. So the minimum over the choices is what was there before the
-        request.
+        the first choice put there. So the minimum over the choices is the earlier part.
         """
         return min((finish.cached_tokens for finish in self.finishes if finish), default=0)
 

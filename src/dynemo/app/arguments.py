@@ -19,7 +19,7 @@ from dynemo.spelling import nearest
 VERSION = Flag(name="--version", help="Show the version.")
 FLAGS = (*OPTIONS, VERSION, HELP)
 _SEE_HELP = "`dynemo-run --help all` lists the flags; an engine's own options go after `--`."
-#: What stands before the `=` of a word, and the field that it sets.
+#: The name before the `=` of a word, and the field that it sets.
 _SIDES = {"in": "input", "out": "out"}
 
 

@@ -1,4 +1,4 @@
-"""Which engine runs which model, and what its process gets: an `EngineSpec`."""
+"""Chooses the engine and the model of a run, and makes the `EngineSpec` of the engine's process."""
 
 import os
 from pathlib import Path

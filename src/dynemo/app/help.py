@@ -50,7 +50,7 @@ variable or a key that does not apply is left out."""
 
 
 def help_text(argv: Sequence[str]) -> str:
-    """What `--help` prints beside these words. Raises UsageError for an unknown in= or out=."""
+    """The text of `--help` beside these words. Raises UsageError for an unknown in= or out=."""
     own, _ = split_at_dashes(argv)
     sides = dict(word.split("=", 1) for word in own if word.startswith(("in=", "out=")))
     if _ALL in own:

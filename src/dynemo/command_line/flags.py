@@ -1,4 +1,4 @@
-"""What a command line consists of: flags, words, and the commands that take them.
+"""The rows of a command line: flags, words, and the commands that take them.
 
 argparse is not used: it words its own mistakes, names no near flag, and its help and its private
 attributes change from one Python to the next. These rows are plain data, so that the parser, the

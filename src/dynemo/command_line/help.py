@@ -15,7 +15,7 @@ _FLAG_COLUMN = 26
 
 
 def width() -> int:
-    """The width of the text: that of the terminal, within what reads well."""
+    """The width of the text: that of the terminal, but neither too narrow nor too wide to read."""
     try:
         columns = os.get_terminal_size(sys.stdout.fileno()).columns
     except (OSError, ValueError):

@@ -17,8 +17,8 @@ def read_flags(
 ) -> tuple[dict[str, Any], list[str]]:
     """The values by the flags' keys, and the words that are not flags, in order.
 
-    A flag may stand anywhere, and of one that is given twice the last value counts, so that a
-    script can append to its flags. A flag without a value has the number of times that it was given
+    A flag may stand anywhere. If a flag is given twice, the last value counts, so that a script can
+    append to its flags. A flag without a value has the number of times that it was given
     (`-vv` is 2). Abbreviations are not accepted. `otherwise` is the advice for an unknown flag that
     has no near neighbour. Raises UsageError.
     """
@@ -50,7 +50,7 @@ def read_flags(
 
 
 def _times(name: str, by_name: dict[str, Flag]) -> int:
-    """Of a short flag that takes no value: how often its letter stands there (`-vv`); else 0."""
+    """The number of letters of a short flag without a value (`-vv`); 0 for any other word."""
     letter = name[1:2]
     is_repeated = (
         not name.startswith("--") and f"-{letter}" in by_name and set(name[1:]) == {letter}

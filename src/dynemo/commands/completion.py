@@ -18,8 +18,8 @@ _INPUTS = ("text", "stdin", "http", "batch:", "dyn://", "none")
 
 @dataclass(frozen=True)
 class CompletionSlot:
-    """What may stand after a command. `flags` has the values of each flag: None if it takes no
-    value, an empty tuple if it takes any."""
+    """The words and flags that may follow a command. `flags` has the values of each flag: None if
+    it takes no value, an empty tuple if it takes any."""
 
     words: tuple[str, ...]
     flags: Mapping[str, tuple[str, ...] | None]
@@ -118,7 +118,7 @@ def _join(words: Sequence[str] | Mapping[str, object]) -> str:
     return f'"{" ".join(words)}"'
 
 
-# bash splits words at `=` and `:`, and replaces only what follows the last of them.
+# bash splits words at `=` and `:`, and replaces only the text after the last of them.
 _BASH = """\
 _dynemo_run() {
     local line=${COMP_LINE:0:COMP_POINT} offers flags at is_file values=-

@@ -30,7 +30,7 @@ _TICK = 0.02
 
 @dataclass(frozen=True)
 class ServerKind:
-    """What the two servers differ in."""
+    """The differences between the two servers."""
 
     name: str  #: the name of its program, too
     port: int  #: the default
@@ -58,7 +58,7 @@ class Server:
         self._port = port
 
     def state(self) -> State:
-        """What runs now. A server of ours may run at another port than the wanted one."""
+        """The present state. A server of ours may run at another port than the wanted one."""
         pid, port = self._read_file() if self._is_locked() else (0, self._port)
         return State(port, pid, self.kind.answers(port))
 

@@ -1,4 +1,4 @@
-"""Bounds of JSON schemas, checked before an engine that holds its answer to them is asked."""
+"""Limits of JSON schemas, checked before an engine gets one for its answer."""
 
 from decimal import Decimal
 from math import lcm
@@ -9,17 +9,16 @@ from msgspec import json
 from dynemo.errors import RequestError
 
 GUIDE_FIELD = "guide"
-#: Items that the arrays of a schema may name in their bounds, together. The engines' builds of
-#: llguidance write each one out, and fail at twice as many; at a billion they take all memory.
+#: The most items that the arrays of a schema may require, in total. The engines' builds of
+#: llguidance expand each item. They fail at twice as many, and at a billion they take all memory.
 _MOST_ITEMS = 20_000
-#: The remainders that `multipleOf` counts with, a state each: ten times as many hold up the answers
-#: of all others for seconds.
+#: The most remainders for `multipleOf`, each of which is a state. Ten times as many delay all other
+#: answers for seconds.
 _MOST_REMAINDERS = 100_000
 
 
 def check_size(schema: str) -> None:
-    """Raises RequestError for a schema that would take an engine's memory, or its time from all
-    others."""
+    """Raises RequestError for a schema that would exhaust an engine's memory or time."""
     items, remainders = 0, 1
     left = [json.decode(schema)]
     while left:
@@ -46,7 +45,10 @@ def _count(value: Any) -> int:
 
 
 def _numerator(value: Any) -> int:
-    """Of a number as a decimal fraction: 25 of 0.25. 1 where it is none, which is said later."""
+    """Returns the numerator of a number as a decimal fraction: 25 for 0.25.
+
+    Returns 1 for an invalid value, which is reported later.
+    """
     if not isinstance(value, int | float) or value <= 0:
         return 1
     _, digits, exponent = Decimal(str(value)).normalize().as_tuple()

@@ -1,4 +1,4 @@
-"""What is known of an engine before it is loaded. Imports nothing heavy: `--help` reads it."""
+"""The facts about an engine before it is loaded. `--help` reads them, so no import is heavy."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -13,7 +13,7 @@ from dynemo.folders import data_folder
 
 
 class Environment(Struct, frozen=True, kw_only=True):
-    """What `engine install` records of an environment."""
+    """The record that `engine install` writes of an environment."""
 
     engine: str
     version: str

@@ -45,7 +45,7 @@ def rocm_version() -> int:
 
 
 def _nvidia_smi(*options: str) -> str:
-    """What it prints; empty if it fails."""
+    """Runs it and returns its output; empty if it fails."""
     try:
         return subprocess.run(
             ["nvidia-smi", *options], capture_output=True, text=True, timeout=20, check=True

@@ -1,4 +1,4 @@
-"""What `dynemo-run engine install` can make: for each engine and device, a set of requirements.
+"""The environments that `dynemo-run engine install` can make: requirements by engine and device.
 
 Each engine's folder has its sets, every version pinned, and `variants.py`, which lists them.
 `tools/engines/lock.sh` writes the sets of engines with many dependencies. A build that the usual
@@ -21,7 +21,7 @@ _FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Workaround:
-    """What has to change in an environment that was not made for this machine.
+    """A change to an environment that was not made for this machine.
 
     `engine install`, `engine list --json` and `engine doctor` name it, so that nobody mistakes the
     results of such an environment for those of the engine's own build.
@@ -33,7 +33,7 @@ class Workaround:
 
 @dataclass(frozen=True)
 class PackageSource:
-    """Where the builds are that the usual index may lack."""
+    """The place of builds that the usual index may lack."""
 
     url: str
     names: tuple[str, ...]  #: the requirements that are there

@@ -1,8 +1,8 @@
 """Selects the files of a model in a folder or a repository, by their names alone.
 
 A GGUF model may be split into parts (`NAME-00001-of-00003.gguf`). An engine opens the first part
-and finds the others beside it. A repository often holds many quantizations of one model, a `mmproj`
-file (a vision part, which cannot run alone), and the same weights in several formats.
+and finds the others beside it. A repository often holds many quantizations of one model, and the
+same weights in several formats. A `mmproj` file is a vision part, which cannot run alone.
 """
 
 import re

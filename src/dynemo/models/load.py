@@ -53,7 +53,7 @@ class _EngineConfig(Struct, frozen=True):
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """What the files of one model say before its tokenizer is loaded."""
+    """The content of one model's files, without the tokenizer."""
 
     name: str
     architecture: str

@@ -1,4 +1,4 @@
-"""What a request requires of an engine, and which instances offer it. Pure."""
+"""The requirements of a request, and the instances that meet them. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

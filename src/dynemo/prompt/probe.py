@@ -1,10 +1,10 @@
 """Finds out which messages a chat template can read, by rendering small conversations with it.
 
 A template does not declare which shapes of messages it takes. Searching its syntax tree for loops
-over a message's content only guesses. On 68 real templates, such a search accepts eight that loop
-over a user's parts but print a system message's parts as a Python list, or keep only the first. It
-misses five that read parts inside a macro. Rendering a probe for each role and checking the text
-gives the right answer.
+over a message's content only guesses. On 68 real templates, such a search wrongly accepts eight:
+they loop over a user's parts, but print a system message's parts as a Python list or keep only the
+first. It misses five that read parts inside a macro. Rendering a probe for each role and checking
+the text gives the right answer.
 """
 
 from collections.abc import Callable, Mapping, Sequence

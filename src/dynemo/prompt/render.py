@@ -46,7 +46,7 @@ def build_prompt(
     """Renders and tokenizes a conversation, as transformers' `apply_chat_template(tokenize=True)`.
 
     The text is encoded without adding BOS or EOS, because a chat template prints those that its
-    model needs. A second BOS, or one that the model was never trained with, degrades the answers.
+    model needs. A BOS that the model was not trained with, or a second BOS, degrades the answers.
     Control tokens are parsed in the whole text, so a user who types `<|im_end|>` ends the turn.
     transformers and vLLM do the same, and the prompt must equal theirs.
 

@@ -1,10 +1,10 @@
 """Chat templates turn a conversation into the exact prompt text that the model was trained on.
 
 A template is a Jinja program that ships with the model. Its output depends on its environment, so
-this environment equals transformers' environment: the sandbox, block trimming, the `generation`
-tag, loop controls, a `tojson` that does not escape HTML, `raise_exception`, `strftime_now`, and a
-`dict` and a `namespace` that do not expose Python's internals. A faster or newer environment would
-print something else for some models.
+this environment equals transformers' environment. It has the sandbox, block trimming, the
+`generation` tag, loop controls, `raise_exception` and `strftime_now`. Its `tojson` does not escape
+HTML, and its `dict` and `namespace` do not expose Python's internals. A faster or newer environment
+would print something else for some models.
 
 Jinja is imported when the first template is compiled: the import takes 50 ms, and `--help` does not
 need it.

@@ -1,7 +1,7 @@
-"""All instances of one model as one Answerer: picks an instance, and moves what it loses.
+"""All instances of one model as one `Backend`: it picks an instance, and migrates lost answers.
 
-When an instance is lost in the middle, the rest is asked of another one: prompt and what has been
-passed on are its prompt, what is left of the budget its budget. Whoever reads sees one stream, with
+If an instance is lost in the middle of an answer, another one continues it. That one gets the
+prompt together with the answer so far, and the rest of the budget. The reader sees one stream, with
 nothing missing and nothing twice.
 """
 

@@ -67,5 +67,5 @@ class Tokenizer(Protocol):
         ...
 
     def tables(self) -> TokenizerTables:
-        """Builds the lookup tables anew. This takes tens of milliseconds for a large vocabulary."""
+        """Builds the lookup tables: tens of milliseconds for a large vocabulary."""
         ...

@@ -195,7 +195,7 @@ class ChunkChoice(Struct, frozen=True, kw_only=True):
 
 
 class ChatCompletionChunk(Struct, frozen=True, kw_only=True):
-    """One event of a stream. Written from a template in `chunks.py`; this is its documentation."""
+    """One event of a stream. Written from a template in `write.py`; this is its documentation."""
 
     id: str
     object: Literal["chat.completion.chunk"]

@@ -1,8 +1,8 @@
 """A `Config` from flags, `DYNEMO_*` variables and a TOML file: flags win, then variables.
 
-A setting that does not exist is refused wherever it comes from. One that exists and does not apply
-to the run is refused as a flag. In a variable or the file it is left out, for these are shared by
-the workers, the ingresses and the other runs of a machine.
+An unknown setting is refused wherever it comes from. A flag that does not apply to the run is
+refused, too. A variable or a key that does not apply is left out, because workers, ingresses and
+other runs share these.
 """
 
 import os
@@ -40,7 +40,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Settings:
-    """What is set, by field, before it is known what applies. Made by `collect`."""
+    """All settings that were given, by field, whether they apply or not. Made by `collect`."""
 
     by_field: Mapping[str, Setting]
 
@@ -56,7 +56,7 @@ class Settings:
         """
         values = {name: setting.value for name, setting in self.by_field.items()}
         unused: list[str] = []
-        for is_late in (False, True):  # what a setting needs depends on those that apply
+        for is_late in (False, True):  # the needs are looked at among the settings that apply
             config = Config(**values)
             for option in OPTIONS:
                 if option.field in values and (why := _refusal(option, mode, config, is_late)):

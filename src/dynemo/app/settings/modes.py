@@ -21,7 +21,7 @@ OUTPUTS = frozenset({*ENGINES, OWN.name, DEFAULT, POOL})
 
 @dataclass(frozen=True)
 class RunInput:
-    """`in=`: its kind, and what stands behind the colon."""
+    """`in=`: its kind, and the value behind the colon."""
 
     kind: str
     value: str = ""
@@ -41,7 +41,7 @@ class RunOutput:
 
 @dataclass(frozen=True)
 class Mode:
-    """What is run: both sides, or else a command that has settings."""
+    """The two sides of a run, or a command that has settings."""
 
     input: RunInput = RunInput("")
     output: RunOutput = RunOutput()

@@ -1,4 +1,4 @@
-"""Where a setting applies: in which runs and commands it has an effect."""
+"""A scope: the runs and commands in which a setting has an effect."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -41,7 +41,7 @@ class Scope:
         return mode.input.kind in self.inputs and mode.output.kind in self.outputs
 
     def missing(self, config: Any) -> str:
-        """What else it needs and this Config does not have; empty if there is nothing."""
+        """The needs that this Config does not meet, as text; empty if it meets all."""
         return " and ".join(need.words for need in self.needs if not need.is_met(config))
 
     def with_need(self, *needs: Need) -> "Scope":
@@ -76,7 +76,7 @@ WITHOUT_LAUNCHER = _engines_that(
     "an engine whose machines meet at an address",
     frozenset(n for n, entry in ENGINES.items() if entry.has_nodes and not entry.has_launcher),
 )
-#: What asks a model, and so knows its requests.
+#: Inputs that make requests.
 REQUESTS = Scope(
     "in=http, in=text, in=stdin or in=batch:FILE", _ASKING, OUTPUTS,
 )  # fmt: skip

@@ -32,7 +32,7 @@ _TICK = 0.1
 
 
 class Report(Struct, frozen=True):
-    """What `probe.py` prints, in the engine's own Python."""
+    """The output of `probe.py`, which runs in the engine's own Python."""
 
     error: str = ""
     devices: list[str] = []

@@ -1,9 +1,9 @@
 """The grammar of a guide for llama.cpp, and the check that an answer follows it.
 
-llama.cpp refuses an invalid GBNF grammar. But with a JSON schema, if its llguidance refuses the
-schema or gives up within an answer, llama.cpp only logs an error and continues without the schema.
-So the same build of llguidance checks the schema before llama.cpp gets it. Then it checks each text
-of the answer before the text is passed on.
+llama.cpp refuses an invalid GBNF grammar. With a JSON schema its llguidance may refuse the schema,
+or give up within an answer. Then llama.cpp only logs an error and continues without the schema. So
+the same build of llguidance checks the schema before llama.cpp gets it. Then it checks each text of
+the answer before the text is passed on.
 """
 
 from dynemo.engines.json_schema import GUIDE_FIELD, check_size, refused

@@ -97,9 +97,9 @@ def runner_arguments(spec: EngineSpec, device: str) -> dict[str, Any]:
 def default_slots(spec: EngineSpec, device: str) -> int:
     """Returns how many sequences may run at the same time.
 
-    It is one for a GGUF on the CPU. There several prompts in one batch fail with "input tensor is
-    not contiguous", because the row of the last position is cut out of the batch and multiplied
-    without a copy. https://github.com/EricLBuehler/mistral.rs/issues/1882 is the same error on
+    It is one for a GGUF on the CPU, where several prompts in one batch fail with "input tensor is
+    not contiguous". The row of the last position is cut out of the batch and multiplied without a
+    copy. https://github.com/EricLBuehler/mistral.rs/issues/1882 is the same error on
     Metal.
     """
     if device != "cpu":

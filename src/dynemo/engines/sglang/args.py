@@ -16,8 +16,8 @@ from dynemo.messages.spec import EngineSpec, Parallel
 
 #: The number of context tokens that SGLang keeps for itself.
 _MARGIN = 6
-#: Defaults on a CPU: tokens of context (unless the user or the model asks for less), sequences at
-#: the same time, full contexts in the KV cache, and the cache's share of free memory.
+#: Defaults on a CPU: tokens of context, sequences at the same time, full contexts in the KV cache,
+#: and the cache's share of free memory. The user or the model may ask for less context.
 _CONTEXT = 8192
 _SLOTS = 32
 _CONTEXTS = 8
@@ -68,7 +68,7 @@ def prepare(spec: EngineSpec) -> bool:
 def server_args(spec: EngineSpec, *, is_cpu: bool) -> dict[str, Any]:
     """Returns the arguments of SGLang's `Engine`.
 
-    Raises UsageError for an unknown argument, and for one that follows from our flags.
+    Raises UsageError for an unknown argument, and for an argument that follows from our flags.
     """
     own = _own(spec)
     _share_out(spec.parallel, own.get("pp_size", 1), is_cpu=is_cpu)

@@ -3,10 +3,14 @@
     a folder with rank0.engine   the TensorRT backend, in versions up to 1.2.x
     a checkout                   the PyTorch backend
 
-It was written against the sources of NVIDIA/TensorRT-LLM at 4c05a748 (`llmapi/llm.py`), a678b91a
-(`executor/result.py`), ed53795b (`executor/executor.py`), 000a01de (`sampling_params.py`), 21c8b6d4
-(`defaultDecodingParams.h`) and 2d06866f (`executor/rpc_worker_mixin.py`, the source of its
-statistics).
+It was written against these sources of NVIDIA/TensorRT-LLM:
+
+    4c05a748   llmapi/llm.py
+    a678b91a   executor/result.py
+    ed53795b   executor/executor.py
+    000a01de   sampling_params.py
+    21c8b6d4   defaultDecodingParams.h
+    2d06866f   executor/rpc_worker_mixin.py (its statistics)
 """
 
 import asyncio

@@ -14,8 +14,8 @@ from dynemo.engines.vllm.cpu import check_devices, compute_in_core, free_memory
 from dynemo.errors import UsageError
 from dynemo.messages.spec import EngineSpec
 
-#: On a CPU the KV cache holds this many sequences of full length, but at most this share of the
-#: free memory, because vLLM writes to the whole cache at start. On a GPU vLLM measures.
+#: On a CPU the KV cache holds this many sequences of full length, but takes at most this share of
+#: the free memory. vLLM writes to the whole cache at start. On a GPU vLLM measures.
 _KV_SEQUENCES = 16
 _KV_SHARE = 0.25
 #: vLLM's arguments that follow from our flags.
@@ -79,7 +79,7 @@ def engine_args(spec: EngineSpec, log_config: str) -> Any:
 
     `log_config` is the path of vLLM's log configuration.
 
-    Raises UsageError for an unknown argument, and for one that follows from our flags.
+    Raises UsageError for an unknown argument, and for an argument that follows from our flags.
     """
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.utils.argparse_utils import FlexibleArgumentParser

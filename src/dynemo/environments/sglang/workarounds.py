@@ -1,4 +1,4 @@
-"""What has to change in SGLang's environment before it runs on a CPU."""
+"""Changes to SGLang's environment without which it does not run on a CPU."""
 
 from pathlib import Path
 

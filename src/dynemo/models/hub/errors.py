@@ -1,7 +1,8 @@
 """Translates the exceptions of huggingface_hub into ModelErrors, each with one message.
 
-huggingface_hub raises its own tree (`huggingface_hub.errors`), the tree of its HTTP client (httpx
-in version 1, httpx2 in version 2), `OSError` with and without a number, and hf_xet's exceptions.
+huggingface_hub raises its own tree (`huggingface_hub.errors`) and the tree of its HTTP client:
+httpx in version 1, httpx2 in version 2. It also raises `OSError` with and without a number, and
+hf_xet's exceptions.
 """
 
 import errno

@@ -20,8 +20,8 @@ reduced to what both formats contain:
 - EOS ids: the card's, and those that llama.cpp infers from their spelling. A GGUF's card always has
   them; a checkout's card has only those in its files.
 
-Some parts are not compared: whether BOS is added to a prompt without a template (the formats often
-disagree, and the ingress decides it for all instances), limits, and sampling settings.
+Some parts are not compared: limits, sampling settings, and whether BOS is added to a prompt without
+a template. For the latter the formats often disagree, and the ingress decides it for all instances.
 """
 
 import hashlib

@@ -123,8 +123,8 @@ class HfTokenizer:
                 backend = Backend.from_file(str(self._file))
         except Exception as error:  # the library raises plain Exception
             raise ModelError(
-                f"{self._label()} cannot be loaded as a tokenizer: {error}. Download it again, "
-                "or save it again with a current transformers "
+                f"Cannot load {self._label()} as a tokenizer: {error}. Download it again, or save "
+                "it again with a current transformers "
                 "(AutoTokenizer.from_pretrained(...).save_pretrained(...))."
             ) from None
         backend.no_padding()
@@ -133,7 +133,7 @@ class HfTokenizer:
             _add_tokens(backend, self._settings)
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(
-                f"{self._label('tokenizer_config.json')} lists tokens that cannot be read "
+                f"Cannot read the tokens in {self._label('tokenizer_config.json')} "
                 f'("added_tokens_decoder": {error}). Download it again.'
             ) from None
         return backend
@@ -141,7 +141,7 @@ class HfTokenizer:
     def _label(self, sibling: str = "") -> str:
         """Returns this file, or one beside it, as a message names it."""
         if isinstance(self._file, bytes):
-            return f"The model's {sibling or 'tokenizer.json'}"
+            return f"the model's {sibling or 'tokenizer.json'}"
         return f'"{self._file.with_name(sibling) if sibling else self._file}"'
 
 

@@ -1,0 +1,88 @@
+"""Which tests start processes: `make quick` leaves them out, with `-m "not processes"`.
+
+A test gets the mark if its code, its fixtures or a helper of theirs names something that starts
+one. Where only `dynemo` does, the test's file sets the mark. An unmarked test that starts a process
+fails.
+"""
+
+import inspect
+import sys
+from collections.abc import Generator
+from pathlib import Path
+from types import CodeType, FunctionType, MethodType
+from typing import Any
+
+import pytest
+
+_STARTERS = {"subprocess", "create_subprocess_exec", "spawn"}
+_EVENTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"}
+_TESTS = str(Path(__file__).parent.parent)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if isinstance(item, pytest.Function) and _reaches_a_starter(item):
+            item.add_marker(pytest.mark.processes)
+
+
+def _reaches_a_starter(test: pytest.Function) -> bool:
+    fixtures = test._fixtureinfo.name2fixturedefs.values()
+    left: list[object] = [test.function, *(versions[-1].func for versions in fixtures)]
+    seen: set[int] = set()
+    while left:
+        one = left.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        if isinstance(one, type):
+            left += _parts(one)
+        elif code := _code(one):
+            names = _names(code.__code__)
+            if names & _STARTERS:
+                return True
+            left += [code.__globals__[name] for name in names & code.__globals__.keys()]
+    return False
+
+
+def _parts(one: type) -> list[object]:
+    """The bases and methods of a class of the tests."""
+    file = getattr(sys.modules[one.__module__], "__file__", None) or ""
+    return [*one.__bases__, *vars(one).values()] if file.startswith(_TESTS) else []
+
+
+def _code(one: Any) -> FunctionType | None:
+    """The function in `one` if the tests define it."""
+    if isinstance(one, property):
+        one = one.fget
+    elif isinstance(one, classmethod | staticmethod | MethodType):
+        one = one.__func__
+    one = inspect.unwrap(one)
+    is_ours = isinstance(one, FunctionType) and one.__code__.co_filename.startswith(_TESTS)
+    return one if is_ours else None
+
+
+def _names(code: CodeType) -> set[str]:
+    inner = (each for each in code.co_consts if isinstance(each, CodeType))
+    return set(code.co_names).union(*map(_names, inner))
+
+
+_unmarked: list[pytest.Item] = []  #: the test that runs now, if it is to start no process
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    if item.get_closest_marker("processes") is None:
+        _unmarked.append(item)
+    try:
+        return (yield)
+    finally:
+        _unmarked.clear()
+
+
+def _refuse(event: str, args: tuple[object, ...]) -> None:
+    if _unmarked and event in _EVENTS:
+        pytest.fail(f"{_unmarked[0].nodeid} starts a process: give it @pytest.mark.processes.")
+
+
+sys.addaudithook(_refuse)
