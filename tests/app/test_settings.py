@@ -173,7 +173,8 @@ class Reads:
 
     def check(self) -> None:
         assert self.read & {option.field for option in OPTIONS}
-        assert self.accepted - self.read - READ_ELSEWHERE == set()
+        unread = self.accepted - self.read - READ_ELSEWHERE
+        assert not unread, f"accepted by the run, and never read: {unread}"
 
 
 @pytest.fixture
