@@ -180,7 +180,7 @@ def test_a_port_where_the_nodes_cannot_meet(
         line = _mistake(*words, "--dist-init-addr", where, timeout=100)
     assert f"The port of --dist-init-addr {where} is in use by another program" in line
     line = _mistake(*words, "--dist-init-addr", "192.0.2.1:1", timeout=100)
-    assert "Use an address of rank 0's own machine" in line
+    assert "Use an address of rank 0's own machine." in line
 
 
 @pytest.fixture

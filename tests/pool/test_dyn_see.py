@@ -34,7 +34,7 @@ def servers() -> Iterator[Servers]:
 
 @pytest.fixture(params=["nats", "tcp"])
 def pool(servers: Servers, request: pytest.FixtureRequest) -> Iterator[Fleet]:
-    with fleet([*servers.flags, "--request-plane", request.param]) as started:
+    with fleet([*servers.flags_of(request.param), "--request-plane", request.param]) as started:
         yield started
 
 
