@@ -105,14 +105,14 @@ class TestLlamaCpp(ModelContract):
         async def body() -> None:
             local, endless = served.local, self.request(prompt * 20, 2000, ignore_eos=True)
             assert local.instance is not None
-            assert local._asker is not None
+            assert local._client is not None
             slots = local.instance.slots
             streams = [local.generate(endless) for _ in range(slots + 4)]
             tasks = [asyncio.ensure_future(anext(stream)) for stream in streams]
             try:
                 async with asyncio.timeout(15):
                     while (local.load.running, local.load.waiting) != (slots, 4):
-                        local._asker.ping()
+                        local._client.ping()
                         await asyncio.sleep(0.02)
             finally:
                 for task in tasks:

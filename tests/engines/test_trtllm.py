@@ -84,13 +84,13 @@ async def _loads(local: LocalInstance) -> tuple[Load, Load]:
         sampling=GREEDY,
         ignore_eos=True,
     )
-    assert local._asker is not None
+    assert local._client is not None
     async with aclosing(local.generate(request)) as deltas:
         await anext(deltas)
         async with asyncio.timeout(15):
             asked = 0
             while local.load.running == 0 or asked < 10:  # the first may precede the first step
-                local._asker.ping()
+                local._client.ping()
                 await asyncio.sleep(0.02)
                 asked += 1
         busy = local.load

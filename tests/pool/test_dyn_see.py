@@ -122,7 +122,7 @@ def test_a_trace_goes_on_with_a_stream_that_moves(pool: Fleet) -> None:
     for thread in threads:
         thread.join(15)
     wait_until(lambda: len(traced(second.lines)) == 2)
-    moved = [line for line in traced(ingress.lines) if " moves after " in line]
+    moved = [line for line in traced(ingress.lines) if " moves to another instance after " in line]
     assert moved
     assert metric(ingress, "dynemo_requests_moved_total", model="demo") == len(moved)
 

@@ -15,7 +15,7 @@ from dynemo.planes.discovery.discovery import Discovery
 from dynemo.planes.requests.base import RequestPlane, RequestServer
 from dynemo.planes.requests.nats.client import NatsSettings
 from dynemo.planes.requests.nats.plane import NatsRequests
-from dynemo.planes.responses.answering import IngressConnections
+from dynemo.planes.responses.ingresses import IngressConnections
 from dynemo.planes.responses.listen import ResponseListener, listen
 from dynemo.serving.ingress import Planes
 from dynemo.spelling import quoted
@@ -59,7 +59,7 @@ async def ingress_planes(config: Config) -> AsyncIterator[Planes]:
 
 @asynccontextmanager
 async def open_request_server(
-    config: Config, answers: IngressConnections
+    config: Config, ingresses: IngressConnections
 ) -> AsyncIterator[RequestServer]:
     """The server through which a worker gets its requests. Raises UsageError."""
     if config.plane == "tcp":
@@ -67,9 +67,9 @@ async def open_request_server(
 
         host, tls = _host(config), _server_tls(config)
         async with tcp_request_server(
-            answers, host, advertise=config.advertise, tls=tls
-        ) as requests:
-            yield requests
+            ingresses, host, advertise=config.advertise, tls=tls
+        ) as server:
+            yield server
         return
     async with open_nats(config) as requests:
         yield requests
