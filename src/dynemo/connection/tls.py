@@ -88,7 +88,7 @@ def _no_password() -> str:
 
 
 def explain(error: ssl.SSLError) -> str:
-    """What went wrong between two peers, as a clause."""
+    """Describes a failure between two peers, as a clause."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not valid: {error.verify_message.rstrip('.')}"
     reason = _readable(error.reason or error)
