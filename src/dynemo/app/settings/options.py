@@ -32,6 +32,7 @@ from dynemo.app.settings.scopes import (
     Scope,
 )
 from dynemo.command_line.flags import Flag
+from dynemo.planes.discovery.backends import BACKENDS, forms, split_backend
 from dynemo.router.modes import MODES
 
 T = TypeVar("T")
@@ -191,8 +192,7 @@ class Config:
     ))
     discovery: str = setting("etcd", values.discovery, Option(
         metavar="WHERE", topic=POOL_TOPIC, where=(*_POOL, PS),
-        help="How processes find each other: etcd; or, on one host without servers, file or "
-        "file:DIR.",
+        help=f"How processes find each other: {forms()}. file needs no server, on one host.",
     ))
     etcd: str = setting("127.0.0.1:2379", str, Option(
         metavar="HOSTS", topic=POOL_TOPIC,
@@ -256,7 +256,13 @@ class Config:
     @property
     def plane(self) -> str:
         """How requests travel. Without etcd, nobody is expected to have NATS."""
-        return self.request_plane or ("tcp" if self.discovery.startswith("file") else "nats")
+        return self.request_plane or ("tcp" if self.is_local else "nats")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether all processes of the pool are on this host."""
+        name, _ = split_backend(self.discovery)
+        return BACKENDS[name].is_local
 
 
 def _options() -> tuple[Option, ...]:

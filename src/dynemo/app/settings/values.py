@@ -3,6 +3,8 @@
 import math
 from pathlib import Path
 
+from dynemo.planes.discovery.backends import split_backend
+
 
 def port(text: str) -> int:
     return _whole(text, "a port from 0 to 65535", 0, 65535)
@@ -54,8 +56,7 @@ def meeting_point(text: str) -> str:
 
 
 def discovery(text: str) -> str:
-    if text not in ("etcd", "file") and not text.startswith("file:"):
-        raise ValueError("etcd, file or file:DIR")
+    split_backend(text)
     return text
 
 
