@@ -22,21 +22,14 @@ from dynemo.errors import (
     Unavailable,
 )
 from dynemo.messages.answer import Delta, Finish
-from dynemo.messages.records import Capabilities, Instance, Load
+from dynemo.messages.records import Load
 from dynemo.messages.request import Request, Sampling
 from dynemo.messages.wire import Hello
 from dynemo.wire.frames import MAX_BODY, Frame, FrameKind
+from support.records import make_instance
 
 REQUEST = Request(id="r", token_ids=[1, 2], prompt="ab", max_tokens=9, sampling=Sampling())
-INSTANCE = Instance(
-    id="i",
-    engine="peer",
-    version="1",
-    device="none",
-    context_length=10,
-    slots=1,
-    capabilities=Capabilities(),
-)
+INSTANCE = make_instance()
 HELLO = msgpack.encode(Hello(PROTOCOL, INSTANCE))
 
 

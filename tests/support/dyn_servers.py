@@ -1,9 +1,8 @@
 """etcd and NATS for a module's tests."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-from support.etcd_server import EtcdServer, etcd_running
+from support.etcd_server import EtcdServer
 from support.nats_process import NatsProcess
 
 #: Seconds of a worker's lease.
@@ -19,13 +18,3 @@ class Servers:
     def flags(self) -> list[str]:
         """Where they are, for a command."""
         return ["--etcd", self.etcd.address, "--nats", self.nats.url, "--lease-ttl", f"{LEASE_TTL}"]
-
-
-def servers_running() -> Iterator[Servers]:
-    """The body of a fixture."""
-    for etcd in etcd_running():
-        nats = NatsProcess()
-        try:
-            yield Servers(etcd, nats)
-        finally:
-            nats.stop()
