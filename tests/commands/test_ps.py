@@ -121,7 +121,7 @@ def test_loads_are_not_known_without_the_server_to_ask_over(tmp_path: Path) -> N
     assert done.returncode == 0
     assert len(done.stdout.splitlines()) == 2
     (said,) = done.stderr.splitlines()
-    assert "Loads are not known. No NATS server answers at nats://127.0.0.1:1" in said
+    assert "Some loads are unknown. No NATS server answers at nats://127.0.0.1:1" in said
 
 
 def test_cards_that_differ_are_said(tmp_path: Path) -> None:
@@ -173,4 +173,4 @@ def test_no_server_is_one_sentence() -> None:
 def test_a_wrong_setting_is_refused() -> None:
     done = run("ps", "--discovery", "nowhere")
     assert done.returncode == 2
-    assert "--discovery takes etcd, file or file:DIR, not 'nowhere'." in done.stderr
+    assert '--discovery takes etcd, file or file:DIR, not "nowhere".' in done.stderr

@@ -65,10 +65,16 @@ def test_what_it_says(tmp_path: Path) -> None:
     [
         (
             ["in=dyn://pool", "out=echo", "--status-port", ":1"],
-            "--status-port takes PORT or HOST:PORT, not ':1'.",
+            '--status-port takes PORT or HOST:PORT, not ":1".',
         ),
-        (["in=http", "out=dyn://pool", "--status-port", "1"], "--status-port is for in=dyn"),
-        (["in=http", "out=echo", "--status-port", "1"], "--status-port is for in=dyn"),
+        (
+            ["in=http", "out=dyn://pool", "--status-port", "1"],
+            "--status-port needs a worker (in=dyn://NAME)",
+        ),
+        (
+            ["in=http", "out=echo", "--status-port", "1"],
+            "--status-port needs a worker (in=dyn://NAME)",
+        ),
     ],
 )
 def test_what_it_refuses(words: list[str], said: str) -> None:

@@ -54,7 +54,7 @@ def test_over_http_until_its_core_is_killed(vllm: list[str]) -> None:
         [host] = server.host_pids()
         [core] = [pid for pid, name in group_members(host).items() if "EngineCore" in name]
         os.kill(core, signal.SIGKILL)
-        wait_until(lambda: "Starting it again" in _health(server), 60)
+        wait_until(lambda: "Restarting it" in _health(server), 60)
         assert "vLLM's engine core has ended" in _health(server)
         wait_until(lambda: not group_members(host))
         wait_until(lambda: server.host_pids() != [])

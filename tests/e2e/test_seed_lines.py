@@ -113,8 +113,8 @@ def test_a_gguf_for_vllm(
     done = run("in=http", "out=vllm", *words, "--engine-python", python, timeout=60)
     assert done.returncode == 2
     [line] = done.stderr.splitlines()
-    assert f"vllm-gguf-plugin, on a GPU: install that for {python}" in line
-    assert "out=llama_cpp, which runs this file now" in line
+    assert f"vllm-gguf-plugin, on a GPU. Install that for {python}" in line
+    assert "or use out=llama_cpp for this file" in line
 
 
 @pytest.mark.timeout(120)

@@ -47,4 +47,4 @@ def test_a_stream_moves_from_engine_to_engine(pool: Fleet, demo: Path, demo_fold
     assert [(answer.error, answer.finish) for answer in got] == [("", "length")] * 6
     assert {answer.usage[1] for answer in got if answer.usage} == {BUDGET}
     assert all(answer.text.startswith(ANSWER) for answer in got)
-    assert any(" moves after" in line for line in ingress.lines)
+    assert any(" moves to another instance after" in line for line in ingress.lines)

@@ -59,7 +59,7 @@ def test_a_prompt_that_comes_before_its_worker(servers: Servers, pool: Fleet) ->
         pool.workers(1, "out=llama_cpp", "--", "--threads", "1")
         done = asked.result(15)
     assert (done.returncode, done.stdout) == (0, f"{ANSWER}\n")
-    assert f"waiting for a worker of {pool.address}" in done.stderr
+    assert f"Waiting for a worker of {pool.address}" in done.stderr
 
 
 @pytest.mark.timeout(60)

@@ -30,7 +30,7 @@ async def generate(request):
 
 @pytest.fixture(params=["nats", "tcp"])
 def pool(servers: Servers, request: pytest.FixtureRequest) -> Iterator[Fleet]:
-    with fleet([*servers.flags, "--request-plane", request.param]) as started:
+    with fleet([*servers.flags_of(request.param), "--request-plane", request.param]) as started:
         yield started
 
 
@@ -118,7 +118,7 @@ def test_a_trace_goes_on_with_a_stream_that_moves(pool: Fleet) -> None:
     for thread in threads:
         thread.join(15)
     wait_until(lambda: len(traced(second.lines)) == 2)
-    moved = [line for line in traced(ingress.lines) if " moves after " in line]
+    moved = [line for line in traced(ingress.lines) if " moves to another instance after " in line]
     assert moved
     assert metric(ingress, "dynemo_requests_moved_total", model="demo") == len(moved)
 

@@ -38,7 +38,7 @@ def test_a_server_that_comes_while_it_is_waited_for(servers: Servers) -> None:
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["in=dyn://pool", "out=dyn://pool"], "would only pass requests on"),
+        (["in=dyn://pool", "out=dyn://pool"], "only passes requests on"),
         (["in=dyn://a/b", "out=echo"], "dyn://NAMESPACE/COMPONENT/ENDPOINT"),
         (["in=http", "out=dyn://a/b/c/d"], "dyn://NAMESPACE/COMPONENT/ENDPOINT"),
         (["in=http", "out=dyn://a b"], "letters, digits"),

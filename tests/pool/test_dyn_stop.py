@@ -26,7 +26,7 @@ def test_a_worker_hands_its_streams_over_at_the_second_signal(pool: Fleet) -> No
         assert first.process.wait(5) == 128 + signal.SIGTERM
 
     check(streams([ingress], MANY, (1.0, stop)))
-    assert sum(" moves after" in line for line in ingress.lines) >= MANY / 6
+    assert sum(" moves to another instance after" in line for line in ingress.lines) >= MANY / 6
     assert not any("Traceback" in line for line in first.lines), first.lines
 
 

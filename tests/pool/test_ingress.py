@@ -74,6 +74,42 @@ def test_a_card_that_comes_late_and_a_record_that_is_none(demo: Path) -> None:
     asyncio.run(body())
 
 
+def _messages(caplog: pytest.LogCaptureFixture, *texts: str) -> list[str]:
+    lines = [record.getMessage() for record in caplog.records]
+    return [line for line in lines if all(text in line for text in texts)]
+
+
+def test_an_instance_of_a_later_release_is_left_out_and_logged_once(
+    demo: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    card = pack_card(read_model(find_model(str(demo)), "demo", None).card())
+    monkeypatch.setattr(module, "_RETRY_SECONDS", 0.02)
+
+    async def body() -> None:
+        async with AsyncExitStack() as stack:
+            found, theirs = await _enter(stack)
+            digest = await theirs.put_blob(card)
+            strange = msgpack.decode(_record("strange" * 8, digest))
+            strange["instance"]["capabilities"] = {"takes": "images"}
+            later = {**msgpack.decode(_record("later" * 8, digest)), "oldest": 3, "newest": 4}
+            both = msgpack.decode(_record("both" * 8, digest))
+            both = {**both, "oldest": 1, "newest": 3, "region": "eu"}
+            for record in (strange, later, both):
+                key = instance_key(ADDRESS, record["instance"]["id"])
+                await theirs.put(key, msgpack.encode(record))
+            await asyncio.wait_for(found.appeared.wait(), 5)
+            await asyncio.sleep(0.2)  # some retries
+            [(instance, _)] = found.models["demo"].backend.instances
+            assert instance.id == "both" * 8
+
+    asyncio.run(body())
+    [undecodable] = _messages(caplog, "strange" * 8)
+    assert "Invalid enum value 'images'" in undecodable
+    assert "upgrade this ingress" in undecodable
+    [left_out] = _messages(caplog, "later" * 8)
+    assert "speaks protocol 3 to 4; the ingress speaks protocol 1. Upgrade the ingress." in left_out
+
+
 def test_another_card_waits_until_the_last_of_the_first_has_gone(demo: Path) -> None:
     card = pack_card(read_model(find_model(str(demo)), "demo", None).card())
 

@@ -17,4 +17,9 @@ class Servers:
     @property
     def flags(self) -> list[str]:
         """Where they are, for a command."""
-        return ["--etcd", self.etcd.address, "--nats", self.nats.url, "--lease-ttl", f"{LEASE_TTL}"]
+        return self.flags_of("nats")
+
+    def flags_of(self, plane: str) -> list[str]:
+        """Where those are that a request plane needs."""
+        nats = ["--nats", self.nats.url] if plane == "nats" else []
+        return ["--etcd", self.etcd.address, *nats, "--lease-ttl", f"{LEASE_TTL}"]

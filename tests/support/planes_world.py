@@ -16,7 +16,7 @@ from dynemo.planes.requests.memory import MemoryRequests
 from dynemo.planes.requests.nats.client import NatsSettings
 from dynemo.planes.requests.nats.plane import nats_requests
 from dynemo.planes.requests.tcp import TcpRequests, tcp_request_server
-from dynemo.planes.responses.answering import IngressConnections, answering
+from dynemo.planes.responses.ingresses import IngressConnections, ingress_connections
 from dynemo.planes.responses.listen import ResponseListener, listen
 from dynemo.planes.responses.memory import MemoryNetwork
 from dynemo.serving.remote import RemoteInstance
@@ -70,7 +70,7 @@ class Ingress:
 @dataclass
 class Worker:
     record: InstanceRecord
-    answering: IngressConnections
+    ingresses: IngressConnections
     engine: FakeEngine
 
 
@@ -108,23 +108,25 @@ class World:
         engine, name = FakeEngine(), uuid4().hex
         dial = self.network.dial if self.kind == "memory" else None
         async with (
-            answering(name, EngineHandler(engine), beat=self.beat, dial=dial) as answers,
-            self._intake(answers) as intake,
+            ingress_connections(
+                name, EngineHandler(engine), beat=self.beat, dial=dial
+            ) as ingresses,
+            self._request_server(ingresses) as server,
         ):
-            record = make_record(name, intake)
-            async with intake.serve(record, answers.accept, engine.load_now):
-                yield Worker(record, answers, engine)
+            record = make_record(name, server)
+            async with server.serve(record, ingresses.accept, engine.load_now):
+                yield Worker(record, ingresses, engine)
 
     @property
     def _nats(self) -> NatsSettings:
         return self.nats or NatsSettings((self.nats_url,))
 
     @asynccontextmanager
-    async def _intake(self, answers: IngressConnections) -> AsyncIterator[RequestServer]:
+    async def _request_server(self, ingresses: IngressConnections) -> AsyncIterator[RequestServer]:
         if self.kind == "memory":
             yield self.memory
         elif self.kind == "tcp":
-            async with tcp_request_server(answers) as tcp:
+            async with tcp_request_server(ingresses) as tcp:
                 yield tcp
         else:
             async with nats_requests(self._nats) as nats:

@@ -13,7 +13,11 @@ FinishReason = Literal["stop", "length", "tool_calls"]
 
 
 class Finish(Struct, frozen=True, array_like=True):
-    """How a sequence ended, in the engine's own count. Travels: new fields go to the end."""
+    """How a sequence ended, in the engine's own count.
+
+    It travels as an array: positions are frozen, and a new field goes to the end. A new reason
+    needs a new version of the protocol, see `wire/versions.py`.
+    """
 
     reason: FinishReason
     prompt_tokens: int
@@ -26,7 +30,9 @@ class Finish(Struct, frozen=True, array_like=True):
 class Delta(Struct, frozen=True, array_like=True):
     """What decoding steps added to one sequence: ids, or texts if the engine gives text.
 
-    The last delta of a sequence has `finish`. Travels: new fields go to the end.
+    The last delta of a sequence has `finish`. It travels as an array whose five positions are
+    frozen: the last one of a stream travels as `FinalDelta`, which has these five and then `load`.
+    A new field goes to the end of both, in `FinalDelta` after `load`.
     """
 
     token_ids: list[int] = []
