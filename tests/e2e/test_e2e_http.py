@@ -16,7 +16,8 @@ import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
 
-from support.command import Server, children, is_alive, serving, wait_until
+from support.command import Server, children, is_alive, serving
+from support.waiting import wait_until
 
 QUESTION: Any = [{"role": "user", "content": "What is the capital of South Africa?"}]
 ANSWER = "The capital of South Africa is Pretoria."

@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 from msgspec import json
 
-from support.command import COMMAND, children, run, wait_until
+from support.command import COMMAND, children, run
+from support.waiting import wait_until
 
 #: SGLang loads in a minute where two cores are free.
 SGLANG_SECONDS = 600

@@ -13,8 +13,9 @@ import pytest
 
 from dynemo.app.run import _in_loop
 from dynemo.app.settings.modes import RunInput
-from support.command import COMMAND, wait_until
+from support.command import COMMAND
 from support.free_ports import free_port
+from support.waiting import wait_until
 
 #: A library that takes a Ctrl-C for an error of its own, and goes on.
 SWALLOWING_IMPORT = """

@@ -19,9 +19,10 @@ from dynemo.messages.spec import EngineSpec, Parallel
 from dynemo.serving.local import instance as local_module
 from dynemo.serving.local.child import spawn
 from dynemo.serving.local.instance import LocalInstance, local_instance
-from support.command import COMMAND, children, is_alive, run, wait_until
+from support.command import COMMAND, children, is_alive, run
 from support.engine_contract import GREEDY, ModelContract, Served, count, idle, serving
 from support.trtllm_standin import make_engine_folder, python_with_standin
+from support.waiting import wait_until
 
 NODES = ["--num-nodes", "2", "--tensor-parallel-size", "2"]
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from support.command import run, wait_until
+from support.command import run
 from support.dyn_fleet import Fleet, fleet, get
 from support.dyn_servers import Servers
 from support.dyn_streams import check, one, streams
+from support.waiting import wait_until
 
 QUESTION = "What is the capital of South Africa?"
 ANSWER = "The capital of South Africa is Pretoria."

@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from support.command import Server, run, serving, wait_until
+from support.command import Server, run, serving
 from support.dyn_fleet import Fleet, Worker, fleet
-from support.dyn_servers import Servers, servers_running
+from support.dyn_servers import Servers
 from support.dyn_streams import one, streams
+from support.waiting import wait_until
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 #: Its print goes into the log of the process that has started it.
@@ -25,11 +26,6 @@ async def generate(request):
     print("asked under", request.traceparent, flush=True)
     yield "yes"
 """
-
-
-@pytest.fixture(scope="module")
-def servers() -> Iterator[Servers]:
-    yield from servers_running()
 
 
 @pytest.fixture(params=["nats", "tcp"])

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from support.command import run, wait_until
+from support.command import run
 from support.dyn_fleet import Fleet, get
 from support.dyn_servers import Servers
 from support.dyn_streams import one
 from support.free_ports import free_port
+from support.waiting import wait_until
 
 
 @pytest.mark.parametrize("place", [["in=dyn://lost", "out=echo"], ["in=stdin", "out=dyn://lost"]])

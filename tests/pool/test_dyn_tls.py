@@ -32,8 +32,7 @@ class Secure:
 
 
 @pytest.fixture(scope="module")
-def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
-    authority = Authority(tmp_path_factory.mktemp("tls") / "authority")
+def secure(authority: Authority) -> Iterator[Secure]:
     own = authority.issue("servers")
     ca, cert, key = (str(own / name) for name in ("ca.crt", "tls.crt", "tls.key"))
     nats = NatsProcess(
