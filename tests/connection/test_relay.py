@@ -14,24 +14,17 @@ from dynemo.connection.framed import FramedConnection
 from dynemo.connection.server import StreamServer, StreamSink
 from dynemo.connection.sink import ForwardingBuffer
 from dynemo.messages.answer import Delta, Finish
-from dynemo.messages.records import Capabilities, Instance, Load
+from dynemo.messages.records import Load
 from dynemo.messages.request import Request, Sampling
 from dynemo.messages.wire import Failure, Hello
 from dynemo.wire.frames import Frame, FrameKind
 from dynemo.wire.versions import SPOKEN
+from support.records import make_instance
 
 REQUEST = msgpack.encode(
     Request(id="r", token_ids=[1, 2], prompt="ab", max_tokens=9, sampling=Sampling())
 )
-INSTANCE = Instance(
-    id="i",
-    engine="peer",
-    version="1",
-    device="none",
-    context_length=10,
-    slots=1,
-    capabilities=Capabilities(),
-)
+INSTANCE = make_instance()
 STREAM = 77
 
 

@@ -21,23 +21,16 @@ from dynemo.errors import (
     Unavailable,
 )
 from dynemo.messages.answer import Delta, Finish
-from dynemo.messages.records import Capabilities, Instance, Load
+from dynemo.messages.records import Load
 from dynemo.messages.request import Request, Sampling
 from dynemo.messages.wire import Hello
 from dynemo.wire.failures import encode_error
 from dynemo.wire.frames import MAX_BODY, Frame, FrameKind
 from dynemo.wire.versions import SPOKEN
+from support.records import make_instance
 
 REQUEST = Request(id="r", token_ids=[1, 2], prompt="ab", max_tokens=9, sampling=Sampling())
-INSTANCE = Instance(
-    id="i",
-    engine="peer",
-    version="1",
-    device="none",
-    context_length=10,
-    slots=1,
-    capabilities=Capabilities(),
-)
+INSTANCE = make_instance()
 HELLO = msgpack.encode(Hello(SPOKEN.newest, INSTANCE))
 
 

@@ -16,16 +16,6 @@ from support.etcd_server import EtcdServer, etcd_running, require_root
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("tls") / "authority")
-
-
-@pytest.fixture(scope="module")
-def ours(authority: Authority) -> Path:
-    return authority.issue("ours")
-
-
-@pytest.fixture(scope="module")
 def etcd(ours: Path) -> Iterator[EtcdServer]:
     yield from etcd_running(**_options(ours))
 

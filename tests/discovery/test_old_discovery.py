@@ -27,8 +27,8 @@ from dynemo.router.router import make_router
 from dynemo.serving.ingress import Ingress, Planes, ingress
 from dynemo.serving.worker import registered
 from support import protocol_1
-from support.planes_world import until
 from support.recording import load_raw
+from support.waiting import until
 
 ADDRESS = parse_name("dyn://pool")
 GGUF, CHECKOUT = "demo", "demo checkout/bf16"

@@ -21,22 +21,22 @@ def test_render_prints_the_prompt_that_the_engine_would_get(tmp_path: Path) -> N
     assert "hi" in "".join(json.loads(line)["deltas"])
 
 
-def test_render_takes_the_words_of_another_checkout(
+def test_render_takes_the_tokenizer_of_another_checkout(
     demo: Path, demo_folder: Path, tmp_path: Path
 ) -> None:
     chat = tmp_path / "chat.json"
     chat.write_text(json.dumps(CHAT))
-    words = tmp_path / "words"
-    words.mkdir()
+    source = tmp_path / "source"
+    source.mkdir()
     for name in ("tokenizer.json", "tokenizer_config.json"):
-        (words / name).write_bytes((demo_folder / name).read_bytes())
-    (words / "chat_template.jinja").write_text("{{ messages[0]['content'] }}, said in short")
-    done = run("render", demo, "--messages", chat, "--model-config", words)
+        (source / name).write_bytes((demo_folder / name).read_bytes())
+    (source / "chat_template.jinja").write_text("{{ messages[0]['content'] }}, said in short")
+    done = run("render", demo, "--messages", chat, "--model-config", source)
     assert (done.returncode, done.stdout) == (0, "hi, said in short\n")
     fidelity = Path(__file__).parents[1] / "fidelity"
-    (words / "tokenizer.json").write_bytes((fidelity / "tokenizer_byte_level.json").read_bytes())
-    done = run("render", demo, "--messages", chat, "--model-config", words)
-    assert (done.returncode, "it is of another model" in done.stderr) == (2, True)
+    (source / "tokenizer.json").write_bytes((fidelity / "tokenizer_byte_level.json").read_bytes())
+    done = run("render", demo, "--messages", chat, "--model-config", source)
+    assert (done.returncode, "so it belongs to another model" in done.stderr) == (2, True)
 
 
 def test_render_many_goes_on_after_a_bad_line(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_render_many_goes_on_after_a_bad_line(tmp_path: Path) -> None:
     one, bad, two = map(json.loads, done.stdout.splitlines())
     assert one == two
     assert set(one) == {"prompt", "token_ids"}
-    assert "line 2" in bad["error"]
+    assert "Line 2" in bad["error"]
 
 
 def test_a_checkout_and_a_gguf_of_one_model_give_the_same_ids(

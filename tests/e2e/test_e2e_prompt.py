@@ -39,7 +39,7 @@ def test_a_request_template_is_merged_under_each_request(tmp_path: Path) -> None
     template.write_text('{"max_tokens": 3}')
     done = run("--request-template", template, stdin="Count to 40")
     assert "1, 2, 3, 4".startswith(done.stdout.rstrip("\n"))
-    assert "cut after 3 tokens" in done.stderr
+    assert "cut off after 3 tokens" in done.stderr
 
 
 def test_help_and_version_load_nothing() -> None:
@@ -53,7 +53,7 @@ def test_help_and_version_load_nothing() -> None:
             assert f" {heavy}\n" not in done.stderr
 
 
-@pytest.mark.parametrize("word", ["in=http", "out=", "--http-port", "examples:"])
+@pytest.mark.parametrize("word", ["in=http", "out=", "--http-port", "Examples:"])
 def test_help_teaches(word: str) -> None:
     assert word in run("--help").stdout
 
@@ -70,4 +70,4 @@ def test_a_tokenizer_of_another_model_is_refused_at_start(demo: Path, tmp_path: 
     (tmp_path / "tokenizer.json").write_bytes((fidelity / "tokenizer_byte_level.json").read_bytes())
     done = run(demo, "--model-config", tmp_path, stdin=QUESTION)
     assert done.returncode == 2
-    assert "it is of another model" in done.stderr
+    assert "so it belongs to another model" in done.stderr

@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 from msgspec import json
 
-from support.command import COMMAND, children, run, wait_until
+from support.command import COMMAND, children, run
+from support.waiting import wait_until
 
 #: SGLang loads in a minute where two cores are free.
 SGLANG_SECONDS = 600
@@ -83,12 +84,12 @@ def unknown_checkout(demo_folder: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("engine", ["sglang", "trtllm"])
 def test_a_gguf_for_an_engine_that_reads_checkouts(engine: str, demo: Path) -> None:
     line = _mistake(f"out={engine}", demo)  # whether the engine is installed or not
-    assert f"is a GGUF file and {engine} needs a checkout" in line
+    assert f"is a GGUF file, but {engine} needs a checkout" in line
 
 
 def test_a_checkout_for_llama_cpp(demo_folder: Path) -> None:
     line = _mistake("out=llama_cpp", demo_folder)
-    assert "is a checkout and llama_cpp needs a GGUF file" in line
+    assert "is a checkout, but llama_cpp needs a GGUF file" in line
 
 
 @pytest.mark.parametrize("engine", ["llama_cpp", "mistralrs"])
@@ -165,7 +166,7 @@ def test_more_devices_than_there_are(
     words = [f"out={engine}", str(demo_folder), "--engine-python", engine_python(engine)]
     line = _mistake(*words, "--tensor-parallel-size", "4096", timeout=180)
     assert "--tensor-parallel-size 4096 needs 4096 " in line
-    assert "on this machine, and it has " in line
+    assert "on this machine, but it has " in line
 
 
 @pytest.mark.timeout(120)
@@ -178,9 +179,9 @@ def test_a_port_where_the_nodes_cannot_meet(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         where = f"127.0.0.1:{taken.getsockname()[1]}"
         line = _mistake(*words, "--dist-init-addr", where, timeout=100)
-    assert f"The port of --dist-init-addr {where} is taken by another program" in line
+    assert f"The port of --dist-init-addr {where} is in use by another program" in line
     line = _mistake(*words, "--dist-init-addr", "192.0.2.1:1", timeout=100)
-    assert "it is to be an address of rank 0's own machine" in line
+    assert "Use an address of rank 0's own machine." in line
 
 
 @pytest.fixture

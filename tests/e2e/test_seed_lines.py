@@ -10,17 +10,18 @@ import json
 import shutil
 import subprocess
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
-from support.command import COMMAND, Server, run, serving, wait_until
+from support.command import COMMAND, Server, run, serving
 from support.dyn_fleet import Fleet, come
-from support.dyn_servers import Servers, servers_running
+from support.dyn_servers import Servers
 from support.pseudo_terminal import CTRL_D, PROMPT, Terminal
 from support.trtllm_standin import make_engine_folder, python_with_standin
+from support.waiting import wait_until
 
 QUESTION, ANSWER = "What is the capital of Peru?", "The capital of Peru is Lima."
 
@@ -84,11 +85,6 @@ def test_a_checkout_goes_to_mistralrs(demo_folder: Path) -> None:
     assert "engine mistralrs" in done.stderr
 
 
-@pytest.fixture(scope="module")
-def servers() -> Iterator[Servers]:
-    yield from servers_running()
-
-
 @pytest.mark.timeout(120)
 def test_a_pool_of_one_worker(servers: Servers, demo_folder: Path) -> None:
     """`dynemo-run in=http out=dyn://llama3B_pool`, and
@@ -117,8 +113,8 @@ def test_a_gguf_for_vllm(
     done = run("in=http", "out=vllm", *words, "--engine-python", python, timeout=60)
     assert done.returncode == 2
     [line] = done.stderr.splitlines()
-    assert f"vllm-gguf-plugin, on a GPU: install that for {python}" in line
-    assert "out=llama_cpp, which runs this file now" in line
+    assert f"vllm-gguf-plugin, on a GPU. Install that for {python}" in line
+    assert "or use out=llama_cpp for this file" in line
 
 
 @pytest.mark.timeout(120)

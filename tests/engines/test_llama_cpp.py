@@ -170,7 +170,7 @@ def test_a_file_of_arguments_is_read_as_options_are_and_stands_under_them() -> N
 @pytest.mark.parametrize(
     ("extra", "sentence"),
     [
-        ({"threds": 3}, "did you mean --threads?"),
+        ({"threds": 3}, 'did you mean "threads"?'),
         ({"threads": None}, "option --threads takes a whole number from 1 to 256, not null."),
         ({"threads": True}, "--threads takes a whole number from 1 to 256, not true."),
         ({"batch_size": 1}, '--batch-size takes a whole number from 2 up, not "1".'),

@@ -19,7 +19,8 @@ from dynemo.planes.requests.nats.plane import nats_requests
 from support.authority import Authority
 from support.nats_identities import Operator, user_key
 from support.nats_process import NatsProcess
-from support.planes_world import World, collect, make_request, until
+from support.planes_world import World, collect, make_request
+from support.waiting import until
 
 Start = Callable[..., NatsProcess]
 
@@ -35,16 +36,6 @@ def start() -> Iterator[Start]:
             return server
 
         yield start
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("tls") / "authority")
-
-
-@pytest.fixture(scope="module")
-def ours(authority: Authority) -> Path:
-    return authority.issue("ours")
 
 
 def _answer(settings: NatsSettings) -> None:

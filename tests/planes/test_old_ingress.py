@@ -25,9 +25,10 @@ from dynemo.wire.versions import VersionRange
 from support import protocol_1
 from support.old_ingress import OldIngress
 from support.old_worker import recorded_request
-from support.planes_world import make_record, until
 from support.recorded_servers import RecordedServers
 from support.recording import Recording, answers, load
+from support.records import make_record
+from support.waiting import until
 
 OVER_NATS = (
     "answer_tokens", "answer_text", "embedding", "request_guided", "request_migrated",

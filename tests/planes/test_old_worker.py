@@ -27,9 +27,10 @@ from dynemo.serving.remote import RemoteInstance
 from dynemo.wire import versions
 from dynemo.wire.versions import VersionRange
 from support.old_worker import OldWorker, recorded_request
-from support.planes_world import make_record, until
 from support.recorded_servers import RecordedServers
 from support.recording import Answer, Event, Recording, answers, load, load_raw, request_of
+from support.records import make_record
+from support.waiting import until
 
 OVER_NATS = (
     "answer_tokens", "answer_text", "embedding", "request_guided", "request_migrated",

@@ -12,7 +12,9 @@ from dynemo.errors import EngineLost, InstanceGone, RequestError, Unavailable
 from dynemo.messages.answer import Delta, Finish
 from dynemo.messages.records import Load
 from support.nats_process import NatsProcess
-from support.planes_world import KINDS, QUICK, World, collect, make_record, make_request, until
+from support.planes_world import KINDS, QUICK, World, collect, make_request
+from support.records import make_record
+from support.waiting import until
 
 Body = Callable[[World], Awaitable[None]]
 Run = Callable[..., None]

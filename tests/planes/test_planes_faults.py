@@ -27,15 +27,9 @@ from dynemo.planes.responses.listen import listen
 from dynemo.wire.failures import encode_error
 from dynemo.wire.frames import HEADER, MAX_BODY, Frame, FrameKind
 from dynemo.wire.versions import SPOKEN
-from support.planes_world import (
-    FakeEngine,
-    Ingress,
-    Worker,
-    collect,
-    make_record,
-    make_request,
-    until,
-)
+from support.planes_world import FakeEngine, Ingress, Worker, collect, make_request
+from support.records import make_record
+from support.waiting import until
 
 _BEAT = Beat(ping=0.2, silence=0.6, idle=60)
 

@@ -18,8 +18,10 @@ from dynemo.planes.responses.ingresses import ingress_connections
 from dynemo.planes.responses.listen import listen
 from dynemo.serving.remote import RemoteInstance
 from support.peer_program import BEAT
-from support.planes_world import FakeEngine, collect, make_record, make_request, until
+from support.planes_world import FakeEngine, collect, make_request
 from support.program import program, program_environment
+from support.records import make_record
+from support.waiting import until
 
 _PROGRAM = program("peer_program")
 

@@ -21,21 +21,12 @@ from dynemo.planes.requests.tcp import TcpRequests, tcp_request_server
 from dynemo.planes.responses.ingresses import ingress_connections
 from dynemo.planes.responses.listen import listen
 from support.authority import Authority
-from support.planes_world import FakeEngine, Ingress, Worker, collect, make_record, make_request
+from support.planes_world import FakeEngine, Ingress, Worker, collect, make_request
+from support.records import make_record
 
 Folders = dict[str, Path]
 Log = pytest.LogCaptureFixture
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("tls") / "authority")
-
-
-@pytest.fixture(scope="module")
-def ours(authority: Authority) -> Path:
-    return authority.issue("ours")
 
 
 @dataclass

@@ -23,8 +23,10 @@ from dynemo.wire.frames import FrameKind, encode
 from dynemo.wire.versions import VersionRange, negotiate
 from support import protocol_1
 from support.frame_peer import FramePeer, accepted
-from support.planes_world import FakeEngine, collect, make_record, make_request, until
+from support.planes_world import FakeEngine, collect, make_request
 from support.recording import FOLDER, Event
+from support.records import make_record
+from support.waiting import until
 
 WORKER = "w" * 32
 ONE, ONE_TO_THREE, THREE_TO_FOUR = VersionRange(1, 1), VersionRange(1, 3), VersionRange(3, 4)

@@ -16,7 +16,9 @@ from dynemo.planes.responses.ingresses import IngressConnections, ingress_connec
 from dynemo.router.router import make_router
 from dynemo.serving.migration import TextCodec
 from dynemo.serving.pool import Pool
-from support.planes_world import FakeEngine, World, collect, make_record, make_request, until
+from support.planes_world import FakeEngine, World, collect, make_request
+from support.records import make_record
+from support.waiting import until
 
 
 @dataclass

@@ -1,26 +1,17 @@
 """One model name, answered by two engines and from both of its forms."""
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
 
 import pytest
 
-from support.dyn_fleet import Fleet, fleet, get
-from support.dyn_servers import servers_running
+from support.dyn_fleet import Fleet, get
 from support.dyn_streams import Answer, one
 
 QUESTION = "What is the capital of South Africa?"
 ANSWER = "The capital of South Africa is Pretoria."
 BUDGET = 600
-
-
-@pytest.fixture
-def pool() -> Iterator[Fleet]:
-    for servers in servers_running():
-        with fleet(servers.flags) as started:
-            yield started
 
 
 @pytest.mark.timeout(90)

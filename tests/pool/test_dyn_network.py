@@ -2,10 +2,10 @@
 
 import pytest
 
-from support.command import wait_until
 from support.dyn_fleet import fleet, present
 from support.dyn_network import network
 from support.dyn_streams import SOME, check, streams
+from support.waiting import wait_until
 
 
 @pytest.mark.timeout(90)

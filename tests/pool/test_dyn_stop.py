@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from support.command import wait_until
 from support.dyn_fleet import Fleet
 from support.dyn_streams import check, streams
+from support.waiting import wait_until
 
 MANY = 24
 GRACE = ["--grace", "60"]

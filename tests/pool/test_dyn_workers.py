@@ -12,9 +12,9 @@ from msgspec import msgpack
 from dynemo.messages.wire import Greeting
 from dynemo.wire.frames import HEADER, MAX_BODY, FrameKind, encode
 from dynemo.wire.versions import SPOKEN
-from support.command import wait_until
 from support.dyn_fleet import Fleet, engine_load, gone, listening, present
 from support.dyn_streams import MANY, SOME, check, one, streams
+from support.waiting import wait_until
 
 
 @pytest.mark.timeout(60)

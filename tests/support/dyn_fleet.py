@@ -14,7 +14,8 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from support.command import COMMAND, Server, children, serving, wait_until
+from support.command import COMMAND, Server, children, serving
+from support.waiting import wait_until
 
 _names = count(1)
 

@@ -11,7 +11,7 @@ from dynemo.connection.framed import FramedConnection
 from dynemo.messages.wire import Greeting
 from dynemo.wire.frames import Frame, FrameKind
 from dynemo.wire.versions import VersionRange
-from support.planes_world import until
+from support.waiting import until
 
 
 class FramePeer:

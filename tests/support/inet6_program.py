@@ -12,7 +12,8 @@ from dynemo.planes.requests.tcp import TcpRequests, tcp_request_server
 from dynemo.planes.responses.ingresses import ingress_connections
 from dynemo.planes.responses.listen import listen
 from dynemo.serving.remote import RemoteInstance
-from support.planes_world import FakeEngine, collect, make_record, make_request
+from support.planes_world import FakeEngine, collect, make_request
+from support.records import make_record
 
 
 async def main(advertise: str | None = None) -> None:

@@ -16,7 +16,8 @@ from dynemo.planes.requests.tcp import TcpRequests, tcp_request_server
 from dynemo.planes.responses.ingresses import ingress_connections
 from dynemo.planes.responses.listen import listen
 from dynemo.serving.remote import RemoteInstance
-from support.planes_world import FakeEngine, make_record, make_request
+from support.planes_world import FakeEngine, make_request
+from support.records import make_record
 
 BEAT = Beat(ping=0.3, silence=1.5)
 

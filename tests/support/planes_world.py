@@ -6,11 +6,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from uuid import uuid4
 
-from dynemo.connection.addresses import host_id
 from dynemo.connection.heartbeat import Beat
 from dynemo.connection.server import EngineHandler
 from dynemo.messages.answer import Delta, Finish
-from dynemo.messages.records import Capabilities, Instance, InstanceRecord, Load
+from dynemo.messages.records import InstanceRecord, Load
 from dynemo.messages.request import Request, Sampling
 from dynemo.planes.requests.base import RequestPlane, RequestServer
 from dynemo.planes.requests.memory import MemoryRequests
@@ -21,6 +20,7 @@ from dynemo.planes.responses.ingresses import IngressConnections, ingress_connec
 from dynemo.planes.responses.listen import ResponseListener, listen
 from dynemo.planes.responses.memory import MemoryNetwork
 from dynemo.serving.remote import RemoteInstance
+from support.records import make_record
 
 KINDS = ("memory", "nats", "tcp")
 QUICK = Beat(ping=0.1, silence=0.5, idle=0.4)
@@ -79,33 +79,6 @@ def make_request(first: int = 7, count: int = 5, prompt_tokens: int = 1) -> Requ
     return Request(id="r", token_ids=ids, prompt="", max_tokens=count, sampling=Sampling())
 
 
-def make_record(instance_id: str, server: RequestServer | None = None) -> InstanceRecord:
-    instance = Instance(
-        id=instance_id,
-        engine="fake",
-        version="1",
-        device="none",
-        context_length=1000,
-        slots=1,
-        capabilities=Capabilities(),
-    )
-    return InstanceRecord(
-        instance=instance,
-        namespace="dynemo",
-        component="pool",
-        endpoint="generate",
-        model="m",
-        identity="",
-        card="",
-        host=host_id(),
-        addresses=server.reach.addresses if server else [],
-        loopback=server.reach.loopback if server else "",
-        key=server.key if server else "",
-        started=0.0,
-        pid=0,
-    )
-
-
 @dataclass
 class World:
     """Everything of one kind of request plane; for `memory`, the connections are memory too."""
@@ -162,11 +135,3 @@ class World:
 
 async def collect(deltas: AsyncGenerator[Delta, None]) -> list[int]:
     return [token_id async for delta in deltas for token_id in delta.token_ids]
-
-
-async def until(condition: "object", seconds: float = 10.0) -> None:
-    """Waits for `condition()` to be true."""
-    assert callable(condition)
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 (what it looks at has no event)
-            await asyncio.sleep(0.005)

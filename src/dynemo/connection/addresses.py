@@ -1,4 +1,4 @@
-"""Where peers can dial this process, and how to dial one of several addresses.
+"""The addresses at which peers dial this process, and dialling one of several addresses.
 
 Interface addresses come first and the loopback address last. Loopback is named separately, together
 with a host id, and a peer dials it only if its own host id is the same. The host id identifies the
@@ -53,7 +53,7 @@ def host_id() -> str:
 
 @dataclass(frozen=True)
 class Dialable:
-    """Where peers can dial a listening socket. `loopback` is for peers with the same host id."""
+    """The addresses at which peers dial a listening socket. `loopback` is for this host."""
 
     addresses: list[str]
     loopback: str
@@ -185,8 +185,8 @@ async def first_of(
 ) -> tuple[str, T]:
     """Dials the addresses in order, and starts the next one while a slow one is still pending.
 
-    The first that succeeds wins, and the others are cancelled; `discard` closes one that succeeded
-    at the same time. Raises ConnectionError with the reason of each address.
+    The first success wins, and the other attempts are cancelled; `discard` closes a second success
+    of the same moment. Raises ConnectionError with the reason of each address.
     """
     waiting = list(addresses)
     running: dict[asyncio.Future[T], str] = {}

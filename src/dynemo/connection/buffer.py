@@ -20,7 +20,7 @@ CancelReader = Callable[[DynemoError], None]
 
 
 class StreamBuffer:
-    """What has arrived for one stream and is not taken yet. `take` gives all of it as one delta."""
+    """The deltas that have arrived for one stream and are not taken yet. `take` joins them."""
 
     __slots__ = ("_cancel_reader", "_error", "_held", "_since", "_unread", "_waiter")
 
@@ -58,7 +58,7 @@ class StreamBuffer:
         return True
 
     def fail(self, error: DynemoError) -> None:
-        """Ends the stream with an error, after what has arrived."""
+        """Ends the stream with an error, after the deltas that have arrived."""
         self._error = self._error or error
         self._wake()
 

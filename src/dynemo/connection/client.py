@@ -63,15 +63,15 @@ class StreamClient:
         """The connection has closed, and every stream on it has failed with EngineLost."""
 
     def fail(self, stream: int, error: DynemoError) -> None:
-        """Ends a stream with an error, after what has arrived; cancels it at the peer."""
+        """Ends a stream with an error, after its deltas so far; cancels it at the peer."""
         buffer = self._buffers.get(stream)
         if buffer is not None:
             buffer.fail(error)
             self.drop(stream)
 
     def _on_frames(self, frames: list[Frame]) -> None:
-        """One read's frames. A busy connection brings many at once, so the deltas of a stream are
-        taken together, before the next frame of that stream that is not DATA."""
+        """Takes the frames of one read, of which a busy connection has many. The deltas of a stream
+        are taken together, before the next other frame of that stream."""
         buffers = self._buffers
         deltas: dict[int, list[bytes]] = {}
         try:
@@ -204,7 +204,7 @@ class HostClient(StreamClient):
 
 
 def encode_request(request: Request) -> bytes:
-    """A Request as it travels. Raises BodyTooLarge for one that no frame holds."""
+    """A Request as it travels. Raises BodyTooLarge if no frame can hold it."""
     body = _encode(request)
     if len(body) > MAX_BODY:
         raise BodyTooLarge(

@@ -1,7 +1,7 @@
 """One timer for each connection: it pings the peer, detects silence, and closes idle connections.
 
-Any byte from the peer is a sign of life. A process that was itself stopped, or on a machine asleep,
-has not listened, and what it missed is still in the socket: it counts the silence anew.
+Any byte from the peer is a sign of life. A process that was stopped itself, or on a machine asleep,
+did not listen, and the missed bytes are still in the socket. So it starts to count from zero.
 """
 
 import asyncio

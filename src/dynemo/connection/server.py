@@ -27,7 +27,7 @@ _decode_request = msgpack.Decoder(Request).decode
 
 
 class StreamSink:
-    """Where one answer goes: a stream of a connection."""
+    """The target of one answer: a stream of a connection."""
 
     __slots__ = ("connection", "stream")
 
@@ -37,7 +37,7 @@ class StreamSink:
 
 
 class RequestHandler(Protocol):
-    """What answers requests: an engine inside its host, or a worker's instance."""
+    """The port behind a server: an engine inside its host, or the instance of a worker."""
 
     def answer(self, request: bytes, sink: StreamSink) -> AsyncGenerator[Delta, None]:
         """The deltas that answer an encoded Request; see `engines.base.Engine.generate`.
@@ -47,7 +47,7 @@ class RequestHandler(Protocol):
         ...
 
     async def load(self) -> Load:
-        """What it is busy with now."""
+        """The work that it is busy with now."""
         ...
 
 
@@ -106,7 +106,7 @@ class StreamServer:
 
     @property
     def tasks(self) -> "list[asyncio.Task[None]]":
-        """Of the streams that run."""
+        """The tasks of the running streams."""
         return list(self._running.values())
 
     def state_of(self, stream: int) -> StreamState:

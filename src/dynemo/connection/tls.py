@@ -10,9 +10,11 @@ The side that dials also checks that the certificate is for the address that it 
 
 import logging
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
 
 from dynemo.errors import UsageError
+from dynemo.spelling import quoted
 
 log = logging.getLogger("dynemo.tls")
 
@@ -88,7 +90,7 @@ def _no_password() -> str:
 
 
 def explain(error: ssl.SSLError) -> str:
-    """What went wrong between two peers, as a clause."""
+    """Describes a failure between two peers, as a clause."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not valid: {error.verify_message.rstrip('.')}"
     reason = _readable(error.reason or error)
@@ -102,3 +104,34 @@ def _readable(reason: object) -> str:
     """For OpenSSL's constants, such as KEY_VALUES_MISMATCH."""
     text = str(reason)
     return text.replace("_", " ").lower() if text.isupper() else text
+
+
+def server_files(
+    environment: Mapping[str, str], server: str, folder: Path | None
+) -> tuple[Path | None, Path | None, Path | None]:
+    """The authority's certificate, our certificate and its key, for `ETCD` or `NATS`.
+
+    They come from the server's variables (`ETCD_AUTH_CA`, ...). Without any, those in `folder`
+    apply. Raises UsageError.
+    """
+    names = ("CA", "CLIENT_CERT", "CLIENT_KEY")
+    ca, cert, key = (_path(environment, f"{server}_AUTH_{name}") for name in names)
+    if (cert is None) != (key is None):
+        missing = "CLIENT_KEY" if key is None else "CLIENT_CERT"
+        raise UsageError(
+            f"{server}_AUTH_CLIENT_CERT and {server}_AUTH_CLIENT_KEY go together; "
+            f"set {server}_AUTH_{missing} too."
+        )
+    if folder is not None and ca is None and cert is None:
+        return files_of(folder)
+    return ca, cert, key
+
+
+def _path(environment: Mapping[str, str], variable: str) -> Path | None:
+    value = environment.get(variable)
+    if not value:
+        return None
+    path = Path(value).expanduser()
+    if not path.is_file():
+        raise UsageError(f"{variable} names {quoted(value)}, which is not a file; give its path.")
+    return path

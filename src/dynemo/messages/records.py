@@ -1,8 +1,8 @@
-"""What discovery holds, and what an instance says about itself.
+"""The records in discovery, and the description that an instance gives of itself.
 
 These structs travel. Readers skip the fields that they do not know; a field that exists keeps its
-name and its meaning. A reader cannot use an instance whose `takes` or `gives` it does not know, so
-a new value there needs a new version of the protocol (`wire/versions.py`).
+name and its meaning. A reader cannot use an instance with an unknown `takes` or `gives`. So a new
+value there needs a new version of the protocol (`wire/versions.py`).
 """
 
 from typing import Literal
@@ -11,7 +11,7 @@ from msgspec import Struct
 
 
 class Load(Struct, frozen=True, array_like=True):
-    """What an engine is busy with now. Travels as an array: a new field goes to the end."""
+    """The work of an engine now. Travels as an array: a new field goes to the end."""
 
     running: int = 0  #: sequences being computed
     waiting: int = 0  #: sequences in its queue
@@ -19,7 +19,8 @@ class Load(Struct, frozen=True, array_like=True):
 
 
 class Capabilities(Struct, frozen=True, kw_only=True):
-    """What an engine can honour. A request that needs more is refused before the engine sees it.
+    """The names of everything that an engine can honour. A request that needs more is refused
+    before the engine gets it.
 
     Every list holds explicit names, so that a new field is refused until an adapter names it.
     """

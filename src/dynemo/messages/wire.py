@@ -1,4 +1,4 @@
-"""What only travels: greetings, envelopes and failures between processes.
+"""Messages that only travel: greetings, envelopes and failures between processes.
 
 Readers skip the fields that they do not know. See `wire/versions.py` for the rules of a change.
 """

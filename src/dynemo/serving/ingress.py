@@ -88,8 +88,8 @@ class Ingress:
     async def tend(self) -> None:
         """Tries, forever, to add the instances that were left out, and drops unused models.
 
-        An instance is left out while its card cannot be read, while instances of another card have
-        its model's name, or if it speaks another protocol.
+        An instance is left out while its card cannot be read, or while another card has its
+        model's name. An instance that speaks another protocol is left out too.
         """
         while True:
             await asyncio.sleep(_RETRY_SECONDS)

@@ -10,7 +10,7 @@ from dynemo.messages.request import Request
 
 
 class Backend(Protocol):
-    """What answers for one model, as the pipeline sees it: a local engine host, or all workers that
+    """The server of one model, as the pipeline sees it: a local engine host, or all workers that
     serve the model."""
 
     @property

@@ -1,4 +1,4 @@
-"""What one request has been answered so far, over all instances that have worked on it."""
+"""The answer to one request so far, over all instances that have worked on it."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Which frames may come when: the state of a connection and of each stream on it. Sans I/O.
+"""The frames that each state allows, for a connection and for each stream on it. Sans I/O.
 
 The client (a runner, an ingress) asks and numbers the streams; stream 0 is the connection. The
 server (an engine host, a worker) answers. A frame that its table does not list breaks the protocol.
@@ -55,7 +55,7 @@ from dynemo.wire.frames import Frame, FrameKind
 
 
 class Role(Enum):
-    """Who reads the frames."""
+    """The side that reads the frames."""
 
     CLIENT = auto()  #: a runner or an ingress
     HOST = auto()  #: an engine host

@@ -1,9 +1,9 @@
-"""Which versions of the protocol this release speaks, and which one two peers use. Pure.
+"""The versions of the protocol that this release speaks, and the version of two peers. Pure.
 
-A release speaks a range of versions. Two peers use the highest version that both ranges hold, so
-that the workers and the ingresses of two releases work together while a cluster is upgraded, in any
-order. A peer says its range before the other side needs it: a worker in its `InstanceRecord`, an
-ingress in each `Envelope`, and both in their `Greeting`.
+A release speaks a range of versions. Two peers use the highest version that both ranges hold. So
+workers and ingresses of two releases work together, and a cluster can be upgraded in any order. A
+peer says its range before the other side needs it: a worker in its `InstanceRecord`, an ingress in
+each `Envelope`, and both in their `Greeting`.
 
 Most changes need no new version:
 
@@ -11,8 +11,8 @@ Most changes need no new version:
   A field that exists keeps its name, its position, its type and its meaning.
 - A new error: it travels by its code, see `wire/failures.py`.
 
-A new version is needed for a new kind of frame, for a new meaning, and for a new value where
-readers accept a closed set (`Capabilities.takes`, `Guide.kind`, `Finish.reason`). A sender uses the
+Three changes need a new version: a new kind of frame, a new meaning, and a new value in a closed
+set (`Capabilities.takes`, `Guide.kind`, `Finish.reason`). A sender uses the
 change only towards a peer that speaks that version.
 
 The oldest version leaves the range one release after the newest version entered it, at the

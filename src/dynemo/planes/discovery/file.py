@@ -18,11 +18,14 @@ import asyncio
 import contextlib
 import os
 import stat
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from itertools import count
 from pathlib import Path
 
 from dynemo.errors import Unavailable, UsageError
+from dynemo.planes.discovery.backends import DiscoverySettings
 from dynemo.planes.discovery.base import Change
 from dynemo.planes.discovery.discovery import LEASE_TTL, Discovery, discovering
 from dynemo.planes.discovery.folder import Folder, Scan
@@ -106,6 +109,22 @@ class FileStore:
             yield
         except OSError as error:
             raise Unavailable(f"Cannot use {self.name}: {error.strerror or error}.") from error
+
+
+def open_backend(settings: DiscoverySettings) -> AbstractAsyncContextManager[Discovery]:
+    """A folder on this host. See `backends.py`."""
+    folder = _folder(settings.argument, settings.environment)
+    return open_file(folder, lease_ttl=settings.lease_ttl)
+
+
+def _folder(argument: str, environment: Mapping[str, str]) -> Path:
+    """DIR of `file:DIR`; for `file`, a folder of the user's that does not outlive a reboot."""
+    if argument:
+        return Path(argument).expanduser()
+    runtime = environment.get("XDG_RUNTIME_DIR")
+    if runtime:
+        return Path(runtime) / "dynemo-run" / "discovery"
+    return Path(tempfile.gettempdir()) / f"dynemo-run-{os.getuid()}" / "discovery"
 
 
 @contextlib.asynccontextmanager

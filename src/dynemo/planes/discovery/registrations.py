@@ -1,4 +1,4 @@
-"""What this process registers, under its one lease.
+"""The registrations of this process, under its one lease.
 
     ask              sets one entry for each key: its wanted value; waits until the store had it
     write            the only task that writes entries, each under the current lease, so that an old

@@ -1,4 +1,4 @@
-"""What a watcher knows, and which changes it reports. Pure: values and times in, changes out.
+"""The knowledge of a watcher, and the changes that it reports. Pure: no clock and no store.
 
     the first listing    reports everything at once
     a later listing      reports new and different keys at once; a missing key gets a grace, and is

@@ -59,9 +59,9 @@ class RequestPlane(Protocol):
     ) -> None:
         """Returns when the instance has accepted. May be called for many at once.
 
-        Raises the worker's refusal (Unavailable: busy, draining), InstanceGone (nobody listens for
-        that instance), InstanceSilent (it did not reply in `timeout` seconds), or PlaneAway (at
-        once, while the plane itself is down: no other instance can be asked either).
+        Raises the worker's refusal (Unavailable: busy, draining). Raises InstanceGone if nobody
+        listens for that instance, and InstanceSilent if it does not reply in `timeout` seconds.
+        Raises PlaneAway at once while the plane is down: then no other instance can be asked.
         """
         ...
 

@@ -2,7 +2,7 @@
 
 Anything but a valid HELLO closes it at first. After HELLO, a frame that breaks a rule is dropped,
 and the first one is logged. If the frame belongs to an open stream, that stream alone fails. Only
-bytes that are no frames close the connection then.
+bytes that form no frame close the connection then.
 """
 
 import hmac

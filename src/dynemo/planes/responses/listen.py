@@ -57,7 +57,7 @@ class PendingStream:
         self._deadline: asyncio.TimerHandle | None = None
 
     def envelope(self, request: bytes, *, is_carried: bool) -> Envelope:
-        """What to send to the worker. A request that it does not carry follows after OPEN."""
+        """The message for the worker. A request that it does not carry follows after OPEN."""
         self.request = b"" if is_carried else request
         reach, spoken = self._responses.reach, versions.SPOKEN
         return Envelope(

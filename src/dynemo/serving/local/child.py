@@ -52,7 +52,7 @@ def spawn(spec: EngineSpec, python: str = sys.executable) -> Child:
 def _launch(
     spec: EngineSpec, python: str, workdir: Path, descriptor: int
 ) -> "subprocess.Popen[bytes]":
-    # Only our package goes on the engine interpreter's path, without the packages beside it.
+    # The path of the engine's interpreter gets only our package, without the packages beside it.
     (workdir / "path").mkdir()
     (workdir / "path" / "dynemo").symlink_to(Path(__file__).resolve().parents[2])
     # In a file: all users can read a command line, and an engine's arguments may hold a token.

@@ -3,9 +3,12 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+from dynemo.connection.tls import server_files
 from dynemo.errors import Unavailable, UsageError
+from dynemo.planes.discovery.backends import DiscoverySettings
 from dynemo.planes.discovery.base import ROOT, Change, LeaseLost, Refused
 from dynemo.planes.discovery.discovery import LEASE_TTL, Discovery, discovering
 from dynemo.planes.discovery.etcd.connection import EtcdConnection, EtcdSettings, split_endpoints
@@ -165,6 +168,21 @@ def _end_of(prefix: str) -> bytes:
     """The first key after all keys with the prefix; UTF-8 has no byte 0xff."""
     start = prefix.encode()
     return start[:-1] + bytes([start[-1] + 1])
+
+
+def open_backend(settings: DiscoverySettings) -> AbstractAsyncContextManager[Discovery]:
+    """etcd at the servers of --etcd. See `backends.py`."""
+    folder = settings.tls if "https://" in settings.servers else None
+    ca, cert, key = server_files(settings.environment, "ETCD", folder)
+    etcd = EtcdSettings(
+        endpoints=split_endpoints(settings.servers),
+        user=settings.environment.get("ETCD_AUTH_USERNAME", ""),
+        password=settings.environment.get("ETCD_AUTH_PASSWORD", ""),
+        ca=ca,
+        cert=cert,
+        key=key,
+    )
+    return open_etcd(etcd, lease_ttl=settings.lease_ttl, wait=settings.wait)
 
 
 @contextlib.asynccontextmanager

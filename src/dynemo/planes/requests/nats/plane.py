@@ -274,7 +274,7 @@ class NatsRequests:
             pending.reply.set_result(message)
 
     async def _on_error(self, error: Exception) -> None:
-        """Raises to end `Client.connect`. Never raises later, so that reconnecting goes on."""
+        """Raises to end `Client.connect`. Never raises later, so that reconnecting continues."""
         self._last_error = str(error) or type(error).__name__
         log.debug("NATS: %s", self._last_error)
         if why := refusal(error, self._settings):
@@ -291,7 +291,7 @@ class NatsRequests:
             return
         self._up.clear()
         log.warning("The connection to NATS is lost.")
-        if self._has_others:  # one that takes over in time gets the requests again
+        if self._has_others:  # a server that takes over in time gets the requests again
             asyncio.get_running_loop().call_later(_TAKEOVER_SECONDS, self._give_up)
         else:
             self._give_up()
