@@ -127,8 +127,8 @@ def refusal(error: Exception, settings: NatsSettings) -> str:
     reason = str(error).removeprefix("nats: ").strip("'\" ")
     if any(word in reason.lower() for word in _REFUSALS):
         return (
-            f"NATS at {settings.where} refuses {settings.identity} ({reason}). Set credentials with "
-            "NATS_AUTH_USERNAME and NATS_AUTH_PASSWORD, NATS_AUTH_TOKEN, NATS_AUTH_NKEY or "
+            f"NATS at {settings.where} refuses {settings.identity} ({reason}). Set credentials "
+            "with NATS_AUTH_USERNAME and NATS_AUTH_PASSWORD, NATS_AUTH_TOKEN, NATS_AUTH_NKEY or "
             "NATS_AUTH_CREDENTIALS_FILE."
         )
     return ""
