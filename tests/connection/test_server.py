@@ -1,4 +1,4 @@
-"""What a server makes of a request that it cannot read."""
+"""A server refuses a request that it cannot read."""
 
 import pytest
 from msgspec import DecodeError, msgpack

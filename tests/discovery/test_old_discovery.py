@@ -1,4 +1,4 @@
-"""What a worker of protocol 1 registered, with an ingress of this release; and the reverse."""
+"""An ingress of this release reads the registrations of old workers, and the reverse."""
 
 import asyncio
 import fcntl

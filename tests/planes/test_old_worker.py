@@ -49,7 +49,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RecordedServer
 
 @cache
 def demo_card() -> Card:
-    """Of the model that the recordings use, as an old worker registered it."""
+    """Returns the card of the recorded model, as an old worker registered it."""
     keys = load_raw("discovery_etcd")["keys"]
     blob = next(k for k in keys if k.get("card", {}).get("name") == "demo")
     return unpack_card(convert(blob["value"], bytes))

@@ -1,4 +1,4 @@
-"""What may come over the sockets between hosts that should not: dropped, and nobody disturbed."""
+"""Frames that break the rules are dropped, and other streams and connections continue."""
 
 import asyncio
 import logging
@@ -80,7 +80,7 @@ def _address(ingress: Ingress) -> str:
 
 @asynccontextmanager
 async def _undisturbed(beat: Beat | None = None) -> AsyncIterator[tuple[Ingress, Worker]]:
-    """A stream that was open before goes on after, and a new one is answered."""
+    """A stream that was open before continues after, and a new one is answered."""
     async with _running(beat) as (ingress, worker):
         remote = ingress.remote(worker.record)
         worker.engine.delay = 0.01

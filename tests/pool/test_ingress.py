@@ -1,4 +1,4 @@
-"""What an ingress makes of records: those that it cannot take in yet, and those it never can."""
+"""An ingress leaves out records that it cannot use yet, and records that it never can."""
 
 import asyncio
 import gc

@@ -1,8 +1,8 @@
 """Plays the ingress's part of a recording to a worker of this release.
 
 It sends every request and every frame as it was recorded, with its own address in the envelopes.
-Where the recording says that the worker sends something, it makes the worker's engine do that, and
-reads what comes with the code of protocol 1.
+Before each recorded frame of the worker, it makes the worker's engine give the same. It reads the
+worker's frames with the code of protocol 1.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ Kind = protocol_1.Kind
 
 
 class WorkerDriver(Protocol):
-    """What makes the worker act."""
+    """Controls the worker."""
 
     def expect(self, refusal: protocol_1.DynemoError | None) -> None:
         """How it takes the next request."""

@@ -1,8 +1,8 @@
 """Plays the worker's part of a recording to an ingress of this release.
 
-It sends every frame and every reply as it was recorded, with the stream numbers, the tokens and the
-keys of the ingress that it meets. Where the recording says that the ingress sends something, it
-waits for that, or makes the ingress do it.
+It sends every frame and every reply as it was recorded. Only the stream numbers, the tokens and the
+keys are those of the ingress that it meets. Before each recorded frame of the ingress, it makes the
+ingress send the same, or waits for it.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class IngressDriver(Protocol):
-    """What makes the ingress act."""
+    """Controls the ingress."""
 
     def ask(self, event: Event) -> None:
         """Asks for the stream of a recorded envelope."""

@@ -1,9 +1,9 @@
-"""How a peer of protocol 1 reads what it gets: its structs, frames and rules, as they were.
+"""Reads frames and records as a peer of protocol 1 does: its structs, frames and rules.
 
-Frozen, for tests of later releases to read with: nothing here may follow what the project does now.
-What stands under the name of a file is copied from it, at commit 6c7f784, word for word, with two
-exceptions: `struct.Struct` is called `Packed` here, and `raised` does not log the trace. What
-follows the last line of dashes is no copy; it says which of the copies is used for what.
+This module is frozen: nobody edits it when the project changes. The code under the name of a file
+is a copy of that file at commit 6c7f784, comments included, with two exceptions: `struct.Struct` is
+called `Packed` here, and `raised` does not log the trace. The code after the last line of dashes is
+new and says how to use the copies.
 """
 
 import zlib

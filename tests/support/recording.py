@@ -34,7 +34,7 @@ class Event(Struct, frozen=True):
 
     @property
     def envelope(self) -> protocol_1.Envelope | None:
-        """Of a request; None for any other event, and for an envelope that does not decode."""
+        """The envelope of a request; None for any other event, or if it does not decode."""
         is_message = self.event == "message" and bool(self.body)
         is_open = self.is_frame and self.kind == protocol_1.Kind.OPEN
         if self.direction != TO_WORKER or not (is_message or is_open) or self.body == b"\xc1":
@@ -58,7 +58,7 @@ class Recording(Struct, frozen=True):
 
 @dataclass
 class Answer:
-    """What one stream brought, put together."""
+    """The deltas of one stream, put together."""
 
     ids: list[int] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
@@ -97,7 +97,7 @@ def request_of(recording: Recording, event: Event) -> bytes:
 
 
 def answers(recording: Recording) -> dict[int, Answer]:
-    """What protocol 1 reads of each stream, by its number in the recording."""
+    """Reads the answer of each stream as protocol 1 does, by its number in the recording."""
     found: dict[int, Answer] = {}
     asked: dict[str | None, int] = {}
     for event in recording.events:

@@ -73,7 +73,7 @@ IDS = [type(value).__name__ for value, _ in TRAVELS]
 
 
 def _grown(value: Any) -> Any:
-    """As a later release may send it: each struct has a field or an element more."""
+    """Returns the value as a later release may send it: each struct has one more field."""
     if not isinstance(value, Struct):
         return value
     config = value.__struct_config__
