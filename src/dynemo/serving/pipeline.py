@@ -16,6 +16,7 @@ from dynemo.prompt.card.card import Card
 from dynemo.prompt.needs import capable_instances, needs_of_ask
 from dynemo.prompt.prepare import Prepared, prepare
 from dynemo.serving.instance import Backend
+from dynemo.spelling import quoted
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class Pipeline:
         instances = model.backend.instance_classes
         if not instances:
             reason = model.backend.trouble
-            raise Unavailable(f"{model.name} takes no requests now: {reason}.")
+            raise Unavailable(f"The model {quoted(model.name)} takes no requests now: {reason}.")
         return model, instances
 
     def _find(self, name: str | None) -> ServedModel:

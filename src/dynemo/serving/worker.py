@@ -163,4 +163,4 @@ def _logged(action: str) -> Iterator[None]:
     try:
         yield
     except DynemoError as error:
-        log.warning("The worker cannot %s now, and tries again later: %s", action, error)
+        log.warning("The worker cannot %s now, and tries again later. %s", action, error)

@@ -178,7 +178,7 @@ class LocalInstance:
             kind = EngineLost if client.is_greeted else EngineNotLoaded
             return kind(ending(code, lines.tail))
         if isinstance(problem, EngineError) and not client.is_greeted:
-            return EngineNotLoaded(f"The engine could not load: {problem}")
+            return EngineNotLoaded(f"The engine could not load. {problem}")
         return problem
 
 
@@ -201,10 +201,12 @@ async def _watch(client: HostClient, lost: asyncio.Event) -> None:
                 await lost.wait()
         unanswered = 0 if client.connection.heard >= pinged else unanswered + 1
         if unanswered >= _MAX_UNANSWERED and not lost.is_set():
-            silence = f"has not answered for {unanswered * _PING_SECONDS:g} s"
-            reason = f"{silence}; it hangs, or blocks its event loop"
-            client.connection.abort(WireError(f"it {reason}"))
-            raise _EngineHangs(f"The engine {reason}.")
+            problem = (
+                f"The engine has not answered for {unanswered * _PING_SECONDS:g} s; it hangs, or "
+                "blocks its event loop."
+            )
+            client.connection.abort(WireError(problem))
+            raise _EngineHangs(problem)
 
 
 @contextlib.asynccontextmanager
