@@ -1,4 +1,4 @@
-"""How messages quote a value, and name what a user most likely meant by an unknown one."""
+"""The forms of messages: a quoted value, a reason, the name that a user most likely meant."""
 
 from collections.abc import Iterable
 
@@ -62,6 +62,11 @@ def _has_words(wanted: list[str], words: list[str]) -> bool:
         word in words or (len(word) > 4 and get_close_matches(word, words, 1, _WORD_CUTOFF))
         for word in wanted
     )
+
+
+def with_reason(statement: str, reason: str) -> str:
+    """`It waits: loading.` for a reason in a word; `It waits. It loads.` for one in sentences."""
+    return f"{statement}. {reason}" if reason.endswith(".") else f"{statement}: {reason}."
 
 
 def quoted(value: str) -> str:

@@ -134,6 +134,11 @@ def refusal(error: Exception, settings: NatsSettings) -> str:
     return ""
 
 
+def reason_of(error: Exception) -> str:
+    """The text of an error, without the number that an OSError puts before it."""
+    return str(getattr(error, "strerror", None) or error)
+
+
 class PendingReply:
     """A message, and its reply once it arrives."""
 

@@ -39,6 +39,7 @@ from dynemo.planes.requests.nats.client import (
     close,
     make_client,
     options,
+    reason_of,
     refusal,
     unsubscribe,
 )
@@ -187,7 +188,7 @@ class NatsRequests:
                     await self._subscribe(name, on_message)
         except (TimeoutError, OSError, Error, UsageError) as error:
             self._client = None
-            self._last_error = str(error) or self._last_error
+            self._last_error = reason_of(error) or self._last_error
             await close(client)
             if isinstance(error, UsageError):
                 raise
@@ -277,7 +278,7 @@ class NatsRequests:
 
     async def _on_error(self, error: Exception) -> None:
         """Raises to end `Client.connect`. Never raises later, so that reconnecting continues."""
-        self._last_error = str(error) or type(error).__name__
+        self._last_error = reason_of(error) or type(error).__name__
         log.debug("The NATS client reports %s.", quoted(self._last_error))
         if why := refusal(error, self._settings):
             if self._is_opening:
