@@ -37,7 +37,7 @@ def test_an_ingress_tells_its_clients_at_the_second_signal(pool: Fleet) -> None:
 
     def stop() -> None:
         ingress.process.send_signal(signal.SIGINT)
-        wait_until(lambda: any("a second Ctrl-C" in line for line in ingress.lines))
+        wait_until(lambda: any("press Ctrl-C to stop now" in line for line in ingress.lines))
         assert ingress.process.poll() is None
         assert ingress.end(signal.SIGINT, 15) == 128 + signal.SIGINT
 
