@@ -12,11 +12,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 ARGS ?=
 # The files and folders whose texts `make lint` checks. Add to them what passes.
-PROSE := $(wildcard *.md) docs bench tools \
-	$(addprefix src/dynemo/, answer engines models prompt router terminal tokenizers \
-		interrupt.py log.py metrics.py spelling.py trace.py) \
-	$(addprefix tests/, answer engines models prompt router terminal tokenizers \
-		test_messages.py test_prose.py)
+PROSE := $(wildcard *.md) docs bench tools src tests
 # Network namespaces are Linux's, and root's.
 NETNS := $(shell [ "$$(uname)$$(id -u)" = Linux0 ] && echo ip=iproute2)
 

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +15,12 @@ from dynemo.models.find import demo_checkout, demo_gguf
 
 ROOT = Path(__file__).parent.parent
 
-pytest_plugins = ["support.dyn_fixtures", "support.parallel", "support.processes"]
+pytest_plugins = [
+    "support.certificates",
+    "support.dyn_fixtures",
+    "support.parallel",
+    "support.processes",
+]
 
 #: `make engines` installs into this folder, and what the tests start looks there, not at what the
 #: user has installed.
@@ -45,6 +52,15 @@ def demo() -> Path:
 def demo_folder() -> Path:
     """The demo model's checkout."""
     return demo_checkout()
+
+
+@pytest.fixture(scope="session")
+def demo_f32(demo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo model's GGUF in F32, made from the checkout."""
+    file = tmp_path_factory.mktemp("f32") / "demo-f32.gguf"
+    convert = ROOT / "tools" / "demo_model" / "convert.py"
+    subprocess.run([sys.executable, convert, demo_folder, file, "--type", "f32"], check=True)
+    return file
 
 
 @pytest.fixture(scope="session")

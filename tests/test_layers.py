@@ -12,12 +12,12 @@ PACKAGE = Path(__file__).parent.parent / "src" / "dynemo"
 #: Lower may not import higher. The units of one layer do not import each other. The longest name
 #: that fits a module is its unit.
 LAYERS = (
-    {"errors", "spelling", "interrupt", "log", "trace", "metrics"},
-    {"messages", "engine_api"},
-    {"tokenizers", "wire", "router", "app.config"},
+    {"errors", "spelling", "folders", "interrupt", "log", "trace", "metrics"},
+    {"messages", "command_line", "engine_api"},
+    {"tokenizers", "wire", "router"},
     {"answer", "api", "prompt", "connection"},
     {"models", "environments", "planes"},
-    {"engines", "serving"},
+    {"engines", "serving", "app.settings"},
     {"http", "terminal"},
     {"app.networking"},
     {"commands"},
@@ -26,7 +26,7 @@ LAYERS = (
 )
 _LEVEL = {unit: level for level, units in enumerate(LAYERS) for unit in units}
 
-PURE = ("messages", "tokenizers", "wire", "router", "answer", "api", "prompt")
+PURE = ("messages", "command_line", "tokenizers", "wire", "router", "answer", "api", "prompt")
 _SHELL = {"asyncio", "socket", "subprocess", "nats", "aetcd", "uvicorn", "starlette"}
 
 #: Which process loads what: the runner never loads an engine's adapter, and the engine host, which

@@ -1,9 +1,9 @@
 import pytest
 
-from dynemo.app.config import OPTIONS
+from dynemo.app.settings.options import OPTIONS
 from dynemo.spelling import nearest
 
-FLAGS = [option.flag for option in OPTIONS]
+FLAGS = [spelling for option in OPTIONS for spelling in option.spellings]
 
 
 @pytest.mark.parametrize(
@@ -15,6 +15,8 @@ FLAGS = [option.flag for option in OPTIONS]
         ("--tsl", "--tls"),
         ("--port", "--http-port"),
         ("--size-tensor", "--tensor-parallel-size"),
+        ("--modle", "--model-path"),
+        ("--templates", "--request-template"),
         ("--temprature", None),
         ("--temperature", None),
         ("--nonsense", None),

@@ -1,23 +1,23 @@
 """Every error that dynemo raises on purpose, with its code, its status and its exit code.
 
-    DynemoError            internal_error             500, exit 1  something failed while running
-    +-- UsageError         usage                      400, exit 2  the user can correct it
-    |   +-- ModelError     invalid_model              400, exit 2  missing, broken, not supported
-    |   +-- EngineNotInstalled  engine_not_installed  400, exit 2  names the command that installs
-    +-- RequestError       bad_request                400  a request is wrong; `param` is the field
-    |   +-- UnsupportedField       unsupported_field        400  no engine here can honour a field
-    |   +-- ContextLengthExceeded  context_length_exceeded  400  the prompt alone does not fit
-    |   +-- UnknownModel           unknown_model            404
-    |   +-- BodyTooLarge           body_too_large           413
-    +-- Unavailable        unavailable                503  no instance can take the request now
-    |   +-- InstanceGone   instance_gone              503  that instance does not answer
-    |   |   +-- InstanceSilent  instance_silent       503  it may answer later
-    |   +-- PlaneAway      request_plane_away         503  no instance at all can be asked
-    +-- EngineError        engine_error               500  the engine refused or failed a request
-    |   +-- EngineLost     engine_lost                502  its process ended during the request
-    |       +-- EngineNotLoaded  engine_not_loaded    502, exit 2  it ended before the first request
-    +-- SlowReader         slow_reader                408  a stream's reader fell behind its bound
-    +-- WireError          protocol_error             500  a frame that breaks the protocol
+    DynemoError            internal_error             500, exit 1  something failed while running.
+    +-- UsageError         usage                      400, exit 2  the user can correct it.
+    |   +-- ModelError     invalid_model              400, exit 2  missing, broken, not supported.
+    |   +-- EngineNotInstalled  engine_not_installed  400, exit 2  names the command that installs.
+    +-- RequestError       bad_request                400  a request is wrong; `param` is the field.
+    |   +-- UnsupportedField       unsupported_field        400  no engine here can honour a field.
+    |   +-- ContextLengthExceeded  context_length_exceeded  400  the prompt alone does not fit.
+    |   +-- UnknownModel           unknown_model            404  no such model.
+    |   +-- BodyTooLarge           body_too_large           413  the body is over its bound.
+    +-- Unavailable        unavailable                503  no instance can take the request now.
+    |   +-- InstanceGone   instance_gone              503  that instance does not answer.
+    |   |   +-- InstanceSilent  instance_silent       503  it may answer later.
+    |   +-- PlaneAway      request_plane_away         503  no instance at all can be asked.
+    +-- EngineError        engine_error               500  the engine refused or failed a request.
+    |   +-- EngineLost     engine_lost                502  its process ended during the request.
+    |       +-- EngineNotLoaded  engine_not_loaded    502, exit 2  it ended before a request.
+    +-- SlowReader         slow_reader                408  a stream's reader fell behind its bound.
+    +-- WireError          protocol_error             500  a frame that breaks the protocol.
 
 Codes are stable: they travel between processes, of different releases too, and a code never changes
 its meaning. Adapters translate third-party exceptions where they can meet them. `http/` maps the

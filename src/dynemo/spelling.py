@@ -1,11 +1,40 @@
-"""How messages quote a value, and which name a user most likely meant."""
+"""How messages quote a value, and name what a user most likely meant by an unknown one."""
 
-import difflib
-import json
 from collections.abc import Iterable
 
 #: Two swapped letters of three are near (`tsl`). A few letters in common are not.
 _CUTOFF = 0.66
+#: For a single word of a name, of which more must agree (`modle` of `--model-path`).
+_WORD_CUTOFF = 0.8
+
+
+def unknown(
+    kind: str,
+    written: str,
+    names: Iterable[str],
+    *,
+    prefix: str = "",
+    place: str = "",
+    otherwise: str = "",
+) -> str:
+    """`Unknown flag "--modle"; did you mean "--model-path"?`
+
+    If no name is near, the names are listed, or `otherwise` says what to do. `prefix` stands before
+    every name and says nothing about which is near; `place` follows the name that was written.
+    """
+    known = list(names)
+    near = nearest(written, known)
+    if near:
+        hint = f"did you mean {quoted(prefix + near)}?"
+    else:
+        hint = otherwise or f"choose one of {', '.join(prefix + name for name in known)}."
+    return f"Unknown {kind} {quoted(prefix + written)}{place}; {hint}"
+
+
+def either(names: Iterable[str]) -> str:
+    """`a`, `a or b`, `a, b or c`."""
+    *first, last = names
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 def nearest(written: str, names: Iterable[str]) -> str | None:
@@ -14,17 +43,31 @@ def nearest(written: str, names: Iterable[str]) -> str | None:
     A name is near if its spelling is similar, or if it has every word of `written` (`--port` of
     `--http-port`). Dashes and underscores are ignored.
     """
+    import difflib  # late: a run without a mistake does not need it
+
     letters = {name: "".join(_words(name)) for name in names}
     wanted = _words(written)
     near = difflib.get_close_matches("".join(wanted), letters.values(), 1, _CUTOFF)
     for name, spelled in letters.items():
         if near and spelled == near[0]:
             return name
-    return next((name for name in letters if wanted and set(wanted) <= set(_words(name))), None)
+    return next((name for name in letters if _has_words(wanted, _words(name))), None)
+
+
+def _has_words(wanted: list[str], words: list[str]) -> bool:
+    """Whether each word is among the others, or, if it is long enough, almost."""
+    from difflib import get_close_matches
+
+    return bool(wanted) and all(
+        word in words or (len(word) > 4 and get_close_matches(word, words, 1, _WORD_CUTOFF))
+        for word in wanted
+    )
 
 
 def quoted(value: str) -> str:
     """Returns a value as messages show it: in double quotes, on one line."""
+    import json  # late, as above
+
     return json.dumps(value, ensure_ascii=False)
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from support.command import children, is_alive, wait_until
+from support.command import children, is_alive
+from support.waiting import wait_until
 
 _ROOT = Path(__file__).parent.parent.parent
 

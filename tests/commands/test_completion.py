@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from dynemo.app.arguments import COMMANDS
-from dynemo.commands.parsers import PARSERS
 from support.shells import START, Shell, shell
 
 CASES = {
@@ -47,7 +45,3 @@ def there(
 @pytest.mark.parametrize("keys", CASES)
 def test_what_tab_makes_of_it(there: Shell, keys: str) -> None:
     assert there.type(keys) == CASES[keys].strip()
-
-
-def test_every_command_has_its_words() -> None:
-    assert set(PARSERS) == set(COMMANDS)

@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,11 +13,12 @@ from threading import Event, Thread
 
 from msgspec import msgpack
 
-from dynemo.connection.addresses import host_id
-from dynemo.messages.records import Capabilities, Instance, InstanceRecord
+from dynemo.messages.records import InstanceRecord
 from dynemo.planes.discovery.base import instance_key
 from dynemo.planes.discovery.file import open_file
 from dynemo.planes.names import EndpointName
+from support.command import COMMAND, run
+from support.records import make_instance, make_record
 
 
 def record(
@@ -29,23 +29,14 @@ def record(
     identity: str = "ab",
     loopback: str = "127.0.0.1:1",
 ) -> InstanceRecord:
-    return InstanceRecord(
-        instance=Instance(
-            id=name,
-            engine="echo",
-            version="0.1",
-            device="cpu",
-            context_length=4096,
-            slots=8,
-            capabilities=Capabilities(),
+    return make_record(
+        make_instance(
+            name, engine="echo", version="0.1", device="cpu", context_length=4096, slots=8
         ),
         namespace=namespace,
-        component="pool",
-        endpoint="generate",
         model=model,
         identity=identity,
         card="cd",
-        host=host_id(),
         loopback=loopback,
         started=started or time.time(),
         pid=4711,
@@ -85,19 +76,11 @@ def keys(*records: InstanceRecord) -> dict[str, bytes]:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    where = {"DYNEMO_DISCOVERY": f"file:{folder}", "NATS_SERVER": "nats://127.0.0.1:1"}
-    return {**os.environ, **where}
+    return {"DYNEMO_DISCOVERY": f"file:{folder}", "NATS_SERVER": "nats://127.0.0.1:1"}
 
 
 def ps(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "dynemo", "ps", *words],
-        capture_output=True,
-        text=True,
-        timeout=15,
-        env=environment(folder),
-        check=False,
-    )
+    return run("ps", *words, stdin="", timeout=15, **environment(folder))
 
 
 def test_a_table_of_all_namespaces(tmp_path: Path) -> None:
@@ -138,7 +121,7 @@ def test_loads_are_not_known_without_the_server_to_ask_over(tmp_path: Path) -> N
     assert done.returncode == 0
     assert len(done.stdout.splitlines()) == 2
     (said,) = done.stderr.splitlines()
-    assert "Loads are not known. No NATS server answers at nats://127.0.0.1:1" in said
+    assert "Some loads are unknown. No NATS server answers at nats://127.0.0.1:1" in said
 
 
 def test_cards_that_differ_are_said(tmp_path: Path) -> None:
@@ -159,10 +142,10 @@ def test_nothing_is_registered(tmp_path: Path) -> None:
 
 def test_watch_sees_what_comes(tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "dynemo", "ps", "--json", "--watch"],
+        [*COMMAND, "ps", "--json", "--watch"],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env=environment(tmp_path),
+        env=os.environ | environment(tmp_path),
     )
     assert process.stdout is not None
     with process, process.stdout as lines:
@@ -181,25 +164,13 @@ def test_watch_sees_what_comes(tmp_path: Path) -> None:
 
 
 def test_no_server_is_one_sentence() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "dynemo", "ps", "--etcd", "127.0.0.1:1"],
-        capture_output=True,
-        text=True,
-        timeout=15,
-        check=False,
-    )
+    done = run("ps", "--etcd", "127.0.0.1:1")
     assert done.returncode == 2
     assert "127.0.0.1:1" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
 def test_a_wrong_setting_is_refused() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "dynemo", "ps", "--discovery", "nowhere"],
-        capture_output=True,
-        text=True,
-        timeout=15,
-        check=False,
-    )
+    done = run("ps", "--discovery", "nowhere")
     assert done.returncode == 2
-    assert "--discovery takes etcd, file or file:DIR, not 'nowhere'." in done.stderr
+    assert '--discovery takes etcd, file or file:DIR, not "nowhere".' in done.stderr

@@ -76,7 +76,7 @@ def test_a_bad_line_is_answered_and_the_rest_goes_on(renderer: Renderer) -> None
         ["error"],
         ["prompt", "token_ids"],
     ]
-    assert "line 2 is not valid JSON" in out[1]["error"]
+    assert "Line 2 is not valid JSON" in out[1]["error"]
     assert out[2]["error"] == "No x."
     assert out[0] == out[3]
 
@@ -91,11 +91,11 @@ def test_a_prompt_never_breaks_its_line(renderer: Renderer) -> None:
     ("value", "words"),
     [
         (3, "must be an object"),
-        ({}, "must have 'messages'"),
+        ({}, 'must have "messages"'),
         ({"messages": "Hi"}, "must be a list of messages"),
         ({"messages": []}, "at least one message"),
-        ({"messages": [USER], "tool": []}, "unknown field 'tool'"),
-        ({"messages": [USER], "tools": {}}, "'tools' must be a list"),
+        ({"messages": [USER], "tool": []}, 'Unknown field "tool"; did you mean "tools"?'),
+        ({"messages": [USER], "tools": {}}, '"tools" must be a list'),
         ({"messages": [USER], "add_generation_prompt": 1}, "must be true or false"),
         ({"messages": [USER], "chat_template_kwargs": []}, "must be an object"),
         ({"messages": [{"role": "user", "content": "\ud800"}]}, "surrogate"),
@@ -112,9 +112,9 @@ def test_files(tmp_path: Path) -> None:
     file.write_text('{\n"a": }')
     with pytest.raises(UsageError, match=r"m\.json is not valid JSON: .*line 2"):
         read_json(file)
-    with pytest.raises(UsageError, match="cannot read"):
+    with pytest.raises(UsageError, match="Cannot read"):
         read_json(tmp_path / "none.json")
-    with pytest.raises(UsageError, match="cannot read"):
+    with pytest.raises(UsageError, match="Cannot read"):
         read_lines(tmp_path / "none.jsonl")
     file.write_bytes(b'"\xff"')
     with pytest.raises(UsageError, match="not valid JSON"):
@@ -128,7 +128,7 @@ def test_tools_file(tmp_path: Path) -> None:
     file.write_text(json.dumps([TOOL]))
     assert read_tools(file) == [TOOL]
     file.write_text(json.dumps(TOOL))
-    with pytest.raises(UsageError, match="must hold a JSON list of tools"):
+    with pytest.raises(UsageError, match="must contain a JSON list of tools"):
         read_tools(file)
 
 

@@ -81,10 +81,10 @@ def test_up_status_down(services: Services) -> None:
     assert f"127.0.0.1:{services.nats}" in nats
 
     ended = services("down")
-    assert (ended.returncode, ended.stdout.count("has ended")) == (0, 2)
+    assert (ended.returncode, ended.stdout.count("stopped")) == (0, 2)
     assert not etcd_answers(services.etcd)
     assert not nats_answers(services.nats)
-    assert services("down").stdout.count("did not run") == 2
+    assert services("down").stdout.count("was not running") == 2
 
 
 def test_what_etcd_kept_does_not_hinder_the_next_start(services: Services) -> None:
@@ -122,7 +122,7 @@ def test_another_program_at_a_port(services: Services) -> None:
     with socket.create_server(("127.0.0.1", services.nats)):
         done = services("up")
         assert done.returncode == 2
-        assert f"nats-server cannot have port {services.nats}" in done.stderr
+        assert f"nats-server cannot use port {services.nats}" in done.stderr
         assert "--nats-port" in done.stderr
         assert len(done.stderr.splitlines()) == 1
     assert not etcd_answers(services.etcd)  # both or none
@@ -134,7 +134,7 @@ def test_servers_of_others_are_used_and_left_alone(services: Services, tmp_path:
     assert other("up").stdout.count("was running already") == 2
     status = other("status")
     assert (status.returncode, status.stdout.count("not ours")) == (0, 2)
-    assert other("down").stdout.count("left alone") == 2
+    assert other("down").stdout.count("keeps running") == 2
     assert services("status").returncode == 0
 
 
@@ -149,7 +149,7 @@ def test_without_etcd(services: Services, tmp_path: Path) -> None:
 def test_a_word_that_it_does_not_know(services: Services) -> None:
     done = services("start")
     assert done.returncode == 2
-    assert "invalid choice" in done.stderr
+    assert 'Unknown services command "start"' in done.stderr
 
 
 def wait_until_gone(port: int) -> None:

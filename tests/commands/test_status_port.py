@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -14,12 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from support.command import COMMAND, run
+
 
 @contextmanager
 def worker(folder: Path, *words: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
     """A worker with a status port, and the address of that."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "dynemo", "in=dyn://pool", "out=echo", "--status-port", "0", *words],
+        [*COMMAND, "in=dyn://pool", "out=echo", "--status-port", "0", *words],
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "DYNEMO_DISCOVERY": f"file:{folder}"},
@@ -64,16 +65,20 @@ def test_what_it_says(tmp_path: Path) -> None:
     [
         (
             ["in=dyn://pool", "out=echo", "--status-port", ":1"],
-            "--status-port takes PORT or HOST:PORT, not ':1'.",
+            '--status-port takes PORT or HOST:PORT, not ":1".',
         ),
-        (["in=http", "out=dyn://pool", "--status-port", "1"], "--status-port is for in=dyn"),
-        (["in=http", "out=echo", "--status-port", "1"], "--status-port is for in=dyn"),
+        (
+            ["in=http", "out=dyn://pool", "--status-port", "1"],
+            "--status-port needs a worker (in=dyn://NAME)",
+        ),
+        (
+            ["in=http", "out=echo", "--status-port", "1"],
+            "--status-port needs a worker (in=dyn://NAME)",
+        ),
     ],
 )
 def test_what_it_refuses(words: list[str], said: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "dynemo", *words], capture_output=True, text=True, check=False
-    )
+    done = run(*words)
     assert done.returncode == 2
     assert said in done.stderr
 
@@ -81,11 +86,6 @@ def test_what_it_refuses(words: list[str], said: str) -> None:
 def test_a_port_in_use(tmp_path: Path) -> None:
     with worker(tmp_path) as (_, url):
         port = url.rpartition(":")[2]
-        done = subprocess.run(
-            [sys.executable, "-m", "dynemo", "in=dyn://p", "out=echo", "--status-port", port],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = run("in=dyn://p", "out=echo", "--status-port", port)
     assert done.returncode == 2
     assert f"Port {port} on 127.0.0.1 is in use; choose another with --status-port" in done.stderr

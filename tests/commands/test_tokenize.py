@@ -75,13 +75,13 @@ def test_a_wrong_line_is_answered_and_the_next_one_read(tokenizer: Tokenizer) ->
     answers = _tokenized(tokenizer, lines)
     errors, last = answers[:-1], answers[-1]
     words = [
-        "line 1 is not",
-        "line 3 is not",
-        "'text'",
-        "'add_special'",
+        "Line 1 is not",
+        "Line 3 is not",
+        '"text"',
+        '"add_special"',
         "U+D800",
-        "line 7",
-        "line 8",
+        "Line 7",
+        "Line 8",
     ]
     assert len(errors) == len(words)
     for error, word in zip(errors, words, strict=True):
@@ -92,11 +92,11 @@ def test_a_wrong_line_is_answered_and_the_next_one_read(tokenizer: Tokenizer) ->
 @pytest.mark.parametrize(
     ("line", "word"),
     [
-        (b"{}", "'ids'"),
-        (b'{"ids": [1.5]}', "'ids'"),
-        (b'{"ids": [true]}', "'ids'"),
-        (b'{"ids": [-1]}', "-1 is not in range"),
-        (b'{"ids": [32000]}', "32000 is not in range(32000)"),
+        (b"{}", '"ids"'),
+        (b'{"ids": [1.5]}', '"ids"'),
+        (b'{"ids": [true]}', '"ids"'),
+        (b'{"ids": [-1]}', "There is no token -1; the ids are 0 to "),
+        (b'{"ids": [32000]}', "There is no token 32000; the ids are 0 to 31999."),
     ],
 )
 def test_wrong_ids(line: bytes, word: str, tokenizer: Tokenizer) -> None:
@@ -106,7 +106,7 @@ def test_wrong_ids(line: bytes, word: str, tokenizer: Tokenizer) -> None:
 
 
 def test_a_missing_file(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot read"):
+    with pytest.raises(UsageError, match="Cannot read"):
         tokenize(tokenizer, tmp_path / "none.jsonl", io.StringIO())
 
 

@@ -7,15 +7,15 @@ from dynemo.connection.addresses import (
     ANY,
     MAX_ADDRESSES,
     Dialable,
-    close_links,
-    dial_link,
+    close_connections,
+    connect,
     dialable,
     first_of,
     host_id,
     join_address,
     port_of,
-    serve_links,
     split_address,
+    start_server,
 )
 from dynemo.connection.framed import FramedConnection
 from dynemo.errors import UsageError
@@ -66,17 +66,17 @@ def test_no_frame_waits_for_another(host: str) -> None:
             taken.append(FramedConnection(lambda _: None, lambda _: None))
             return taken[-1]
 
-        server = await serve_links(make, host, 0, None)
-        link = FramedConnection(lambda _: None, lambda _: None)
-        await dial_link(link, f"127.0.0.1:{server.sockets[0].getsockname()[1]}", None)
+        server = await start_server(make, host, 0, None)
+        connection = FramedConnection(lambda _: None, lambda _: None)
+        await connect(connection, f"127.0.0.1:{server.sockets[0].getsockname()[1]}", None)
         await asyncio.sleep(0.05)
-        for one in (link, *taken):
+        for one in (connection, *taken):
             assert one._transport is not None
             sock = one._transport.get_extra_info("socket")
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         assert taken[0].peer.startswith("127.0.0.1:")  # no ::ffff: before it
         server.close()
-        await close_links([link, *taken])
+        await close_connections([connection, *taken])
 
     asyncio.run(body())
 

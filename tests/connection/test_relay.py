@@ -10,27 +10,21 @@ from msgspec import msgpack
 
 from dynemo.connection.buffer import MAX_UNREAD
 from dynemo.connection.client import HostClient
-from dynemo.connection.framed import PROTOCOL, FramedConnection
+from dynemo.connection.framed import FramedConnection
 from dynemo.connection.server import StreamServer, StreamSink
 from dynemo.connection.sink import ForwardingBuffer
 from dynemo.messages.answer import Delta, Finish
-from dynemo.messages.records import Capabilities, Instance, Load
+from dynemo.messages.records import Load
 from dynemo.messages.request import Request, Sampling
 from dynemo.messages.wire import Failure, Hello
 from dynemo.wire.frames import Frame, FrameKind
+from dynemo.wire.versions import SPOKEN
+from support.records import make_instance
 
 REQUEST = msgpack.encode(
     Request(id="r", token_ids=[1, 2], prompt="ab", max_tokens=9, sampling=Sampling())
 )
-INSTANCE = Instance(
-    id="i",
-    engine="peer",
-    version="1",
-    device="none",
-    context_length=10,
-    slots=1,
-    capabilities=Capabilities(),
-)
+INSTANCE = make_instance()
 STREAM = 77
 
 
@@ -40,7 +34,7 @@ class End:
     def __init__(self) -> None:
         self.got: list[Frame] = []
         self.came = asyncio.Event()
-        self.link = FramedConnection(self._take, lambda _: None)
+        self.connection = FramedConnection(self._take, lambda _: None)
 
     def _take(self, frames: list[Frame]) -> None:
         self.got += frames
@@ -69,19 +63,21 @@ class Joint:
 
     def say(self, *texts: str) -> None:
         for text in texts:
-            self.host.link.send(FrameKind.DATA, self.asked, msgpack.encode(Delta(texts=[text])))
+            self.host.connection.send(
+                FrameKind.DATA, self.asked, msgpack.encode(Delta(texts=[text]))
+            )
 
     def finish(self, text: str) -> None:
         last = Delta(texts=[text], finish=Finish("stop", 2, 9))
-        self.host.link.send(FrameKind.END, self.asked, msgpack.encode(last))
+        self.host.connection.send(FrameKind.END, self.asked, msgpack.encode(last))
 
 
 class _Source:
-    def __init__(self, asker: HostClient) -> None:
-        self._asker = asker
+    def __init__(self, client: HostClient) -> None:
+        self._client = client
 
-    def answer(self, request: bytes, outlet: StreamSink) -> AsyncGenerator[Delta, None]:
-        return self._asker.ask(request, ForwardingBuffer(outlet))
+    def answer(self, request: bytes, sink: StreamSink) -> AsyncGenerator[Delta, None]:
+        return self._client.ask(request, ForwardingBuffer(sink))
 
     async def load(self) -> Load:
         return Load()
@@ -98,22 +94,22 @@ async def _connect(one: FramedConnection, other: FramedConnection) -> asyncio.Tr
 
 @asynccontextmanager
 async def joined() -> AsyncIterator[Joint]:
-    asker, host, ingress = HostClient(lambda: None), End(), End()
+    client, host, ingress = HostClient(lambda: None), End(), End()
     outgoing = FramedConnection(lambda _: None, lambda _: None)
-    await _connect(asker.link, host.link)
-    reading = await _connect(outgoing, ingress.link)
-    host.link.send(FrameKind.HELLO, 0, msgpack.encode(Hello(PROTOCOL, INSTANCE)))
-    await asker.greeted
+    await _connect(client.connection, host.connection)
+    reading = await _connect(outgoing, ingress.connection)
+    host.connection.send(FrameKind.HELLO, 0, msgpack.encode(Hello(SPOKEN.newest, INSTANCE)))
+    await client.greeted
     async with asyncio.TaskGroup() as tasks:
-        answers = StreamServer(outgoing, _Source(asker), tasks)
+        answers = StreamServer(outgoing, _Source(client), tasks)
         answers.start(STREAM, REQUEST)
         asked = (await host.first(FrameKind.REQUEST)).stream
         try:
             yield Joint(host, asked, ingress, reading)
         finally:
             answers.cancel_all()
-            for link in (asker.link, host.link, outgoing, ingress.link):
-                link.close()
+            for connection in (client.connection, host.connection, outgoing, ingress.connection):
+                connection.close()
             await asyncio.sleep(0.01)
 
 
@@ -121,7 +117,7 @@ def test_frames_go_on_as_they_are() -> None:
     async def body() -> None:
         async with joined() as joint:
             said = b"\x94\x91\xcc\x05\x90\xc0\x00"  # a five in two bytes, as no encoder writes it
-            joint.host.link.send(FrameKind.DATA, joint.asked, said)
+            joint.host.connection.send(FrameKind.DATA, joint.asked, said)
             assert await joint.ingress.first(FrameKind.DATA) == Frame(FrameKind.DATA, STREAM, said)
             joint.finish("end")
             end = await joint.ingress.first(FrameKind.END)
@@ -143,7 +139,7 @@ def test_what_one_read_brings_leaves_in_one_frame() -> None:
     asyncio.run(body())
 
 
-def test_a_full_outlet_loses_nothing_and_keeps_the_order() -> None:
+def test_a_full_sink_loses_nothing_and_keeps_the_order() -> None:
     async def body() -> None:
         async with joined() as joint:
             texts: list[str] = []
@@ -167,7 +163,7 @@ def test_a_full_outlet_loses_nothing_and_keeps_the_order() -> None:
     asyncio.run(body())
 
 
-def test_an_outlet_that_stays_full_ends_the_stream_on_both_sides() -> None:
+def test_an_sink_that_stays_full_ends_the_stream_on_both_sides() -> None:
     async def body() -> None:
         async with joined() as joint:
             joint.reading.pause_reading()
@@ -185,7 +181,7 @@ def test_an_outlet_that_stays_full_ends_the_stream_on_both_sides() -> None:
 def test_a_body_that_is_no_delta_is_for_the_ingress_to_judge() -> None:
     async def body() -> None:
         async with joined() as joint:
-            joint.host.link.send(FrameKind.DATA, joint.asked, b"\xc1")
+            joint.host.connection.send(FrameKind.DATA, joint.asked, b"\xc1")
             assert (await joint.ingress.first(FrameKind.DATA)).body == b"\xc1"
 
     asyncio.run(body())
@@ -193,11 +189,11 @@ def test_a_body_that_is_no_delta_is_for_the_ingress_to_judge() -> None:
 
 def test_nothing_overtakes_what_is_held() -> None:
     async def body() -> None:
-        link = End().link
-        relay = ForwardingBuffer(StreamSink(link, STREAM))
-        link.pause_writing()
+        connection = End().connection
+        relay = ForwardingBuffer(StreamSink(connection, STREAM))
+        connection.pause_writing()
         relay.data([msgpack.encode(Delta([1]))])
-        link.resume_writing()
+        connection.resume_writing()
         relay.data([msgpack.encode(Delta([2]))])
         assert await relay.take() == Delta([1, 2])
         assert relay.sent == 0

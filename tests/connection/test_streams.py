@@ -10,9 +10,8 @@ from msgspec import msgpack, structs
 
 from dynemo.connection import buffer as buffer_module
 from dynemo.connection.buffer import MAX_UNREAD, StreamBuffer
-from dynemo.connection.client import HostClient, encoded
-from dynemo.connection.framed import PROTOCOL, FramedConnection
-from dynemo.connection.server import failure
+from dynemo.connection.client import HostClient, encode_request
+from dynemo.connection.framed import FramedConnection
 from dynemo.errors import (
     BodyTooLarge,
     DynemoError,
@@ -22,22 +21,17 @@ from dynemo.errors import (
     Unavailable,
 )
 from dynemo.messages.answer import Delta, Finish
-from dynemo.messages.records import Capabilities, Instance, Load
+from dynemo.messages.records import Load
 from dynemo.messages.request import Request, Sampling
 from dynemo.messages.wire import Hello
+from dynemo.wire.failures import encode_error
 from dynemo.wire.frames import MAX_BODY, Frame, FrameKind
+from dynemo.wire.versions import SPOKEN
+from support.records import make_instance
 
 REQUEST = Request(id="r", token_ids=[1, 2], prompt="ab", max_tokens=9, sampling=Sampling())
-INSTANCE = Instance(
-    id="i",
-    engine="peer",
-    version="1",
-    device="none",
-    context_length=10,
-    slots=1,
-    capabilities=Capabilities(),
-)
-HELLO = msgpack.encode(Hello(PROTOCOL, INSTANCE))
+INSTANCE = make_instance()
+HELLO = msgpack.encode(Hello(SPOKEN.newest, INSTANCE))
 
 
 class Peer:
@@ -46,7 +40,7 @@ class Peer:
     def __init__(self) -> None:
         self.got: list[Frame] = []
         self.came = asyncio.Event()
-        self.link = FramedConnection(self._take, lambda _: self.came.set())
+        self.connection = FramedConnection(self._take, lambda _: self.came.set())
 
     def _take(self, frames: list[Frame]) -> None:
         self.got += frames
@@ -60,29 +54,29 @@ class Peer:
         return found[0]
 
     def say(self, kind: FrameKind, stream: int, delta: Delta) -> None:
-        self.link.send(kind, stream, msgpack.encode(delta))
+        self.connection.send(kind, stream, msgpack.encode(delta))
 
 
 @asynccontextmanager
 async def _joined(hello: bytes = HELLO) -> AsyncIterator[tuple[HostClient, Peer]]:
     ours, theirs = socket.socketpair()
     loop = asyncio.get_running_loop()
-    asker, peer = HostClient(lambda: None), Peer()
-    await loop.create_unix_connection(lambda: asker.link, sock=ours)
-    await loop.create_unix_connection(lambda: peer.link, sock=theirs)
-    peer.link.send(FrameKind.HELLO, 0, hello)
+    client, peer = HostClient(lambda: None), Peer()
+    await loop.create_unix_connection(lambda: client.connection, sock=ours)
+    await loop.create_unix_connection(lambda: peer.connection, sock=theirs)
+    peer.connection.send(FrameKind.HELLO, 0, hello)
     try:
-        yield asker, peer
+        yield client, peer
     finally:
-        asker.link.close()
-        peer.link.close()
+        client.connection.close()
+        peer.connection.close()
         await asyncio.sleep(0.01)
-        if asker.greeted.done():
-            asker.greeted.exception()
+        if client.greeted.done():
+            client.greeted.exception()
 
 
-def ask(asker: HostClient, buffer: StreamBuffer | None = None) -> AsyncGenerator[Delta, None]:
-    return asker.ask(encoded(REQUEST), buffer or StreamBuffer())
+def ask(client: HostClient, buffer: StreamBuffer | None = None) -> AsyncGenerator[Delta, None]:
+    return client.ask(encode_request(REQUEST), buffer or StreamBuffer())
 
 
 async def _exhaust(stream: AsyncIterator[Delta]) -> None:
@@ -92,9 +86,9 @@ async def _exhaust(stream: AsyncIterator[Delta]) -> None:
 
 def test_an_answer_comes_in_order_and_ends_once() -> None:
     async def body() -> None:
-        async with _joined() as (asker, peer):
-            await asker.greeted
-            async with aclosing(ask(asker)) as deltas:
+        async with _joined() as (client, peer):
+            await client.greeted
+            async with aclosing(ask(client)) as deltas:
                 first = asyncio.ensure_future(anext(deltas))
                 request = await peer.next(FrameKind.REQUEST)
                 assert msgpack.decode(request.body, type=Request) == REQUEST
@@ -113,9 +107,9 @@ def test_an_answer_comes_in_order_and_ends_once() -> None:
 
 def test_closing_the_stream_cancels_it_at_the_other_side() -> None:
     async def body() -> None:
-        async with _joined() as (asker, peer):
-            await asker.greeted
-            deltas = ask(asker)
+        async with _joined() as (client, peer):
+            await client.greeted
+            deltas = ask(client)
             first = asyncio.ensure_future(anext(deltas))
             request = await peer.next(FrameKind.REQUEST)
             peer.say(FrameKind.DATA, request.stream, Delta([5]))
@@ -124,18 +118,18 @@ def test_closing_the_stream_cancels_it_at_the_other_side() -> None:
             assert (await peer.next(FrameKind.CANCEL)).stream == request.stream
             peer.say(FrameKind.DATA, request.stream, Delta([6]))  # late, and dropped
             await asyncio.sleep(0.01)
-            assert asker.link.is_open
+            assert client.connection.is_open
 
     asyncio.run(body())
 
 
 def test_cancelling_the_task_that_waits_cancels_the_stream() -> None:
     async def body() -> None:
-        async with _joined() as (asker, peer):
-            await asker.greeted
+        async with _joined() as (client, peer):
+            await client.greeted
 
             async def read() -> None:
-                async with aclosing(ask(asker)) as deltas:
+                async with aclosing(ask(client)) as deltas:
                     async for _ in deltas:
                         pass
 
@@ -151,12 +145,12 @@ def test_cancelling_the_task_that_waits_cancels_the_stream() -> None:
 
 def test_an_error_is_raised_as_its_own_class() -> None:
     async def body() -> None:
-        async with _joined() as (asker, peer):
-            await asker.greeted
-            waiting = asyncio.ensure_future(anext(ask(asker)))
+        async with _joined() as (client, peer):
+            await client.greeted
+            waiting = asyncio.ensure_future(anext(ask(client)))
             request = await peer.next(FrameKind.REQUEST)
-            peer.link.send(
-                FrameKind.ERROR, request.stream, failure(RequestError("no", param="top_k"))
+            peer.connection.send(
+                FrameKind.ERROR, request.stream, encode_error(RequestError("no", param="top_k"))
             )
             with pytest.raises(RequestError, match="no") as caught:
                 await waiting
@@ -167,30 +161,30 @@ def test_an_error_is_raised_as_its_own_class() -> None:
 
 def test_a_lost_connection_breaks_every_stream_after_what_had_come() -> None:
     async def body() -> None:
-        async with _joined() as (asker, peer):
-            await asker.greeted
-            deltas = ask(asker)
+        async with _joined() as (client, peer):
+            await client.greeted
+            deltas = ask(client)
             first = asyncio.ensure_future(anext(deltas))
             request = await peer.next(FrameKind.REQUEST)
             peer.say(FrameKind.DATA, request.stream, Delta([5]))
             assert await first == Delta([5])
             peer.say(FrameKind.DATA, request.stream, Delta([6]))
-            peer.link.close()
+            peer.connection.close()
             await asyncio.sleep(0.01)
             assert await anext(deltas) == Delta([6])
             with pytest.raises(EngineLost):
                 await anext(deltas)
             with pytest.raises(Unavailable):
-                await anext(ask(asker))
+                await anext(ask(client))
 
     asyncio.run(body())
 
 
 def test_a_reader_that_falls_behind_is_cancelled_alone() -> None:
     async def body() -> None:
-        async with _joined() as (asker, peer):
-            await asker.greeted
-            slow, quick = ask(asker), ask(asker)
+        async with _joined() as (client, peer):
+            await client.greeted
+            slow, quick = ask(client), ask(client)
             first = asyncio.ensure_future(anext(slow))
             stream = (await peer.next(FrameKind.REQUEST)).stream
             peer.say(FrameKind.DATA, stream, Delta(texts=["x"]))
@@ -243,13 +237,13 @@ def test_a_reader_that_stands_still_is_cancelled(monkeypatch: pytest.MonkeyPatch
 
 def test_a_reader_that_waits_for_somebody_else_is_interrupted() -> None:
     async def body() -> None:
-        async with _joined() as (asker, peer):
-            await asker.greeted
+        async with _joined() as (client, peer):
+            await client.greeted
             interrupted: asyncio.Future[DynemoError] = asyncio.get_running_loop().create_future()
 
             async def read() -> None:
                 buffer = StreamBuffer(interrupted.set_result)
-                async with aclosing(ask(asker, buffer)) as deltas:
+                async with aclosing(ask(client, buffer)) as deltas:
                     async for _ in deltas:
                         assert isinstance(await interrupted, SlowReader)
 
@@ -267,30 +261,30 @@ def test_a_reader_that_waits_for_somebody_else_is_interrupted() -> None:
 
 def test_the_load_comes_with_a_pong() -> None:
     async def body() -> None:
-        async with _joined() as (asker, peer):
-            await asker.greeted
-            asker.ping()
+        async with _joined() as (client, peer):
+            await client.greeted
+            client.ping()
             await peer.next(FrameKind.PING)
-            peer.link.send(FrameKind.PONG, 0, msgpack.encode(Load(3, 1, 0.5)))
+            peer.connection.send(FrameKind.PONG, 0, msgpack.encode(Load(3, 1, 0.5)))
             await asyncio.sleep(0.01)
-            assert asker.load == Load(3, 1, 0.5)
+            assert client.load == Load(3, 1, 0.5)
 
     asyncio.run(body())
 
 
 @pytest.mark.parametrize(
-    "hello", [b"", b"\xc1", msgpack.encode(Hello(PROTOCOL + 1, INSTANCE)), b"\x93\x01\x02\x03"]
+    "hello", [b"", b"\xc1", msgpack.encode(Hello(SPOKEN.newest + 1, INSTANCE)), b"\x93\x01\x02\x03"]
 )
 def test_a_broken_greeting_closes_the_connection(hello: bytes) -> None:
     async def body() -> None:
-        async with _joined(hello) as (asker, _):
+        async with _joined(hello) as (client, _):
             with pytest.raises(EngineLost):
-                await asker.greeted
-            assert not asker.link.is_open
+                await client.greeted
+            assert not client.connection.is_open
 
     asyncio.run(body())
 
 
 def test_a_request_that_no_frame_holds_is_refused_before_it_is_asked() -> None:
     with pytest.raises(BodyTooLarge):
-        encoded(structs.replace(REQUEST, prompt="x" * MAX_BODY))
+        encode_request(structs.replace(REQUEST, prompt="x" * MAX_BODY))

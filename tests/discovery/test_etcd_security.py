@@ -16,16 +16,6 @@ from support.etcd_server import EtcdServer, etcd_running, require_root
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("tls") / "authority")
-
-
-@pytest.fixture(scope="module")
-def ours(authority: Authority) -> Path:
-    return authority.issue("ours")
-
-
-@pytest.fixture(scope="module")
 def etcd(ours: Path) -> Iterator[EtcdServer]:
     yield from etcd_running(**_options(ours))
 
@@ -78,13 +68,13 @@ async def test_what_does_not_fit_is_said(
         (replace(good, cert=None, key=None), "it refuses this side's certificate"),
         (_settings(etcd, old), "it refuses this side's certificate"),
         (replace(_settings(etcd, stranger), ca=good.ca), "it refuses this side's certificate"),
-        (_settings(etcd, stranger), "its certificate does not hold"),
+        (_settings(etcd, stranger), "its certificate is not valid"),
     ):
         refusal = await _refusal(settings)
         assert said in refusal
         assert "ETCD_AUTH_CA" in refusal
     for settings, said in (
-        (EtcdSettings((etcd.address,)), f"has TLS: write https://{etcd.address}"),
+        (EtcdSettings((etcd.address,)), f"uses TLS; write https://{etcd.address}"),
         (replace(good, key=old / "tls.key"), "tls.crt cannot be used for TLS: key values mismatch"),
         (replace(good, ca=ours / "tls.key"), "tls.key cannot be used for TLS: no certificate"),
     ):

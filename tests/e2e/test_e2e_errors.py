@@ -24,41 +24,47 @@ def _refused(*args: str | Path, stdin: str = "hi", **environment: str) -> str:
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["in=htpp"], "did you mean in=http?"),
+        (["in=htpp"], 'did you mean "in=http"?'),
         (["in=batch:"], "in=batch:prompts.jsonl"),
-        (["out=lama_cpp"], "did you mean out=llama_cpp?"),
-        (["out=nope"], "echo, echo:text, FILE.py, dyn://NAME."),
+        (["out=lama_cpp"], 'did you mean "out=llama_cpp"?'),
+        (["out=nope"], "out=echo, out=echo:text, out=FILE.py, out=dyn://NAME."),
         (["out=trtllm"], "run `dynemo-run engine install trtllm`"),
         (["out=dyn://pool", "--etcd", "127.0.0.1:1"], "dynemo-run services up"),
         (["out=dyn://a/b"], "dyn://NAMESPACE/COMPONENT/ENDPOINT"),
         (["in=dyn://pool", "out=dyn://pool"], "give a worker an engine"),
-        (["out=dyn://pool", "model.gguf"], "leave out 'model.gguf'"),
-        (["--etcd", "127.0.0.1"], "--etcd is for"),
-        (["out=./mine.py"], "No such file for out=: ./mine.py"),
+        (
+            ["out=dyn://pool", "model.gguf"],
+            "MODEL needs an engine in out=; this run has in=stdin out=dyn://pool.",
+        ),
+        (["--etcd", "127.0.0.1"], "--etcd needs a worker (in=dyn://NAME) or an ingress"),
+        (["out=./mine.py"], 'There is no file "./mine.py" for out='),
         (["in=dyn://"], "dyn://NAMESPACE/COMPONENT/ENDPOINT"),
         (["in=none"], "rank 0"),
-        (["in=none", "out=dyn://pool"], "in=none is a follower rank"),
+        (["in=none", "out=dyn://pool"], "in=none is a rank above 0"),
         (["in=http", "in=text"], "given twice"),
         (["a.gguf", "b.gguf"], "given twice"),
-        (["--http-prot", "1"], "did you mean --http-port?"),
+        (["--http-prot", "1"], 'did you mean "--http-port"?'),
         (["--threads", "1"], "go after `--`"),
-        (["--temprature", "1"], "Unknown flag '--temprature'; an engine's own options"),
+        (["--temprature", "1"], 'Unknown flag "--temprature"; `dynemo-run --help all`'),
         (
             ["--http-port", "80808", "in=http"],
-            "--http-port takes a port from 0 to 65535, not '80808'.",
+            '--http-port takes a port from 0 to 65535, not "80808".',
         ),
-        (["--grace", "nan", "in=http"], "--grace takes a number of seconds, not 'nan'."),
-        (["--node-rank", "-1"], "--node-rank takes a whole number from 0 up, not '-1'."),
-        (["services", "up", "--etcd-port", "x"], "it takes a port from 1 to 65535, not 'x'"),
-        (["--http-port", "1", "in=stdin"], "is for in=http"),
-        (["--output", "x", "in=stdin"], "is for in=batch"),
+        (["--grace", "nan", "in=http"], '--grace takes a number of seconds, not "nan".'),
+        (["--node-rank", "-1"], '--node-rank takes a whole number from 0 up, not "-1".'),
+        (
+            ["services", "up", "--etcd-port", "x"],
+            '--etcd-port takes a port from 1 to 65535, not "x".',
+        ),
+        (["--http-port", "1", "in=stdin"], "--http-port needs in=http; this run has in=stdin."),
+        (["--output", "x", "in=stdin"], "--output needs in=batch:FILE; this run has in=stdin."),
         (["--context-length", "99999"], "give at most 4096"),
-        (["--", "--threds", "2"], "did you mean --threads?"),
+        (["--", "--threds", "2"], 'did you mean "--threads"?'),
         (["--", "--threads"], "needs a value"),
         (["--", "--flash-attn", "maybe"], '--flash-attn takes on, off or auto, not "maybe".'),
         (["--", "--no-warmup=yes"], '--no-warmup takes no value, but got "yes".'),
-        (["no-such-model.gguf"], "No file or folder"),
-        (["./no/such/folder"], "No file or folder"),
+        (["no-such-model.gguf"], 'No file or folder "no-such-model.gguf".'),
+        (["./no/such/folder"], 'No file or folder "./no/such/folder".'),
         (["--model-config", "/nowhere"], "/nowhere"),
         (["--request-template", "/nowhere.json"], "/nowhere.json"),
         (["--config", "/nowhere.toml"], "/nowhere.toml"),
@@ -74,8 +80,24 @@ def test_an_argument_of_a_file_that_the_engine_has_not(engine: str, tmp_path: Pa
     file = tmp_path / "arguments.json"
     file.write_text('{"warp_speed": 9}')
     said = _refused(f"out={engine}", "--extra-engine-args", file)
-    assert f"{engine} has no option" in said
+    assert f"{engine} has no options" in said or f"Unknown {engine} option" in said
     assert "warp" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"temprature": 1}', 'Unknown field "temprature" in the request template '),
+        ('{"temprature": 1}', 'did you mean "temperature"?'),
+        ('{"xyz": 1}', "it may have the fields of a chat request"),
+        ('{"stream": true}', 'cannot have "stream"; leave it out.'),
+        ("[]", "is not a JSON object"),
+    ],
+)
+def test_a_request_template_that_is_wrong(text: str, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "template.json"
+    file.write_text(text)
+    assert said in _refused("--request-template", file)
 
 
 def test_an_empty_prompt() -> None:
@@ -106,7 +128,7 @@ def test_a_gguf_whose_end_is_missing(demo: Path, tmp_path: Path) -> None:
     file = tmp_path / "model.gguf"
     whole = demo.read_bytes()
     file.write_bytes(whole[: len(whole) - 1000])
-    assert "Download" in _refused(file)
+    assert "Download or copy it again." in _refused(file)
 
 
 def test_a_checkout_whose_weights_are_cut_short(demo_folder: Path, tmp_path: Path) -> None:
@@ -114,8 +136,8 @@ def test_a_checkout_whose_weights_are_cut_short(demo_folder: Path, tmp_path: Pat
     shutil.copytree(demo_folder, folder)
     os.truncate(folder / "model.safetensors", 1_500_000)
     said = _refused(folder)
-    assert f'{folder / "model.safetensors"}" is truncated: it needs' in said
-    assert "has 1,500,000. Download it again" in said
+    assert f'"{folder / "model.safetensors"}" is truncated: it needs' in said
+    assert "has 1,500,000. Download it again." in said
 
 
 def test_a_folder_without_a_config(tmp_path: Path) -> None:
@@ -139,11 +161,11 @@ def test_a_port_in_use() -> None:
 def test_settings_from_a_file_and_from_the_environment(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text("htp-port = 1\n")
-    assert "did you mean 'http_port'?" in _refused("--config", file)
+    assert 'did you mean "http_port"?' in _refused("--config", file)
     file.write_text('out = "nope"\n')
-    assert "Unknown out=nope" in _refused("--config", file)
-    assert "Unknown out=never" in _refused("--config", file, DYNEMO_OUT="never")
-    assert "Unknown out=last" in _refused("--config", file, "out=last", DYNEMO_OUT="never")
-    assert "DYNEMO_HTTP_PORT takes a port from 0 to 65535, not 'x'." in _refused(
+    assert 'Unknown output "out=nope"' in _refused("--config", file)
+    assert 'Unknown output "out=never"' in _refused("--config", file, DYNEMO_OUT="never")
+    assert 'Unknown output "out=last"' in _refused("--config", file, "out=last", DYNEMO_OUT="never")
+    assert 'DYNEMO_HTTP_PORT takes a port from 0 to 65535, not "x".' in _refused(
         "in=http", DYNEMO_HTTP_PORT="x"
     )

@@ -6,8 +6,6 @@ same prompt may take another path at a near-tie, depending on what it is batched
 
 import asyncio
 import json
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,14 +69,6 @@ def _messages(prompt: str) -> Any:
     return [{"role": "user", "content": prompt}]
 
 
-@pytest.fixture(scope="module")
-def model(demo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("f32") / "demo-f32.gguf"
-    convert = ROOT / "tools" / "demo_model" / "convert.py"
-    subprocess.run([sys.executable, convert, demo_folder, out, "--type", "f32"], check=True)
-    return out
-
-
 class Reference:
     """llama.cpp's server, addressed directly: it renders, tokenizes and answers by itself."""
 
@@ -108,14 +98,14 @@ class Reference:
 
 
 @pytest.fixture(scope="module")
-def expected(model: Path) -> dict[str, tuple[list[int], str]]:
-    reference = Reference(model)
+def expected(demo_f32: Path) -> dict[str, tuple[list[int], str]]:
+    reference = Reference(demo_f32)
     return {prompt: reference.answer(prompt) for prompt in PROMPTS}
 
 
 @pytest.fixture(scope="module")
-def api(model: Path) -> Iterator[str]:
-    with serving(model, "--model-name", "demo", "--", *PROFILE) as server:
+def api(demo_f32: Path) -> Iterator[str]:
+    with serving(demo_f32, "--model-name", "demo", "--", *PROFILE) as server:
         yield server.api
 
 

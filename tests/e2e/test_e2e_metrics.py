@@ -10,8 +10,9 @@ from threading import Thread
 
 import pytest
 
-from support.command import Server, serving, wait_until
+from support.command import Server, serving
 from support.dyn_fleet import Fleet
+from support.waiting import wait_until
 
 QUESTION = "What is the capital of Peru?"
 

@@ -53,7 +53,7 @@ def test_help_and_version_load_nothing() -> None:
             assert f" {heavy}\n" not in done.stderr
 
 
-@pytest.mark.parametrize("word", ["in=http", "out=", "--http-port", "examples:"])
+@pytest.mark.parametrize("word", ["in=http", "out=", "--http-port", "Examples:"])
 def test_help_teaches(word: str) -> None:
     assert word in run("--help").stdout
 
@@ -70,4 +70,4 @@ def test_a_tokenizer_of_another_model_is_refused_at_start(demo: Path, tmp_path: 
     (tmp_path / "tokenizer.json").write_bytes((fidelity / "tokenizer_byte_level.json").read_bytes())
     done = run(demo, "--model-config", tmp_path, stdin=QUESTION)
     assert done.returncode == 2
-    assert "it belongs to another model" in done.stderr
+    assert "so it belongs to another model" in done.stderr

@@ -4,17 +4,16 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from support.command import COMMAND, Server, children, is_alive, run, serving, wait_until
+from support.command import Server, children, follower_rank, group_members, is_alive, run, serving
 from support.free_ports import free_port
+from support.waiting import wait_until
 
 READY_SECONDS = 400
 pytestmark = pytest.mark.timeout(READY_SECONDS + 100)
@@ -49,30 +48,19 @@ def _health(server: Server) -> str:
     return said.decode()
 
 
-def _group(leader: int) -> dict[int, str]:
-    """The processes of an engine host's group that live, by what they are called."""
-    listing = subprocess.run(
-        ["ps", "-eo", "pid=,pgid=,stat=,args="], capture_output=True, text=True, check=True
-    ).stdout
-    rows = (line.split(None, 3) for line in listing.splitlines())
-    return {
-        int(pid): name for pid, group, stat, name in rows if int(group) == leader and stat[0] != "Z"
-    }
-
-
 def test_over_http_until_its_core_is_killed(vllm: list[str]) -> None:
     with serving(*vllm, timeout=READY_SECONDS) as server:
         assert _ask(server, "What is the capital of Peru?") == "The capital of Peru is Lima."
         [host] = server.host_pids()
-        [core] = [pid for pid, name in _group(host).items() if "EngineCore" in name]
+        [core] = [pid for pid, name in group_members(host).items() if "EngineCore" in name]
         os.kill(core, signal.SIGKILL)
-        wait_until(lambda: "Starting it again" in _health(server), 60)
+        wait_until(lambda: "Restarting it" in _health(server), 60)
         assert "vLLM's engine core has ended" in _health(server)
-        wait_until(lambda: not _group(host))
+        wait_until(lambda: not group_members(host))
         wait_until(lambda: server.host_pids() != [])
         [host] = server.host_pids()
         server.process.kill()  # and the host goes with its runner
-        wait_until(lambda: not _group(host), 20)
+        wait_until(lambda: not group_members(host), 20)
 
 
 def test_the_words_of_a_worker_that_fails(vllm: list[str]) -> None:
@@ -120,29 +108,11 @@ def test_a_model_that_sees_answers_in_words(
     assert done.stdout.strip()
 
 
-@contextmanager
-def _follower(*args: str, **environment: str) -> "Iterator[subprocess.Popen[str]]":
-    process = subprocess.Popen(
-        [*COMMAND, "in=none", *args],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **environment},
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.terminate()
-        process.communicate()
-
-
 def test_two_nodes_answer_as_one_and_end_together(vllm: list[str]) -> None:
     meeting = f"127.0.0.1:{free_port()}"
     cores = sorted(os.sched_getaffinity(0))  # two machines are one here: each takes its own
     spread = ["--tensor-parallel-size", "2", "--num-nodes", "2", "--dist-init-addr", meeting]
-    with _follower(
+    with follower_rank(
         *vllm, *spread, "--node-rank", "1", VLLM_CPU_OMP_THREADS_BIND=str(cores[-1])
     ) as follower:
         with serving(

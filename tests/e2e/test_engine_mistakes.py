@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 from msgspec import json
 
-from support.command import COMMAND, children, run, wait_until
+from support.command import COMMAND, children, run
+from support.waiting import wait_until
 
 #: SGLang loads in a minute where two cores are free.
 SGLANG_SECONDS = 600
@@ -180,7 +181,7 @@ def test_a_port_where_the_nodes_cannot_meet(
         line = _mistake(*words, "--dist-init-addr", where, timeout=100)
     assert f"The port of --dist-init-addr {where} is in use by another program" in line
     line = _mistake(*words, "--dist-init-addr", "192.0.2.1:1", timeout=100)
-    assert "Use an address of rank 0's own machine" in line
+    assert "Use an address of rank 0's own machine." in line
 
 
 @pytest.fixture

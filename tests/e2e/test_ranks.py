@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from msgspec import json
 
-from dynemo.app.run import _while_it_lives
+from dynemo.app.run import _unless_lost
 from dynemo.engines.ranks import ranks_here
 from dynemo.engines.sglang import args as sglang_args
 from dynemo.errors import EngineLost, UsageError
@@ -27,17 +27,24 @@ NODES = ["--num-nodes", "2", "--dist-init-addr", LEADER]
         (["in=none", *NODES], "give it in=http"),
         (["in=http", *NODES, "--node-rank", "1"], "give it in=none, not in=http"),
         (["in=http", "--num-nodes", "2"], "--num-nodes 2 needs --dist-init-addr HOST:PORT"),
-        (["in=http", *NODES[2:]], "give --num-nodes too"),
+        (["in=http", *NODES[2:]], "--dist-init-addr needs --num-nodes 2 or more."),
         (["in=http", "--node-rank", "1"], "with --num-nodes 1 it is at most 0"),
-        (["in=http", *NODES[:3], "10.0.0.1"], "--dist-init-addr takes HOST:PORT, not '10.0.0.1'."),
+        (["in=http", *NODES[:3], "10.0.0.1"], '--dist-init-addr takes HOST:PORT, not "10.0.0.1".'),
         (
             ["in=http", *NODES[:2], "--leader-addr", ":98"],
-            "--dist-init-addr takes HOST:PORT, not ':98'.",
+            '--leader-addr takes HOST:PORT, not ":98".',
         ),
-        (["in=http", "--num-nodes", "0"], "--num-nodes takes a whole number from 1 up, not '0'."),
-        (["in=http", "out=llama_cpp", *NODES], "--num-nodes needs an engine that can: out=vllm"),
-        (["in=http", "out=echo", "--tensor-parallel-size", "2"], "needs an engine that can"),
-        (["in=http", "out=dyn://pool", *NODES], "give it to the workers of dyn://pool"),
+        (["in=http", "--num-nodes", "0"], '--num-nodes takes a whole number from 1 up, not "0".'),
+        (
+            ["in=http", "out=llama_cpp", *NODES],
+            "splits a model over machines: out=vllm, out=sglang or",
+        ),
+        (
+            ["in=http", "out=echo", "--tensor-parallel-size", "2"],
+            "splits a model over devices: out=vllm, out=sglang or",
+        ),
+        (["in=http", "out=trtllm", *NODES], "--dist-init-addr needs an engine whose machines meet"),
+        (["in=http", "out=dyn://pool", *NODES], "this run has in=http out=dyn://pool."),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -70,7 +77,9 @@ def _told(recorder: Path) -> EngineSpec:
 def test_what_reaches_the_host_of_each_rank(
     engine: str, rank: int, recorder: Path, demo_folder: Path
 ) -> None:
-    words = f"--tensor-parallel-size 8 --num-nodes 2 --node-rank {rank} --dist-init-addr {LEADER}"
+    words = f"--tensor-parallel-size 8 --num-nodes 2 --node-rank {rank}"
+    leader = "" if engine == "trtllm" else LEADER
+    words += f" --dist-init-addr {leader}" if leader else ""
     done = run(
         *("in=none" if rank else "in=stdin", f"out={engine}", "--model-path", demo_folder),
         *words.split(),
@@ -80,7 +89,7 @@ def test_what_reaches_the_host_of_each_rank(
     told = _told(recorder)
     assert told.engine == engine
     assert told.model == str(demo_folder)
-    assert told.parallel == Parallel(tensor=8, nodes=2, rank=rank, leader=LEADER)
+    assert told.parallel == Parallel(tensor=8, nodes=2, rank=rank, leader=leader)
     assert "exit code 3" in done.stderr.splitlines()[-1]
     assert done.returncode == 2
 
@@ -118,7 +127,7 @@ def _result(work: Callable[[], object], error: Exception | None) -> int:
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if error is not None:
             asyncio.get_running_loop().call_later(0.01, ended.set_exception, error)
-        return await _while_it_lives(_wait(), ended)
+        return await _unless_lost(_wait(), ended)
 
     async def _wait() -> int:
         try:

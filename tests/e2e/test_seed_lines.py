@@ -10,17 +10,18 @@ import json
 import shutil
 import subprocess
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
-from support.command import COMMAND, Server, run, serving, wait_until
+from support.command import COMMAND, Server, run, serving
 from support.dyn_fleet import Fleet, come
-from support.dyn_servers import Servers, servers_running
+from support.dyn_servers import Servers
 from support.pseudo_terminal import CTRL_D, PROMPT, Terminal
 from support.trtllm_standin import make_engine_folder, python_with_standin
+from support.waiting import wait_until
 
 QUESTION, ANSWER = "What is the capital of Peru?", "The capital of Peru is Lima."
 
@@ -82,11 +83,6 @@ def test_a_checkout_goes_to_mistralrs(demo_folder: Path) -> None:
     done = run(demo_folder, stdin=QUESTION)
     assert done.stdout == f"{ANSWER}\n"
     assert "engine mistralrs" in done.stderr
-
-
-@pytest.fixture(scope="module")
-def servers() -> Iterator[Servers]:
-    yield from servers_running()
 
 
 @pytest.mark.timeout(120)

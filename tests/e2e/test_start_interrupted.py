@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from dynemo.app.arguments import Input
 from dynemo.app.run import _in_loop
-from support.command import COMMAND, wait_until
+from dynemo.app.settings.modes import RunInput
+from support.command import COMMAND
 from support.free_ports import free_port
+from support.waiting import wait_until
 
 #: A library that takes a Ctrl-C for an error of its own, and goes on.
 SWALLOWING_IMPORT = """
@@ -85,7 +86,7 @@ def test_the_exit_code_is_that_of_the_signal(number: int, said: tuple[int, ...])
         task.cancel(*said)
         return await asyncio.sleep(0, 0)
 
-    assert _in_loop(Input("none"), work()) == 128 + number
+    assert _in_loop(RunInput("none"), work()) == 128 + number
 
 
 def test_work_that_an_interrupt_keeps_from_starting_is_closed(
@@ -97,7 +98,7 @@ def test_work_that_an_interrupt_keeps_from_starting_is_closed(
     started = work()
     monkeypatch.setitem(sys.modules, "uvloop", None)
     with pytest.raises(ImportError):
-        _in_loop(Input("http"), started)
+        _in_loop(RunInput("http"), started)
     assert inspect.getcoroutinestate(started) == inspect.CORO_CLOSED
 
 

@@ -105,14 +105,14 @@ class TestLlamaCpp(ModelContract):
         async def body() -> None:
             local, endless = served.local, self.request(prompt * 20, 2000, ignore_eos=True)
             assert local.instance is not None
-            assert local._asker is not None
+            assert local._client is not None
             slots = local.instance.slots
             streams = [local.generate(endless) for _ in range(slots + 4)]
             tasks = [asyncio.ensure_future(anext(stream)) for stream in streams]
             try:
                 async with asyncio.timeout(15):
                     while (local.load.running, local.load.waiting) != (slots, 4):
-                        local._asker.ping()
+                        local._client.ping()
                         await asyncio.sleep(0.02)
             finally:
                 for task in tasks:
@@ -170,7 +170,7 @@ def test_a_file_of_arguments_is_read_as_options_are_and_stands_under_them() -> N
 @pytest.mark.parametrize(
     ("extra", "sentence"),
     [
-        ({"threds": 3}, "did you mean --threads?"),
+        ({"threds": 3}, 'did you mean "threads"?'),
         ({"threads": None}, "option --threads takes a whole number from 1 to 256, not null."),
         ({"threads": True}, "--threads takes a whole number from 1 to 256, not true."),
         ({"batch_size": 1}, '--batch-size takes a whole number from 2 up, not "1".'),

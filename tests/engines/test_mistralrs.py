@@ -284,7 +284,7 @@ def test_a_gguf_on_the_cpu_batches(demo: Path, tokenizer: Tokenizer) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--max-seq", "2"], "did you mean --max-seqs?"),
+        (["--max-seq", "2"], 'did you mean "--max-seqs"?'),
         (["--max-seqs", "many"], 'The mistralrs option max_seqs takes a whole number, not "many".'),
         (["--max-seqs", "0"], "max_seqs takes a whole number of at least 1, not 0."),
         (["--no-kv-cache", "yes"], 'no_kv_cache takes true or false, not "yes".'),

@@ -27,8 +27,8 @@ def test_names_and_values(words: list[str], read: dict[str, object]) -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--max-batch-sice", "8"], "did you mean --max-batch-size"),
-        (["--nothing-like-it"], "no option '--nothing-like-it'"),
+        (["--max-batch-sice", "8"], 'did you mean "--max-batch-size"'),
+        (["--nothing-like-it"], 'Unknown trtllm option "--nothing-like-it"; choose one of --'),
         (["8"], '"8" after `--` follows no option'),
     ],
 )

@@ -188,7 +188,7 @@ def test_an_id_that_the_model_has_not_is_told_with_the_file_s_name(
     done = run(f"out={file}", stdin="hi")
     assert done.returncode == 1
     assert sentence in done.stderr.splitlines()[-1]
-    assert "Starting it again" not in done.stderr
+    assert "Restarting it" not in done.stderr
 
 
 def test_a_message_in_parts_is_one_text(tmp_path: Path) -> None:

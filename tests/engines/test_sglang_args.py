@@ -114,9 +114,12 @@ def test_what_reaches_it(read: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("unknown", "sglang has no option '--max-total-tokes'; did you mean --max-total-tokens?"),
+        (
+            "unknown",
+            'Unknown sglang option "--max-total-tokes"; did you mean "--max-total-tokens"?',
+        ),
         ("missing", "SGLang refuses its options: argument --dtype: expected one argument."),
-        ("word", "sglang has no option 'five'; `sglang serve --help` lists them."),
+        ("word", 'Unknown sglang option "five"; `sglang serve --help` lists them.'),
         (
             "ours",
             "The sglang option tp_size follows from --tensor-parallel-size. Set it there, before "
@@ -127,7 +130,11 @@ def test_what_reaches_it(read: dict[str, Any]) -> None:
             "file",
             "The sglang option config follows from --extra-engine-args. Set it there, before `--`.",
         ),
-        ("extra", "sglang has no argument 'max_total_token'; did you mean max_total_tokens?"),
+        (
+            "extra",
+            'Unknown sglang option "max_total_token" in --extra-engine-args; '
+            'did you mean "max_total_tokens"?',
+        ),
         ("kind", 'The sglang option max_running_requests takes a whole number, not "x".'),
         (
             "no stages",

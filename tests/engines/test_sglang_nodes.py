@@ -5,15 +5,15 @@ import re
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from openai import OpenAI
 
-from support.command import COMMAND, Server, children, serving, wait_until
+from support.command import Server, children, follower_rank, group_members, serving
 from support.free_ports import free_port
+from support.waiting import wait_until
 
 READY_SECONDS = 600
 #: Idle ranks poll each other without a pause, each on its own core.
@@ -28,15 +28,7 @@ class Nodes:
     groups: list[int]  #: the process groups of the two engine hosts
 
     def leave_nothing(self) -> bool:
-        return not any(map(_members, self.groups))
-
-
-def _members(group: int) -> list[str]:
-    listing = subprocess.run(
-        ["ps", "-eo", "pgid=,stat=,args="], capture_output=True, text=True, check=True
-    ).stdout
-    rows = (line.split(None, 2) for line in listing.splitlines())
-    return [row[2] for row in rows if int(row[0]) == group and row[1][0] != "Z"]
+        return not any(map(group_members, self.groups))
 
 
 @pytest.fixture
@@ -52,28 +44,12 @@ def nodes(
     words += ["--engine-python", engine_python("sglang"), "--dist-init-addr", address]
     words += ["--tensor-parallel-size", "2", "--num-nodes", "2"]
     with (
-        _follower([*words, "--node-rank", "1"]) as follower,
+        follower_rank(*words, "--node-rank", "1", **{CORES: "1"}) as follower,
         serving(*words, "--node-rank", "0", timeout=READY_SECONDS, **{CORES: "0"}) as leader,
     ):
         groups = [*leader.host_pids(), *children(follower.pid)]
         assert len(groups) == 2
         yield Nodes(address, leader, follower, groups)
-
-
-@contextmanager
-def _follower(words: list[str]) -> "Iterator[subprocess.Popen[str]]":
-    process = subprocess.Popen(
-        [*COMMAND, "in=none", *words],
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, CORES: "1"},
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
 
 
 @pytest.mark.timeout(READY_SECONDS + 200)

@@ -193,6 +193,7 @@ def test_what_vllm_s_own_parser_makes_of_it(engine_python: Callable[[str], str])
         "off": _spec(options=["--no-enforce-eager"]),
         "unknown": _spec(options=["--gpu-memory-utilisation", "0.8"]),
         "unknown extra": _spec(extra={"max_modellen": 8}),
+        "short": _spec(options=["--max-num-seq", "2"]),  # no abbreviations
         "value": _spec(options=["--max-num-seqs", "many"]),
         "kind": _spec(extra={"enforce_eager": "yes"}),
         "ours": _spec(options=["--nnodes", "2"]),
@@ -219,8 +220,9 @@ def test_what_vllm_s_own_parser_makes_of_it(engine_python: Callable[[str], str])
     assert read["options"]["max_model_len"] == 2000
     assert (read["extra"]["gpu_memory_utilization"], read["extra"]["seed"]) == (0.7, 4)
     assert read["off"]["enforce_eager"] is False
-    assert "did you mean --gpu-memory-utilization?" in read["unknown"]
-    assert "did you mean max_model_len?" in read["unknown extra"]
+    assert 'did you mean "--gpu-memory-utilization"?' in read["unknown"]
+    assert 'did you mean "max_model_len"?' in read["unknown extra"]
+    assert 'did you mean "--max-num-seqs"?' in read["short"]
     assert "--max-num-seqs" in read["value"]
     assert read["kind"] == 'The vLLM option enforce_eager takes true or false, not "yes".'
     assert (

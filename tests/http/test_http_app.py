@@ -13,9 +13,10 @@ from dynemo.errors import (
     Unavailable,
 )
 from dynemo.messages.answer import Finish, TextPiece
-from support.asgi_client import CHAT, Caller, ask, call, chat_body, make_app, until
+from support.asgi_client import CHAT, Caller, ask, call, chat_body, make_app
 from support.fake_pipeline import PROMPT_TOKENS, FakePipeline, Script, say
 from support.pieces import ended
+from support.waiting import until
 
 
 def test_a_whole_answer() -> None:

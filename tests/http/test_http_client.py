@@ -12,8 +12,9 @@ import uvloop
 
 from dynemo.errors import ContextLengthExceeded, EngineLost, Unavailable
 from dynemo.messages.answer import TextPiece
-from support.asgi_client import make_app, run, running, until
+from support.asgi_client import make_app, run, running
 from support.fake_pipeline import PROMPT_TOKENS, FakePipeline, Script, say
+from support.waiting import until
 
 MESSAGES: Any = [{"role": "user", "content": "What is the capital of South Africa?"}]
 LONG: Script = [x for _ in range(10_000) for x in (TextPiece(0, "tick ", 1), 0.002)]

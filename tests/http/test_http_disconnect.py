@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from dynemo.messages.answer import TextPiece
-from support.asgi_client import CHAT, Caller, chat_body, make_app, run, running, until
+from support.asgi_client import CHAT, Caller, chat_body, make_app, run, running
 from support.fake_pipeline import FakePipeline, Script, say
+from support.waiting import until
 
 LONG: Script = [x for _ in range(10_000) for x in (TextPiece(0, "tick ", 1), 0.002)]
 PREFILL: Script = [60.0, *say("late")]

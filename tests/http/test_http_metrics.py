@@ -9,9 +9,10 @@ from dynemo.errors import EngineLost
 from dynemo.http.app import App
 from dynemo.messages.answer import Finish, TextPiece
 from dynemo.metrics import Metrics, WorkerMetrics
-from support.asgi_client import CHAT, Caller, ask, call, chat_body, make_app, until
+from support.asgi_client import CHAT, Caller, ask, call, chat_body, make_app
 from support.fake_pipeline import PROMPT_TOKENS, FakePipeline, Script, say
 from support.pieces import ended
+from support.waiting import until
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 

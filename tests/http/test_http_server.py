@@ -11,8 +11,9 @@ from dynemo.errors import UsageError
 from dynemo.http import server as server_module
 from dynemo.http.server import bind
 from dynemo.messages.answer import TextPiece
-from support.asgi_client import CHAT, Running, chat_body, make_app, run, running, until
+from support.asgi_client import CHAT, Running, chat_body, make_app, run, running
 from support.fake_pipeline import FakePipeline, Script, say
+from support.waiting import until
 
 TICKS: Script = [x for _ in range(10_000) for x in (TextPiece(0, "tick ", 1), 0.002)]
 

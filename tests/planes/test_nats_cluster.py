@@ -12,7 +12,8 @@ from dynemo.serving.migration import TextCodec
 from dynemo.serving.pool import Pool
 from support.free_ports import free_port
 from support.nats_process import NatsProcess
-from support.planes_world import Ingress, World, collect, make_request, until
+from support.planes_world import Ingress, World, collect, make_request
+from support.waiting import until
 
 
 @pytest.fixture

@@ -13,7 +13,9 @@ from dynemo.planes.requests.nats.client import NatsSettings
 from dynemo.planes.requests.nats.plane import NatsRequests, nats_requests, subject
 from support.free_ports import free_port
 from support.nats_process import NatsProcess
-from support.planes_world import World, collect, make_record, make_request, until
+from support.planes_world import World, collect, make_request
+from support.records import make_record
+from support.waiting import until
 
 
 @pytest.fixture

@@ -12,7 +12,9 @@ from dynemo.errors import EngineLost, InstanceGone, RequestError, Unavailable
 from dynemo.messages.answer import Delta, Finish
 from dynemo.messages.records import Load
 from support.nats_process import NatsProcess
-from support.planes_world import KINDS, QUICK, World, collect, make_record, make_request, until
+from support.planes_world import KINDS, QUICK, World, collect, make_request
+from support.records import make_record
+from support.waiting import until
 
 Body = Callable[[World], Awaitable[None]]
 Run = Callable[..., None]
@@ -73,7 +75,7 @@ def test_many_streams_share_the_connection_and_none_is_mixed_up(run: Run) -> Non
             )
             for number, answer in enumerate(answers):
                 assert answer == list(range(number * 1000, number * 1000 + 64))
-            assert len(one.answering._all) == len(other.answering._all) == 1
+            assert len(one.ingresses._all) == len(other.ingresses._all) == 1
 
     run(body, debug=False)
 
@@ -97,22 +99,22 @@ def test_a_worker_refuses_at_once_when_busy_and_when_draining(run: Run) -> None:
         async with world.ingress() as ingress, world.worker() as worker:
             remote = ingress.remote(worker.record)
             worker.engine.hold = True
-            worker.answering.max_streams = 1
+            worker.ingresses.max_streams = 1
             async with aclosing(remote.generate(make_request())) as first:
                 await anext(first)
                 with pytest.raises(Unavailable, match="is busy") as caught:
                     await anext(remote.generate(make_request()))
                 assert type(caught.value) is Unavailable
-            await until(lambda: not worker.answering.running)
+            await until(lambda: not worker.ingresses.running)
 
             def admit() -> None:
                 raise RequestError("no", param="top_k")
 
-            worker.answering.admit = admit
+            worker.ingresses.admit = admit
             with pytest.raises(RequestError, match="no") as refused:
                 await anext(remote.generate(make_request()))
             assert refused.value.param == "top_k"
-            worker.answering.drain()
+            worker.ingresses.drain()
             with pytest.raises(Unavailable, match="is draining"):
                 await anext(remote.generate(make_request()))
             await until(lambda: remote.is_doubtful)
@@ -166,8 +168,8 @@ def test_a_worker_that_goes_loses_its_streams_after_what_had_come(run: Run) -> N
             worker.engine.hold = True
             deltas = ingress.remote(worker.record).generate(make_request())
             assert await anext(deltas) == Delta([7])
-            for outgoing in worker.answering._all:
-                outgoing.link.abort()
+            for ingress_connection in worker.ingresses._all:
+                ingress_connection.connection.abort()
             with pytest.raises(EngineLost):
                 await anext(deltas)
             await until(lambda: worker.engine.running == 0)
@@ -215,8 +217,8 @@ def test_a_draining_worker_finishes_and_hands_back_the_rest(run: Run) -> None:
             worker.engine.hold = False
             worker.engine.delay = 0.02
             ends = asyncio.create_task(collect(remote.generate(make_request(1, 10))))
-            await until(lambda: worker.answering.running == 2)
-            assert await worker.answering.finish(0.7) == 1
+            await until(lambda: worker.ingresses.running == 2)
+            assert await worker.ingresses.finish(0.7) == 1
             assert await ends == list(range(1, 11))
             with pytest.raises(EngineLost, match="handed back"):
                 await anext(held)
@@ -253,7 +255,7 @@ def test_heartbeats_bring_the_load_and_idle_connections_close(run: Run) -> None:
                 await asyncio.sleep(QUICK.idle + 0.2)  # neither idle nor silent
                 assert worker.engine.running == 1
             worker.engine.hold = False
-            await until(lambda: not worker.answering._all)
+            await until(lambda: not worker.ingresses._all)
             assert await collect(remote.generate(make_request(1, 3))) == [1, 2, 3]
 
     run(body, QUICK)

@@ -14,12 +14,14 @@ from dynemo.connection.server import EngineHandler
 from dynemo.errors import EngineLost, InstanceGone
 from dynemo.messages.records import InstanceRecord
 from dynemo.planes.requests.tcp import TcpRequests, tcp_request_server
-from dynemo.planes.responses.answering import answering
+from dynemo.planes.responses.ingresses import ingress_connections
 from dynemo.planes.responses.listen import listen
 from dynemo.serving.remote import RemoteInstance
 from support.peer_program import BEAT
-from support.planes_world import FakeEngine, collect, make_record, make_request, until
+from support.planes_world import FakeEngine, collect, make_request
 from support.program import program, program_environment
+from support.records import make_record
+from support.waiting import until
 
 _PROGRAM = program("peer_program")
 
@@ -76,12 +78,12 @@ def test_an_ingress_that_is_stopped_or_killed(end: str) -> None:
         engine = FakeEngine()
         engine.delay = 0.01
         async with (
-            answering("w" * 32, EngineHandler(engine), beat=BEAT) as answers,
-            tcp_request_server(answers) as intake,
+            ingress_connections("w" * 32, EngineHandler(engine), beat=BEAT) as ingresses,
+            tcp_request_server(ingresses) as server,
         ):
-            record = make_record("w" * 32, intake)
+            record = make_record("w" * 32, server)
             async with (
-                intake.serve(record, answers.accept),
+                server.serve(record, ingresses.accept),
                 _process("ingress", json.encode(record).decode()) as process,
             ):
                 for _ in range(3):

@@ -18,24 +18,15 @@ from dynemo.connection.tls import client_context, server_context
 from dynemo.errors import InstanceGone, Unavailable, UsageError
 from dynemo.planes.requests.memory import MemoryRequests
 from dynemo.planes.requests.tcp import TcpRequests, tcp_request_server
-from dynemo.planes.responses.answering import answering
+from dynemo.planes.responses.ingresses import ingress_connections
 from dynemo.planes.responses.listen import listen
 from support.authority import Authority
-from support.planes_world import FakeEngine, Ingress, Worker, collect, make_record, make_request
+from support.planes_world import FakeEngine, Ingress, Worker, collect, make_request
+from support.records import make_record
 
 Folders = dict[str, Path]
 Log = pytest.LogCaptureFixture
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("tls") / "authority")
-
-
-@pytest.fixture(scope="module")
-def ours(authority: Authority) -> Path:
-    return authority.issue("ours")
 
 
 @dataclass
@@ -59,15 +50,15 @@ class Pair:
                 advertise=None if is_tcp else self.advertise,
                 tls=None if is_tcp else server,
             ) as responses,
-            answering("w" * 32, EngineHandler(engine), tls=client) as answers,
+            ingress_connections("w" * 32, EngineHandler(engine), tls=client) as ingresses,
             tcp_request_server(
-                answers, advertise=self.advertise if is_tcp else None, tls=server
+                ingresses, advertise=self.advertise if is_tcp else None, tls=server
             ) as tcp,
         ):
             requests = TcpRequests(responses, client) if is_tcp else memory
             record = make_record("w" * 32, tcp)
-            async with (tcp if is_tcp else memory).serve(record, answers.accept):
-                yield Ingress(responses, requests), Worker(record, answers, engine)
+            async with (tcp if is_tcp else memory).serve(record, ingresses.accept):
+                yield Ingress(responses, requests), Worker(record, ingresses, engine)
 
     async def answer(self) -> None:
         async with self.running() as (ingress, worker):
@@ -105,7 +96,7 @@ def test_one_side_alone_is_checked_where_only_one_has_a_certificate(
         for name in names:
             shutil.copy(ours / name, folder)
     asyncio.run(Pair(plane, server, client).answer())
-    with pytest.raises(UsageError, match=r"who listens needs tls\.crt and tls.key"):
+    with pytest.raises(UsageError, match=r"a listener needs the files tls\.crt and tls\.key"):
         server_context(client)
 
 
@@ -113,10 +104,10 @@ def test_one_side_alone_is_checked_where_only_one_has_a_certificate(
 @pytest.mark.parametrize(
     ("listens", "dials", "said"),
     [
-        ("ours", "", "is under TLS, and this side has no --tls"),
-        ("", "ours", "is not under TLS, and this side is, with --tls"),
-        ("ours", "other", "its certificate does not hold: "),
-        ("expired", "ours", "its certificate does not hold: certificate has expired"),
+        ("ours", "", "it uses TLS, and this side has no --tls"),
+        ("", "ours", "it does not use TLS, and this side has --tls"),
+        ("ours", "other", "its certificate is not valid: "),
+        ("expired", "ours", "its certificate is not valid: certificate has expired"),
         ("elsewhere", "ours", "not valid for '127.0.0.1'"),
     ],
 )
@@ -134,9 +125,9 @@ def test_who_dials_says_what_does_not_fit(
 @pytest.mark.parametrize(
     ("dials", "said"),
     [
-        ("half", "its certificate does not hold: "),
+        ("half", "its certificate is not valid: "),
         ("bare", "peer did not return a certificate"),
-        ("expired", "its certificate does not hold: certificate has expired"),
+        ("expired", "its certificate is not valid: certificate has expired"),
     ],
 )
 def test_who_listens_says_whom_it_turns_away(
@@ -144,9 +135,9 @@ def test_who_listens_says_whom_it_turns_away(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         refusal = run(Pair(plane, folders["ours"], folders[dials]).refuse())
-    assert "perhaps for this side's certificate: its log says why" in refusal
+    assert "perhaps because of this side's certificate: its log says why" in refusal
     here, there = _warnings(caplog)
-    assert here.startswith("a peer was turned away: ")
+    assert here.startswith("TLS handshake with a peer failed: ")
     assert said in here
     assert "its log says why" in there
 

@@ -12,11 +12,13 @@ from dynemo.connection.heartbeat import Beat
 from dynemo.connection.server import EngineHandler
 from dynemo.errors import InstanceSilent
 from dynemo.messages.records import InstanceRecord
-from dynemo.planes.responses.answering import IngressConnections, answering
+from dynemo.planes.responses.ingresses import IngressConnections, ingress_connections
 from dynemo.router.router import make_router
 from dynemo.serving.migration import TextCodec
 from dynemo.serving.pool import Pool
-from support.planes_world import FakeEngine, World, collect, make_record, make_request, until
+from support.planes_world import FakeEngine, World, collect, make_request
+from support.records import make_record
+from support.waiting import until
 
 
 @dataclass
@@ -25,26 +27,28 @@ class Doored:
 
     record: InstanceRecord
     engine: FakeEngine
-    answering: IngressConnections
+    ingresses: IngressConnections
     door: asyncio.Event  #: open at first
     waiting: int = 0
 
     async def accept(self, envelope: bytes) -> None:
         self.waiting += 1
         # As in another process: who asked may give up, and this goes on.
-        await asyncio.shield(self.answering.tasks.create_task(self._accept(envelope)))
+        await asyncio.shield(self.ingresses.tasks.create_task(self._accept(envelope)))
 
     async def _accept(self, envelope: bytes) -> None:
         await self.door.wait()
-        await self.answering.accept(envelope)
+        await self.ingresses.accept(envelope)
 
 
 @asynccontextmanager
 async def _worker(world: World, name: str) -> AsyncIterator[Doored]:
     engine, record = FakeEngine(), make_record(name)
     source = EngineHandler(engine)
-    async with answering(name, source, beat=world.beat, dial=world.network.dial) as answers:
-        it = Doored(record, engine, answers, asyncio.Event())
+    async with ingress_connections(
+        name, source, beat=world.beat, dial=world.network.dial
+    ) as ingresses:
+        it = Doored(record, engine, ingresses, asyncio.Event())
         it.door.set()
         async with world.memory.serve(record, it.accept):
             yield it
@@ -87,7 +91,8 @@ def test_only_the_first_requests_wait_for_it(caplog: pytest.LogCaptureFixture) -
             assert (silent.waiting, len(other.engine.seen)) == (3, 13)
 
     asyncio.run(body())
-    assert [r.levelno for r in caplog.records if "asked first" in r.message] == [logging.WARNING]
+    said = [r.levelno for r in caplog.records if "get requests first" in r.message]
+    assert said == [logging.WARNING]
 
 
 def test_where_there_is_no_other_it_is_asked() -> None:
@@ -110,9 +115,9 @@ def test_one_that_is_late_with_its_heartbeat(monkeypatch: pytest.MonkeyPatch) ->
     async def body() -> None:
         async with _two(Beat(ping=0.1, silence=1.2)) as (pool, silent, other):
             await _ask(pool, 2)
-            (outgoing,) = silent.answering._all
+            (ingress_connection,) = silent.ingresses._all
             with monkeypatch.context() as patch:
-                patch.setattr(outgoing.link, "send", lambda *_: None)
+                patch.setattr(ingress_connection.connection, "send", lambda *_: None)
                 await until(lambda: pool.remotes[0].is_doubtful)
                 await _ask(pool, 2)
                 assert (silent.waiting, len(other.engine.seen)) == (1, 3)
@@ -129,7 +134,7 @@ def test_one_that_is_draining_is_not_asked_where_there_is_another() -> None:
     async def body() -> None:
         async with _two() as (pool, draining, other):
             await _ask(pool, 2)
-            draining.answering.drain()
+            draining.ingresses.drain()
             await until(lambda: pool.remotes[0].is_doubtful)
             await _ask(pool, 4)
             assert (draining.waiting, len(other.engine.seen)) == (1, 5)

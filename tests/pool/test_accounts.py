@@ -26,7 +26,7 @@ def test_a_refused_request_is_counted() -> None:
     async def body() -> str:
         metrics = WorkerMetrics("m")
         with pytest.raises(Unavailable, match="busy"):
-            await WorkerHandler(LocalInstance(), metrics).of(busy)(b"")
+            await WorkerHandler(LocalInstance(), metrics).counted(busy)(b"")
         return exposed(metrics)
 
     text = asyncio.run(body())
@@ -39,8 +39,8 @@ def test_an_engine_that_is_not_there_refuses(caplog: pytest.LogCaptureFixture) -
 
     async def body() -> str:
         metrics = WorkerMetrics("m")
-        outlet = StreamSink(FramedConnection(lambda _: None, lambda _: None), 1)
-        answer = WorkerHandler(LocalInstance(), metrics).answer(msgpack.encode(asked), outlet)
+        sink = StreamSink(FramedConnection(lambda _: None, lambda _: None), 1)
+        answer = WorkerHandler(LocalInstance(), metrics).answer(msgpack.encode(asked), sink)
         with pytest.raises(Unavailable):
             await anext(answer)
         return exposed(metrics)

@@ -1,26 +1,17 @@
 """One model name, answered by two engines and from both of its forms."""
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
 
 import pytest
 
-from support.dyn_fleet import Fleet, fleet, get
-from support.dyn_servers import servers_running
+from support.dyn_fleet import Fleet, get
 from support.dyn_streams import Answer, one
 
 QUESTION = "What is the capital of South Africa?"
 ANSWER = "The capital of South Africa is Pretoria."
 BUDGET = 600
-
-
-@pytest.fixture
-def pool() -> Iterator[Fleet]:
-    for servers in servers_running():
-        with fleet(servers.flags) as started:
-            yield started
 
 
 @pytest.mark.timeout(90)
@@ -56,4 +47,4 @@ def test_a_stream_moves_from_engine_to_engine(pool: Fleet, demo: Path, demo_fold
     assert [(answer.error, answer.finish) for answer in got] == [("", "length")] * 6
     assert {answer.usage[1] for answer in got if answer.usage} == {BUDGET}
     assert all(answer.text.startswith(ANSWER) for answer in got)
-    assert any(" moves after" in line for line in ingress.lines)
+    assert any(" moves to another instance after" in line for line in ingress.lines)

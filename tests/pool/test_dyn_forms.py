@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from support.command import run, wait_until
+from support.command import run
 from support.dyn_fleet import Fleet, fleet, get
 from support.dyn_servers import Servers
 from support.dyn_streams import check, one, streams
+from support.waiting import wait_until
 
 QUESTION = "What is the capital of South Africa?"
 ANSWER = "The capital of South Africa is Pretoria."
@@ -58,7 +59,7 @@ def test_a_prompt_that_comes_before_its_worker(servers: Servers, pool: Fleet) ->
         pool.workers(1, "out=llama_cpp", "--", "--threads", "1")
         done = asked.result(15)
     assert (done.returncode, done.stdout) == (0, f"{ANSWER}\n")
-    assert f"waiting for a worker of {pool.address}" in done.stderr
+    assert f"Waiting for a worker of {pool.address}" in done.stderr
 
 
 @pytest.mark.timeout(60)

@@ -2,10 +2,10 @@
 
 import pytest
 
-from support.command import wait_until
 from support.dyn_fleet import fleet, present
 from support.dyn_network import network
 from support.dyn_streams import SOME, check, streams
+from support.waiting import wait_until
 
 
 @pytest.mark.timeout(90)
@@ -20,7 +20,7 @@ def test_a_worker_is_lost_without_a_word() -> None:
         check(got)
         assert max(answer.longest_gap for answer in got) < 10
         assert any("silent for" in line for line in ingress.lines), ingress.lines
-        assert sum(" moves after" in line for line in ingress.lines) >= SOME / 6
+        assert sum(" moves to another instance after" in line for line in ingress.lines) >= SOME / 6
         wait_until(lambda: present(ingress) == 2)
         assert lost.process.poll() is None
         hosts[0].heal()

@@ -3,7 +3,6 @@
 import json
 import socket
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -11,19 +10,15 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from support.command import Server, wait_until
+from support.command import Server
 from support.dyn_fleet import engine_load, fleet
-from support.dyn_servers import Servers, servers_running
+from support.dyn_servers import Servers
 from support.dyn_streams import check, streams
+from support.waiting import wait_until
 
 MANY = 32
 #: More than all the buffers on the way hold, with many tokens in an event: 1.2 MB.
 TOKENS = 100_000
-
-
-@pytest.fixture(scope="module")
-def servers() -> Iterator[Servers]:
-    yield from servers_running()
 
 
 @pytest.mark.timeout(60)

@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from support.command import Server, run, serving, wait_until
+from support.command import Server, run, serving
 from support.dyn_fleet import Fleet, Worker, fleet
-from support.dyn_servers import Servers, servers_running
+from support.dyn_servers import Servers
 from support.dyn_streams import one, streams
+from support.waiting import wait_until
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 #: Its print goes into the log of the process that has started it.
@@ -27,14 +28,9 @@ async def generate(request):
 """
 
 
-@pytest.fixture(scope="module")
-def servers() -> Iterator[Servers]:
-    yield from servers_running()
-
-
 @pytest.fixture(params=["nats", "tcp"])
 def pool(servers: Servers, request: pytest.FixtureRequest) -> Iterator[Fleet]:
-    with fleet([*servers.flags, "--request-plane", request.param]) as started:
+    with fleet([*servers.flags_of(request.param), "--request-plane", request.param]) as started:
         yield started
 
 
@@ -122,7 +118,7 @@ def test_a_trace_goes_on_with_a_stream_that_moves(pool: Fleet) -> None:
     for thread in threads:
         thread.join(15)
     wait_until(lambda: len(traced(second.lines)) == 2)
-    moved = [line for line in traced(ingress.lines) if " moves after " in line]
+    moved = [line for line in traced(ingress.lines) if " moves to another instance after " in line]
     assert moved
     assert metric(ingress, "dynemo_requests_moved_total", model="demo") == len(moved)
 

@@ -5,10 +5,11 @@ import time
 
 import pytest
 
-from support.command import Server, wait_until
+from support.command import Server
 from support.dyn_fleet import Fleet, come, gone
 from support.dyn_servers import LEASE_TTL, Servers
 from support.dyn_streams import SOME, check, one, streams
+from support.waiting import wait_until
 
 
 @pytest.mark.timeout(60)

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from support.command import run, wait_until
+from support.command import run
 from support.dyn_fleet import Fleet, get
 from support.dyn_servers import Servers
 from support.dyn_streams import one
 from support.free_ports import free_port
+from support.waiting import wait_until
 
 
 @pytest.mark.parametrize("place", [["in=dyn://lost", "out=echo"], ["in=stdin", "out=dyn://lost"]])
@@ -37,7 +38,7 @@ def test_a_server_that_comes_while_it_is_waited_for(servers: Servers) -> None:
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["in=dyn://pool", "out=dyn://pool"], "would only pass requests on"),
+        (["in=dyn://pool", "out=dyn://pool"], "only passes requests on"),
         (["in=dyn://a/b", "out=echo"], "dyn://NAMESPACE/COMPONENT/ENDPOINT"),
         (["in=http", "out=dyn://a/b/c/d"], "dyn://NAMESPACE/COMPONENT/ENDPOINT"),
         (["in=http", "out=dyn://a b"], "letters, digits"),
@@ -64,7 +65,7 @@ def test_another_model_under_a_taken_name(pool: Fleet, tmp_path: Path, demo_fold
     assert refused.process.wait(10) == 2
     wait_until(lambda: refused.lines)
     [line] = refused.lines
-    assert "'demo'" in line
+    assert '"demo"' in line
     assert "template" in line
     assert "--model-name" in line
     pool.workers(1, other, "--model-name", "other")

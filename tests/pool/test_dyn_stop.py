@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from support.command import wait_until
 from support.dyn_fleet import Fleet
 from support.dyn_streams import check, streams
+from support.waiting import wait_until
 
 MANY = 24
 GRACE = ["--grace", "60"]
@@ -26,7 +26,7 @@ def test_a_worker_hands_its_streams_over_at_the_second_signal(pool: Fleet) -> No
         assert first.process.wait(5) == 128 + signal.SIGTERM
 
     check(streams([ingress], MANY, (1.0, stop)))
-    assert sum(" moves after" in line for line in ingress.lines) >= MANY / 6
+    assert sum(" moves to another instance after" in line for line in ingress.lines) >= MANY / 6
     assert not any("Traceback" in line for line in first.lines), first.lines
 
 

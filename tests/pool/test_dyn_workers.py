@@ -9,12 +9,12 @@ from urllib.parse import urlsplit
 import pytest
 from msgspec import msgpack
 
-from dynemo.connection.framed import PROTOCOL
 from dynemo.messages.wire import Greeting
 from dynemo.wire.frames import HEADER, MAX_BODY, FrameKind, encode
-from support.command import wait_until
+from dynemo.wire.versions import SPOKEN
 from support.dyn_fleet import Fleet, engine_load, gone, listening, present
 from support.dyn_streams import MANY, SOME, check, one, streams
+from support.waiting import wait_until
 
 
 @pytest.mark.timeout(60)
@@ -24,7 +24,7 @@ def test_one_worker_is_killed_and_then_a_second(pool: Fleet) -> None:
     got = streams([ingress], MANY, (1.2, first.kill), (2.0, second.kill))
     check(got)
     assert not any("silent" in line for line in ingress.lines)  # the connections have told
-    assert sum(" moves after" in line for line in ingress.lines) >= MANY / 6
+    assert sum(" moves to another instance after" in line for line in ingress.lines) >= MANY / 6
     wait_until(lambda: present(ingress) == 1)
     assert one(ingress.url).error == ""
 
@@ -97,7 +97,7 @@ def test_strangers_at_the_response_port(pool: Fleet) -> None:
     pool.workers(2)
     ingress = pool.ingress(workers=2)
     [port] = listening(ingress.process.pid) - {urlsplit(ingress.url).port}
-    ours = msgpack.encode(Greeting(PROTOCOL, "a" * 32, bytes(32)))
+    ours = msgpack.encode(Greeting(SPOKEN.newest, "a" * 32, bytes(32)))
     said = [
         os.urandom(64 * 1024),
         b"GET / HTTP/1.1\r\nhost: x\r\n\r\n",
@@ -113,7 +113,7 @@ def test_strangers_at_the_response_port(pool: Fleet) -> None:
                 assert sock.recv(1) == b""
 
     check(streams([ingress], SOME, (0.5, disturb), (1.0, disturb)))
-    lines = [line for line in ingress.lines if "the connection is closed" in line]
+    lines = [line for line in ingress.lines if "Closed the connection to worker" in line]
     assert len(lines) == 2 * len(said)
 
 

@@ -1,8 +1,7 @@
-"""What an ingress makes of records: those that it cannot take in yet, and those it never can."""
+"""An ingress leaves out records that it cannot use yet, and records that it never can."""
 
 import asyncio
 import gc
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from weakref import ref
@@ -11,7 +10,7 @@ import pytest
 from msgspec import msgpack
 
 from dynemo.errors import Unavailable
-from dynemo.messages.records import Capabilities, Instance, InstanceRecord, Load
+from dynemo.messages.records import InstanceRecord, Load
 from dynemo.messages.wire import Envelope
 from dynemo.models.find import find_model
 from dynemo.models.load import read_model
@@ -24,6 +23,8 @@ from dynemo.prompt.card.wire import pack_card
 from dynemo.router.router import make_router
 from dynemo.serving import ingress as module
 from dynemo.serving.ingress import Ingress, Planes, ingress
+from support.records import make_record
+from support.waiting import until
 
 ADDRESS: EndpointName = parse_name("dyn://pool")
 
@@ -39,27 +40,7 @@ class NoRequests:
 
 
 def _record(instance: str, card: str, identity: str = "same", model: str = "demo") -> bytes:
-    record = InstanceRecord(
-        instance=Instance(
-            id=instance,
-            engine="echo",
-            version="0",
-            device="cpu",
-            context_length=8,
-            slots=1,
-            capabilities=Capabilities(),
-        ),
-        namespace=ADDRESS.namespace,
-        component=ADDRESS.component,
-        endpoint=ADDRESS.endpoint,
-        model=model,
-        identity=identity,
-        card=card,
-        host="",
-        started=0.0,
-        pid=1,
-    )
-    return msgpack.encode(record)
+    return msgpack.encode(make_record(instance, model=model, identity=identity, card=card))
 
 
 async def _enter(stack: AsyncExitStack) -> tuple[Ingress, Discovery]:
@@ -93,6 +74,42 @@ def test_a_card_that_comes_late_and_a_record_that_is_none(demo: Path) -> None:
     asyncio.run(body())
 
 
+def _messages(caplog: pytest.LogCaptureFixture, *texts: str) -> list[str]:
+    lines = [record.getMessage() for record in caplog.records]
+    return [line for line in lines if all(text in line for text in texts)]
+
+
+def test_an_instance_of_a_later_release_is_left_out_and_logged_once(
+    demo: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    card = pack_card(read_model(find_model(str(demo)), "demo", None).card())
+    monkeypatch.setattr(module, "_RETRY_SECONDS", 0.02)
+
+    async def body() -> None:
+        async with AsyncExitStack() as stack:
+            found, theirs = await _enter(stack)
+            digest = await theirs.put_blob(card)
+            strange = msgpack.decode(_record("strange" * 8, digest))
+            strange["instance"]["capabilities"] = {"takes": "images"}
+            later = {**msgpack.decode(_record("later" * 8, digest)), "oldest": 3, "newest": 4}
+            both = msgpack.decode(_record("both" * 8, digest))
+            both = {**both, "oldest": 1, "newest": 3, "region": "eu"}
+            for record in (strange, later, both):
+                key = instance_key(ADDRESS, record["instance"]["id"])
+                await theirs.put(key, msgpack.encode(record))
+            await asyncio.wait_for(found.appeared.wait(), 5)
+            await asyncio.sleep(0.2)  # some retries
+            [(instance, _)] = found.models["demo"].backend.instances
+            assert instance.id == "both" * 8
+
+    asyncio.run(body())
+    [undecodable] = _messages(caplog, "strange" * 8)
+    assert "Invalid enum value 'images'" in undecodable
+    assert "upgrade this ingress" in undecodable
+    [left_out] = _messages(caplog, "later" * 8)
+    assert "speaks protocol 3 to 4; the ingress speaks protocol 1. Upgrade the ingress." in left_out
+
+
 def test_another_card_waits_until_the_last_of_the_first_has_gone(demo: Path) -> None:
     card = pack_card(read_model(find_model(str(demo)), "demo", None).card())
 
@@ -107,18 +124,10 @@ def test_another_card_waits_until_the_last_of_the_first_has_gone(demo: Path) -> 
             await asyncio.sleep(0.2)
             assert found.models["demo"] is first
             await theirs.remove(instance_key(ADDRESS, "a"))
-            async with asyncio.timeout(5):
-                while found.models["demo"] is first:  # noqa: ASYNC110 (no event)
-                    await asyncio.sleep(0.02)
+            await until(lambda: found.models["demo"] is not first)
             assert found.models["demo"].backend.trouble == ""
 
     asyncio.run(body())
-
-
-async def _until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not true():  # noqa: ASYNC110 (no event)
-            await asyncio.sleep(0.02)
 
 
 def test_what_no_instance_uses_for_long_is_let_go_of(
@@ -134,28 +143,28 @@ def test_what_no_instance_uses_for_long_is_let_go_of(
             keys = {model: instance_key(ADDRESS, model) for model in ("one", "two")}
             for model, key in keys.items():
                 await theirs.put(key, _record(model, digest, model=model))
-            await _until(lambda: len(found.models) == 2)
+            await until(lambda: len(found.models) == 2)
             tokenizers = {name: ref(it.card.tokenizer) for name, it in found.models.items()}
 
             await theirs.remove(keys["one"])
-            await _until(lambda: found.models["one"].backend.trouble == "no instances")
+            await until(lambda: found.models["one"].backend.trouble == "no instances")
             await asyncio.sleep(0.1)
             await theirs.put(keys["one"], _record("one", digest, model="one"))
-            await _until(lambda: found.models["one"].backend.trouble == "")
+            await until(lambda: found.models["one"].backend.trouble == "")
             assert found.models["one"].card.tokenizer is tokenizers["one"]()
 
             monkeypatch.setattr(module, "_IDLE_SECONDS", 0.0)
             await asyncio.sleep(0.1)
             await theirs.remove(keys["one"])
-            await _until(lambda: list(found.models) == ["two"])
+            await until(lambda: list(found.models) == ["two"])
             gc.collect()
             assert tokenizers["one"]() is None
 
             await theirs.remove(keys["two"])
-            await _until(lambda: found.models["two"].backend.trouble == "no instances")
+            await until(lambda: found.models["two"].backend.trouble == "no instances")
             await asyncio.sleep(0.1)
             assert found.models["two"].card.tokenizer is tokenizers["two"]()
             await theirs.put(keys["one"], _record("one", digest, model="one"))
-            await _until(lambda: list(found.models) == ["one"])
+            await until(lambda: list(found.models) == ["one"])
 
     asyncio.run(body())

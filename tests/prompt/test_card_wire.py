@@ -150,8 +150,32 @@ def packed() -> bytes:
 
 
 def test_another_version(packed: bytes) -> None:
-    with pytest.raises(ModelError, match="version 9, but this dynemo-run reads version 1"):
+    with pytest.raises(ModelError, match=r"version 9, .* versions up to 1\. Upgrade this"):
         unpack_card(packed[:7] + b"\x09" + packed[8:])
+
+
+def _changed(packed: bytes, change: dict[str, Any]) -> bytes:
+    body = msgpack.decode(zlib.decompress(packed[8:]))
+    return packed[:8] + zlib.compress(msgpack.encode({**body, **change}))
+
+
+def test_fields_of_a_later_release_are_skipped(packed: bytes) -> None:
+    body = msgpack.decode(zlib.decompress(packed[8:]))
+    change = {
+        "modalities": ["image"],
+        "tokenizer": {**body["tokenizer"], "sha": "0"},
+        "defaults": {"temperature": 0.5, "reasoning_effort": "high"},
+    }
+    card, expected = unpack_card(_changed(packed, change)), unpack_card(packed)
+    assert card.tokenizer.source() == expected.tokenizer.source()
+    assert card.name == expected.name
+    assert card.defaults.temperature == 0.5
+
+
+def test_a_tokenizer_of_a_later_release_asks_for_an_upgrade(packed: bytes) -> None:
+    change = {"tokenizer": {"type": "tiktoken", "file": b""}}
+    with pytest.raises(ModelError, match=r"does not know: .*tiktoken.*Upgrade this"):
+        unpack_card(_changed(packed, change))
 
 
 def test_what_is_no_card(packed: bytes) -> None:
@@ -204,9 +228,8 @@ def test_a_card_that_is_too_large() -> None:
     ],
 )
 def test_a_card_of_the_wrong_shape(packed: bytes, change: dict[str, Any]) -> None:
-    body = msgpack.decode(zlib.decompress(packed[8:]))
     with pytest.raises(ModelError):
-        unpack_card(packed[:8] + zlib.compress(msgpack.encode({**body, **change})))
+        unpack_card(_changed(packed, change))
 
 
 def test_a_file_that_is_gone(tmp_path: Path) -> None:

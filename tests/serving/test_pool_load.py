@@ -3,18 +3,18 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from dynemo.messages.answer import Delta, Finish
-from dynemo.messages.records import Capabilities, Instance, Load
+from dynemo.messages.records import Load
 from dynemo.messages.request import Request, Sampling
 from dynemo.router.router import make_router
 from dynemo.serving import pool as module
 from dynemo.serving.migration import TextCodec
 from dynemo.serving.pool import Pool
+from support.records import make_instance, make_record
 
 REQUEST = Request(id="r", token_ids=[1], prompt="", max_tokens=1, sampling=Sampling())
 
@@ -25,16 +25,7 @@ class Remote:
     is_doubtful = False
 
     def __init__(self, name: str) -> None:
-        instance = Instance(
-            id=name,
-            engine="fake",
-            version="1",
-            device="cpu",
-            context_length=10,
-            slots=2,
-            capabilities=Capabilities(),
-        )
-        self.record = SimpleNamespace(instance=instance)
+        self.record = make_record(make_instance(name, slots=2))
         self.load = Load()
         self.asked = 0
 

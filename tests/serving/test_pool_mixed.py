@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from threading import Event, Thread, Timer
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -18,7 +17,7 @@ from dynemo.errors import (
 )
 from dynemo.messages.answer import Delta, EmbeddingPiece, Finish
 from dynemo.messages.ask import Ask, text_turn
-from dynemo.messages.records import Capabilities, Instance, Load
+from dynemo.messages.records import Capabilities, InstanceRecord, Load
 from dynemo.messages.request import Guide, Request
 from dynemo.prompt.card.card import Card
 from dynemo.prompt.template import ChatTemplate
@@ -27,6 +26,7 @@ from dynemo.serving.migration import TextCodec
 from dynemo.serving.pipeline import Job, Pipeline, ServedModel
 from dynemo.serving.pool import Pool
 from support.byte_tokenizer import Bytes
+from support.records import make_instance, make_record
 
 TEMPLATE = ChatTemplate("{% for m in messages %}{{ m.content }}{% endfor %}")
 CARD = Card("m", "llama", Bytes(), TEMPLATE, (7,), 100)
@@ -40,16 +40,10 @@ class Remote:
     load = Load()
 
     def __init__(self, name: str, context: int, *, breaks_after: int = 0, **can: Any) -> None:
-        instance = Instance(
-            id=name,
-            engine=name,
-            version="1",
-            device="cpu",
-            context_length=context,
-            slots=2,
-            capabilities=Capabilities(**can),
+        can_do = Capabilities(**can)
+        self.record = make_record(
+            make_instance(name, engine=name, context_length=context, slots=2, capabilities=can_do)
         )
-        self.record = SimpleNamespace(instance=instance)
         self.asked: list[Request] = []
         self._breaks_after = breaks_after
 
@@ -223,7 +217,7 @@ class Held:
         self._holds = True
 
     @property
-    def record(self) -> SimpleNamespace:
+    def record(self) -> InstanceRecord:
         if self._holds:
             self._holds = False
             self.is_read.set()

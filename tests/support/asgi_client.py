@@ -169,10 +169,3 @@ def run(scenario: Coroutine[Any, Any, T]) -> T:
     """On the loop that serves in production."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(scenario)
-
-
-async def until(condition: Any, seconds: float = 5.0) -> None:
-    """Waits until `condition()` holds; the test fails where it does not in time."""
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110  # it asks what has no event
-            await asyncio.sleep(0.005)

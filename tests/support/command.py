@@ -87,6 +87,24 @@ def serving(*args: str | Path, timeout: float = 15, **environment: str) -> Itera
         stderr.close()
 
 
+@contextmanager
+def follower_rank(*args: str | Path, **environment: str) -> "Iterator[subprocess.Popen[str]]":
+    """Runs `in=none`, and kills it on leaving."""
+    process = subprocess.Popen(
+        [*COMMAND, "in=none", *map(str, args)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def _url(process: "subprocess.Popen[bytes]", lines: list[str], timeout: float) -> str:
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
@@ -117,10 +135,14 @@ def is_alive(pid: int) -> bool:
     return not status.exists() or status.read_text().rsplit(")", 1)[1].split()[0] != "Z"
 
 
-def wait_until(true: "Iterator[bool] | object", seconds: float = 10) -> None:
-    """Waits for a callable to become true."""
-    assert callable(true)
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
+def group_members(leader: int) -> dict[int, str]:
+    """Command lines of the live processes in a process group, by pid."""
+    listing = subprocess.run(
+        ["ps", "-eo", "pid=,pgid=,stat=,args="], capture_output=True, text=True, check=True
+    ).stdout
+    rows = (line.split(None, 3) for line in listing.splitlines())
+    return {
+        int(pid): words
+        for pid, group, stat, words in rows
+        if int(group) == leader and stat[0] != "Z"
+    }

@@ -242,7 +242,7 @@ class DiscoveryContract:
             puts = [one.put(f"{prefix}a", b"1"), one.claim(f"{prefix}b", b"1")]
             for outcome in await asyncio.gather(*puts, return_exceptions=True):
                 assert isinstance(outcome, Unavailable)
-                assert "Cannot register now" in str(outcome)
+                assert "Cannot register in discovery now" in str(outcome)
             await realm.come_back()
             await seen.until(lambda: seen.state)
             await asyncio.sleep(0.5)

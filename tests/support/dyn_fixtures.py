@@ -1,16 +1,24 @@
-"""What most tests of a pool begin with: etcd and nats-server, and nothing on them yet."""
+"""Fixtures for tests of a pool."""
 
 from collections.abc import Iterator
 
 import pytest
 
 from support.dyn_fleet import Fleet, fleet
-from support.dyn_servers import Servers, servers_running
+from support.dyn_servers import Servers
+from support.etcd_server import etcd_running
+from support.nats_process import NatsProcess
 
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[Servers]:
-    yield from servers_running()
+    """An etcd and a nats-server that hold nothing yet."""
+    for etcd in etcd_running():
+        nats = NatsProcess()
+        try:
+            yield Servers(etcd, nats)
+        finally:
+            nats.stop()
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from support.command import COMMAND, Server, children, serving, wait_until
+from support.command import COMMAND, Server, children, serving
+from support.waiting import wait_until
 
 _names = count(1)
 
@@ -116,11 +117,11 @@ def fleet(flags: Sequence[str]) -> Iterator[Fleet]:
 
 def come(server: Server) -> int:
     """How many instances an ingress has seen come, those included that have gone since."""
-    return sum(" has come" in line for line in server.lines)
+    return sum(" is available" in line for line in server.lines)
 
 
 def gone(server: Server) -> int:
-    return sum(" is gone" in line for line in server.lines)
+    return sum(" has gone" in line for line in server.lines)
 
 
 def present(server: Server) -> int:

@@ -1,9 +1,8 @@
 """etcd and NATS for a module's tests."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-from support.etcd_server import EtcdServer, etcd_running
+from support.etcd_server import EtcdServer
 from support.nats_process import NatsProcess
 
 #: Seconds of a worker's lease.
@@ -18,14 +17,9 @@ class Servers:
     @property
     def flags(self) -> list[str]:
         """Where they are, for a command."""
-        return ["--etcd", self.etcd.address, "--nats", self.nats.url, "--lease-ttl", f"{LEASE_TTL}"]
+        return self.flags_of("nats")
 
-
-def servers_running() -> Iterator[Servers]:
-    """The body of a fixture."""
-    for etcd in etcd_running():
-        nats = NatsProcess()
-        try:
-            yield Servers(etcd, nats)
-        finally:
-            nats.stop()
+    def flags_of(self, plane: str) -> list[str]:
+        """Where those are that a request plane needs."""
+        nats = ["--nats", self.nats.url] if plane == "nats" else []
+        return ["--etcd", self.etcd.address, *nats, "--lease-ttl", f"{LEASE_TTL}"]

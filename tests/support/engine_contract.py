@@ -126,9 +126,9 @@ async def count(stream: AsyncIterator[Delta]) -> int:
 
 async def idle(local: LocalInstance, seconds: float = 5.0) -> None:
     """Returns once the engine itself reports nothing running."""
-    assert local._asker is not None
+    assert local._client is not None
     for _ in range(int(seconds / 0.02)):
-        local._asker.ping()
+        local._client.ping()
         await asyncio.sleep(0.02)
         if local.load.running == local.load.waiting == 0:
             return
@@ -240,14 +240,14 @@ class EngineContract:
         async def body() -> None:
             local, endless = served.local, self.request(prompt * 20, 2000, ignore_eos=True)
             tasks = [asyncio.create_task(_exhaust(local.generate(endless))) for _ in range(2)]
-            assert local._asker is not None
+            assert local._client is not None
             try:
                 async with asyncio.timeout(15):
                     while (
                         local.load.running + local.load.waiting < 2
                         or (local.load.kv_use > 0) != self.tells_kv_use
                     ):
-                        local._asker.ping()
+                        local._client.ping()
                         await asyncio.sleep(0.02)
                 assert 1 <= local.load.running <= 2
                 assert 0 <= local.load.kv_use <= 1

@@ -1,24 +1,26 @@
 """A pipeline that answers from a script, and knows what became of each answer."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 from dynemo.connection.buffer import CancelReader
 from dynemo.errors import DynemoError, UnknownModel
 from dynemo.messages.answer import Finish, FinishReason, Piece, TextPiece
 from dynemo.messages.ask import Ask
-from dynemo.messages.records import Capabilities, Instance, Load
+from dynemo.messages.records import Load
 from dynemo.messages.request import Request, Sampling
 from dynemo.prompt.card.card import Card
 from dynemo.prompt.prepare import Prepared
 from dynemo.serving.pipeline import Job, Pipeline, ServedModel
+from support.fake_backend import FakeBackend
 from support.pieces import ended
+from support.records import make_instance
 
 #: Pieces, one or several at once, pauses in seconds, and an error that ends the script.
 Step = Piece | list[Piece] | float | DynemoError
-Script = Sequence[Step]
+Script = Iterable[Step]
 
 PROMPT_TOKENS = 7
 
@@ -29,56 +31,28 @@ def say(*texts: str, index: int = 0, reason: FinishReason = "stop", cached: int 
     return [*(TextPiece(index, text, 1) for text in texts), ended(index, "", 1, finish)]
 
 
-class FakeBackend:
-    def __init__(self) -> None:
-        self.instance: Instance | None = Instance(
-            id="i1",
-            engine="fake",
-            version="1.2",
-            device="cpu",
-            context_length=4096,
-            slots=4,
-            capabilities=Capabilities(),
-        )
-        self.load = Load(running=1, waiting=2, kv_use=0.5)
-        self.trouble = ""
-        self.restarts = self.moves = 0
-        self.others: list[tuple[Instance, Load]] = []
-
-    @property
-    def instance_classes(self) -> list[Instance]:
-        return [self.instance] if self.instance else []
-
-    @property
-    def instances(self) -> list[tuple[Instance, Load]]:
-        return [(self.instance, self.load), *self.others] if self.instance else self.others
-
-    def generate(
-        self, request: Request, cancel_reader: CancelReader | None = None
-    ) -> AsyncGenerator[Any, None]:
-        raise NotImplementedError
-
-
 class FakePipeline(Pipeline):
     """`script` makes the answer to a job; `refusal` is raised instead of preparing one."""
 
-    def __init__(self, script: Callable[[Job], Script] | Script | None = None) -> None:
+    def __init__(
+        self,
+        script: Callable[[Job], Script] | Script | None = None,
+        served: dict[str, ServedModel] | None = None,
+    ) -> None:
         self._script = say("Pre", "toria") if script is None else script
-        self.backend = FakeBackend()
+        instance = make_instance("i1", version="1.2", device="cpu", context_length=4096, slots=4)
+        self.backend = FakeBackend(instance, Load(running=1, waiting=2, kv_use=0.5))
         card = cast(Card, SimpleNamespace(context_length=4096))
-        self.served: dict[str, ServedModel] = {
+        self.served = served or {
             name: ServedModel(name, 1_700_000_000, card, self.backend)
             for name in ("demo", "org/other")
         }
+        super().__init__(self.served, defaults=Ask())
         self.asks: list[Ask] = []
         self.refusal: Exception | None = None
         self.now: str = ""
-        self.running = 0
+        self.running = self.most_running = 0
         self.closed: list[str] = []  #: `finished`, `cancelled` or `broken`, one an answer
-
-    @property
-    def models(self) -> Mapping[str, ServedModel]:
-        return self.served
 
     @property
     def trouble(self) -> str:
@@ -113,6 +87,7 @@ class FakePipeline(Pipeline):
     ) -> AsyncGenerator[Sequence[Piece], None]:
         script = self._script(job) if callable(self._script) else self._script
         self.running += 1
+        self.most_running = max(self.most_running, self.running)
         end = "finished"
         try:
             for step in script:

@@ -1,7 +1,7 @@
 """Ports for servers that tests start, and start again at the same port.
 
-They lie below the range that the system takes ports from for whoever names none. So no other
-program gets one between its choice here and the start of its server.
+The system hands out ports above these to programs that name none. So no other program gets a port
+between its choice here and the start of its server.
 """
 
 import os

@@ -13,10 +13,11 @@ from dynemo.connection.heartbeat import Beat
 from dynemo.connection.server import EngineHandler
 from dynemo.messages.records import InstanceRecord
 from dynemo.planes.requests.tcp import TcpRequests, tcp_request_server
-from dynemo.planes.responses.answering import answering
+from dynemo.planes.responses.ingresses import ingress_connections
 from dynemo.planes.responses.listen import listen
 from dynemo.serving.remote import RemoteInstance
-from support.planes_world import FakeEngine, make_record, make_request
+from support.planes_world import FakeEngine, make_request
+from support.records import make_record
 
 BEAT = Beat(ping=0.3, silence=1.5)
 
@@ -24,12 +25,12 @@ BEAT = Beat(ping=0.3, silence=1.5)
 async def _worker() -> None:
     engine = FakeEngine()
     async with (
-        answering("w" * 32, EngineHandler(engine), beat=BEAT) as answers,
-        tcp_request_server(answers) as intake,
+        ingress_connections("w" * 32, EngineHandler(engine), beat=BEAT) as ingresses,
+        tcp_request_server(ingresses) as server,
     ):
         engine.delay = 0.05
-        record = make_record("w" * 32, intake)
-        async with intake.serve(record, answers.accept):
+        record = make_record("w" * 32, server)
+        async with server.serve(record, ingresses.accept):
             print(json.encode(record).decode(), flush=True)
             await asyncio.sleep(3600)
 

@@ -6,21 +6,21 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from uuid import uuid4
 
-from dynemo.connection.addresses import host_id
 from dynemo.connection.heartbeat import Beat
 from dynemo.connection.server import EngineHandler
 from dynemo.messages.answer import Delta, Finish
-from dynemo.messages.records import Capabilities, Instance, InstanceRecord, Load
+from dynemo.messages.records import InstanceRecord, Load
 from dynemo.messages.request import Request, Sampling
 from dynemo.planes.requests.base import RequestPlane, RequestServer
 from dynemo.planes.requests.memory import MemoryRequests
 from dynemo.planes.requests.nats.client import NatsSettings
 from dynemo.planes.requests.nats.plane import nats_requests
 from dynemo.planes.requests.tcp import TcpRequests, tcp_request_server
-from dynemo.planes.responses.answering import IngressConnections, answering
+from dynemo.planes.responses.ingresses import IngressConnections, ingress_connections
 from dynemo.planes.responses.listen import ResponseListener, listen
 from dynemo.planes.responses.memory import MemoryNetwork
 from dynemo.serving.remote import RemoteInstance
+from support.records import make_record
 
 KINDS = ("memory", "nats", "tcp")
 QUICK = Beat(ping=0.1, silence=0.5, idle=0.4)
@@ -70,40 +70,13 @@ class Ingress:
 @dataclass
 class Worker:
     record: InstanceRecord
-    answering: IngressConnections
+    ingresses: IngressConnections
     engine: FakeEngine
 
 
 def make_request(first: int = 7, count: int = 5, prompt_tokens: int = 1) -> Request:
     ids = [first] * prompt_tokens
     return Request(id="r", token_ids=ids, prompt="", max_tokens=count, sampling=Sampling())
-
-
-def make_record(instance_id: str, intake: RequestServer | None = None) -> InstanceRecord:
-    instance = Instance(
-        id=instance_id,
-        engine="fake",
-        version="1",
-        device="none",
-        context_length=1000,
-        slots=1,
-        capabilities=Capabilities(),
-    )
-    return InstanceRecord(
-        instance=instance,
-        namespace="dynemo",
-        component="pool",
-        endpoint="generate",
-        model="m",
-        identity="",
-        card="",
-        host=host_id(),
-        addresses=intake.reach.addresses if intake else [],
-        loopback=intake.reach.loopback if intake else "",
-        key=intake.key if intake else "",
-        started=0.0,
-        pid=0,
-    )
 
 
 @dataclass
@@ -135,23 +108,25 @@ class World:
         engine, name = FakeEngine(), uuid4().hex
         dial = self.network.dial if self.kind == "memory" else None
         async with (
-            answering(name, EngineHandler(engine), beat=self.beat, dial=dial) as answers,
-            self._intake(answers) as intake,
+            ingress_connections(
+                name, EngineHandler(engine), beat=self.beat, dial=dial
+            ) as ingresses,
+            self._request_server(ingresses) as server,
         ):
-            record = make_record(name, intake)
-            async with intake.serve(record, answers.accept, engine.load_now):
-                yield Worker(record, answers, engine)
+            record = make_record(name, server)
+            async with server.serve(record, ingresses.accept, engine.load_now):
+                yield Worker(record, ingresses, engine)
 
     @property
     def _nats(self) -> NatsSettings:
         return self.nats or NatsSettings((self.nats_url,))
 
     @asynccontextmanager
-    async def _intake(self, answers: IngressConnections) -> AsyncIterator[RequestServer]:
+    async def _request_server(self, ingresses: IngressConnections) -> AsyncIterator[RequestServer]:
         if self.kind == "memory":
             yield self.memory
         elif self.kind == "tcp":
-            async with tcp_request_server(answers) as tcp:
+            async with tcp_request_server(ingresses) as tcp:
                 yield tcp
         else:
             async with nats_requests(self._nats) as nats:
@@ -160,11 +135,3 @@ class World:
 
 async def collect(deltas: AsyncGenerator[Delta, None]) -> list[int]:
     return [token_id async for delta in deltas for token_id in delta.token_ids]
-
-
-async def until(condition: "object", seconds: float = 10.0) -> None:
-    """Waits for `condition()` to be true."""
-    assert callable(condition)
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 (what it looks at has no event)
-            await asyncio.sleep(0.005)

@@ -1,8 +1,8 @@
-"""Which tests start processes: `make quick` leaves them out, with `-m "not processes"`.
+"""Marks the tests that start processes. `make quick` leaves them out: `-m "not processes"`.
 
-A test gets the mark if its code, its fixtures or a helper of theirs names something that starts
-one. Where only `dynemo` does, the test's file sets the mark. An unmarked test that starts a process
-fails.
+A test gets the mark if its code, its fixtures or one of their helpers names something that starts
+processes. If only `dynemo` starts one, the test's file has to set the mark. An unmarked test fails
+when it starts a process.
 """
 
 import inspect
@@ -81,7 +81,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 
 def _refuse(event: str, args: tuple[object, ...]) -> None:
-    if _unmarked and event in _EVENTS:
+    if _unmarked and event in _EVENTS and args[:1] != ("uname",):  # as `platform.uname()` does
         pytest.fail(f"{_unmarked[0].nodeid} starts a process: give it @pytest.mark.processes.")
 
 

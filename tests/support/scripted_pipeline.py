@@ -1,54 +1,23 @@
-"""A pipeline that answers from a script."""
+"""A pipeline that answers with words from a script."""
 
-import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from dynemo.connection.buffer import CancelReader
 from dynemo.engine_api import SETTINGS
 from dynemo.errors import ContextLengthExceeded, DynemoError
-from dynemo.messages.answer import Delta, Finish, FinishReason, Piece, TextPiece
+from dynemo.messages.answer import Finish, FinishReason, TextPiece
 from dynemo.messages.ask import Ask, Turn
-from dynemo.messages.records import Capabilities, Instance, Load
+from dynemo.messages.records import Capabilities
 from dynemo.messages.request import Request, Sampling
 from dynemo.prompt.prepare import Prepared
-from dynemo.serving.pipeline import Job, Pipeline, ServedModel
+from dynemo.serving.pipeline import Job, ServedModel
+from support.fake_backend import FakeBackend
+from support.fake_pipeline import FakePipeline, Step
 from support.pieces import ended
+from support.records import make_instance
 
 #: The elements of an answer: text, a pause in seconds, or an error.
 Script = Sequence[str | float | DynemoError]
-
-
-class StubBackend:
-    """A backend that only describes itself."""
-
-    def __init__(self, slots: int, context_length: int) -> None:
-        self.instance: Instance | None = Instance(
-            id="i",
-            engine="stub",
-            version="1.0",
-            device="cpu",
-            context_length=context_length,
-            slots=slots,
-            capabilities=Capabilities(sampling=list(SETTINGS)),
-        )
-        self.load = Load()
-        self.restarts = self.moves = 0
-        self.trouble = ""
-
-    @property
-    def instance_classes(self) -> list[Instance]:
-        return [self.instance] if self.instance else []
-
-    @property
-    def instances(self) -> list[tuple[Instance, Load]]:
-        return [(self.instance, self.load)] if self.instance else []
-
-    def generate(
-        self, request: Request, cancel_reader: CancelReader | None = None
-    ) -> AsyncGenerator[Delta, None]:
-        raise NotImplementedError
 
 
 def words(ask: Ask) -> Script:
@@ -61,36 +30,39 @@ def said(turn: Turn) -> str:
     return "".join(turn.texts)
 
 
-@dataclass
-class ScriptedPipeline(Pipeline):
-    """A pipeline in which a word is a token.
+class ScriptedPipeline(FakePipeline):
+    """A pipeline in which a word is a token. `answer` returns the script of each ask."""
 
-    `answer` returns each ask's script. `asks` records the asks.
-    """
-
-    answer: Callable[[Ask], Script] = words
-    context_length: int = 4096
-    slots: int = 4
-    reason: FinishReason = "stop"
-    troubles: list[str] = field(default_factory=list)  #: one for each check, then none
-    asks: list[Ask] = field(default_factory=list)
-    running: int = 0
-    most_running: int = 0
-    closed_early: int = 0
-
-    def __post_init__(self) -> None:
-        backend = StubBackend(self.slots, self.context_length)
+    def __init__(
+        self,
+        answer: Callable[[Ask], Script] = words,
+        context_length: int = 4096,
+        slots: int = 4,
+        reason: FinishReason = "stop",
+        troubles: Sequence[str] = (),
+    ) -> None:
+        self.context_length, self.slots = context_length, slots
+        self.troubles = list(troubles)  #: one for each check, then none
+        self._answer, self._reason = answer, reason
+        instance = make_instance(
+            engine="stub",
+            version="1.0",
+            device="cpu",
+            context_length=context_length,
+            slots=slots,
+            capabilities=Capabilities(sampling=list(SETTINGS)),
+        )
         no_card: Any = None  # never read here
-        self._models = {"stub": ServedModel("stub", 0, no_card, backend)}
-        self._pending: dict[str, Ask] = {}
-
-    @property
-    def models(self) -> Mapping[str, ServedModel]:
-        return self._models
+        served = ServedModel("stub", 0, no_card, FakeBackend(instance))
+        super().__init__(self._steps, {"stub": served})
 
     @property
     def trouble(self) -> str:
         return self.troubles.pop(0) if self.troubles else ""
+
+    @property
+    def closed_early(self) -> int:
+        return self.closed.count("cancelled")
 
     def prepare(self, ask: Ask, traceparent: str = "") -> Job:
         tokens = sum(len(said(turn).split()) for turn in ask.turns)
@@ -98,37 +70,27 @@ class ScriptedPipeline(Pipeline):
             raise ContextLengthExceeded(
                 f"The prompt has {tokens} tokens, the context {self.context_length}."
             )
-        id = str(len(self._pending))
-        self._pending[id] = ask
-        request = Request(
-            id=id, token_ids=[0] * tokens, prompt="", max_tokens=1, sampling=Sampling()
-        )
-        return Job(id, self._models["stub"], Prepared("chat", [request], tokens))
-
-    async def run(
-        self, job: Job, cancel_reader: CancelReader | None = None
-    ) -> AsyncGenerator[Sequence[Piece], None]:
-        ask = self._pending[job.id]
         self.asks.append(ask)
-        self.running += 1
-        self.most_running = max(self.most_running, self.running)
+        request = Request(
+            id="r", token_ids=[0] * tokens, prompt="", max_tokens=1, sampling=Sampling()
+        )
+        prepared = Prepared("chat", [request], tokens)
+        return Job(f"{len(self.asks) - 1}", self.served["stub"], prepared)
+
+    def ask_of(self, job: Job) -> Ask:
+        return self.asks[int(job.id)]
+
+    def _steps(self, job: Job) -> Iterator[Step]:
         tokens = 0
-        is_over = False
-        try:
-            for step in self.answer(ask):
+        for step in self._answer(self.ask_of(job)):
+            if isinstance(step, str):
                 # Yields to the event loop, as real I/O between engine and reader would.
-                await asyncio.sleep(step if isinstance(step, float) else 0)
-                if isinstance(step, DynemoError):
-                    is_over = True
-                    raise step
-                if isinstance(step, str):
-                    tokens += 1
-                    yield [TextPiece(0, step, 1)]
-            is_over = True
-            yield ended(0, "", 1, Finish(self.reason, job.prompt_tokens, tokens + 1))
-        finally:
-            self.running -= 1
-            self.closed_early += not is_over
+                yield 0
+                tokens += 1
+                yield TextPiece(0, step, 1)
+            else:
+                yield step
+        yield ended(0, "", 1, Finish(self._reason, job.prompt_tokens, tokens + 1))
 
 
 def after(*errors: DynemoError) -> Callable[[Ask], Script]:

@@ -7,7 +7,7 @@ LAST_WORDS = "The engine ended with exit code 1: RuntimeError: no luck."
 _HOST = """
 import socket, sys
 from msgspec import json, msgpack
-from dynemo.connection.framed import PROTOCOL
+from dynemo.wire.versions import SPOKEN
 from dynemo.messages.records import Capabilities, Instance
 from dynemo.messages.spec import EngineSpec
 from dynemo.messages.wire import Hello
@@ -23,7 +23,7 @@ instance = Instance(
     slots=1,
     capabilities=Capabilities(),
 )
-hello = encode(FrameKind.HELLO, 0, msgpack.encode(Hello(PROTOCOL, instance)))
+hello = encode(FrameKind.HELLO, 0, msgpack.encode(Hello(SPOKEN.newest, instance)))
 socket.socket(fileno=int(sys.argv[-1])).sendall(hello)
 sys.exit("RuntimeError: no luck")
 """

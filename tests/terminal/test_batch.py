@@ -211,7 +211,7 @@ def test_a_line_that_kills_engines_fails_alone(tmp_path: Path) -> None:
 
     class Fragile(ScriptedPipeline):
         async def run(self, job: Any, cancel_reader: Any = None) -> Any:
-            question = said(self._pending[job.id].turns[0])
+            question = said(self.ask_of(job).turns[0])
             running.add(question)
             try:
                 if question == "question 5":

@@ -1,4 +1,4 @@
-"""What a dialect is: the paths of one API, and pure functions that read, write and fail.
+"""The port of a dialect: the paths of one API, and pure functions that read, write and fail.
 
 A dialect reads a body into a `Call`, whose writer turns pieces into bytes. It never awaits: the
 endpoint in `http/` is the same for all dialects, and knows none of them.
@@ -15,7 +15,7 @@ from dynemo.messages.ask import Ask
 
 @dataclass(frozen=True, slots=True)
 class AnswerHead:
-    """What is known of an answer before its first piece."""
+    """The facts about an answer that are known before its first piece."""
 
     id: str  #: of the job, hex; a dialect puts its own prefix before it
     created: int  #: unix seconds
@@ -28,7 +28,7 @@ class Writer(Protocol):
     two are empty, and `close` gives the body."""
 
     def open(self) -> bytes:
-        """What comes before the first piece."""
+        """Gives the bytes before the first piece."""
         ...
 
     def write(self, pieces: Sequence[Piece]) -> bytes:
@@ -36,7 +36,7 @@ class Writer(Protocol):
         ...
 
     def close(self, usage: Usage) -> bytes:
-        """What comes after the last piece."""
+        """Gives the bytes after the last piece."""
         ...
 
 
@@ -76,7 +76,7 @@ class ModelEntry:
 class Lookup:
     """A path that takes GET and shows what is served, without asking a model.
 
-    `answer` gets the served models and what follows the lookup's path; it gives the body. Raises
+    `answer` gets the served models and the rest of the path; it gives the body. It raises
     RequestError.
     """
 
@@ -91,7 +91,7 @@ class Dialect:
     name: str
     prefix: str  #: of its paths; an error under it is written in this dialect
     operations: Mapping[str, Operation]  #: by path
-    lookups: Mapping[str, Lookup]  #: by path; one that ends in a slash covers the paths below it
+    lookups: Mapping[str, Lookup]  #: by path; a path that ends in a slash covers those below it
     fail: Callable[[DynemoError], bytes]  #: the body of an error
     fail_stream: Callable[[DynemoError], bytes]  #: an error as the last event of a stream
     error: type  #: what `fail` writes

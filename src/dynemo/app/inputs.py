@@ -1,4 +1,4 @@
-"""The inputs of a run, each until it ends: HTTP, a terminal's three, and the signals to all."""
+"""Runs an input until it ends: the HTTP server, or one of the terminal's three."""
 
 import asyncio
 import signal
@@ -7,12 +7,12 @@ import sys
 from collections.abc import Coroutine
 from pathlib import Path
 
-from dynemo.app.arguments import Input
-from dynemo.app.config import Config
+from dynemo.app.settings.modes import RunInput
+from dynemo.app.settings.options import Config
 from dynemo.messages.ask import Ask
 from dynemo.serving.pipeline import Pipeline
 
-#: A stop that takes longer is told how to be quicker.
+#: After so many seconds of stopping, a line says how to stop at once.
 _HINT_SECONDS = 1.0
 
 
@@ -20,15 +20,17 @@ async def serve_http(
     pipeline: Pipeline,
     listener: socket.socket,
     grace: float,
-    ready: Coroutine[None, None, None] | None,
+    ready: Coroutine[None, None, None],
 ) -> int:
-    """Serves at once, with 503 until there is an instance; ends on a signal, or with what `ready`
-    raises: why the engine did not load. The exit code."""
+    """Serves until a signal, with status 503 until there is an instance. Returns the exit code.
+
+    `ready` runs meanwhile; if it raises, because the engine did not load, so does this.
+    """
     from dynemo.http.app import build_app
     from dynemo.http.server import serve
 
     stop = stop_on_signals()
-    waiting = asyncio.ensure_future(ready or asyncio.sleep(0))
+    waiting = asyncio.ensure_future(ready)
     waiting.add_done_callback(lambda task: stop.set() if _failed(task) else None)
     try:
         await serve(build_app(pipeline), listener=listener, grace=grace, stop=stop)
@@ -45,15 +47,15 @@ def _failed(task: "asyncio.Future[None]") -> bool:
 
 
 async def serve_terminal(
-    config: Config, place: Input, text: str, defaults: Ask, pipeline: Pipeline
+    config: Config, run_input: RunInput, text: str, defaults: Ask, pipeline: Pipeline
 ) -> int:
-    """in=text, in=stdin or in=batch:, to its end. The exit code."""
+    """Runs in=text, in=stdin or in=batch: to its end. Returns the exit code."""
     name = defaults.model or next(iter(pipeline.models))
-    if place.kind == "text":
+    if run_input.kind == "text":
         from dynemo.terminal.chat.run import chat
 
         return await chat(pipeline, model=name, system=config.system, settings=defaults)
-    if place.kind == "stdin":
+    if run_input.kind == "stdin":
         from dynemo.terminal.prompt import answer
 
         return await answer(
@@ -71,33 +73,37 @@ async def serve_terminal(
         model=name,
         system=config.system,
         settings=defaults,
-        source=Path(place.value),
+        source=Path(run_input.value),
         output=config.output,
         concurrency=config.concurrency,
     )
 
 
 def stop_on_signals() -> asyncio.Event:
-    """Set by a first SIGINT or SIGTERM; a second one cancels this task, and so ends the grace."""
-    stop, asked = asyncio.Event(), asyncio.Event()
+    """An event that the first SIGINT or SIGTERM sets. The second one cancels this task, and so ends
+    the time of grace."""
+    stop = asyncio.Event()
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
 
+    is_stopping = False  # not `stop`, which others may set
+
     def on_signal(number: int) -> None:
-        if asked.is_set():
+        nonlocal is_stopping
+        if is_stopping:
             task.cancel(number)
             return
-        asked.set()
+        is_stopping = True
         stop.set()
-        loop.call_later(_HINT_SECONDS, _say_how_to_end_now)
+        loop.call_later(_HINT_SECONDS, _print_hint)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal, number)
     return stop
 
 
-def _say_how_to_end_now() -> None:
-    print("dynemo-run: finishing what runs; a second Ctrl-C ends it now", file=sys.stderr)
+def _print_hint() -> None:
+    print("dynemo-run: Waiting for running requests; press Ctrl-C to stop now.", file=sys.stderr)
 
 
 def url_of(listener: socket.socket) -> str:

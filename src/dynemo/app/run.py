@@ -1,4 +1,4 @@
-"""The half of a run that has an event loop: joins instance, pipeline and input, until it ends."""
+"""The part of a run that has an event loop: joins instance, pipeline and input until it ends."""
 
 import asyncio
 import gc
@@ -13,9 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dynemo.app.arguments import Input
-from dynemo.app.config import Config
 from dynemo.app.inputs import serve_http, serve_terminal, stop_on_signals, url_of
+from dynemo.app.settings.modes import RunInput
+from dynemo.app.settings.options import Config
 from dynemo.errors import EngineLost, RequestError, UsageError
 from dynemo.interrupt import interrupt_raises
 from dynemo.messages.ask import Ask
@@ -32,60 +32,60 @@ from dynemo.terminal.loading import loading_shown
 if TYPE_CHECKING:
     from dynemo.metrics import WorkerMetrics
 
-#: New objects before garbage is looked for. One read of a busy connection makes thousands, all of
-#: them gone a moment later: at Python's own 700, that took a fifth of an ingress's time.
+#: New objects before Python collects garbage. One read of a busy connection makes thousands of
+#: short-lived ones; at Python's own 700, collecting took a fifth of an ingress's time.
 _COLLECT_AFTER = 20_000
 
 
 @dataclass(frozen=True)
 class Run:
-    """All that was decided and started before."""
+    """Everything that was decided and started before the loop."""
 
     config: Config
-    place: Input
+    input: RunInput
     spec: EngineSpec
-    python: str  #: that runs the engine
-    defaults: Ask  #: of --request-template
+    python: str  #: runs the engine
+    defaults: Ask  #: from --request-template
     card: Card
     child: Child
     text: str  #: the prompt of in=stdin
-    listener: socket.socket | None  #: of in=http, or of --status-port
+    listener: socket.socket | None  #: for in=http, or for --status-port
 
 
 def run(run: Run) -> int:
-    """Runs an engine and what asks it, to the end. Returns the exit code. Raises DynemoError."""
-    return _in_loop(run.place, _serve(run))
+    """Runs an engine and its input to the end. Returns the exit code. Raises DynemoError."""
+    return _in_loop(run.input, _serve(run))
 
 
 def run_follower(spec: EngineSpec, child: Child) -> int:
-    """Runs a rank above 0 of a multi-node engine, to the end. Raises DynemoError."""
-    return _in_loop(Input("none"), _follow(spec, child))
+    """Runs a rank above 0 of an engine on several machines to the end. Raises DynemoError."""
+    return _in_loop(RunInput("none"), _follow(spec, child))
 
 
 def run_ingress(
-    config: Config, place: Input, defaults: Ask, text: str, listener: socket.socket | None
+    config: Config, run_input: RunInput, defaults: Ask, text: str, listener: socket.socket | None
 ) -> int:
-    """Runs an input in front of a pool, to the end. Returns the exit code. Raises DynemoError."""
-    return _in_loop(place, _serve_ingress(config, place, defaults, text, listener))
+    """Runs an input in front of a pool to the end. Returns the exit code. Raises DynemoError."""
+    return _in_loop(run_input, _serve_ingress(config, run_input, defaults, text, listener))
 
 
-def _in_loop(place: Input, work: Coroutine[None, None, int]) -> int:
-    # Closed, for an error before it runs: nobody else would.
-    with closing(work), _runner(place) as runner, interrupt_raises():
+def _in_loop(run_input: RunInput, work: Coroutine[None, None, int]) -> int:
+    # Closes the coroutine if an error comes before it runs.
+    with closing(work), _runner(run_input) as runner, interrupt_raises():
         try:
             return runner.run(work)
         except asyncio.CancelledError as error:
-            # Without one it was a Ctrl-C that came before the Runner counts them.
+            # Without a number it was a Ctrl-C before the Runner handles them.
             number: int = next(iter(error.args), signal.SIGINT)
             return 128 + number
 
 
-def _runner(place: Input) -> asyncio.Runner:
-    if place.kind not in ("http", "dyn"):
-        return asyncio.Runner()  # uvloop takes longer to import than one answer would gain
+def _runner(run_input: RunInput) -> asyncio.Runner:
+    if run_input.kind not in ("http", "dyn"):
+        return asyncio.Runner()  # importing uvloop takes longer than one answer gains from it
     import uvloop
 
-    # What was loaded stays, and is not looked through again and again for what could go.
+    # The modules stay loaded, so the collector need not look through them each time.
     gc.freeze()
     gc.set_threshold(_COLLECT_AFTER)
     return asyncio.Runner(loop_factory=uvloop.new_event_loop)
@@ -95,41 +95,41 @@ async def _serve(run: Run) -> int:
     def respawn() -> Child:
         return spawn(run.spec, run.python)
 
-    # A new rank 0 would find the other ranks gone: what is spread over nodes ends as a whole.
+    # Ranks end together: a new rank 0 would not find the others.
     respawns = respawn if run.spec.parallel.nodes == 1 else None
     async with (
         local_instance(run.child, respawns) as (local, ready),
         _loading_shown(run, ready),
     ):
         name = run.card.name
-        if run.place.kind == "dyn":
-            return await _work(run, local, ready)
+        if run.input.kind == "dyn":
+            return await _run_worker(run, local, ready)
         model = ServedModel(name, int(time.time()), run.card, local)
         pipeline = Pipeline({name: model}, defaults=run.defaults)
         if run.listener is not None:
-            say = partial(_greeting, name, where=url_of(run.listener))
-            waiting = _say_ready(say, ready, pipeline, run.defaults, local.ended)
+            greet = partial(_greeting, name, where=url_of(run.listener))
+            waiting = _announce_ready(greet, ready, pipeline, run.defaults, local.ended)
             return await serve_http(pipeline, run.listener, run.config.grace, waiting)
-        if run.place.kind == "text":
+        if run.input.kind == "text":
             import dynemo.terminal.chat.run  # noqa: F401  (slow to import, and the engine is loading)
         print(_greeting(name, await _until_stopped(ready)), file=sys.stderr)
         _check_template(pipeline, run.defaults)
-        work = serve_terminal(run.config, run.place, run.text, run.defaults, pipeline)
-        return await _while_it_lives(work, local.ended)
+        work = serve_terminal(run.config, run.input, run.text, run.defaults, pipeline)
+        return await _unless_lost(work, local.ended)
 
 
-async def _while_it_lives(work: Coroutine[None, None, int], ended: Ended) -> int:
-    """The result of `work`; raises why the engine has ended for good, where that comes first."""
+async def _unless_lost(work: Coroutine[None, None, int], ended: Ended) -> int:
+    """The result of `work`. Raises if the engine stops permanently before that."""
     task = asyncio.ensure_future(work)
     both: list[asyncio.Future[Any]] = [task, ended]
     try:
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        is_first = not task.done()
-        if is_first:
+        is_lost = not task.done()
+        if is_lost:
             task.cancel()
             await asyncio.wait([task])
-    if is_first:
+    if is_lost:
         ended.result()
     return task.result()
 
@@ -140,7 +140,7 @@ def _loading_shown(run: Run, ready: Ready) -> AbstractAsyncContextManager[None]:
 
 
 async def _follow(spec: EngineSpec, child: Child) -> int:
-    """Until a signal, or the end of the engine."""
+    """Runs until a signal, or until the engine ends."""
     stop, parallel = stop_on_signals(), spec.parallel
     greeting = [f"rank {parallel.rank} of {parallel.nodes}", f"engine {spec.engine}"]
     leader = "its leader"
@@ -151,7 +151,7 @@ async def _follow(spec: EngineSpec, child: Child) -> int:
         local.ended.add_done_callback(lambda _: stop.set())
         print(" · ".join(greeting), file=sys.stderr)
         try:
-            if await _first(ready, stop) is not None:
+            if await _loaded(ready, stop) is not None:
                 await stop.wait()
             if local.ended.done():
                 local.ended.result()
@@ -162,20 +162,20 @@ async def _follow(spec: EngineSpec, child: Child) -> int:
     return 0
 
 
-async def _work(run: Run, local: LocalInstance, ready: Ready) -> int:
-    """A worker, until a signal."""
-    from dynemo.app.networking import dialling_tls, open_discovery, open_intake
+async def _run_worker(run: Run, local: LocalInstance, ready: Ready) -> int:
+    """Runs a worker until a signal."""
+    from dynemo.app.networking import dialling_tls, open_discovery, open_request_server
     from dynemo.metrics import WorkerMetrics
     from dynemo.serving.handler import WorkerHandler
     from dynemo.serving.worker import WorkerNetwork, serve_worker
 
-    address = parse_name(run.place.value)
+    address = parse_name(run.input.value)
     stop = stop_on_signals()
     local.ended.add_done_callback(lambda _: stop.set())
-    where = run.place.value
+    where = run.input.value
     greeting = [where if run.listener is None else f"{where} · status {url_of(run.listener)}"]
 
-    def say() -> None:
+    def greet() -> None:
         if greeting and local.instance is not None:
             print(_greeting(run.card.name, local.instance, greeting.pop()), file=sys.stderr)
 
@@ -188,13 +188,13 @@ async def _work(run: Run, local: LocalInstance, ready: Ready) -> int:
                 run.spec.instance,
                 address,
                 discovery,
-                partial(open_intake, run.config),
+                partial(open_request_server, run.config),
                 dialling_tls(run.config),
             ),
             grace=run.config.grace,
-            loaded=lambda: _first(ready, stop),
+            loaded=lambda: _loaded(ready, stop),
             stop=stop,
-            on_ready=say,
+            on_ready=greet,
         )
     if local.ended.done():
         local.ended.result()
@@ -204,7 +204,7 @@ async def _work(run: Run, local: LocalInstance, ready: Ready) -> int:
 def _status(
     run: Run, local: LocalInstance, metrics: "WorkerMetrics", stop: asyncio.Event
 ) -> AbstractAsyncContextManager[None]:
-    """The status port of a worker, from before its engine has loaded until all has ended."""
+    """The status port of a worker, open from before the engine loads until everything has ended."""
     if run.listener is None:
         return nullcontext()
     from dynemo.http.status import status_port
@@ -214,21 +214,21 @@ def _status(
     return status_port(pipeline, metrics, run.listener, stop)
 
 
-async def _first(ready: Ready, stop: asyncio.Event) -> Instance | None:
-    """The instance once the engine has loaded, None when it is to stop before. Raises why it did
-    not load."""
-    loaded = asyncio.ensure_future(asyncio.wait([ready]))
+async def _loaded(ready: Ready, stop: asyncio.Event) -> Instance | None:
+    """The instance when the engine has loaded; None if `stop` comes first. Raises if the engine
+    does not load."""
+    done = asyncio.ensure_future(asyncio.wait([ready]))
     stopped = asyncio.ensure_future(stop.wait())
     try:
-        await asyncio.wait({loaded, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({done, stopped}, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        loaded.cancel()
+        done.cancel()
         stopped.cancel()
     return ready.result() if ready.done() else None
 
 
 async def _serve_ingress(
-    config: Config, place: Input, defaults: Ask, text: str, listener: socket.socket | None
+    config: Config, run_input: RunInput, defaults: Ask, text: str, listener: socket.socket | None
 ) -> int:
     from dynemo.app.networking import ingress_planes
     from dynemo.router.router import make_router
@@ -240,23 +240,23 @@ async def _serve_ingress(
         ingress(
             address,
             planes,
-            make_router=lambda: make_router(config.router_mode),
+            make_router=partial(make_router, config.router_mode),
             migration_limit=config.migration_limit,
         ) as found,
     ):
         pipeline = Pipeline(found.models, defaults=defaults)
         if listener is not None:
-            print(f"{config.out} · {url_of(listener)}", file=sys.stderr)
-            return await serve_http(pipeline, listener, config.grace, None)
+            greeting = _print_line(f"{config.out} · {url_of(listener)}")
+            return await serve_http(pipeline, listener, config.grace, greeting)
         if not found.appeared.is_set():
-            print(f"dynemo-run: waiting for a worker of {config.out} ...", file=sys.stderr)
+            print(f"dynemo-run: Waiting for a worker of {config.out} ...", file=sys.stderr)
         await found.appeared.wait()
         _check_template(pipeline, defaults)
-        return await serve_terminal(config, place, text, defaults, pipeline)
+        return await serve_terminal(config, run_input, text, defaults, pipeline)
 
 
 async def _until_stopped(ready: Ready) -> Instance:
-    """The instance, once the engine has loaded. SIGTERM ends the wait as Ctrl-C does."""
+    """The instance when the engine has loaded. SIGTERM ends the wait, as Ctrl-C does."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
     loop.add_signal_handler(signal.SIGTERM, task.cancel, signal.SIGTERM)
@@ -266,19 +266,26 @@ async def _until_stopped(ready: Ready) -> Instance:
         loop.remove_signal_handler(signal.SIGTERM)
 
 
-async def _say_ready(
-    say: Callable[[Instance], str], ready: Ready, pipeline: Pipeline, defaults: Ask, ended: Ended
+async def _print_line(line: str) -> None:
+    """A coroutine for `serve_http`, which starts it when it handles signals."""
+    print(line, file=sys.stderr)
+
+
+async def _announce_ready(
+    greet: Callable[[Instance], str], ready: Ready, pipeline: Pipeline, defaults: Ask, ended: Ended
 ) -> None:
     """Greets when the engine has loaded. Fails if it does not load, if it cannot honour the request
     template, or when it stops permanently; pending across restarts."""
     instance = await asyncio.shield(ready)
     _check_template(pipeline, defaults)
-    print(say(instance), file=sys.stderr)
+    print(greet(instance), file=sys.stderr)
     await asyncio.shield(ended)
 
 
 def _check_template(pipeline: Pipeline, defaults: Ask) -> None:
     """Raises UsageError for a setting of the request template that the engine cannot honour."""
+    if defaults == Ask():  # without a template, a model for embeddings is fine, too
+        return
     try:
         pipeline.check_settings(defaults)
     except RequestError as error:

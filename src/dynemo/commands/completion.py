@@ -1,17 +1,16 @@
-"""`dynemo-run completion SHELL`: a script that completes the command, made from its own parsers.
+"""`dynemo-run completion SHELL`: a script that completes the command, made from its own tables.
 
-Each shell gets the same few lines in its own language. They find where the command line is (after
-which subcommand, after which flag), and offer what may stand there; where that may be anything, the
-shell's own completion of file names.
+Each shell gets the same few lines in its own language. They find the command and the flag before
+the cursor, and offer what may follow; if that may be anything, the shell completes file names.
 """
 
-import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from shlex import quote
 
-from dynemo.app.config import OPTIONS
-from dynemo.commands.parsers import PARSERS
+from dynemo.app.settings.options import OPTIONS
+from dynemo.command_line.flags import Flag, Subcommand
+from dynemo.commands.table import COMMANDS
 from dynemo.environments.registry import ENGINES
 
 _INPUTS = ("text", "stdin", "http", "batch:", "dyn://", "none")
@@ -19,8 +18,8 @@ _INPUTS = ("text", "stdin", "http", "batch:", "dyn://", "none")
 
 @dataclass(frozen=True)
 class CompletionSlot:
-    """What may stand after a subcommand. `flags` has the values of each: none, where it takes
-    none, and an empty tuple, where it takes any."""
+    """The words and flags that may follow a command. `flags` has the values of each flag: None if
+    it takes no value, an empty tuple if it takes any."""
 
     words: tuple[str, ...]
     flags: Mapping[str, tuple[str, ...] | None]
@@ -31,54 +30,55 @@ Grammar = Mapping[str, CompletionSlot]  #: by the words before; the empty text i
 
 
 def grammar() -> Grammar:
-    here = [*ENGINES, "dyn://"]
-    sides = [*(f"in={name}" for name in _INPUTS), *(f"out={name}" for name in here)]
-    flags: dict[str, tuple[str, ...] | None] = {
-        flag: option.choices for option in OPTIONS for flag in (option.flag, *option.flags)
-    }
-    places = {"": CompletionSlot(tuple(sides), flags | {"--help": None, "--version": None}, True)}
-    for name, make in PARSERS.items():
-        places |= _places(name, make())
-    return places
+    outputs = [*ENGINES, "dyn://"]
+    sides = [*(f"in={name}" for name in _INPUTS), *(f"out={name}" for name in outputs)]
+    flags = _values(OPTIONS) | {"--help": ("all",), "--version": None}
+    slots = {"": CompletionSlot(tuple(sides), flags, takes_files=True)}
+    for command in COMMANDS:
+        slots |= _slots(command)
+    return slots
 
 
-def _places(name: str, parser: argparse.ArgumentParser) -> Grammar:
-    """A parser's own place, and those of the parsers below it."""
-    words: list[str] = [*getattr(parser, "offers", ())]
-    flags: dict[str, tuple[str, ...] | None] = {}
+def _slots(command: Subcommand) -> Grammar:
+    """The slot of a command, and those of the commands below it."""
     below: dict[str, CompletionSlot] = {}
-    for action in parser._actions:
-        choices = tuple(action.choices or ())
-        for flag in action.option_strings:
-            if flag.startswith("--"):
-                flags[flag] = None if action.nargs == 0 else choices
-        if not action.option_strings:
-            words += choices
-        if isinstance(action, argparse._SubParsersAction):
-            for word, parser_below in action.choices.items():
-                below |= _places(f"{name} {word}", parser_below)
-    takes_files = any(not (action.option_strings or action.choices) for action in parser._actions)
-    return {name: CompletionSlot(tuple(words), flags, takes_files and not words), **below}
+    for each in command.commands:
+        below |= _slots(each)
+    words = [each.word for each in command.commands]
+    for word in command.words:
+        words += word.suggestions or word.choices
+    takes_files = not words and any(word.is_file for word in command.words)
+    slot = CompletionSlot(tuple(words), _values(command.every_flag), takes_files)
+    return {command.name.removeprefix("dynemo-run "): slot, **below}
 
 
-def script(shell: str, places: Grammar) -> str:
-    """The script for one of `SHELLS`; the user's start-up file evaluates it."""
+def _values(flags: Sequence[Flag]) -> dict[str, tuple[str, ...] | None]:
+    return {
+        spelling: flag.choices if flag.metavar else None
+        for flag in flags
+        for spelling in flag.spellings
+        if spelling.startswith("--")
+    }
+
+
+def script(shell: str, slots: Grammar) -> str:
+    """The script for bash, zsh or fish; the user's start-up file evaluates it."""
     # The longest first: `engine install` before `engine`.
-    ordered = sorted(places.items(), key=lambda each: (-len(each[0].split()), each[0]))
+    ordered = sorted(slots.items(), key=lambda each: (-len(each[0].split()), each[0]))
     if shell == "fish":
         template, case = _FISH, _fish_case
     else:
         template, case = (_BASH if shell == "bash" else _ZSH), _case
     cases = "\n".join(case(*each) for each in ordered)
-    return template % {"cases": cases, "commands": " ".join(PARSERS)}
+    return template % {"cases": cases, "commands": " ".join(command.word for command in COMMANDS)}
 
 
-def _case(name: str, place: CompletionSlot) -> str:
-    """For bash and for zsh: sets what is offered, and after how many words no more is."""
+def _case(name: str, slot: CompletionSlot) -> str:
+    """For bash and zsh: sets the offers, and the number of words after which there are none."""
     lines = [f"        {quote(name + ' ') if name else ''}*)"]
-    lines.append(f"            offers={_join(place.words)} flags={_join(place.flags)}")
-    lines.append(f"            at={_at(name)} is_file={int(place.takes_files)}")
-    valued = {flag: values for flag, values in place.flags.items() if values is not None}
+    lines.append(f"            offers={_join(slot.words)} flags={_join(slot.flags)}")
+    lines.append(f"            at={_at(name)} is_file={int(slot.takes_files)}")
+    valued = {flag: values for flag, values in slot.flags.items() if values is not None}
     if valued:
         lines.append('            case "$last" in')
         for values, flags in _by_values(valued).items():
@@ -87,12 +87,12 @@ def _case(name: str, place: CompletionSlot) -> str:
     return "\n".join([*lines, "            ;;"])
 
 
-def _fish_case(name: str, place: CompletionSlot) -> str:
+def _fish_case(name: str, slot: CompletionSlot) -> str:
     lines = [f"        case {quote(f'{name} *' if name else '*')}"]
-    lines.append(f"            set offers {' '.join(place.words)}")
-    lines.append(f"            set flags {' '.join(place.flags)}")
-    lines.append(f"            set at {_at(name)}; set is_file {int(place.takes_files)}")
-    valued = {flag: values for flag, values in place.flags.items() if values is not None}
+    lines.append(f"            set offers {' '.join(slot.words)}")
+    lines.append(f"            set flags {' '.join(slot.flags)}")
+    lines.append(f"            set at {_at(name)}; set is_file {int(slot.takes_files)}")
+    valued = {flag: values for flag, values in slot.flags.items() if values is not None}
     if valued:
         lines.append('            switch "$last"')
         for values, flags in _by_values(valued).items():
@@ -103,7 +103,7 @@ def _fish_case(name: str, place: CompletionSlot) -> str:
 
 
 def _at(name: str) -> int:
-    """How many words there are before those that the place offers; a run's may come anywhere."""
+    """The number of words before those that the slot offers; a run's may stand anywhere."""
     return len(name.split()) + 1 if name else 1000
 
 
@@ -118,7 +118,7 @@ def _join(words: Sequence[str] | Mapping[str, object]) -> str:
     return f'"{" ".join(words)}"'
 
 
-# bash takes `=` and `:` as ends of words, and replaces what follows the last of them alone.
+# bash splits words at `=` and `:`, and replaces only the text after the last of them.
 _BASH = """\
 _dynemo_run() {
     local line=${COMP_LINE:0:COMP_POINT} offers flags at is_file values=-

@@ -1,109 +1,160 @@
-"""The subcommands: what each does with its words and flags."""
+"""Runs a command of the table with the words and flags that were given."""
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from dynemo.app.config import build_config, read
-from dynemo.commands import parsers
+from dynemo.app.settings.config import Setting, collect
+from dynemo.app.settings.modes import Mode
+from dynemo.command_line.help import command_help
+from dynemo.command_line.read import asks_for_help, find_command, read_command
+from dynemo.commands.table import COMMANDS, ETCD_PORT, NATS_PORT, PS_OPTIONS
 
 if TYPE_CHECKING:
     from dynemo.models.find import Found
 
+Given = Mapping[str, Any]  #: the values of flags and words, by key; those not given are missing
+
 
 def run_command(argv: Sequence[str]) -> int:
-    """Runs one subcommand; the first word is its name, one of `parsers.PARSERS`. Returns the exit
-    code. Raises UsageError or ModelError.
-    """
-    commands: dict[str, Callable[[Sequence[str]], int]] = {
-        "render": _render,
-        "tokenize": _tokenize,
-        "detokenize": _detokenize,
-        "ps": _ps,
-        "services": _services,
-        "engine": _engine,
-        "completion": _completion,
-    }
+    """Runs one command; `argv[0]` is its word. Returns the exit code. Raises UsageError and
+    ModelError."""
+    top = next(command for command in COMMANDS if command.word == argv[0])
     try:
-        return commands[argv[0]](argv[1:])
-    except BrokenPipeError:  # `| head`: the reader has what it wanted
+        if asks_for_help(argv):
+            words = [word for word in argv[1:] if not word.startswith("-")]
+            command = find_command(top, words)[0] if words or not top.commands else top
+            return _print([command_help(command)])
+        command, words = find_command(top, argv[1:])
+        run = _RUNS[command.name.removeprefix("dynemo-run ")]
+        return run(read_command(command, words))
+    except BrokenPipeError:  # `| head` has what it wanted
         sys.stdout = None
         return 0
 
 
-def _render(words: Sequence[str]) -> int:
+def _render(given: Given) -> int:
     from dynemo.commands import render
     from dynemo.models.load import template_and_tokenizer_of
 
-    given = parsers.render_parser().parse_args(words)
-    tools = render.read_tools(given.tools) if given.tools else None
-    kwargs = render.parse_kwargs(given.kwargs) if given.kwargs else None
-    template, tokenizer = template_and_tokenizer_of(_found(given.model), given.model_config)
-    renderer = render.Renderer(
-        template, tokenizer, tools=tools, kwargs=kwargs, adapt=not given.as_given
+    tools = render.read_tools(given["tools"]) if "tools" in given else None
+    kwargs = render.parse_kwargs(given["kwargs"]) if "kwargs" in given else None
+    template, tokenizer = template_and_tokenizer_of(
+        _find(given["model"]), given.get("model_config")
     )
-    if render.is_lines(given.messages):
-        return _print(renderer.render_lines(render.read_lines(given.messages)))
-    prompt = renderer.render_one(render.read_json(given.messages))
-    return _print([str(prompt.token_ids) if given.ids else prompt.text])
+    renderer = render.Renderer(
+        template, tokenizer, tools=tools, kwargs=kwargs, adapt="as_given" not in given
+    )
+    messages = given["messages"]
+    if render.is_lines(messages):
+        return _print(renderer.render_lines(render.read_lines(messages)))
+    prompt = renderer.render_one(render.read_json(messages))
+    return _print([str(prompt.token_ids) if "ids" in given else prompt.text])
 
 
-def _tokenize(words: Sequence[str]) -> int:
+def _tokenize(given: Given) -> int:
     from dynemo.commands.tokenize import tokenize
     from dynemo.models.load import tokenizer_of
 
-    given = parsers.tokenize_parser().parse_args(words)
-    tokenize(tokenizer_of(_found(given.model)), given.file, sys.stdout)
+    tokenize(tokenizer_of(_find(given["model"])), given["file"], sys.stdout)
     return 0
 
 
-def _detokenize(words: Sequence[str]) -> int:
+def _detokenize(given: Given) -> int:
     from dynemo.commands.tokenize import detokenize
     from dynemo.models.load import tokenizer_of
 
-    given = parsers.detokenize_parser().parse_args(words)
-    detokenize(tokenizer_of(_found(given.model)), given.file, sys.stdout)
+    detokenize(tokenizer_of(_find(given["model"])), given["file"], sys.stdout)
     return 0
 
 
-def _ps(words: Sequence[str]) -> int:
-    given = vars(parsers.ps_parser().parse_args(words))
-    as_json, is_watching = given.pop("json"), given.pop("watch")
+def _ps(given: Given) -> int:
     flags = {
-        option.name: read(option, given[option.name], option.flag)
-        for option in parsers.PS_OPTIONS
-        if option.name in given
+        option.field: Setting(given[option.key], option.name, "", is_flag=True)
+        for option in PS_OPTIONS
+        if option.key in given
     }
-    config = build_config(flags)
+    config, _ = collect(flags).for_mode(Mode(command="ps"))
     from dynemo.commands.ps import ps
 
-    return ps(config, as_json=as_json, is_watching=is_watching)
+    return ps(config, as_json="json" in given, is_watching="watch" in given)
 
 
-def _services(words: Sequence[str]) -> int:
+def _services_up(given: Given) -> int:
     from dynemo.commands import services
 
-    given = parsers.services_parser().parse_args(words)
-    acts = {"up": services.up, "down": services.down, "status": services.status}
-    return acts[given.act](services.servers(given.etcd_port, given.nats_port))
+    return services.up(_servers(given))
 
 
-def _engine(words: Sequence[str]) -> int:
-    from dynemo.commands.engine.command import run_engine
+def _services_down(given: Given) -> int:
+    from dynemo.commands import services
 
-    return run_engine(words)
+    return services.down(_servers(given))
 
 
-def _completion(words: Sequence[str]) -> int:
+def _services_status(given: Given) -> int:
+    from dynemo.commands import services
+
+    return services.status(_servers(given))
+
+
+def _servers(given: Given) -> Any:
+    from dynemo.commands.services import servers
+
+    return servers(given.get("etcd_port", ETCD_PORT), given.get("nats_port", NATS_PORT))
+
+
+def _install(given: Given) -> int:
+    from dynemo.commands.engine.install import install
+    from dynemo.environments.variants import find_variant
+
+    variant = find_variant(given["name"], given.get("device"))
+    return install(variant, str(given.get("python", sys.executable)))
+
+
+def _remove(given: Given) -> int:
+    from dynemo.commands.engine.install import remove
+
+    return remove(given["name"])
+
+
+def _list(given: Given) -> int:
+    from dynemo.commands.engine.list import list_engines
+
+    return list_engines(as_json="json" in given)
+
+
+def _doctor(given: Given) -> int:
+    from dynemo.commands.engine.doctor import doctor
+
+    return doctor(given.get("name"))
+
+
+def _completion(given: Given) -> int:
     from dynemo.commands.completion import grammar, script
 
-    given = parsers.completion_parser().parse_args(words)
-    return _print([script(given.shell, grammar())])
+    return _print([script(given["shell"], grammar())])
 
 
-def _found(word: str) -> "Found":
-    """The model; a folder that holds a tokenizer and no model is enough."""
+_RUNS: dict[str, Callable[[Given], int]] = {
+    "render": _render,
+    "tokenize": _tokenize,
+    "detokenize": _detokenize,
+    "ps": _ps,
+    "services up": _services_up,
+    "services down": _services_down,
+    "services status": _services_status,
+    "engine install": _install,
+    "engine remove": _remove,
+    "engine list": _list,
+    "engine doctor": _doctor,
+    "completion": _completion,
+}
+
+
+def _find(word: str) -> "Found":
+    """The model; a folder with a tokenizer and no model is enough."""
     from dynemo.models.find import Found, find_model
 
     folder = Path(word).expanduser()

@@ -1,12 +1,12 @@
-"""What instances are busy with. Discovery is not told at each request, so each is asked."""
+"""Asks instances for their load, which they do not write into discovery."""
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from dynemo.app.config import Config
 from dynemo.app.networking import dialling_tls, open_nats
+from dynemo.app.settings.options import Config
 from dynemo.connection.addresses import Dialable
 from dynemo.connection.heartbeat import Beat
 from dynemo.errors import DynemoError, PlaneAway, UsageError
@@ -15,7 +15,7 @@ from dynemo.planes.requests.base import RequestPlane
 from dynemo.planes.requests.tcp import TcpRequests
 from dynemo.planes.responses.listen import ResponseListener
 
-_SECONDS = 2.0  # for the answers of all
+_SECONDS = 2.0  # for all answers together
 _AT_ONCE = 128  # a process may open some 1,000 files
 
 
@@ -23,14 +23,14 @@ class Loads:
     """Asks instances over the planes that their records name. Made by `loads`."""
 
     def __init__(self, config: Config, responses: ResponseListener, stack: AsyncExitStack) -> None:
-        self.troubles: list[str] = []  #: why instances that are asked over NATS were not
+        self.troubles: list[str] = []  #: why instances could not be asked over NATS
         self._config = config
         self._stack = stack
         self._tcp = TcpRequests(responses, dialling_tls(config))
         self._nats: RequestPlane | None = None
 
     async def ask(self, records: Iterable[InstanceRecord]) -> dict[str, Load]:
-        """By instance id; without those that have not answered in time."""
+        """The loads by instance id, without instances that do not answer in time."""
         self.troubles = []
         found: dict[str, Load] = {}
         gate = asyncio.Semaphore(_AT_ONCE)
@@ -52,13 +52,13 @@ class Loads:
         return found
 
     async def _plane(self, record: InstanceRecord) -> RequestPlane | None:
-        """None while it is not there."""
+        """The plane that reaches the instance; None if NATS cannot be reached."""
         if record.addresses or record.loopback:
             return self._tcp
         return None if self.troubles else await self._open_nats()
 
     async def _open_nats(self) -> RequestPlane | None:
-        """Connects with the first instance that is asked over it."""
+        """Connects when the first instance needs it."""
         if self._nats is None:
             try:
                 self._nats = await self._stack.enter_async_context(open_nats(self._config))
@@ -69,8 +69,8 @@ class Loads:
 
 @asynccontextmanager
 async def loads(config: Config) -> AsyncIterator[Loads]:
-    """Leaving closes what was connected."""
-    responses = ResponseListener(Dialable([], ""), Beat())  # nobody dials it
+    """Closes all connections on leaving."""
+    responses = ResponseListener(Dialable([], ""), Beat())  # no worker dials it
     async with AsyncExitStack() as stack:
         stack.push_async_callback(responses.close)
         yield Loads(config, responses, stack)

@@ -1,4 +1,4 @@
-"""`dynemo-run ps`: the instances that discovery names, with their load, as a table or as JSON."""
+"""`dynemo-run ps`: the registered instances with their load, as a table or as JSON."""
 
 import asyncio
 import json
@@ -11,8 +11,8 @@ from typing import Any
 
 from msgspec import DecodeError, msgpack, structs
 
-from dynemo.app.config import Config
 from dynemo.app.networking import open_discovery
+from dynemo.app.settings.options import Config
 from dynemo.commands.loads import loads
 from dynemo.errors import Unavailable
 from dynemo.messages.records import InstanceRecord, Load
@@ -32,15 +32,15 @@ _CLEAR = "\x1b[H\x1b[2J"
 
 
 def ps(config: Config, *, as_json: bool, is_watching: bool) -> int:
-    """Prints what is registered, once or until Ctrl-C. Raises UsageError without its server."""
-    # An instance that cannot be asked is told by its row, not by a line of the planes' log.
+    """Prints the instances, once or until Ctrl-C. Raises UsageError if discovery is away."""
+    # The row of an instance shows that it does not answer; the log need not say it again.
     logging.getLogger("dynemo.requests").setLevel(logging.ERROR)
     return asyncio.run(_ps(config, as_json=as_json, is_watching=is_watching))
 
 
 async def _ps(config: Config, *, as_json: bool, is_watching: bool) -> int:
     is_screen = is_watching and not as_json and sys.stdout.isatty()
-    said: list[str] = []
+    printed: list[str] = []
     async with open_discovery(config) as discovery, loads(config) as asking:
         while True:
             try:
@@ -53,12 +53,12 @@ async def _ps(config: Config, *, as_json: bool, is_watching: bool) -> int:
                 busy = await asking.ask(records)
                 make = partial(to_json, is_line=is_watching) if as_json else to_table
                 print(f"{_CLEAR if is_screen else ''}{make(records, busy)}", flush=True)
-                unknown = [f"Loads are not known. {why}" for why in asking.troubles]
+                unknown = [f"Some loads are unknown. {why}" for why in asking.troubles]
                 notes = [*conflicts(records), *unknown]
-            if is_screen or notes != said:
+            if is_screen or notes != printed:
                 for note in notes:
                     print(f"dynemo-run: {note}", file=sys.stderr)
-            said = notes
+            printed = notes
             if not is_watching:
                 return 0
             await asyncio.sleep(WATCH_SECONDS)
@@ -73,12 +73,12 @@ async def read_records(discovery: Discovery) -> list[InstanceRecord]:
             try:
                 records.append(msgpack.decode(value, type=InstanceRecord))
             except DecodeError as error:
-                log.warning("%s does not decode: %s; passed over", key, error)
+                log.warning("%s does not decode and is skipped: %s", key, error)
     return sorted(records, key=lambda record: (_name(record), record.model, record.started))
 
 
 def _namespaces(keys: Iterable[str]) -> set[str]:
-    """Of the names alone: the values of blobs are large."""
+    """Reads only the names, because the values of blobs are large."""
     parts = (key.split("/") for key in keys)
     return {part[2] for part in parts if len(part) > 3 and part[3] == "instances"}
 
@@ -90,14 +90,14 @@ def conflicts(records: Iterable[InstanceRecord]) -> list[str]:
         cards.setdefault((record.namespace, record.model), set()).add(record.identity)
     return [
         f"Instances of {_plain(model)} in {_plain(namespace)} have different cards (`identity` in "
-        "--json): an ingress takes those of one and leaves the others out; stop the wrong ones."
+        "--json), and an ingress uses those of one card only; stop the wrong ones."
         for (namespace, model), found in cards.items()
         if len(found) > 1
     ]
 
 
 def to_table(records: Sequence[InstanceRecord], loads: Mapping[str, Load]) -> str:
-    """`loads` is by instance id; `-` stands for one that is not there."""
+    """`loads` is by instance id; a missing one is shown as `-`."""
     now = time.time()
     rows = [_HEADS, *(_row(each, loads.get(each.instance.id), now) for each in records)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -116,7 +116,7 @@ def to_table(records: Sequence[InstanceRecord], loads: Mapping[str, Load]) -> st
 def to_json(
     records: Sequence[InstanceRecord], loads: Mapping[str, Load], *, is_line: bool = False
 ) -> str:
-    """One document; on one line where many follow each other. A load not in `loads` is null."""
+    """One document, with `is_line` on one line. A load that is not in `loads` is null."""
     now = time.time()
     entries = [_entry(each, loads.get(each.instance.id), now) for each in records]
     document = {"instances": entries}
@@ -165,14 +165,14 @@ def _entry(record: InstanceRecord, load: Load | None, now: float) -> dict[str, A
 
 
 def _name(record: InstanceRecord) -> str:
-    """As one would give it."""
+    """The name in the form of the command line."""
     if (record.namespace, record.endpoint) == (NAMESPACE, ENDPOINT):
         return _plain(f"dyn://{record.component}")
     return _plain(str(EndpointName(record.namespace, record.component, record.endpoint)))
 
 
 def _plain(text: str) -> str:
-    """What others have written must not steer the terminal, nor break the table."""
+    """Without characters that control the terminal or break the table."""
     return "".join(char if char.isprintable() else "?" for char in text) or "-"
 
 

@@ -1,4 +1,4 @@
-"""`dynemo-run render`: the exact prompt that an engine would get, without an engine."""
+"""`dynemo-run render`: the exact prompt of a conversation, without an engine."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,6 +10,7 @@ from dynemo.api.openai.read import read_turns
 from dynemo.errors import RequestError, UsageError
 from dynemo.prompt.render import Prompt, RenderInput, build_prompt, render_as_given, tokenize_prompt
 from dynemo.prompt.template import ChatTemplate
+from dynemo.spelling import unknown
 from dynemo.tokenizers.base import Tokenizer
 
 _FIELDS: dict[str, tuple[type, str]] = {
@@ -58,10 +59,10 @@ class Renderer:
         return tokenize_prompt(render_as_given(self._template, messages, chat), self._tokenizer)
 
     def render_lines(self, lines: Iterable[bytes]) -> Iterator[str]:
-        """One line of JSON for each line of JSON: its prompt and token ids, or its error.
+        """Yields a line of JSON for each line: the prompt and its token ids, or the error.
 
-        Blank lines are passed over. Everything outside ASCII is escaped, so that no reader takes
-        U+2028 in a prompt for the end of a line.
+        Skips blank lines. Escapes everything outside ASCII, because some readers end a line at
+        U+2028.
         """
         for number, line in enumerate(lines, 1):
             if not line.strip():
@@ -75,16 +76,16 @@ class Renderer:
 
 
 def is_lines(path: Path) -> bool:
-    """Whether `--messages` names a file of many conversations."""
+    """Whether the file of `--messages` has one conversation a line."""
     return path.suffix.lower() in (".jsonl", ".ndjson")
 
 
 def read_lines(path: Path) -> Iterator[bytes]:
-    """The file's lines, read as they are needed. Raises UsageError at once for a missing file."""
+    """The lines of the file, read one at a time. Raises UsageError at once for a missing file."""
     try:
         file = path.open("rb")
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
+        raise UsageError(f"Cannot read {path}: {error.strerror or error}.") from None
 
     def lines() -> Iterator[bytes]:
         with file:
@@ -94,24 +95,24 @@ def read_lines(path: Path) -> Iterator[bytes]:
 
 
 def read_json(path: Path) -> object:
-    """What a JSON file holds. Raises UsageError."""
+    """The value in a JSON file. Raises UsageError."""
     try:
         return json.loads(path.read_bytes())
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
+        raise UsageError(f"Cannot read {path}: {error.strerror or error}.") from None
     except json.JSONDecodeError as error:
         raise UsageError(
-            f"{path} is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})"
+            f"{path} is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})."
         ) from None
     except (UnicodeError, RecursionError) as error:
-        raise UsageError(f"{path} is not valid JSON: {error}") from None
+        raise UsageError(f"{path} is not valid JSON: {error}.") from None
 
 
 def read_tools(path: Path) -> list[Any]:
     """The list of tools in the file of `--tools`. Raises UsageError."""
     value = read_json(path)
     if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
-        raise UsageError(f"{path} must hold a JSON list of tools, each an object")
+        raise UsageError(f"{path} must contain a JSON list of tools, each an object.")
     return value
 
 
@@ -120,9 +121,9 @@ def parse_kwargs(text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"--kwargs is not valid JSON: {error}") from None
+        raise UsageError(f"--kwargs is not valid JSON: {error}.") from None
     if not isinstance(value, dict):
-        raise UsageError('--kwargs must be a JSON object, such as {"enable_thinking": false}')
+        raise UsageError('--kwargs must be a JSON object, such as {"enable_thinking": false}.')
     return value
 
 
@@ -130,20 +131,18 @@ def _parse_line(line: bytes, number: int) -> object:
     try:
         return json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise RequestError(f"line {number} is not valid JSON: {error}") from None
+        raise RequestError(f"Line {number} is not valid JSON: {error}.") from None
 
 
 def _conversation(value: object, defaults: Mapping[str, Any]) -> tuple[list[Any], RenderInput]:
     """The messages, and everything else."""
     if not isinstance(value, dict):
-        raise RequestError("a conversation must be an object that has 'messages'")
-    unknown = sorted(value.keys() - _FIELDS.keys())
-    if unknown:
-        raise RequestError(
-            f"unknown field {unknown[0]!r}; a conversation has: {', '.join(_FIELDS)}"
-        )
+        raise RequestError('A conversation must be an object with "messages".')
+    for name in value:
+        if name not in _FIELDS:
+            raise RequestError(unknown("field", name, _FIELDS))
     if value.get("messages") is None:
-        raise RequestError("a conversation must have 'messages'", param="messages")
+        raise RequestError('A conversation must have "messages".', param="messages")
     fields = {name: _field(value, name, defaults) for name in _FIELDS}
     chat = RenderInput(
         (),
@@ -160,7 +159,7 @@ def _field(value: Mapping[str, Any], name: str, defaults: Mapping[str, Any]) -> 
     given = value.get(name)
     if given is None:
         return defaults.get(name)
-    kind, words = _FIELDS[name]
-    if not isinstance(given, kind):
-        raise RequestError(f"{name!r} must be {words}", param=name)
+    expected, described = _FIELDS[name]
+    if not isinstance(given, expected):
+        raise RequestError(f'"{name}" must be {described}.', param=name)
     return given

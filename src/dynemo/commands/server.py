@@ -1,8 +1,7 @@
-"""One server of `dynemo-run services`: a detached process, and the file that says who it is.
+"""One server of `dynemo-run services`: a detached process and the file with its pid.
 
-The file is locked by the server itself: the descriptor goes along when it is started, and the lock
-ends with the process, however that ends. So a pid in a locked file is never somebody else's, and
-the file may stay.
+The server inherits a descriptor that holds a lock on the file, so the lock ends with the process,
+however that ends. A pid in a locked file is therefore the server's, and an old file does no harm.
 """
 
 import contextlib
@@ -31,25 +30,25 @@ _TICK = 0.02
 
 @dataclass(frozen=True)
 class ServerKind:
-    """What there is to know of one of the servers."""
+    """The differences between the two servers."""
 
-    name: str  #: its program's, too
-    port: int  #: its default
-    flag: str  #: of ours, for another port
-    install: str
-    options: Callable[[int, Path], list[str]]  #: from port and data folder
-    answers: Callable[[int], bool]  #: whether the server at that port is one of these
+    name: str  #: the name of its program, too
+    port: int  #: the default
+    flag: str  #: our flag for another port
+    install: str  #: commands that install it
+    options: Callable[[int, Path], list[str]]  #: its options, for a port and a data folder
+    answers: Callable[[int], bool]  #: whether the server at a port is one of this kind
 
 
 @dataclass(frozen=True)
 class State:
     port: int
-    pid: int  #: 0: none of ours
+    pid: int  #: 0 if we did not start it
     is_answering: bool
 
 
 class Server:
-    """One server, ours or not yet: `folder` is where all of them keep what they need."""
+    """One server, running or not. `folder` has the data, logs and pids of all of them."""
 
     def __init__(self, kind: ServerKind, folder: Path, port: int) -> None:
         self.kind = kind
@@ -59,38 +58,39 @@ class Server:
         self._port = port
 
     def state(self) -> State:
-        """What runs now; one of ours may have another port than was asked for."""
-        pid, port = self._said() if self._is_locked() else (0, self._port)
+        """The present state. A server of ours may run at another port than the wanted one."""
+        pid, port = self._read_file() if self._is_locked() else (0, self._port)
         return State(port, pid, self.kind.answers(port))
 
     def is_ours(self) -> bool:
         return self._is_locked()
 
     def find(self) -> str:
-        """The program. Raises UsageError that says how to install it."""
+        """The path of the program. Raises UsageError with the commands that install it."""
         beside = Path(sys.executable).parent / self.kind.name
         found = str(beside) if os.access(beside, os.X_OK) else shutil.which(self.kind.name)
         if found is None:
             raise UsageError(
-                f"{self.kind.name} is not installed: {self.kind.install}. Or do without servers, "
-                "on one host: --discovery file."
+                f"{self.kind.name} is not installed; run {self.kind.install}. On one host, "
+                "--discovery file needs no servers."
             )
         return found
 
     def check_port(self) -> None:
-        """Raises UsageError where another program has it."""
+        """Raises UsageError if another program uses the port."""
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((HOST, self._port))
             except OSError as error:
                 raise UsageError(
-                    f"{self.kind.name} cannot have port {self._port} ({error.strerror}); "
-                    f"give another with {self.kind.flag}."
+                    f"{self.kind.name} cannot use port {self._port} ({error.strerror}); "
+                    f"give another one with {self.kind.flag}."
                 ) from None
 
     def start(self, program: str) -> None:
-        """Returns once it answers. Raises DynemoError, and then nothing is left running."""
+        """Starts the program and returns when it answers. Raises DynemoError if it does not, and
+        leaves no process behind."""
         self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._locked() as file, self.log.open("wb") as log:
             process = subprocess.Popen(
@@ -113,10 +113,10 @@ class Server:
                 raise
 
     def stop(self) -> bool:
-        """Ends it and waits for that. False where there was none of ours."""
+        """Stops it and waits until it has ended. False if we did not start it."""
         if not self._is_locked():
             return False
-        pid, _ = self._said()
+        pid, _ = self._read_file()
         for number in (signal.SIGTERM, signal.SIGKILL):
             if not pid:
                 break
@@ -127,7 +127,9 @@ class Server:
                 if not self._is_locked():
                     return True
                 time.sleep(_TICK)
-        raise DynemoError(f"{self.kind.name} (pid {pid or 'unknown'}) does not end.")
+        raise DynemoError(
+            f"{self.kind.name} (pid {pid or 'unknown'}) does not stop; kill it with `kill -9`."
+        )
 
     def _await(self, process: "subprocess.Popen[bytes]") -> None:
         deadline = time.monotonic() + _START_SECONDS
@@ -142,19 +144,22 @@ class Server:
             time.sleep(_TICK)
 
     def _last(self) -> str:
-        lines = self.log.read_text(errors="replace").split("\n")
-        said = [line.strip() for line in lines if line.strip()]
-        return f": {said[-1][:300]} (more in {self.log})" if said else ""
+        """The last line of the log, as the end of a message."""
+        lines = [line.strip() for line in self.log.read_text(errors="replace").split("\n")]
+        last = next((line for line in reversed(lines) if line), "")
+        return f": {last[:300]} (see {self.log})" if last else ""
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[IO[str]]:
-        """The file, emptied, under a lock of ours."""
+        """Locks and empties the file."""
         descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT, 0o600)
         with os.fdopen(descriptor, "r+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                raise UsageError(f"{self.kind.name} is being started already.") from None
+                raise UsageError(
+                    f"{self.kind.name} is being started by another process; wait until it runs."
+                ) from None
             file.truncate()
             yield file
 
@@ -168,13 +173,13 @@ class Server:
             return True
         return False
 
-    def _said(self) -> tuple[int, int]:
-        """Pid and port; a server that is just being started has not written them yet."""
+    def _read_file(self) -> tuple[int, int]:
+        """The pid and the port. Waits a second for a server that is just being started."""
         deadline = time.monotonic() + 1
         while True:
             try:
-                said: dict[str, Any] = json.loads(self._file.read_text())
-                return int(said["pid"]), int(said["port"])
+                content: dict[str, Any] = json.loads(self._file.read_text())
+                return int(content["pid"]), int(content["port"])
             except (OSError, ValueError, KeyError, TypeError):
                 if time.monotonic() > deadline:
                     return 0, self._port
@@ -182,13 +187,13 @@ class Server:
 
 
 def _environment() -> dict[str, str]:
-    """Ours, without what etcd would take for settings: it refuses to have one twice."""
+    """Ours, without the variables of etcd, which refuses a setting that is also an option."""
     return {name: text for name, text in os.environ.items() if not name.startswith("ETCD_")}
 
 
 def etcd_options(port: int, data: Path) -> list[str]:
     client = f"http://{HOST}:{port}"
-    peer = f"http://{HOST}:0"  # it is alone: nobody has to find this port
+    peer = f"http://{HOST}:0"  # it has no peers, so any port does
     return [
         f"--data-dir={data}",
         f"--listen-client-urls={client}",
@@ -196,7 +201,7 @@ def etcd_options(port: int, data: Path) -> list[str]:
         f"--listen-peer-urls={peer}",
         f"--initial-advertise-peer-urls={peer}",
         f"--initial-cluster=default={peer}",
-        # Instances come and go for months, and only what is there now matters.
+        # Instances come and go for months, and nobody reads the history.
         "--auto-compaction-mode=periodic",
         "--auto-compaction-retention=10m",
         "--logger=zap",
@@ -208,8 +213,8 @@ def etcd_answers(port: int) -> bool:
     connection = http.client.HTTPConnection(HOST, port, timeout=2)
     try:
         connection.request("GET", "/health")
-        said = json.loads(connection.getresponse().read(1000))
-        return str(said["health"]) == "true"
+        answer = json.loads(connection.getresponse().read(1000))
+        return str(answer["health"]) == "true"
     except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
         return False
     finally:
@@ -221,7 +226,7 @@ def nats_options(port: int, data: Path) -> list[str]:
 
 
 def nats_answers(port: int) -> bool:
-    """It speaks first."""
+    """NATS sends its first line without being asked."""
     try:
         with socket.create_connection((HOST, port), 2) as connection:
             return connection.recv(6).startswith(b"INFO ")

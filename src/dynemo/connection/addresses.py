@@ -1,11 +1,11 @@
-"""Where this process can be dialled, and dialling one of several addresses.
+"""The addresses at which peers dial this process, and dialling one of several addresses.
 
-An interface's address goes first and the loopback address last, which is said apart, together with
-a host id: a peer dials it only when its own host id is the same. The id is one of a *network
-namespace* where the system tells it (two containers of one image have one machine-id, and loopback
-does not lead from one to the other).
+Interface addresses come first and the loopback address last. Loopback is named separately, together
+with a host id, and a peer dials it only if its own host id is the same. The host id identifies the
+*network namespace* if the system reveals it: two containers of one image share a machine-id, but
+not a loopback interface.
 
-The address of a socket under TLS starts with `tls://`, so that both sides know before they dial.
+The address of a TLS socket starts with `tls://`, so that both sides know before they dial.
 """
 
 import asyncio
@@ -25,8 +25,9 @@ from dynemo.connection.framed import FramedConnection
 from dynemo.connection.interfaces import interface_addresses
 from dynemo.connection.tls import explain
 from dynemo.errors import UsageError
+from dynemo.spelling import quoted
 
-ANY = ""  #: listens at every address of this machine, IPv4 and IPv6
+ANY = ""  #: every address of this machine, IPv4 and IPv6
 TLS = "tls://"
 _LOOPBACK = "127.0.0.1"
 _HANDSHAKE_SECONDS = 3.0
@@ -39,7 +40,7 @@ T = TypeVar("T")
 
 @cache
 def host_id() -> str:
-    """Says whose loopback interface this is: equal for two processes that share it."""
+    """An id of this loopback interface: equal for two processes that share it."""
     parts: list[str] = []
     for path in ("/etc/machine-id", "/proc/sys/kernel/random/boot_id"):
         with contextlib.suppress(OSError):
@@ -52,19 +53,19 @@ def host_id() -> str:
 
 @dataclass(frozen=True)
 class Dialable:
-    """Where a listening socket can be reached. `loopback` is for those with the same host id."""
+    """The addresses at which peers dial a listening socket. `loopback` is for this host."""
 
     addresses: list[str]
     loopback: str
 
     def reached_from(self, host: str) -> list[str]:
-        """What a peer with the host id `host` tries, in order."""
+        """The addresses that a peer with the host id `host` tries, in order."""
         same = [self.loopback] if self.loopback and host == host_id() else []
         return [*self.addresses[:MAX_ADDRESSES], *same]
 
 
 def dialable(host: str, port: int, advertise: str | None, *, is_tls: bool = False) -> Dialable:
-    """Of a socket that listens at `host` and `port`. Raises UsageError for a bad `advertise`."""
+    """The addresses of a socket at `host` and `port`. Raises UsageError for a bad `advertise`."""
 
     def address(name: str, port: int) -> str:
         return (TLS if is_tls else "") + join_address(name, port)
@@ -80,18 +81,18 @@ def dialable(host: str, port: int, advertise: str | None, *, is_tls: bool = Fals
 
 
 def port_of(advertise: str | None) -> int:
-    """To listen at, for what is advertised: its own where it names one. Raises UsageError."""
+    """The port to listen at: the one that `advertise` names, else 0. Raises UsageError."""
     return split_address(advertise, 0)[1] if advertise is not None else 0
 
 
 def split_address(text: str, default_port: int | None = None) -> tuple[str, int]:
-    """HOST:PORT, [V6]:PORT, or HOST where there is a default port. Raises UsageError."""
+    """HOST:PORT, [V6]:PORT, or HOST if there is a default port. Raises UsageError."""
     host, colon, port = text.rpartition(":")
     is_bare = not colon or text.endswith("]") or (":" in host and not host.endswith("]"))
     if default_port is not None and is_bare and text.strip("[]"):
         return text.strip("[]"), default_port
     if is_bare or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
-        raise UsageError(f"{text!r} is no address: give HOST:PORT.")
+        raise UsageError(f"{quoted(text)} is not an address; give HOST:PORT.")
     return host.strip("[]"), int(port)
 
 
@@ -99,14 +100,14 @@ def join_address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-async def serve_links(
+async def start_server(
     make: Callable[[], FramedConnection], host: str, port: int, tls: ssl.SSLContext | None
 ) -> asyncio.Server:
     """Listens for framed connections. Raises UsageError that names the address."""
     loop = asyncio.get_running_loop()
     try:
         return await loop.create_server(
-            make, sock=_listener(host, port), backlog=1024, **_under(tls)
+            make, sock=_listener(host, port), backlog=1024, **_tls_arguments(tls)
         )
     except OSError as error:
         raise UsageError(
@@ -115,10 +116,10 @@ async def serve_links(
 
 
 def _listener(host: str, port: int) -> socket.socket:
-    """One socket, whatever it listens at: two would have two ports."""
+    """One socket for IPv4 and IPv6: two sockets would have two ports."""
     is_both = host == ANY and socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if is_both or ":" in host else socket.AF_INET
-    # The protocol is named, for asyncio sets TCP_NODELAY on nothing else.
+    # asyncio sets TCP_NODELAY only if the socket names its protocol.
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -131,46 +132,50 @@ def _listener(host: str, port: int) -> socket.socket:
     return sock
 
 
-def _under(tls: ssl.SSLContext | None) -> dict[str, Any]:
-    """An event loop's words for it. Both are allowed for connections under TLS alone."""
+def _tls_arguments(tls: ssl.SSLContext | None) -> dict[str, Any]:
+    """Keyword arguments of an event loop, which it accepts only together with TLS."""
     if tls is None:
         return {}
     times = {"ssl_handshake_timeout": _HANDSHAKE_SECONDS, "ssl_shutdown_timeout": _CLOSE_SECONDS}
     return {"ssl": tls, **times}
 
 
-async def dial_link(link: FramedConnection, address: str, tls: ssl.SSLContext | None) -> None:
-    """Connects a link. Raises OSError, which says in words what two sides differ in about TLS."""
+async def connect(connection: FramedConnection, address: str, tls: ssl.SSLContext | None) -> None:
+    """Dials an address. Raises OSError; its text names a mismatch of TLS settings."""
     if address.startswith(TLS) and tls is None:
-        raise ConnectionError("it is under TLS, and this side has no --tls")
+        raise ConnectionError("it uses TLS, and this side has no --tls")
     if tls is not None and not address.startswith(TLS):
-        raise ConnectionError("it is not under TLS, and this side is, with --tls")
+        raise ConnectionError("it does not use TLS, and this side has --tls")
     host, port = split_address(address.removeprefix(TLS))
     loop = asyncio.get_running_loop()
     try:
-        await loop.create_connection(lambda: link, host, port, **_under(tls))
+        await loop.create_connection(lambda: connection, host, port, **_tls_arguments(tls))
     except ssl.SSLError as error:
         raise ConnectionError(explain(error)) from error
 
 
-def turned_away(address: str) -> ConnectionError:
-    """For a connection that its peer closed before it said HELLO. An event loop does not send on
-    what OpenSSL would tell the other side."""
+def closed_before_hello(address: str, refusal: str = "") -> ConnectionError:
+    """The error for a peer that closed the connection before its HELLO. `refusal` is what it said.
+
+    Event loops do not send OpenSSL's alert, so a peer that refuses a certificate says nothing.
+    """
+    if refusal:
+        return ConnectionError(refusal.rstrip("."))
     is_tls = address.startswith(TLS)
-    why = ", perhaps for this side's certificate: its log says why" if is_tls else ""
+    why = ", perhaps because of this side's certificate: its log says why" if is_tls else ""
     return ConnectionError(f"it closed the connection{why}")
 
 
-async def close_links(links: Sequence[FramedConnection]) -> None:
-    """Closes them, after what was sent has left. A peer that takes nothing waits a second only."""
-    for link in links:
-        link.close()
+async def close_connections(connections: Sequence[FramedConnection]) -> None:
+    """Closes them after what was sent has left, at most a second later."""
+    for connection in connections:
+        connection.close()
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_CLOSE_SECONDS):
-            for link in links:
-                await link.wait_closed()
-    for link in links:
-        link.abort()
+            for connection in connections:
+                await connection.wait_closed()
+    for connection in connections:
+        connection.abort()
 
 
 async def first_of(
@@ -178,10 +183,10 @@ async def first_of(
     dial: Callable[[str], Awaitable[T]],
     discard: Callable[[T], None],
 ) -> tuple[str, T]:
-    """Dials the addresses in order, the next beside the last one as soon as that takes long.
+    """Dials the addresses in order, and starts the next one while a slow one is still pending.
 
-    The first that succeeds wins, and the others are given up; `discard` closes one that succeeded
-    at the same time. Raises ConnectionError with what each one said.
+    The first success wins, and the other attempts are cancelled; `discard` closes a second success
+    of the same moment. Raises ConnectionError with the reason of each address.
     """
     waiting = list(addresses)
     running: dict[asyncio.Future[T], str] = {}
@@ -199,13 +204,13 @@ async def first_of(
                 if error is None:
                     return address, task.result()
                 reasons.setdefault(str(error) or type(error).__name__, []).append(address)
-        said = [f"{', '.join(those)}: {reason}" for reason, those in reasons.items()]
-        raise ConnectionError("; ".join(said) or "no address was given")
+        listed = [f"{', '.join(those)}: {reason}" for reason, those in reasons.items()]
+        raise ConnectionError("; ".join(listed) or "it has no address to dial")
     finally:
-        await _give_up(list(running), discard)
+        await _cancel(list(running), discard)
 
 
-async def _give_up(tasks: "list[asyncio.Future[T]]", discard: Callable[[T], None]) -> None:
+async def _cancel(tasks: "list[asyncio.Future[T]]", discard: Callable[[T], None]) -> None:
     for task in tasks:
         task.cancel()
     for ended in await asyncio.gather(*tasks, return_exceptions=True):

@@ -1,29 +1,26 @@
-"""What has arrived for one stream, between the connection and the reader."""
+"""A stream's buffer, between its connection and its reader."""
 
 import asyncio
 import time
 from collections.abc import Callable
 
-from msgspec import msgpack
-
 from dynemo.errors import DynemoError, SlowReader
 from dynemo.messages.answer import Delta
+from dynemo.wire.deltas import decode_deltas
 
-#: What one stream's reader may leave unread, in bytes that it takes here and in seconds.
+#: How far a stream's reader may fall behind, in bytes held here and in seconds.
 MAX_UNREAD = 1024 * 1024
 MAX_STALL = 30.0
-#: What a token takes besides its bytes in a frame: a pointer, and a number or a text.
+#: Memory that a token takes besides its bytes in a frame: a pointer, and a number or a text.
 _TOKEN_BYTES = 40
 
-#: Cancels the reader's task with this error. A reader that has fallen behind waits for a client
-#: that does not read, and would not look at its buffer for a long time.
+#: Cancels the reader's task with this error. A reader that falls behind waits for a client that
+#: does not read, and would not look at its buffer for a long time.
 CancelReader = Callable[[DynemoError], None]
-
-_decode_delta = msgpack.Decoder(Delta).decode
 
 
 class StreamBuffer:
-    """What has arrived for one stream and is not taken yet; taken all at once, as one delta."""
+    """The deltas that have arrived for one stream and are not taken yet. `take` joins them."""
 
     __slots__ = ("_cancel_reader", "_error", "_held", "_since", "_unread", "_waiter")
 
@@ -36,13 +33,13 @@ class StreamBuffer:
         self._cancel_reader = cancel_reader
 
     def data(self, bodies: list[bytes]) -> bool:
-        """Encoded deltas have come, in this order. See `put`; raises DecodeError."""
-        return self.put(decoded(bodies), sum(map(len, bodies)))
+        """Adds the bodies of DATA frames, in order. See `put`; raises DecodeError."""
+        return self.put(decode_deltas(bodies), sum(map(len, bodies)))
 
     def put(self, delta: Delta, size: int) -> bool:
-        """Takes over a delta that came in `size` bytes.
+        """Adds a delta that arrived in `size` bytes. The buffer owns it from now on.
 
-        False when the reader has fallen behind its bound; the stream is then broken.
+        False if the reader has fallen behind its bound; the stream has then failed.
         """
         now = time.monotonic()
         if self._held is None:
@@ -61,12 +58,12 @@ class StreamBuffer:
         return True
 
     def fail(self, error: DynemoError) -> None:
-        """Ends the stream after what has come so far."""
+        """Ends the stream with an error, after the deltas that have arrived."""
         self._error = self._error or error
         self._wake()
 
     async def take(self) -> Delta:
-        """All that has come, as one. Raises what ended the stream, once nothing is left."""
+        """All that has arrived, as one delta. After that, raises what ended the stream."""
         if self._held is None:
             if self._error is not None:
                 raise self._error
@@ -86,19 +83,8 @@ class StreamBuffer:
             self._waiter.set_result(None)
 
 
-def decoded(bodies: list[bytes]) -> Delta:
-    """Encoded deltas as one. Raises DecodeError."""
-    if len(bodies) == 1:
-        return _decode_delta(bodies[0])
-    deltas = [_decode_delta(body) for body in bodies]
-    ids = [token_id for delta in deltas for token_id in delta.token_ids]
-    texts = [text for delta in deltas for text in delta.texts]
-    cached = max([delta.cached_tokens for delta in deltas])
-    return Delta(ids, texts, deltas[-1].finish, cached, deltas[-1].embedding)
-
-
 def _joined(held: Delta, delta: Delta) -> Delta:
-    """One delta of two; `held` is used up. At once, as many deltas take five times their ids."""
+    """One delta of two; `held` is used up. Two separate deltas take five times the memory."""
     held.token_ids.extend(delta.token_ids)
     held.texts.extend(delta.texts)
     if delta.finish is None and not delta.cached_tokens:

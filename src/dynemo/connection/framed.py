@@ -11,19 +11,16 @@ from typing import cast
 from dynemo.errors import WireError
 from dynemo.wire.frames import Frame, FrameKind, FrameReader, header
 
-#: Bumped when a frame's meaning changes. Both sides of a connection must agree.
-PROTOCOL = 1
-
 
 class FramedConnection(asyncio.Protocol):
     """One framed connection.
 
-    `on_frames` gets the frames of each read in one call. It may raise WireError, which closes the
-    connection, as broken bytes do. `on_closed` is called once, with the reason where there is one;
-    never for a link that was not connected.
+    `on_frames` gets the frames of each read in one call. A WireError that it raises closes the
+    connection, as malformed bytes do. `on_closed` is called once, with the reason if there is one;
+    never for a connection that was not established.
     """
 
-    #: When the peer was last heard, on the clock of `time.monotonic`.
+    #: When the peer last sent something, on the clock of `time.monotonic`.
     heard = 0.0
     #: The other end's address, for the log.
     peer = "a local process"
@@ -44,7 +41,7 @@ class FramedConnection(asyncio.Protocol):
         self._writable.set()
         self._broken: WireError | None = None
         self._closed = asyncio.Event()
-        #: Called once connected, before anything is read.
+        #: Called once when the connection is established, before anything is read.
         self.on_connected: Callable[[], None] | None = None
 
     @property
@@ -52,18 +49,18 @@ class FramedConnection(asyncio.Protocol):
         return self._transport is not None and not self._transport.is_closing()
 
     def send(self, kind: FrameKind, stream: int, body: bytes = b"") -> None:
-        """Queues one frame for this turn's write. A closed link drops it."""
+        """Queues one frame for this turn's write. A closed connection drops it."""
         if not self._out:
             asyncio.get_running_loop().call_soon(self._flush)
         self._out.append(header(kind, stream, body))
         self._out.append(body)
 
     async def drain(self) -> None:
-        """Returns when the peer has read enough of what was sent, or the link has closed."""
+        """Returns when the peer has read enough of what was sent, or the connection has closed."""
         await self._writable.wait()
 
     async def wait_closed(self) -> None:
-        """Returns once a link that was connected has closed."""
+        """Returns when an established connection has closed."""
         await self._closed.wait()
 
     def close(self) -> None:
@@ -73,14 +70,14 @@ class FramedConnection(asyncio.Protocol):
             self._transport.close()
 
     def abort(self, reason: WireError | None = None) -> None:
-        """Closes at once; what is queued is lost. `on_closed` gets the first reason there was."""
+        """Closes at once and drops what is queued. `on_closed` gets the first reason given."""
         self._out.clear()
         self._broken = self._broken or reason
         if self._transport is not None:
             self._transport.abort()
 
     def cap(self, max_body: int) -> None:
-        """Sets the longest body that is taken from the peer."""
+        """Sets the longest body that the peer may send."""
         self._reader.max_body = max_body
 
     def _flush(self) -> None:
@@ -92,7 +89,7 @@ class FramedConnection(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's are none by inheritance
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's do not inherit from it
         self.heard = monotonic()
         name = transport.get_extra_info("peername")
         if isinstance(name, tuple):
@@ -109,7 +106,7 @@ class FramedConnection(asyncio.Protocol):
             self._on_frames(self._reader.feed(data))
         except WireError as error:
             self._broken = error
-            self.close()  # in order: what was sent before, an ERROR that says why, still goes out
+            self.close()  # not abort: an ERROR that says why is still queued
 
     def pause_writing(self) -> None:
         self.is_writable = False

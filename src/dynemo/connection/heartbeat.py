@@ -1,7 +1,7 @@
-"""One timer a connection: asks whether the peer lives, notices when it is silent, and when idle.
+"""One timer for each connection: it pings the peer, detects silence, and closes idle connections.
 
-Any byte counts as a sign of life. A loop that was itself away (a stopped process, a machine asleep)
-has not listened: what it missed still lies in the socket, so the silence is counted anew.
+Any byte from the peer is a sign of life. A process that was stopped itself, or on a machine asleep,
+did not listen, and the missed bytes are still in the socket. So it starts to count from zero.
 """
 
 import asyncio
@@ -16,35 +16,38 @@ from dynemo.wire.frames import FrameKind
 
 @dataclass(frozen=True)
 class Beat:
-    """In seconds. Both sides of a connection keep the same."""
+    """In seconds. Both sides of a connection use the same."""
 
     ping: float = 2.0
-    silence: float = 6.0  #: a peer that was not heard for so long is lost; one that must greet, too
+    silence: float = 6.0  #: a peer is lost after this much silence, or without a HELLO after it
     idle: float = 60.0  #: the side that dialled closes a connection without streams after this
 
 
 class Heartbeat:
-    """Started when the link is connected; stops itself when the link has closed.
+    """Starts when the connection is established, stops by itself when the connection has closed.
 
-    `is_greeted` false: the peer has to say who it is before the silence is up, whatever else it
-    sends. `idle` says that nothing runs on the connection; None for the side that was dialled.
+    While `is_greeted` is False, the peer must send HELLO before `silence` is over, whatever else it
+    sends. `is_idle` says that no stream runs on the connection; None for the side that was dialled.
     """
 
     def __init__(
-        self, link: FramedConnection, beat: Beat, idle: Callable[[], bool] | None = None
+        self,
+        connection: FramedConnection,
+        beat: Beat,
+        is_idle: Callable[[], bool] | None = None,
     ) -> None:
         self.is_greeted = False
-        self._link = link
+        self._connection = connection
         self._beat = beat
-        self._idle = idle
+        self._is_idle = is_idle
         self._began = self._busy = monotonic()
         self._due = self._began
         self._timer: asyncio.TimerHandle | None = None
 
     @property
     def is_late(self) -> bool:
-        """Whether the peer owes an answer to a ping: no ground yet to give it up."""
-        return monotonic() - self._link.heard > self._beat.silence / 2
+        """Whether the peer is late with its answer to a ping. It may still answer."""
+        return monotonic() - self._connection.heard > self._beat.silence / 2
 
     def start(self) -> None:
         self._began = self._busy = self._due = monotonic()
@@ -56,24 +59,24 @@ class Heartbeat:
 
     def _tick(self) -> None:
         now = monotonic()
-        if not self._link.is_open:
+        if not self._connection.is_open:
             return
         if now - self._due > self._beat.ping:
-            self._link.heard = now
-        silent = now - (self._link.heard if self.is_greeted else self._began)
+            self._connection.heard = now
+        silent = now - (self._connection.heard if self.is_greeted else self._began)
         if silent >= self._beat.silence:
-            self._link.abort(WireError(f"the peer was silent for {silent:.1f} s"))
+            self._connection.abort(WireError(f"the peer was silent for {silent:.1f} s"))
             return
-        if self._is_idle(now):
-            self._link.close()
+        if self._is_over_idle(now):
+            self._connection.close()
             return
         if self.is_greeted:
-            self._link.send(FrameKind.PING, 0)
+            self._connection.send(FrameKind.PING, 0)
         wait = min(self._beat.ping, self._beat.silence - silent)
         self._due = now + wait
         self._timer = asyncio.get_running_loop().call_later(wait, self._tick)
 
-    def _is_idle(self, now: float) -> bool:
-        if self._idle is None or not self._idle():
+    def _is_over_idle(self, now: float) -> bool:
+        if self._is_idle is None or not self._is_idle():
             self._busy = now
         return now - self._busy >= self._beat.idle

@@ -1,4 +1,4 @@
-"""This machine's own addresses, as its peers could dial them."""
+"""This machine's own addresses that its peers can dial."""
 
 import contextlib
 import socket
@@ -9,17 +9,19 @@ from pathlib import Path
 
 _GET_ADDRESS = {"linux": 0x8915, "darwin": 0xC0206921}  # SIOCGIFADDR
 _INET6 = Path("/proc/net/if_inet6")
-_GLOBAL = "00"  # its scope there, which private ones (fc00::/7) have as well
-#: Flags there: temporary, failed as a duplicate, deprecated, tentative.
-_PASSING = 0x01 | 0x08 | 0x20 | 0x40
+_GLOBAL = "00"  # the global scope in that file; private addresses (fc00::/7) have it too
+#: Flags in that file: temporary, failed as a duplicate, deprecated, tentative.
+_TEMPORARY = 0x01 | 0x08 | 0x20 | 0x40
 
 
 def interface_addresses() -> list[str]:
-    """IPv4 first, the one of the default route before the others; then IPv6 of global scope.
-    Neither loopback nor link-local ones, which another machine could not dial as they are."""
+    """IPv4 first, the default route's address before the others; then IPv6 of global scope.
+
+    Without loopback and link-local addresses, which another machine cannot dial.
+    """
     found: list[str] = []
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(("192.0.2.1", 9))  # sends nothing: asks the routing table only
+        probe.connect(("192.0.2.1", 9))  # sends nothing: it only asks the routing table
         found.append(probe.getsockname()[0])
     if sys.platform in _GET_ADDRESS:
         found += _by_interface(_GET_ADDRESS[sys.platform])
@@ -40,7 +42,7 @@ def _by_interface(request: int) -> list[str]:
 
 
 def _inet6() -> list[str]:
-    """Those that stay. Where the system has no list, the one that it would come from itself."""
+    """The permanent addresses; the default route's alone if the system has no list."""
     if not socket.has_dualstack_ipv6():
         return []
     try:
@@ -51,9 +53,9 @@ def _inet6() -> list[str]:
 
 
 def stays(line: str) -> bool:
-    """ADDRESS INDEX PREFIX SCOPE FLAGS NAME, all in hex but the name."""
+    """Whether the address is permanent. Reads ADDRESS INDEX PREFIX SCOPE FLAGS NAME, in hex."""
     _, _, _, scope, flags, _ = line.split()
-    return scope == _GLOBAL and not int(flags, 16) & _PASSING
+    return scope == _GLOBAL and not int(flags, 16) & _TEMPORARY
 
 
 def _inet6_by_route() -> list[str]:

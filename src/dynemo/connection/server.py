@@ -1,7 +1,7 @@
-"""The answering side of a framed connection: many streams on one link, a task each.
+"""The server of a framed connection: many streams on one connection, a task for each.
 
-An engine host and a worker both answer with it. A stream leaves the table when it is cancelled or
-handed back, so that what its task still does is not heard any more.
+An engine host and a worker both use it. A stream leaves the table when it is cancelled or handed
+back; what its task still sends is then dropped.
 """
 
 import asyncio
@@ -10,48 +10,49 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Protocol
 
-from msgspec import msgpack
-from msgspec.structs import asdict
+from msgspec import ValidationError, msgpack
 
 from dynemo.connection.framed import FramedConnection
-from dynemo.errors import DynemoError, EngineError
+from dynemo.errors import EngineError, UnsupportedField
 from dynemo.messages.answer import Delta
 from dynemo.messages.records import Load
 from dynemo.messages.request import Request
-from dynemo.messages.wire import Failure, FinalDelta
+from dynemo.wire.deltas import encode_final
+from dynemo.wire.failures import encode_error
 from dynemo.wire.frames import FrameKind
+from dynemo.wire.state import StreamState
 
 _encode = msgpack.Encoder().encode
 _decode_request = msgpack.Decoder(Request).decode
 
 
 class StreamSink:
-    """Where one answer goes: a stream on a link."""
+    """The target of one answer: a stream of a connection."""
 
-    __slots__ = ("link", "stream")
+    __slots__ = ("connection", "stream")
 
-    def __init__(self, link: FramedConnection, stream: int) -> None:
-        self.link = link
+    def __init__(self, connection: FramedConnection, stream: int) -> None:
+        self.connection = connection
         self.stream = stream
 
 
 class RequestHandler(Protocol):
-    """What answers: an engine inside its host, or a worker's instance."""
+    """The port behind a server: an engine inside its host, or the instance of a worker."""
 
-    def answer(self, request: bytes, outlet: StreamSink) -> AsyncGenerator[Delta, None]:
+    def answer(self, request: bytes, sink: StreamSink) -> AsyncGenerator[Delta, None]:
         """The deltas that answer an encoded Request; see `engines.base.Engine.generate`.
 
-        Between two of them it may send on the outlet itself, in order.
+        Between two of them it may itself send to the sink, in order.
         """
         ...
 
     async def load(self) -> Load:
-        """What it is busy with now."""
+        """The work that it is busy with now."""
         ...
 
 
 class GeneratingEngine(Protocol):
-    """An engine, as far as it is asked here."""
+    """The part of an engine that a server uses."""
 
     def generate(self, request: Request) -> AsyncGenerator[Delta, None]: ...
 
@@ -59,43 +60,43 @@ class GeneratingEngine(Protocol):
 
 
 class EngineHandler:
-    """The `RequestHandler` that an engine is."""
+    """Makes a `RequestHandler` of an engine."""
 
     def __init__(self, engine: GeneratingEngine) -> None:
         self._engine = engine
         self.load = engine.load
 
-    def answer(self, request: bytes, outlet: StreamSink) -> AsyncGenerator[Delta, None]:  # noqa: ARG002
-        return self._engine.generate(_decode_request(request))
-
-
-def failure(error: BaseException) -> bytes:
-    """An error as the other process will raise it. What is not ours becomes an EngineError."""
-    if not isinstance(error, DynemoError):
-        error = EngineError(f"{type(error).__name__}: {error}")
-    return _encode(Failure(type(error).__name__, str(error), error.param, error.trace))
+    def answer(self, request: bytes, sink: StreamSink) -> AsyncGenerator[Delta, None]:  # noqa: ARG002
+        """Raises UnsupportedField for a request of a later release that needs more than this."""
+        try:
+            return self._engine.generate(_decode_request(request))
+        except ValidationError as error:
+            raise UnsupportedField(
+                f"This worker's release of dynemo-run does not know a value of the request "
+                f"({error}). Upgrade the worker."
+            ) from error
 
 
 class StreamServer:
-    """The streams that are being answered on one link; `tasks` owns their tasks.
+    """The streams that a server answers on one connection. `tasks` owns their tasks.
 
-    `load_at_end` gives the load that goes with each END, where there is one to tell at once.
+    `load_at_end` gives the load that each END carries, if it is known without asking.
     """
 
     def __init__(
         self,
-        link: FramedConnection,
-        source: RequestHandler,
+        connection: FramedConnection,
+        handler: RequestHandler,
         tasks: asyncio.TaskGroup,
         load_at_end: Callable[[], Load] | None = None,
     ) -> None:
-        self._link = link
-        self._source = source
+        self._connection = connection
+        self._handler = handler
         self._tasks = tasks
         self._load_at_end = load_at_end
         self._running: dict[int, asyncio.Task[None]] = {}
         self._load = Load()
-        self._asking: asyncio.Task[None] | None = None
+        self._load_task: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
         return len(self._running)
@@ -105,17 +106,20 @@ class StreamServer:
 
     @property
     def tasks(self) -> "list[asyncio.Task[None]]":
-        """Of the streams that run."""
+        """The tasks of the running streams."""
         return list(self._running.values())
 
+    def state_of(self, stream: int) -> StreamState:
+        return StreamState.OPEN if stream in self._running else StreamState.CLOSED
+
     def start(self, stream: int, request: bytes) -> None:
-        """Answers an encoded Request on `stream`."""
+        """Answers an encoded Request on `stream`, which must not run yet."""
         task = self._tasks.create_task(self._answer(stream, request))
         self._running[stream] = task
         task.add_done_callback(lambda task: self._done(stream, task))
 
     def cancel(self, stream: int) -> None:
-        """Ends a stream without a word. One that has ended is no error."""
+        """Cancels a stream and sends nothing. Does nothing if it has ended."""
         task = self._running.pop(stream, None)
         if task is not None:
             task.cancel()
@@ -125,57 +129,54 @@ class StreamServer:
             self.cancel(stream)
 
     def hand_back(self) -> int:
-        """Tells the asking side to ask another for what is left of every stream. How many."""
+        """Cancels every stream and asks the client to get the rest elsewhere. Returns how many."""
         streams = list(self._running)
         for stream in streams:
             self.cancel(stream)
-            self._link.send(FrameKind.GOAWAY, stream)
+            self._connection.send(FrameKind.GOAWAY, stream)
         return len(streams)
 
     def pong(self) -> None:
-        """Answers a PING with the load as last known, and asks for it anew, once at a time.
+        """Answers a PING with the last known load, then asks for the load, once at a time.
 
-        At once, because a PONG says that this process lives; an engine may take long to say what
-        it is busy with. Once it has, another PONG brings the news.
+        It answers at once, since a PONG says that this process lives, and an engine may take long
+        to give its load. Another PONG then carries the new load.
         """
         if self._load_at_end is not None:
             self._load = self._load_at_end()
-        self._link.send(FrameKind.PONG, 0, _encode(self._load))
-        if self._load_at_end is None and (self._asking is None or self._asking.done()):
-            self._asking = self._tasks.create_task(self._ask_load())
+        self._connection.send(FrameKind.PONG, 0, _encode(self._load))
+        is_asking = self._load_task is not None and not self._load_task.done()
+        if self._load_at_end is None and not is_asking:
+            self._load_task = self._tasks.create_task(self._send_load())
 
     def _done(self, stream: int, task: asyncio.Task[None]) -> None:
         if self._running.get(stream) is not task:
             return
         del self._running[stream]
         if task.cancelled():  # by the engine: nobody here has asked for it
-            self._link.send(
-                FrameKind.ERROR, stream, failure(EngineError("The engine cancelled it."))
-            )
+            error = EngineError("The engine cancelled it.")
+            self._connection.send(FrameKind.ERROR, stream, encode_error(error))
 
     async def _answer(self, stream: int, body: bytes) -> None:
-        link = self._link
+        connection = self._connection
         try:
-            async with aclosing(self._source.answer(body, StreamSink(link, stream))) as deltas:
+            sink = StreamSink(connection, stream)
+            async with aclosing(self._handler.answer(body, sink)) as deltas:
                 async for delta in deltas:
                     if delta.finish is not None:
-                        link.send(FrameKind.END, stream, self._last(delta))
+                        load = self._load_at_end() if self._load_at_end is not None else None
+                        connection.send(FrameKind.END, stream, encode_final(delta, load))
                         return
-                    link.send(FrameKind.DATA, stream, _encode(delta))
-                    if not link.is_writable:
-                        await link.drain()
+                    connection.send(FrameKind.DATA, stream, _encode(delta))
+                    if not connection.is_writable:
+                        await connection.drain()
             raise EngineError("The engine ended the answer without a finish.")
         except Exception as error:
-            link.send(FrameKind.ERROR, stream, failure(error))
+            connection.send(FrameKind.ERROR, stream, encode_error(error))
 
-    def _last(self, delta: Delta) -> bytes:
-        if self._load_at_end is None:
-            return _encode(delta)
-        return _encode(FinalDelta(**{**asdict(delta), "load": self._load_at_end()}))
-
-    async def _ask_load(self) -> None:
-        with contextlib.suppress(Exception):  # the engine is in trouble; its streams tell
-            load = await self._source.load()
+    async def _send_load(self) -> None:
+        with contextlib.suppress(Exception):  # the engine is in trouble; its streams report it
+            load = await self._handler.load()
             if load != self._load:
                 self._load = load
-                self._link.send(FrameKind.PONG, 0, _encode(load))
+                self._connection.send(FrameKind.PONG, 0, _encode(load))

@@ -1,7 +1,7 @@
-"""Connections whose peer has not said who it is yet: no more than a few, the oldest goes first.
+"""Connections whose peer has not sent a valid HELLO yet. Their number is bounded.
 
-So somebody who opens many and says nothing shuts nobody out: who has a HELLO to say says it at
-once.
+A client that opens many connections and sends nothing shuts nobody out: a new connection closes the
+oldest of them, and a peer with a valid HELLO sends it at once.
 """
 
 from dynemo.connection.framed import FramedConnection
@@ -11,19 +11,22 @@ MAX_UNAUTHENTICATED = 256
 
 class UnauthenticatedConnections:
     def __init__(self) -> None:
-        self._links: dict[FramedConnection, None] = {}
+        self._connections: dict[FramedConnection, None] = {}
 
-    def add(self, link: FramedConnection) -> None:
-        if len(self._links) >= MAX_UNAUTHENTICATED:
-            oldest = next(iter(self._links))
-            del self._links[oldest]
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    def add(self, connection: FramedConnection) -> None:
+        if len(self._connections) >= MAX_UNAUTHENTICATED:
+            oldest = next(iter(self._connections))
+            del self._connections[oldest]
             oldest.abort()
-        self._links[link] = None
+        self._connections[connection] = None
 
-    def remove(self, link: FramedConnection) -> None:
-        """It has greeted, or gone. Allowed for one that is not here."""
-        self._links.pop(link, None)
+    def remove(self, connection: FramedConnection) -> None:
+        """For a connection that has greeted or closed. Does nothing if it is not here."""
+        self._connections.pop(connection, None)
 
     def close(self) -> None:
-        for link in list(self._links):
-            link.abort()
+        for connection in list(self._connections):
+            connection.abort()

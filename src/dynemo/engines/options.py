@@ -7,7 +7,7 @@ from msgspec import DecodeError, json
 
 from dynemo.errors import UsageError
 from dynemo.messages.spec import EngineSpec
-from dynemo.spelling import nearest, quoted
+from dynemo.spelling import quoted, unknown
 
 if TYPE_CHECKING:
     from argparse import Action
@@ -21,11 +21,13 @@ _TYPE_NAMES: dict[Any, str] = {
 }
 
 
-def read_options(engine: str, options: list[str], known: Collection[str]) -> dict[str, Any]:
+def read_options(
+    engine: str, options: list[str], known: Collection[str], *, see: str = ""
+) -> dict[str, Any]:
     """Parses `--name value`, `--name=value`, or `--name` alone for True. `-` and `_` are equal.
 
-    A value is JSON if possible, otherwise text. `known` are the engine's names, with `_`. Raises
-    UsageError for an unknown name.
+    A value is JSON if possible, otherwise text. `known` are the engine's names, with `_`, and `see`
+    says where the engine lists them. Raises UsageError for an unknown name.
     """
     read: dict[str, Any] = {}
     left = list(options)
@@ -38,7 +40,8 @@ def read_options(engine: str, options: list[str], known: Collection[str]) -> dic
         flag, equals, value = word.partition("=")
         name = flag[2:].replace("-", "_")
         if name not in known:
-            raise UsageError(_unknown(engine, flag, known))
+            flags = [f"--{each.replace('_', '-')}" for each in known]
+            raise unknown_option(engine, flag, flags, see=see)
         if equals:
             read[name] = _value(value)
         elif left and not left[0].startswith("--"):
@@ -46,6 +49,17 @@ def read_options(engine: str, options: list[str], known: Collection[str]) -> dic
         else:
             read[name] = True
     return read
+
+
+def unknown_option(engine: str, flag: str, known: Iterable[str], *, see: str = "") -> UsageError:
+    """For a word after `--`. `see` says where the engine lists its options, if they are many."""
+    return UsageError(unknown(f"{engine} option", flag, known, otherwise=see))
+
+
+def unknown_argument(engine: str, name: str, known: Iterable[str], *, see: str = "") -> UsageError:
+    """For a key in the file of --extra-engine-args."""
+    place = " in --extra-engine-args"
+    return UsageError(unknown(f"{engine} option", name, known, place=place, otherwise=see))
 
 
 def refuse_options(spec: EngineSpec, name: str) -> None:
@@ -82,13 +96,6 @@ def value_types(actions: Iterable["Action"]) -> dict[str, Any]:
 def in_json(value: Any) -> str:
     """Returns a value as it is written in a JSON file."""
     return json.encode(value).decode()
-
-
-def _unknown(engine: str, flag: str, known: Collection[str]) -> str:
-    names = [f"--{name.replace('_', '-')}" for name in known]
-    near = nearest(flag, names)
-    hint = f"did you mean {near}?" if near else "its own documentation lists them."
-    return f"{engine} has no option {flag!r}; {hint}"
 
 
 def _value(text: str) -> Any:

@@ -12,14 +12,17 @@ from typing import cast
 
 from msgspec import msgpack
 
-from dynemo.connection.framed import PROTOCOL, FramedConnection
-from dynemo.connection.server import EngineHandler, StreamServer, failure
+from dynemo.connection.framed import FramedConnection
+from dynemo.connection.server import EngineHandler, StreamServer
 from dynemo.engines.base import Adapter, Engine, Follower
 from dynemo.errors import DynemoError
 from dynemo.messages.records import Capabilities, Instance, Load
 from dynemo.messages.spec import EngineSpec
 from dynemo.messages.wire import Hello
+from dynemo.wire import versions
+from dynemo.wire.failures import encode_error
 from dynemo.wire.frames import Frame, FrameKind
+from dynemo.wire.state import ConnectionState, Role, connection_after, stream_after
 
 _encode = msgpack.Encoder().encode
 
@@ -27,28 +30,28 @@ _encode = msgpack.Encoder().encode
 async def serve(spec: EngineSpec, sock: socket.socket) -> int:
     """Loads the engine, sends HELLO, and answers until the peer closes. Returns the exit code."""
     ended = asyncio.Event()
-    answers: StreamServer | None = None
+    server: StreamServer | None = None
 
     def on_frames(frames: list[Frame]) -> None:
         for frame in frames:
-            if answers is not None:
-                _handle_frame(answers, frame)
+            if server is not None:
+                _handle_frame(server, frame)
             elif frame.kind == FrameKind.PING:  # to a rank that follows another
-                link.send(FrameKind.PONG, 0, _encode(Load()))
+                connection.send(FrameKind.PONG, 0, _encode(Load()))
 
-    link = FramedConnection(on_frames, lambda _: ended.set())
+    connection = FramedConnection(on_frames, lambda _: ended.set())
     loop = asyncio.get_running_loop()
     _ignore_termination(loop)
-    await loop.create_connection(lambda: link, sock=sock)
+    await loop.create_connection(lambda: connection, sock=sock)
     adapter: Adapter = import_module(f"dynemo.engines.{spec.engine}.adapter")
     async with AsyncExitStack() as stack:
         try:
             if spec.parallel.rank > 0:
-                return await _follow(cast(Follower, adapter), spec, link, ended)
+                return await _follow(cast(Follower, adapter), spec, connection, ended)
             engine = await stack.enter_async_context(adapter.open_engine(spec))
         except Exception as error:
-            link.send(FrameKind.ERROR, 0, failure(error))
-            link.close()
+            connection.send(FrameKind.ERROR, 0, encode_error(error))
+            connection.close()
             await ended.wait()
             if not isinstance(error, DynemoError):
                 raise
@@ -56,19 +59,20 @@ async def serve(spec: EngineSpec, sock: socket.socket) -> int:
         _ignore_termination(loop)  # again: an engine may have replaced the handlers
         gc.freeze()  # loaded objects stay, so the garbage collector need not visit them
         async with asyncio.TaskGroup() as tasks:
-            answers = StreamServer(link, EngineHandler(engine), tasks)
-            _greet(link, _instance(spec, engine))
+            server = StreamServer(connection, EngineHandler(engine), tasks)
+            _greet(connection, _instance(spec, engine))
             await ended.wait()
-            answers.cancel_all()
+            server.cancel_all()
     return 0
 
 
-def _greet(link: FramedConnection, instance: Instance) -> None:
-    link.send(FrameKind.HELLO, 0, _encode(Hello(PROTOCOL, instance)))
+def _greet(connection: FramedConnection, instance: Instance) -> None:
+    hello = Hello(versions.SPOKEN.newest, instance)
+    connection.send(FrameKind.HELLO, 0, _encode(hello))
 
 
 async def _follow(
-    adapter: Follower, spec: EngineSpec, link: FramedConnection, ended: asyncio.Event
+    adapter: Follower, spec: EngineSpec, connection: FramedConnection, ended: asyncio.Event
 ) -> int:
     """Runs a rank above 0. Returns the exit code.
 
@@ -80,7 +84,7 @@ async def _follow(
     def on_joined() -> None:
         nonlocal has_joined
         has_joined = True
-        _greet(link, _follower_instance(spec))
+        _greet(connection, _follower_instance(spec))
 
     try:
         await _run_until(adapter.follow(spec, on_joined), ended)
@@ -90,7 +94,7 @@ async def _follow(
         # Printed like an exception: the runner reports the last one.
         print(f"EngineError: {error}", flush=True)
         code = 1
-    link.close()
+    connection.close()
     return code
 
 
@@ -120,13 +124,19 @@ async def _run_until(work: Coroutine[None, None, None], ended: asyncio.Event) ->
         task.result()
 
 
-def _handle_frame(answers: StreamServer, frame: Frame) -> None:
+def _handle_frame(server: StreamServer, frame: Frame) -> None:
+    """Acts on a frame of the runner. Raises WireError."""
+    if not frame.stream:
+        connection_after(Role.HOST, ConnectionState.OPEN, frame)
+        if frame.kind == FrameKind.PING:
+            server.pong()
+        return
+    state = server.state_of(frame.stream)
+    stream_after(Role.HOST, ConnectionState.OPEN, state, frame)
     if frame.kind == FrameKind.REQUEST:
-        answers.start(frame.stream, frame.body)
+        server.start(frame.stream, frame.body)
     elif frame.kind == FrameKind.CANCEL:
-        answers.cancel(frame.stream)
-    elif frame.kind == FrameKind.PING:
-        answers.pong()
+        server.cancel(frame.stream)
 
 
 def _instance(spec: EngineSpec, engine: Engine) -> Instance:

@@ -1,30 +1,30 @@
-"""The environments that `dynemo-run engine install` makes: where they are, and what they hold.
+"""The environments that `dynemo-run engine install` makes.
 
-engines/NAME/cpu-1f2e3d4c/       a virtual environment, named after what was asked to be in it
-engines/NAME/environment.json    says which one is in use; written last, so that it is whole
-engines/.NAME.lock               held while one is made or removed; stays
+engines/NAME/cpu-1f2e3d4c/       a virtual environment, named after a hash of its requirements
+engines/NAME/environment.json    names the environment in use; written last, when it is complete
+engines/.NAME.lock               held while an environment is made or removed; never deleted
 """
 
 from pathlib import Path
 
 from msgspec import DecodeError, Struct, json
 
-from dynemo.app.config import data_folder
+from dynemo.folders import data_folder
 
 
 class Environment(Struct, frozen=True, kw_only=True):
-    """What an installation says of itself."""
+    """The record that `engine install` writes of an environment."""
 
     engine: str
     version: str
     device: str
-    folder: str  #: its name beside the file that says so
-    bytes: int  #: on the disk
-    workarounds: list[str] = []  #: what was changed in it for it to run, in sentences
+    folder: str  #: the name of its folder, beside this file
+    bytes: int  #: its size on the disk
+    workarounds: list[str] = []  #: what had to change before it ran, in sentences
 
 
 def home_of(engine: str) -> Path:
-    """The folder of all that belongs to this engine's environment; it need not exist."""
+    """The folder of the engine's environments. It need not exist."""
     return data_folder() / "engines" / engine
 
 
@@ -33,7 +33,7 @@ def environment_file(engine: str) -> Path:
 
 
 def read_environment(engine: str) -> Environment | None:
-    """What is installed for this engine; None where nothing is, or where it cannot be read."""
+    """The environment in use; None if there is none, or if its file cannot be read."""
     try:
         return json.decode(environment_file(engine).read_bytes(), type=Environment)
     except (OSError, DecodeError):
@@ -41,5 +41,5 @@ def read_environment(engine: str) -> Environment | None:
 
 
 def python_of(environment: Environment) -> Path:
-    """Its interpreter, which is gone where the Python that it was made with is."""
+    """Its interpreter, a link that breaks if the Python it was made with is removed."""
     return home_of(environment.engine) / environment.folder / "bin" / "python"

@@ -1,7 +1,7 @@
-"""uv, or venv and pip: makes a virtual environment and installs requirements into it.
+"""Makes virtual environments and installs requirements, with uv, or with venv and pip.
 
-Both take packages from where the user's configuration of pip says: uv does not read that, and is
-told. What they print is kept, and is the reason where they fail.
+Both use the package indexes of the user's pip configuration. uv does not read it, so it gets these
+indexes in variables. What the programs print is kept, as the reason if they fail.
 """
 
 import ast
@@ -24,25 +24,25 @@ from dynemo.errors import DynemoError
 _TICK = 0.1
 _LINES = 12
 _WIDTH = 400
-#: Of `pip config list`; a later one wins.
+#: The sections of `pip config list`; a later one wins.
 _SECTIONS = ("global", "install", ":env:")
 
 
 @dataclass(frozen=True)
 class Installer:
-    """`tell` is called every tenth of a second while a program runs."""
+    """`on_tick` is called every tenth of a second while a program runs."""
 
-    python: str  #: to make environments with
-    uv: Sequence[str]  #: the command; empty: there is none, and venv and pip do it
-    tell: Callable[[], None]
-    pip: dict[str, list[str]] = field(default_factory=dict)  #: its options, as configured
+    python: str  #: makes the environments
+    uv: Sequence[str]  #: the command; empty: use venv and pip
+    on_tick: Callable[[], None]
+    pip: dict[str, list[str]] = field(default_factory=dict)  #: pip's configured options
 
     @property
     def name(self) -> str:
         return "uv" if self.uv else "pip"
 
     def make(self, folder: Path) -> None:
-        """A virtual environment. Raises DynemoError."""
+        """Makes a virtual environment. Raises DynemoError."""
         if self.uv:
             command = [*self.uv, "venv", "--quiet", "--python", self.python, str(folder)]
         else:
@@ -57,7 +57,8 @@ class Installer:
         source: PackageSource | None = None,
         with_dependencies: bool = False,
     ) -> None:
-        """Into an environment that `make` made. Raises DynemoError with the installer's words."""
+        """Installs into an environment of `make`. Raises DynemoError with the last lines that the
+        installer printed."""
         python = str(folder / "bin" / "python")
         if self.uv:
             command = [*self.uv, "pip", "install", "--quiet", "--python", python]
@@ -70,50 +71,50 @@ class Installer:
         command += [] if with_dependencies else ["--no-deps"]
         listed = folder / "requirements.txt"
         listed.write_text("\n".join(requirements) + "\n", encoding="utf-8")
-        places = _places(self.pip) if self.uv and source is None else {}
-        self._run([*command, "-r", str(listed)], folder, places)
+        indexes = _uv_indexes(self.pip) if self.uv and source is None else {}
+        self._run([*command, "-r", str(listed)], folder, indexes)
 
     def _run(
-        self, command: Sequence[str], folder: Path, places: Mapping[str, str] | None = None
+        self, command: Sequence[str], folder: Path, variables: Mapping[str, str] | None = None
     ) -> None:
-        with TemporaryFile() as said:
+        with TemporaryFile() as output:
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
-                stdout=said,
-                stderr=said,
-                cwd=folder,  # not where the user is: a project there may have settings for uv
-                env={**_environment(self.pip), **(places or {})},
+                stdout=output,
+                stderr=output,
+                cwd=folder,  # a project in the user's folder may have settings for uv
+                env={**_environment(self.pip), **(variables or {})},
                 start_new_session=True,
             )
             try:
                 while process.poll() is None:
-                    self.tell()
+                    self.on_tick()
                     time.sleep(_TICK)
             finally:
                 _end(process)
             if process.returncode != 0:
-                said.seek(0)
-                raise DynemoError(_reason(said.read().decode(errors="replace")))
+                output.seek(0)
+                raise DynemoError(_reason(output.read().decode(errors="replace")))
 
 
-def find_installer(python: str, tell: Callable[[], None]) -> Installer:
-    """uv where it is on the PATH, or installed beside us; else pip."""
+def find_installer(python: str, on_tick: Callable[[], None]) -> Installer:
+    """uv if it is on the PATH or installed beside us; else pip."""
     program = shutil.which("uv")
     if program is None and find_spec("uv") is not None:
-        return Installer(python, (sys.executable, "-m", "uv"), tell, configured_pip())
-    return Installer(python, (program,) if program else (), tell, configured_pip())
+        return Installer(python, (sys.executable, "-m", "uv"), on_tick, configured_pip())
+    return Installer(python, (program,) if program else (), on_tick, configured_pip())
 
 
 def configured_pip() -> dict[str, list[str]]:
-    """What the user's files and variables tell pip, by option (`find-links`)."""
+    """pip's options from the user's files and variables, by name (`find-links`)."""
     pip = [sys.executable, "-m", "pip"] if find_spec("pip") else [shutil.which("pip") or ""]
     try:
-        said = subprocess.run([*pip, "config", "list"], capture_output=True, text=True, timeout=30)
+        done = subprocess.run([*pip, "config", "list"], capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.SubprocessError):
         return {}
     found: dict[str, dict[str, list[str]]] = {section: {} for section in _SECTIONS}
-    for line in said.stdout.splitlines():
+    for line in done.stdout.splitlines():
         name, _, value = line.partition("=")
         section, _, option = name.rpartition(".")
         if section in found:
@@ -122,9 +123,9 @@ def configured_pip() -> dict[str, list[str]]:
     return {option: value for each in found.values() for option, value in each.items()}
 
 
-def _places(pip: dict[str, list[str]]) -> dict[str, str]:
-    """Variables for uv that send it where pip would look. No options: an index's address may hold
-    a password, and the words of a command line are everybody's to read."""
+def _uv_indexes(pip: dict[str, list[str]]) -> dict[str, str]:
+    """Variables that give uv the indexes of pip. Options would not do: the address of an index may
+    hold a password, and everybody can read a command line."""
     names = {"index-url": ("UV_INDEX_URL", " "), "extra-index-url": ("UV_EXTRA_INDEX_URL", " ")}
     names["find-links"] = ("UV_FIND_LINKS", ",")
     return {
@@ -144,7 +145,7 @@ def _environment(pip: dict[str, list[str]]) -> dict[str, str]:
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    """Ends it, and what it has started, where it still runs."""
+    """Ends its process group if it still runs."""
     for number in (signal.SIGINT, signal.SIGKILL):
         if process.poll() is None:
             os.killpg(process.pid, number)
@@ -154,8 +155,8 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
                 continue
 
 
-def _reason(said: str) -> str:
-    """The last lines, where an installer says what was wrong."""
-    lines = [line.rstrip() for line in said.splitlines() if line.strip()]
+def _reason(output: str) -> str:
+    """The last lines, in which an installer names its error."""
+    lines = [line.rstrip() for line in output.splitlines() if line.strip()]
     errors = [line for line in lines if not line.startswith("WARNING:")] or lines
     return "\n".join(line[:_WIDTH] for line in errors[-_LINES:])

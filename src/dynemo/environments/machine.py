@@ -1,4 +1,4 @@
-"""What this machine computes on, as far as it shows without an engine."""
+"""The devices of this machine, as far as they can be found without an engine."""
 
 import os
 import platform
@@ -7,19 +7,17 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
-DEVICES = ("cpu", "cuda", "rocm", "metal", "vulkan")
-
 
 @dataclass(frozen=True)
 class Nvidia:
-    """Of the first GPU."""
+    """The first NVIDIA GPU."""
 
-    cuda: tuple[int, int]  #: the newest CUDA that the driver runs
-    capability: str  #: its compute capability without the dot: 89
+    cuda: tuple[int, int]  #: the newest version of CUDA that the driver supports
+    capability: str  #: the compute capability without its dot: `89`
 
 
 def best_device() -> str:
-    """The device that most people would want an engine for here."""
+    """The fastest device of this machine."""
     if sys.platform == "darwin":
         return "metal" if platform.machine() == "arm64" else "cpu"
     if find_nvidia() is not None:
@@ -28,16 +26,17 @@ def best_device() -> str:
 
 
 def find_nvidia() -> Nvidia | None:
-    """None where nvidia-smi is missing or names no GPU."""
-    capability = re.match(r"(\d+)\.(\d+)", _ask("--query-gpu=compute_cap", "--format=csv,noheader"))
-    cuda = re.search(r"CUDA Version: (\d+)\.(\d+)", _ask())
+    """None if nvidia-smi is missing or lists no GPU."""
+    query = ("--query-gpu=compute_cap", "--format=csv,noheader")
+    capability = re.match(r"(\d+)\.(\d+)", _nvidia_smi(*query))
+    cuda = re.search(r"CUDA Version: (\d+)\.(\d+)", _nvidia_smi())
     if capability is None or cuda is None:
         return None
     return Nvidia((int(cuda[1]), int(cuda[2])), capability[1] + capability[2])
 
 
 def rocm_version() -> int:
-    """The major version of ROCm; 0 where none is installed."""
+    """The major version of ROCm; 0 if it is not installed."""
     try:
         with open("/opt/rocm/.info/version", encoding="ascii") as file:
             return int(file.read().split(".")[0])
@@ -45,7 +44,8 @@ def rocm_version() -> int:
         return 0
 
 
-def _ask(*options: str) -> str:
+def _nvidia_smi(*options: str) -> str:
+    """Runs it and returns its output; empty if it fails."""
     try:
         return subprocess.run(
             ["nvidia-smi", *options], capture_output=True, text=True, timeout=20, check=True

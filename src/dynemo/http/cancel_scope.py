@@ -38,7 +38,7 @@ class CancelScope:
         task, self._task = self._task, None
         if self._error is None or task is None:
             return
-        # If the task was cancelled by another caller as well, that cancellation goes on.
+        # If another caller has cancelled the task as well, that cancellation continues.
         ours = task.uncancel() <= self._cancelling
         if ours and (kind is None or issubclass(kind, asyncio.CancelledError)):
             raise self._error from error

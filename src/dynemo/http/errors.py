@@ -38,12 +38,12 @@ class BodyTooSlow(RequestError):
 
 
 def internal_error() -> DynemoError:
-    """What a client gets for a fault of ours; the log has the rest."""
+    """The error that a client gets for a fault of ours; the log has the details."""
     return DynemoError("The server had an error while processing your request.")
 
 
 def headers_of(error: DynemoError) -> list[Header]:
-    """What an error says besides its status and body."""
+    """The headers that an error adds to its status and body."""
     match error:
         case Unavailable():
             return [(b"retry-after", b"%d" % error.retry_after)]

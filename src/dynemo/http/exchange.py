@@ -144,7 +144,7 @@ class Exchange:
         """Sends the error to the client: as the answer, or as the last event of a stream.
 
         Called once, when the work is over. The connection is dropped if the client does not read
-        the error in time, or is in the middle of a body that cannot be completed.
+        the error in time, or if it is in the middle of an unfinished body.
         """
         if self._is_complete:
             return

@@ -12,8 +12,8 @@ from dynemo.metrics import Metrics
 from dynemo.serving.pipeline import Job, Pipeline
 from dynemo.trace import continue_trace
 
-#: Bytes of a body from which on its rendering and tokenizing (some 0.3 us a byte) would hold up the
-#: streams of others for longer than a thread costs.
+#: Bytes of a body above which a thread renders and tokenizes it. At some 0.3 us a byte it would
+#: otherwise delay the streams of others for longer than a thread costs.
 _LONG_BODY = 32 * 1024
 
 

@@ -1,4 +1,4 @@
-"""What is known of one request when it ends: its metrics and its line in the log."""
+"""The metrics and the log line of one request."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""What comes back: deltas from an engine, pieces to whoever asked.
+"""The forms of an answer: deltas from an engine, pieces for the client.
 
 An engine gives a `Delta` for each step. `answer/` turns deltas into pieces, which a dialect writes.
 """
@@ -13,7 +13,11 @@ FinishReason = Literal["stop", "length", "tool_calls"]
 
 
 class Finish(Struct, frozen=True, array_like=True):
-    """How a sequence ended, in the engine's own count. Travels: new fields go to the end."""
+    """How a sequence ended, in the engine's own count.
+
+    It travels as an array: positions are frozen, and a new field goes to the end. A new reason
+    needs a new version of the protocol, see `wire/versions.py`.
+    """
 
     reason: FinishReason
     prompt_tokens: int
@@ -24,13 +28,15 @@ class Finish(Struct, frozen=True, array_like=True):
 
 
 class Delta(Struct, frozen=True, array_like=True):
-    """What decoding steps added to one sequence: ids, or texts if the engine gives text.
+    """The output of some decoding steps for one sequence: ids, or texts from a text engine.
 
-    The last delta of a sequence has `finish`. Travels: new fields go to the end.
+    The last delta of a sequence has `finish`. It travels as an array whose five positions are
+    frozen: the last one of a stream travels as `FinalDelta`, which has these five and then `load`.
+    A new field goes to the end of both, in `FinalDelta` after `load`.
     """
 
     token_ids: list[int] = []
-    texts: list[str] = []  #: one for each token; empty for one that does not end a character
+    texts: list[str] = []  #: one for each token; empty for a token that does not end a character
     finish: Finish | None = None
     cached_tokens: int = 0  #: of the prompt; given once, if the engine knows before its finish
     #: 32-bit floats, little-endian; with the finish of a request that asks for an embedding.
@@ -109,7 +115,7 @@ Piece = (
 
 
 class Usage(Struct, frozen=True):
-    """What one request cost, over all its choices, in tokens."""
+    """The tokens that one request took, over all its choices."""
 
     prompt_tokens: int
     completion_tokens: int = 0

@@ -1,4 +1,4 @@
-"""What somebody wants, in a form that no API and no engine owns.
+"""The neutral form of a request, which belongs to no API and no engine.
 
 A dialect (`api/`) reads a body into an `Ask`; `prompt/` turns it into one `Request` for each
 sequence. Dicts end at the dialect: a conversation is turns of parts, and the chat template gets
@@ -19,7 +19,7 @@ class TextPart(Struct, frozen=True, tag="text"):
 
 
 class ReasoningPart(Struct, frozen=True, tag="reasoning"):
-    """What an assistant thought before it answered."""
+    """The thoughts of an assistant before its answer."""
 
     text: str
 
@@ -33,7 +33,7 @@ class ToolCallPart(Struct, frozen=True, tag="tool_call"):
 
 
 class ToolResultPart(Struct, frozen=True, tag="tool_result"):
-    """What a call returned."""
+    """The result of a call."""
 
     text: str
     call_id: str | None = None
@@ -54,7 +54,7 @@ class Turn(Struct, frozen=True):
 
     @property
     def texts(self) -> list[str]:
-        """Of the text parts, in order."""
+        """The texts of the text parts, in order."""
         return [part.text for part in self.parts if isinstance(part, TextPart)]
 
 

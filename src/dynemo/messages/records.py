@@ -1,4 +1,9 @@
-"""What discovery holds, and what an instance says about itself. These structs travel."""
+"""The records in discovery, and the description that an instance gives of itself.
+
+These structs travel. Readers skip the fields that they do not know; a field that exists keeps its
+name and its meaning. A reader cannot use an instance with an unknown `takes` or `gives`. So a new
+value there needs a new version of the protocol (`wire/versions.py`).
+"""
 
 from typing import Literal
 
@@ -6,7 +11,7 @@ from msgspec import Struct
 
 
 class Load(Struct, frozen=True, array_like=True):
-    """What an engine is busy with now."""
+    """The work of an engine now. Travels as an array: a new field goes to the end."""
 
     running: int = 0  #: sequences being computed
     waiting: int = 0  #: sequences in its queue
@@ -14,7 +19,8 @@ class Load(Struct, frozen=True, array_like=True):
 
 
 class Capabilities(Struct, frozen=True, kw_only=True):
-    """What an engine can honour. A request that needs more is refused before the engine sees it.
+    """The names of everything that an engine can honour. A request that needs more is refused
+    before the engine gets it.
 
     Every list holds explicit names, so that a new field is refused until an adapter names it.
     """
@@ -54,3 +60,5 @@ class InstanceRecord(Struct, frozen=True, kw_only=True):
     key: str = ""  #: hex; with it a dialling ingress proves that it has read this record
     started: float  #: unix seconds
     pid: int
+    oldest: int = 1  #: the oldest version of the protocol that the worker speaks
+    newest: int = 1

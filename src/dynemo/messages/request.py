@@ -1,4 +1,4 @@
-"""What an engine gets: one sequence, in token ids and in text.
+"""The form of a request for an engine: one sequence, in token ids and in text.
 
 These structs travel. A field may be added at any time, because readers skip names that they do not
 know; a field that exists keeps its name and its meaning (`wire/versions.py`).
@@ -24,7 +24,7 @@ class Sampling(Struct, frozen=True, omit_defaults=True):
 
 
 class Guide(Struct, frozen=True, array_like=True):
-    """What an answer's text must be: an instance of a JSON schema, or a sentence of a grammar."""
+    """A bound on the answer's text: it fits a JSON schema, or a grammar."""
 
     kind: Literal["json_schema", "grammar"]
     text: str  #: the schema as JSON, or the grammar in GBNF

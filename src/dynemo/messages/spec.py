@@ -1,4 +1,4 @@
-"""What an engine host gets at its start. It never leaves the machine."""
+"""The data that an engine host gets at its start. It never leaves the machine."""
 
 from typing import Any
 from uuid import uuid4
@@ -32,6 +32,6 @@ class EngineSpec(Struct, frozen=True, kw_only=True):
     vocabulary: int = 0  #: rows of its embedding: ids below it are safe; 0 if unknown
     tokenizer_source: str = ""  #: the checkout of --model-config: tokenizer and template; or empty
     parallel: Parallel = Parallel()
-    options: list[str] = []  #: what came after `--`
+    options: list[str] = []  #: the words after `--`
     extra: dict[str, Any] = {}  #: of --extra-engine-args, in the engine's own names
     verbosity: int = 0  #: how often -v was given

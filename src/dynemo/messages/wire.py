@@ -1,31 +1,48 @@
-"""What only travels: greetings, envelopes and failures between processes."""
+"""Messages that only travel: greetings, envelopes and failures between processes.
+
+Readers skip the fields that they do not know. See `wire/versions.py` for the rules of a change.
+"""
 
 from msgspec import Struct
 
-from dynemo.messages.answer import Delta
+from dynemo.messages.answer import Finish
 from dynemo.messages.records import Instance, Load
 
 
-class FinalDelta(Delta, frozen=True, array_like=True):
-    """The last delta of a sequence, as it travels: a worker adds what it is busy with now."""
+class FinalDelta(Struct, frozen=True, array_like=True):
+    """The last delta of a stream, as it travels in END: a worker adds its load.
 
+    The first five positions are those of `Delta`. All six are frozen, since every release reads
+    `load` at position 5. A new field goes to the end, after `load`.
+    """
+
+    token_ids: list[int] = []
+    texts: list[str] = []
+    finish: Finish | None = None
+    cached_tokens: int = 0
+    embedding: bytes = b""
     load: Load | None = None
 
 
 class Hello(Struct, frozen=True):
-    """The first frame's body on the socket to an engine host."""
+    """The first frame's body on the socket to an engine host. Both ends are of one release."""
 
     protocol: int
     instance: Instance
 
 
 class Greeting(Struct, frozen=True):
-    """The first frame's body between a worker and an ingress, in both directions."""
+    """The first frame's body between a worker and an ingress, in both directions.
 
-    protocol: int
+    Its encoding must stay under 4096 bytes. A peer of protocol 1 reads `protocol` alone and accepts
+    only 1.
+    """
+
+    protocol: int  #: the oldest version that the sender speaks
     instance: str  #: the worker's id, in both directions
     key: bytes  #: the key of the side that reads this
     answer_key: bytes = b""  #: of an ingress that dials: the key for the HELLO that answers
+    newest: int = 0  #: the newest version that the sender speaks; 0: only `protocol`
 
 
 class Envelope(Struct, frozen=True, kw_only=True):
@@ -38,12 +55,16 @@ class Envelope(Struct, frozen=True, kw_only=True):
     stream: int
     token: bytes  #: opens that stream, once
     request: bytes = b""  #: a Request; empty: it follows on the connection, as REQUEST
+    oldest: int = 1  #: the oldest version that the ingress speaks
+    newest: int = 1
 
 
 class Failure(Struct, frozen=True):
-    """An error on its way to the other process: one class of `errors.py`, by name."""
+    """An error on its way to the other process; see `wire/failures.py`."""
 
-    error: str
+    error: str  #: the class by the name that protocol 1 knows
     message: str
     param: str | None = None
     trace: str = ""
+    code: str = ""  #: the class by its code; empty from a peer that does not send it
+    retry_after: int | None = None  #: seconds; of an `Unavailable`

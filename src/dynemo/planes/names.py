@@ -4,6 +4,7 @@ import re
 from typing import NamedTuple
 
 from dynemo.errors import UsageError
+from dynemo.spelling import quoted
 
 NAMESPACE = "dynemo"
 ENDPOINT = "generate"
@@ -12,7 +13,7 @@ _FORMS = "dyn://NAME or dyn://NAMESPACE/COMPONENT/ENDPOINT (also with dots)"
 
 
 class EndpointName(NamedTuple):
-    """Where a pool of instances is. `component` is empty for all of a namespace."""
+    """The address of a pool of instances. `component` is empty for a whole namespace."""
 
     namespace: str
     component: str
@@ -22,21 +23,22 @@ class EndpointName(NamedTuple):
         return f"dyn://{'/'.join(self)}"
 
 
-def parse_name(word: str) -> EndpointName:
+def parse_name(text: str) -> EndpointName:
     """`dyn://pool`, `dyn://ns/component/endpoint`, `dyn://ns.component.endpoint`, or `dyn`.
 
     Raises UsageError that shows the forms.
     """
-    if word == "dyn":
+    if text == "dyn":
         return EndpointName(NAMESPACE, "", ENDPOINT)
-    name = word.removeprefix("dyn://").strip("/")
+    name = text.removeprefix("dyn://").strip("/")
     parts = re.split(r"[/.]", name)
     if len(name) > 128 or not all(map(_PART.fullmatch, parts)):
         raise UsageError(
-            f"{word} is no name: give {_FORMS}, of letters, digits, `-` and `_`, at most 128."
+            f"{quoted(text)} is not a name; give {_FORMS}, of letters, digits, `-` and `_`, "
+            "at most 128."
         )
     if len(parts) == 1:
         return EndpointName(NAMESPACE, parts[0], ENDPOINT)
     if len(parts) == 3:
         return EndpointName(*parts)
-    raise UsageError(f"{word} has {len(parts)} parts; give {_FORMS}.")
+    raise UsageError(f"{text} has {len(parts)} parts; give {_FORMS}.")

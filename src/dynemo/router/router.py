@@ -17,6 +17,7 @@ from typing import Protocol
 from dynemo.errors import UsageError
 from dynemo.messages.records import Load
 from dynemo.router.modes import MODES
+from dynemo.spelling import unknown
 
 
 class Router(Protocol):
@@ -64,9 +65,7 @@ def make_router(mode: str, seed: int | None = None) -> Router:
     Raises UsageError for an unknown mode.
     """
     if mode not in MODES:
-        raise UsageError(
-            f'Unknown value "{mode}" for --router-mode; choose one of {", ".join(MODES)}.'
-        )
+        raise UsageError(unknown("value", mode, MODES, place=" for --router-mode"))
     module = import_module(f"dynemo.router.modes.{MODES[mode]}")
     router: Router = module.make(random.Random(seed))
     return router

@@ -1,4 +1,4 @@
-"""What a worker tells of the requests that it answers: its metrics, and a line each in the log."""
+"""A worker's request handler: it answers through its local instance, and keeps metrics and log."""
 
 import logging
 from collections.abc import AsyncGenerator
@@ -21,7 +21,7 @@ log = logging.getLogger("dynemo.worker")
 
 
 class _Head(Struct):
-    """A Request's own fields that are needed here; the rest is not decoded."""
+    """The fields of a Request that the log needs; the rest is not decoded."""
 
     id: str
     traceparent: str = ""
@@ -31,14 +31,14 @@ _decode_head = msgpack.Decoder(_Head).decode
 
 
 class WorkerHandler:
-    """The `Source` that a worker is: its local instance, and an account of each answer."""
+    """The `RequestHandler` of a worker."""
 
     def __init__(self, local: LocalInstance, metrics: WorkerMetrics) -> None:
         self.local = local
         self.metrics = metrics
 
-    def of(self, handler: OnRequest) -> OnRequest:
-        """The handler, with what it refuses counted."""
+    def counted(self, handler: OnRequest) -> OnRequest:
+        """The handler, with its refusals counted in the metrics."""
 
         async def handle(body: bytes) -> None:
             try:
@@ -49,15 +49,15 @@ class WorkerHandler:
 
         return handle
 
-    async def answer(self, request: bytes, outlet: StreamSink) -> AsyncGenerator[Delta, None]:
-        """See `Source`. Frames that the relay sends on do not pass here: a token costs nothing."""
-        head, relay, began = _decode_head(request), ForwardingBuffer(outlet), perf_counter()
-        outcome, finish, given = "cancelled", None, 0
+    async def answer(self, request: bytes, sink: StreamSink) -> AsyncGenerator[Delta, None]:
+        """See `RequestHandler`. The frames that the buffer forwards do not pass through here."""
+        head, buffer, began = _decode_head(request), ForwardingBuffer(sink), perf_counter()
+        outcome, finish, received = "cancelled", None, 0
         self.metrics.in_flight.inc()
         try:
-            async with aclosing(self.local.ask(request, relay)) as deltas:
+            async with aclosing(self.local.ask(request, buffer)) as deltas:
                 async for delta in deltas:
-                    given += len(delta.token_ids) or len(delta.texts)
+                    received += len(delta.token_ids) or len(delta.texts)
                     if delta.finish is not None:
                         outcome, finish = "finished", delta.finish
                     yield delta
@@ -68,15 +68,14 @@ class WorkerHandler:
             self.metrics.in_flight.dec()
             seconds = perf_counter() - began
             self.metrics.ended(outcome, seconds)
-            count = self._count(finish, relay.sent + given)
-            _tell(head, outcome, finish, count, seconds)
+            count = self._count(finish, buffer.sent + received)
+            _log(head, outcome, finish, count, seconds)
 
     async def load(self) -> Load:
         return self.local.load
 
     def _count(self, finish: Finish | None, seen: int) -> int:
-        """The answer's tokens. The engine tells them with its finish; without one, its steps are
-        what is known."""
+        """The answer's tokens. Without a finish, only the number of deltas is known."""
         if finish is None:
             self.metrics.tokens(0, 0, seen)
             return seen
@@ -94,7 +93,7 @@ def _outcome(error: Exception) -> str:
             return "failed"
 
 
-def _tell(head: _Head, outcome: str, finish: Finish | None, count: int, seconds: float) -> None:
+def _log(head: _Head, outcome: str, finish: Finish | None, count: int, seconds: float) -> None:
     log.info(
         "answer: %s",
         outcome,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from msgspec import DecodeError, msgpack
 
+from dynemo.connection.logged_peers import LoggedPeers
 from dynemo.errors import DynemoError, Unavailable
 from dynemo.messages.records import InstanceRecord
 from dynemo.planes.discovery.base import Change, instances_prefix
@@ -23,20 +24,27 @@ from dynemo.serving.migration import text_codec
 from dynemo.serving.pipeline import ServedModel
 from dynemo.serving.pool import Pool
 from dynemo.serving.remote import RemoteInstance
+from dynemo.wire import versions
+from dynemo.wire.versions import negotiate, spoken_by
 
 log = logging.getLogger("dynemo.ingress")
 
 _RETRY_SECONDS = 2.0
-#: After which the card and the tokenizer of a model without instances are let go of. All workers of
-#: a model may be started again at once, and not even a request need see more than a 503 of that.
+#: How long the card and the tokenizer of a model without instances stay in memory. If all workers
+#: of a model restart at once, requests meanwhile get a 503 and no 404.
 _IDLE_SECONDS = 600.0
+
+_UNDECODABLE = (
+    "Instance %s gets no requests: its record does not decode (%s). If its worker is of a later "
+    "release, upgrade this ingress."
+)
 
 _decode_record = msgpack.Decoder(InstanceRecord).decode
 
 
 @dataclass(frozen=True)
 class Planes:
-    """What an ingress stands on."""
+    """The three planes of an ingress."""
 
     discovery: Discovery
     requests: RequestPlane
@@ -44,7 +52,7 @@ class Planes:
 
 
 class Ingress:
-    """The models of one address, kept as discovery says. Made by `ingress`."""
+    """The models of one address, as discovery lists them. Made by `ingress`."""
 
     def __init__(
         self,
@@ -53,9 +61,9 @@ class Ingress:
         make_router: Callable[[], Router],
         migration_limit: int,
     ) -> None:
-        #: By name; those that have lost all instances stay for a while, and answer 503.
+        #: By name. Models without instances stay for a while; their requests get a 503.
         self.models: dict[str, ServedModel] = {}
-        self.appeared = asyncio.Event()  #: the first model is there
+        self.appeared = asyncio.Event()  #: set when the first model is served
         self._address = address
         self._planes = planes
         self._make_router = make_router
@@ -64,11 +72,12 @@ class Ingress:
         self._identities: dict[str, str] = {}
         self._names: dict[str, tuple[str, str]] = {}  # of keys: model, instance
         self._left_out: dict[str, InstanceRecord] = {}  # by key
+        self._undecodable = LoggedPeers()  # keys
         self._idle_since: dict[str, float] = {}  # models without instances
         self._lock = asyncio.Lock()
 
     async def watch(self) -> None:
-        """Follows discovery, for ever."""
+        """Follows discovery, forever."""
         prefix = instances_prefix(self._address)
         async with aclosing(self._planes.discovery.watch(prefix)) as batches:
             async for changes in batches:
@@ -77,39 +86,45 @@ class Ingress:
                         await self._apply(change)
 
     async def tend(self) -> None:
-        """Takes in, for ever, what had to be left out: its card could not be read, or its model's
-        last instance of another card has only just gone. Lets go of what nobody uses any more."""
+        """Tries, forever, to add the instances that were left out, and drops unused models.
+
+        An instance is left out while its card cannot be read, or while another card has its
+        model's name. An instance that speaks another protocol is left out too.
+        """
         while True:
             await asyncio.sleep(_RETRY_SECONDS)
-            self._let_go()
+            self._drop_idle_models()
             for key in list(self._left_out):
                 async with self._lock:
                     if (record := self._left_out.get(key)) is not None:
-                        await self._take_in(key, record)
+                        await self._add(key, record)
 
     async def _apply(self, change: Change) -> None:
+        self._remove(change.key)
         if change.value is None:
-            self._forget(change.key)
+            self._undecodable.forget(change.key)
             return
         try:
             record = _decode_record(change.value)
         except DecodeError as error:
-            log.warning("%s does not decode: %s; passed over", change.key, error)
+            if self._undecodable.is_new(change.key):
+                log.error(_UNDECODABLE, change.key.rpartition("/")[2], error)
             return
-        self._forget(change.key)
-        await self._take_in(change.key, record)
+        self._undecodable.forget(change.key)
+        await self._add(change.key, record)
 
-    async def _take_in(self, key: str, record: InstanceRecord) -> None:
+    async def _add(self, key: str, record: InstanceRecord) -> None:
         try:
+            negotiate(record.instance.id, spoken_by(record), versions.SPOKEN)
             pool = self._pools.get(record.model)
             is_other = pool is not None and self._identities[record.model] != record.identity
             if pool is None or (is_other and not len(pool)):
                 pool = await self._open(record)
             elif is_other:
-                raise Unavailable("others of its model have another card")
+                raise Unavailable("Other instances of its model have another card.")
         except DynemoError as error:
             if key not in self._left_out:
-                log.error("instance %s is left out for now: %s", record.instance.id, error)
+                log.error("Instance %s gets no requests for now. %s", record.instance.id, error)
             self._left_out[key] = record
             return
         self._left_out.pop(key, None)
@@ -117,9 +132,9 @@ class Ingress:
         pool.add(RemoteInstance(record, self._planes.requests, self._planes.responses))
         self._names[key] = (record.model, record.instance.id)
         self.appeared.set()
-        log.info("instance %s of %s has come", record.instance.id, record.model)
+        log.info("Instance %s of %s is available.", record.instance.id, record.model)
 
-    def _forget(self, key: str) -> None:
+    def _remove(self, key: str) -> None:
         self._left_out.pop(key, None)
         model, instance_id = self._names.pop(key, ("", ""))
         if model:
@@ -127,20 +142,20 @@ class Ingress:
             pool.remove(instance_id)
             if not len(pool):
                 self._idle_since[model] = time.monotonic()
-            log.info("instance %s of %s is gone", instance_id, model)
+            log.info("Instance %s of %s has gone.", instance_id, model)
 
-    def _let_go(self) -> None:
-        """Of models that have had no instance for long. The last one stays: its requests are told
-        that there is none now, and not that there never was such a model."""
+    def _drop_idle_models(self) -> None:
+        """Drops models that have had no instance for long. The last one stays: a 503 that there is
+        no instance is truer than a 404."""
         before = time.monotonic() - _IDLE_SECONDS
         for model, since in list(self._idle_since.items()):
             if since < before and len(self.models) > 1:
                 for held in (self.models, self._pools, self._identities, self._idle_since):
                     del held[model]
-                log.info("%s is forgotten: it had no instance for long", model)
+                log.info("Dropped model %s: it had no instance for long.", model)
 
     async def _open(self, record: InstanceRecord) -> Pool:
-        """A pool for a model that is new here. Raises DynemoError where its card cannot be read."""
+        """A pool for a new model. Raises DynemoError if its card cannot be read."""
         data = await self._planes.discovery.get_blob(record.card)
         card: Card = await asyncio.to_thread(unpack_card, data)
         pool = Pool(self._make_router(), text_codec(card.tokenizer), self._migration_limit)
@@ -162,7 +177,7 @@ async def ingress(
     it = Ingress(address, planes, make_router, migration_limit)
     tasks = [asyncio.create_task(work, name="ingress") for work in (it.watch(), it.tend())]
     for task in tasks:
-        task.add_done_callback(_tell)
+        task.add_done_callback(_log_failure)
     try:
         yield it
     finally:
@@ -171,7 +186,7 @@ async def ingress(
         await asyncio.wait(tasks)
 
 
-def _tell(task: "asyncio.Task[None]") -> None:
-    """These tasks end only when they are cancelled; anything else is our own mistake."""
+def _log_failure(task: "asyncio.Task[None]") -> None:
+    """These tasks end only by cancellation; anything else is a bug."""
     if not task.cancelled() and (error := task.exception()) is not None:
-        log.critical("%s ended", task.get_name(), exc_info=error)
+        log.critical("The task %s failed.", task.get_name(), exc_info=error)

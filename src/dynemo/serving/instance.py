@@ -1,4 +1,4 @@
-"""The port behind which everything that answers stands."""
+"""The port for everything that answers requests."""
 
 from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
@@ -10,38 +10,38 @@ from dynemo.messages.request import Request
 
 
 class Backend(Protocol):
-    """What answers for one model, as the pipeline sees it: a local engine host, or all the workers
-    that serve it."""
+    """The server of one model, as the pipeline sees it: a local engine host, or all workers that
+    serve the model."""
 
     @property
     def instance(self) -> Instance | None:
-        """What it said of itself, or None while it cannot take requests."""
+        """Its description; None while it cannot take requests."""
         ...
 
     @property
     def instance_classes(self) -> Sequence[Instance]:
-        """What those can that take requests: one for all that can do the same, with the slots of
-        all of them. Empty where `instance` is None."""
+        """One description for all instances with the same capabilities and context, with the slots
+        of all of them. Empty if `instance` is None."""
         ...
 
     @property
     def load(self) -> Load:
-        """As last reported; up to a few seconds old."""
+        """The last load that it reported, up to a few seconds old."""
         ...
 
     @property
     def instances(self) -> Sequence[tuple[Instance, Load]]:
-        """Each that can take requests, with its own load: `instance` and `load`, taken apart."""
+        """Each single instance that can take requests, with its own load."""
         ...
 
     @property
     def restarts(self) -> int:
-        """How often the engine of this process was started again."""
+        """How often the engine of this process was restarted."""
         ...
 
     @property
     def moves(self) -> int:
-        """How often an answer has gone on with another instance."""
+        """How often an answer moved to another instance."""
         ...
 
     @property
@@ -52,11 +52,10 @@ class Backend(Protocol):
     def generate(
         self, request: Request, cancel_reader: CancelReader | None = None
     ) -> AsyncGenerator[Delta, None]:
-        """The answer. The last delta carries `finish`. Closing the generator cancels the request,
-        all the way into the engine, and may be done at any time. `cancel_reader` is called if the
-        reader falls behind its bound.
+        """The answer. Its last delta has `finish`. Closing the generator at any time cancels the
+        request, down to the engine. `cancel_reader` is called if the reader falls behind its bound.
 
-        Raises Unavailable (nothing was generated, another instance may be asked), EngineLost,
+        Raises Unavailable (nothing was generated; another instance may be asked), EngineLost,
         EngineError or SlowReader.
         """
         ...

@@ -1,4 +1,4 @@
-"""What one request has been answered so far, over all the instances that it was asked of."""
+"""The answer to one request so far, over all instances that have worked on it."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
@@ -11,29 +11,28 @@ from dynemo.messages.answer import Delta, Finish
 from dynemo.messages.request import Request
 from dynemo.tokenizers.base import Tokenizer
 
-#: Seconds that a stream waits in its middle for an instance that could take it on.
-_PATIENCE = 10.0
+#: Seconds that a stream in its middle waits for an instance that can continue it.
+_WAIT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class TextCodec:
-    """What makes ids of an answer's text and text of its ids: one instance may give what the next
-    one does not take."""
+    """Converts between the ids and the text of an answer: the next instance may need the other."""
 
     encode: Callable[[str], list[int]]
-    spell: Callable[[Sequence[int]], str]
+    decode: Callable[[Sequence[int]], str]
 
 
 def text_codec(tokenizer: Tokenizer) -> TextCodec:
     return TextCodec(
         lambda text: tokenizer.encode(text, add_special=False, parse_special=False),
-        lambda ids: "".join(_spelled(tokenizer, ids)),
+        lambda ids: "".join(_texts(tokenizer, ids)),
     )
 
 
-def _spelled(tokenizer: Tokenizer, ids: Sequence[int]) -> Iterator[str]:
-    """The text of each id, control tokens as they are written in a prompt. Half a character at the
-    end is left out, as there is no text for it."""
+def _texts(tokenizer: Tokenizer, ids: Sequence[int]) -> Iterator[str]:
+    """The text of each id, with control tokens as a prompt spells them. An incomplete character at
+    the end has no text."""
     detokenizer = tokenizer.detokenizer()
     for token_id in ids:
         yield detokenizer.feed([token_id]) or (
@@ -42,13 +41,15 @@ def _spelled(tokenizer: Tokenizer, ids: Sequence[int]) -> Iterator[str]:
 
 
 class MigrationState:
-    def __init__(self, request: Request, words: TextCodec) -> None:
+    """The progress of one request."""
+
+    def __init__(self, request: Request, codec: TextCodec) -> None:
         self._request = request
-        self._words = words
+        self._codec = codec
         self._answered: list[int | str] = []  # an id or a text for each token
         self._attempts = 0
-        self._before = 0  # tokens that earlier attempts have made
-        #: Loop time until which somebody is looked for; None while no instance has been lost.
+        self._before = 0  # tokens of earlier attempts
+        #: Loop time at which the search for another instance ends; None while none was lost.
         self.deadline: float | None = None
 
     @property
@@ -61,15 +62,15 @@ class MigrationState:
         self.deadline = None
 
     def lost(self) -> None:
-        """Its instance has gone, and from here on it looks for another."""
-        self.deadline = asyncio.get_running_loop().time() + _PATIENCE
+        """Its instance has gone; the search for another one starts."""
+        self.deadline = asyncio.get_running_loop().time() + _WAIT_SECONDS
 
     def begin_anew(self) -> None:
         self._attempts += 1
         self._before = self.count
 
     def rest(self) -> Request:
-        """What is left to ask for."""
+        """The request for the rest of the answer."""
         if self.count == 0:
             return self._request
         ids, text = self._both()
@@ -83,22 +84,22 @@ class MigrationState:
         )
 
     def _both(self) -> tuple[list[int], str]:
-        """What was answered, as ids and as text."""
+        """The answer so far, as ids and as text."""
         ids: list[int] = []
         text = ""
         for is_text, tokens in groupby(self._answered, lambda token: isinstance(token, str)):
             if is_text:
                 more = "".join(map(str, tokens))
-                ids += self._words.encode(more)
+                ids += self._codec.encode(more)
             else:
                 given = [token for token in tokens if isinstance(token, int)]
-                more = self._words.spell(given)
+                more = self._codec.decode(given)
                 ids += given
             text += more
         return ids, text
 
     def adjusted(self, delta: Delta) -> Delta:
-        """The delta as one undisturbed stream would have it."""
+        """The delta as one uninterrupted stream would have it."""
         finish = delta.finish
         if finish is None or self._before == 0:
             return delta
@@ -111,7 +112,7 @@ class MigrationState:
         return structs.replace(delta, finish=finish)
 
     def complete(self) -> Finish | None:
-        """The finish of a stream that was lost after its last token."""
+        """The finish of a stream that was lost after its last token; None if tokens are missing."""
         prompt_tokens = len(self._request.token_ids)
         if self._answered and self._answered[-1] in self._request.stop_ids:
             return Finish("stop", prompt_tokens, self.count)

@@ -34,7 +34,7 @@ class ServedModel:
 
 @dataclass(frozen=True)
 class Job:
-    """An accepted ask: rendered, tokenized, within limits. Nothing runs yet."""
+    """An accepted ask: rendered, tokenized, and within limits. Nothing runs yet."""
 
     id: str  #: hex, unique
     model: ServedModel
@@ -50,7 +50,7 @@ class Job:
 
     @property
     def choices(self) -> int:
-        """Sequences that are asked for. Each is a choice, and has an index in the answer."""
+        """The number of sequences. Each is a choice and has an index in the answer."""
         return len(self.prepared.requests)
 
 
@@ -67,7 +67,7 @@ class Pipeline:
 
     @property
     def trouble(self) -> str:
-        """Why a request could not be served now (`loading`, ...), else empty."""
+        """Why no request can be served now (`loading`, ...); else empty."""
         troubles = [model.backend.trouble for model in self._models.values()]
         return "" if not all(troubles) else next(iter(troubles), "no instances")
 
@@ -75,7 +75,7 @@ class Pipeline:
         """Raises RequestError (UnknownModel, ContextLengthExceeded, UnsupportedField, ...), and
         Unavailable while no instance could answer.
 
-        `ask.model` None means the only model, or the first. `traceparent` goes to the engine.
+        `ask.model` None means the first model. `traceparent` goes to the engine.
         """
         ask = merged(ask, self._defaults)
         model, instances = self._find_ready(ask.model)
@@ -113,12 +113,12 @@ class Pipeline:
     ) -> AsyncGenerator[Sequence[Piece], None]:
         """The answer's pieces in batches, choices interleaved; a `FinishPiece` ends each choice.
 
-        A batch covers whatever arrived since the last one was taken: it may stand for many tokens.
-        Closing it (`aclosing`) cancels every choice inside the engine. Raises Unavailable before
-        the first batch; EngineLost, EngineError or SlowReader at any time.
+        A batch holds everything that arrived since the last one was taken: it may stand for many
+        tokens. Closing it (`aclosing`) cancels every choice inside the engine. Raises Unavailable
+        before the first batch; EngineLost, EngineError or SlowReader at any time.
 
-        `cancel_reader` is called if the reader falls behind its bound: it may wait elsewhere, for a
-        client that does not read, and would not notice here for a long time.
+        `cancel_reader` is called if the reader falls behind its bound. The reader may be waiting
+        for a client that does not read, and would not notice an error here for a long time.
         """
         choices = [_choice(job, index, cancel_reader) for index in range(job.choices)]
         if len(choices) == 1:
@@ -150,7 +150,7 @@ async def _choice(
 async def _interleaved(
     choices: list[AsyncGenerator[Sequence[Piece], None]], at_once: int
 ) -> AsyncGenerator[Sequence[Piece], None]:
-    """The pieces of all, as they arrive. The first error ends all of them."""
+    """The pieces of all choices, as they arrive. The first error ends all of them."""
     ready: asyncio.Queue[Sequence[Piece] | BaseException | None] = asyncio.Queue(maxsize=at_once)
     free = asyncio.Semaphore(at_once)
 

@@ -28,32 +28,32 @@ from dynemo.trace import trace_id
 
 log = logging.getLogger("dynemo.pool")
 
-_PAUSE = 0.1  # seconds before those are asked again that have all failed
-#: Seconds that a choice may be behind what the instances have reported. All are looked at then.
-_BEHIND_SECONDS = 1.0
-_MANY_SORTS = 64  # of requests that other kinds of instances fit
+_PAUSE = 0.1  # seconds before a retry, when all instances have failed
+#: Seconds after which the router gets the reported loads of all instances again.
+_REPORT_SECONDS = 1.0
+_MAX_UNFIT = 64  # remembered sets of unfit instances
 
 _encode = msgpack.Encoder().encode
 
 
 class Pool:
-    """A `Backend` over the instances that discovery names."""
+    """A `Backend` over the instances that discovery lists."""
 
-    restarts = 0  # others start their engines
+    restarts = 0  # the workers restart their engines
 
-    def __init__(self, router: Router, words: TextCodec, migration_limit: int) -> None:
+    def __init__(self, router: Router, codec: TextCodec, migration_limit: int) -> None:
         self._router = router
-        self._words = words
+        self._codec = codec
         self._migration_limit = migration_limit
         self._remotes: dict[str, RemoteInstance] = {}
-        self._most: Instance | None = None
+        self._combined: Instance | None = None
         self._classes: list[Instance] = []
-        self._names: list[frozenset[str]] = []  # of the instances of each kind
-        self._unfit: dict[tuple[bool, ...], frozenset[str]] = {}  # by which kinds fit
-        self._has_changed = False  # since `_look`
-        self._looking = Lock()  # a thread that prepares a long prompt looks, too
+        self._ids: list[frozenset[str]] = []  # of the instances of each class
+        self._unfit: dict[tuple[bool, ...], frozenset[str]] = {}  # by which classes fit
+        self._has_changed = False  # since `_refresh`
+        self._refreshing = Lock()  # a thread that prepares a long prompt refreshes, too
         self._changed = asyncio.Event()
-        self._weighed = 0.0
+        self._reported_at = 0.0
         self.moves = 0
 
     def __len__(self) -> int:
@@ -66,7 +66,7 @@ class Pool:
         self._changed.set()
 
     def remove(self, instance_id: str) -> None:
-        """No further requests go there; what runs there goes on."""
+        """Sends it no further requests. Its running streams continue."""
         if self._remotes.pop(instance_id, None) is not None:
             self._router.remove(instance_id)
             self._has_changed = True
@@ -77,13 +77,13 @@ class Pool:
 
     @property
     def instance(self) -> Instance | None:
-        """What the most capable of all could do together; None where there is none."""
-        self._look()
-        return self._most
+        """All capabilities, the largest context and all slots; None without instances."""
+        self._refresh()
+        return self._combined
 
     @property
     def instance_classes(self) -> list[Instance]:
-        self._look()
+        self._refresh()
         return self._classes
 
     @property
@@ -104,7 +104,7 @@ class Pool:
         self, request: Request, cancel_reader: CancelReader | None = None
     ) -> AsyncGenerator[Delta, None]:
         """See `Backend.generate`."""
-        progress = MigrationState(request, self._words)
+        progress = MigrationState(request, self._codec)
         failed: set[str] = set()
         moves = 0
         problem: Unavailable | EngineLost = Unavailable("There are no instances now.")
@@ -131,13 +131,13 @@ class Pool:
                     yield Delta(finish=finish)
                     return
                 moves += 1
-                # Whoever takes a guided answer on would begin its schema anew in the middle.
+                # Another instance would start the schema of a guided answer from its beginning.
                 if moves > self._migration_limit or (request.guide and progress.count):
                     raise
                 progress.lost()
                 self.moves += 1
                 log.warning(
-                    "request %s moves after %d tokens: %s",
+                    "Request %s moves to another instance after %d tokens. %s",
                     request.id,
                     progress.count,
                     error,
@@ -156,9 +156,9 @@ class Pool:
         problem: Unavailable | EngineLost,
         deadline: float | None,
     ) -> str:
-        """Raises `problem` where nobody is left to ask. A stream that has lost its instance waits
-        for somebody until its deadline: that one may come back, or the plane to the others."""
-        self._weigh()
+        """Raises `problem` if no instance is left. A stream that has lost its instance waits until
+        its deadline: the instance may come back, or the plane to the others."""
+        self._report_loads()
         unfit = self._unfit_for(request)
         chosen = self._pick(request, failed | unfit if failed else unfit)
         if chosen is not None:
@@ -168,7 +168,7 @@ class Pool:
         failed.clear()
         try:
             async with asyncio.timeout_at(deadline):
-                await asyncio.sleep(_PAUSE)  # they have all just failed
+                await asyncio.sleep(_PAUSE)  # all of them have just failed
                 while (chosen := self._pick(request, unfit)) is None:
                     self._changed.clear()
                     await self._changed.wait()
@@ -177,18 +177,17 @@ class Pool:
             raise problem from None
         return chosen
 
-    def _weigh(self) -> None:
-        """What others ask of an instance is told with its heartbeats, whether or not a stream of
-        ours ends there."""
+    def _report_loads(self) -> None:
+        """Gives the router the loads that came with heartbeats: other ingresses ask there, too."""
         now = monotonic()
-        if now - self._weighed < _BEHIND_SECONDS:
+        if now - self._reported_at < _REPORT_SECONDS:
             return
-        self._weighed = now
+        self._reported_at = now
         for name, remote in self._remotes.items():
             self._router.reported(name, remote.load)
 
     def _pick(self, request: Request, left_out: AbstractSet[str]) -> str | None:
-        """A doubtful one only where there is no other. All are looked at when one is met."""
+        """Picks a doubtful instance only if there is no other."""
         chosen = self._router.choose(request.token_ids, left_out)
         if chosen is None or not self._remotes[chosen].is_doubtful:
             return chosen
@@ -196,8 +195,10 @@ class Pool:
         return self._router.choose(request.token_ids, left_out | doubtful) or chosen
 
     def _unfit_for(self, request: Request) -> frozenset[str]:
-        """The instances that cannot honour all of a request's fields, or have no room for it. Kinds
-        are looked at, and not instances, of which there may be a thousand."""
+        """The instances that cannot honour all fields of a request, or have no room for it.
+
+        It compares classes and not instances, of which there may be a thousand.
+        """
         needs = needs_of_request(request)
         wanted = 1 if request.is_unbounded else request.max_tokens
         room = len(request.token_ids) + (0 if request.embed else wanted)
@@ -206,51 +207,50 @@ class Pool:
             for one in self.instance_classes
         )
         if (unfit := self._unfit.get(fit)) is None:
-            others = [names for names, is_fit in zip(self._names, fit, strict=True) if not is_fit]
-            if len(self._unfit) == _MANY_SORTS:
+            others = [names for names, is_fit in zip(self._ids, fit, strict=True) if not is_fit]
+            if len(self._unfit) == _MAX_UNFIT:
                 self._unfit.clear()
             unfit = self._unfit[fit] = frozenset().union(*others)
         return unfit
 
-    def _look(self) -> None:
-        """Recomputes what all can do, if instances have come or gone: once for all that come
-        together, and for no request but the first one after that."""
-        with self._looking:
+    def _refresh(self) -> None:
+        """Recomputes the classes if instances have come or gone since the last call."""
+        with self._refreshing:
             if not self._has_changed:
                 return
             self._has_changed = False
             alike: dict[bytes, list[Instance]] = {}
-            for remote in self.remotes:  # a copy: others may come meanwhile
+            for remote in self.remotes:  # a copy: others may be added meanwhile
                 instance = remote.record.instance
-                kind = _encode((instance.context_length, instance.capabilities))
-                alike.setdefault(kind, []).append(instance)
-            self._classes = [_together(instances) for instances in alike.values()]
-            self._names = [frozenset(one.id for one in instances) for instances in alike.values()]
+                instance_class = _encode((instance.context_length, instance.capabilities))
+                alike.setdefault(instance_class, []).append(instance)
+            self._classes = [_combine(instances) for instances in alike.values()]
+            self._ids = [frozenset(one.id for one in instances) for instances in alike.values()]
             self._unfit = {}
-            self._most = _together(self._classes) if self._classes else None
+            self._combined = _combine(self._classes) if self._classes else None
 
 
 def _within(request: Request, context_length: int) -> Request:
-    """With what this context leaves for an answer that nobody has set a bound to."""
+    """The request, with `max_tokens` cut to this context if the client set none."""
     left = context_length - len(request.token_ids)
     if not request.is_unbounded or request.max_tokens <= left:
         return request
     return structs.replace(request, max_tokens=left)
 
 
-def _together(instances: Sequence[Instance]) -> Instance:
-    """What the most capable of them could do, with the slots of all."""
+def _combine(instances: Sequence[Instance]) -> Instance:
+    """All capabilities of all, the largest context, and the slots of all."""
     first = instances[0]
-    can = [instance.capabilities for instance in instances]
+    each = [instance.capabilities for instance in instances]
     return structs.replace(
         first,
         engine=", ".join(dict.fromkeys(instance.engine for instance in instances)),
         context_length=max(instance.context_length for instance in instances),
         slots=sum(instance.slots for instance in instances),
         capabilities=Capabilities(
-            takes="messages" if any(c.takes == "messages" for c in can) else "tokens",
-            tasks=tuple(sorted({name for c in can for name in c.tasks})),
-            sampling=sorted({name for c in can for name in c.sampling}),
-            guides=sorted({name for c in can for name in c.guides}),
+            takes="messages" if any(c.takes == "messages" for c in each) else "tokens",
+            tasks=tuple(sorted({name for c in each for name in c.tasks})),
+            sampling=sorted({name for c in each for name in c.sampling}),
+            guides=sorted({name for c in each for name in c.guides}),
         ),
     )

@@ -1,4 +1,4 @@
-"""A remote instance: asked on the request plane, answering on the response plane."""
+"""A remote instance: it gets requests on the request plane, and answers on the response plane."""
 
 import logging
 from collections.abc import AsyncGenerator
@@ -6,7 +6,7 @@ from contextlib import closing
 from time import monotonic
 
 from dynemo.connection.buffer import CancelReader
-from dynemo.connection.client import encoded
+from dynemo.connection.client import encode_request
 from dynemo.errors import DynemoError, InstanceSilent
 from dynemo.messages.answer import Delta
 from dynemo.messages.records import InstanceRecord, Load
@@ -17,14 +17,14 @@ from dynemo.planes.responses.listen import ResponseListener
 
 log = logging.getLogger("dynemo.pool")
 
-#: Seconds that an instance may owe the answer to a request before others are better asked, and
-#: after which one request tries it again.
+#: Seconds without a reply to a request after which an instance is doubtful, and after which one
+#: request tries it again.
 _QUIET_SECONDS = 0.25
 _SILENT_SECONDS = 10.0
 
 
 class RemoteInstance:
-    """Who answers for one record of discovery. Holds no connection and no task of its own."""
+    """The instance of one record of discovery. It owns no connection and no task."""
 
     def __init__(
         self, record: InstanceRecord, requests: RequestPlane, responses: ResponseListener
@@ -32,25 +32,25 @@ class RemoteInstance:
         self.record = record
         self._requests = requests
         self._responses = responses
-        self._owes_since = 0.0  # on the clock of `time.monotonic`; 0.0: it owes no answer
+        self._silent_since = 0.0  # on the clock of `time.monotonic`; 0.0: no reply is due
 
     @property
     def load(self) -> Load:
-        """As last told; nothing where no connection to it is open, so that it is asked again."""
+        """The last load that it sent; an empty one while no connection to it is open."""
         return self._responses.load_of(self.record.instance.id) or Load()
 
     @property
     def is_doubtful(self) -> bool:
-        """Others are better asked: it is draining, or owes an answer to a request or to a
-        heartbeat.
+        """Whether it is draining, or late with its reply to a request or to a heartbeat. It gets
+        requests only if no other instance can serve them.
 
-        Until it answers, late perhaps; a request that was not answered is forgotten in the end.
+        A reply ends that, even a late one. So does time, for a request without a reply.
         """
         name = self.record.instance.id
         if self._responses.is_draining(name):
             return True
-        if self._is_owing():
-            return monotonic() - self._owes_since > _QUIET_SECONDS
+        if self._is_silent():
+            return monotonic() - self._silent_since > _QUIET_SECONDS
         return self._responses.is_late(name)
 
     async def generate(
@@ -58,10 +58,10 @@ class RemoteInstance:
     ) -> AsyncGenerator[Delta, None]:
         """See `Backend.generate`. Raises InstanceGone or PlaneAway for what `Unavailable` covers.
 
-        EngineLost comes after everything that the worker had sent: what is left may be asked of
-        another instance.
+        EngineLost comes after everything that the worker sent: the rest may be asked of another
+        instance.
         """
-        body = encoded(request)
+        body = encode_request(request)
         name = self.record.instance.id
         with closing(self._responses.pending_stream(name, cancel_reader)) as pending:
             is_carried = len(body) <= self._requests.max_request
@@ -75,23 +75,23 @@ class RemoteInstance:
                     return
 
     async def _ask(self, envelope: Envelope) -> None:
-        """A cancelled one leaves it open whether an answer would have come."""
+        """Sends the request. Cancelling it tells nothing about the instance."""
         asked = monotonic()
-        if not self._is_owing():
-            self._owes_since = asked
+        if not self._is_silent():
+            self._silent_since = asked
         try:
             await self._requests.ask(self.record, envelope)
         except InstanceSilent as error:
-            if self._owes_since == asked:
-                log.warning("%s Others are asked first until it answers.", error)
+            if self._silent_since == asked:
+                log.warning("%s Other instances get requests first until it replies.", error)
             raise
         except DynemoError:
-            self._owes_since = 0.0
+            self._silent_since = 0.0
             raise
-        self._owes_since = 0.0
+        self._silent_since = 0.0
 
-    def _is_owing(self) -> bool:
-        since = self._owes_since
+    def _is_silent(self) -> bool:
+        since = self._silent_since
         return (
             since != 0.0
             and since > self._responses.opened_at(self.record.instance.id)

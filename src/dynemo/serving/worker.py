@@ -1,4 +1,4 @@
-"""A worker: one engine, registered in discovery, answering what ingresses ask."""
+"""A worker: one engine, registered in discovery, that answers the requests of ingresses."""
 
 import asyncio
 import contextlib
@@ -19,37 +19,39 @@ from dynemo.planes.discovery.base import identity_key, instance_key
 from dynemo.planes.discovery.discovery import Discovery
 from dynemo.planes.names import EndpointName
 from dynemo.planes.requests.base import RequestServer
-from dynemo.planes.responses.answering import IngressConnections, answering
+from dynemo.planes.responses.ingresses import IngressConnections, ingress_connections
 from dynemo.prompt.card.card import Card
 from dynemo.prompt.card.identity import CardIdentity, difference, identify
 from dynemo.prompt.card.wire import pack_card
 from dynemo.serving.handler import WorkerHandler
 from dynemo.serving.local.instance import LocalInstance
+from dynemo.spelling import quoted
+from dynemo.wire import versions
 
 log = logging.getLogger("dynemo.worker")
 
-OpenIntake = Callable[[IngressConnections], AbstractAsyncContextManager[RequestServer]]
+OpenRequestServer = Callable[[IngressConnections], AbstractAsyncContextManager[RequestServer]]
 
 
 async def claim_name(discovery: Discovery, address: EndpointName, card: Card) -> CardIdentity:
-    """Claims the model's name for this card. Raises UsageError where another card has it."""
+    """Claims the model's name for this card. Raises UsageError if another card has it."""
     identity = await asyncio.to_thread(identify, card)
     key = identity_key(address.namespace, card.name)
     other = await discovery.claim(key, msgpack.encode(identity))
     if other is not None:
         theirs = msgpack.decode(other, type=CardIdentity)
         raise UsageError(
-            f"Another worker serves {card.name!r} in {address.namespace} with another model: "
-            f"{difference(identity, theirs)}; give this one another --model-name."
+            f"Another worker serves {quoted(card.name)} in {address.namespace} with another model: "
+            f"{difference(identity, theirs)}. Give this one another --model-name."
         )
     return identity
 
 
 @asynccontextmanager
 async def registered(
-    discovery: Discovery, address: EndpointName, card: Card, intake: RequestServer
+    discovery: Discovery, address: EndpointName, card: Card, server: RequestServer
 ) -> AsyncIterator[Callable[[Instance], InstanceRecord]]:
-    """Claims the name and stores the card; gives what makes the record once the engine is up."""
+    """Claims the name and stores the card. Gives a function that makes the instance's record."""
     identity = await claim_name(discovery, address, card)
     digest = await discovery.put_blob(await asyncio.to_thread(pack_card, card))
 
@@ -63,11 +65,13 @@ async def registered(
             identity=identity.whole,
             card=digest,
             host=host_id(),
-            addresses=intake.reach.addresses,
-            loopback=intake.reach.loopback,
-            key=intake.key,
+            addresses=server.reach.addresses,
+            loopback=server.reach.loopback,
+            key=server.key,
             started=time.time(),
             pid=os.getpid(),
+            oldest=versions.SPOKEN.oldest,
+            newest=versions.SPOKEN.newest,
         )
 
     yield record
@@ -75,44 +79,45 @@ async def registered(
 
 @dataclass(frozen=True)
 class WorkerNetwork:
-    """Where a worker works, and under which id: its engine's."""
+    """The planes of a worker, its address and its id."""
 
-    worker_id: str
+    worker_id: str  #: its engine's instance id
     address: EndpointName
     discovery: Discovery
-    open_intake: OpenIntake
+    open_request_server: OpenRequestServer
     tls: ssl.SSLContext | None = None  #: for the ingresses that it dials
 
 
 async def serve_worker(
-    accounts: WorkerHandler,
+    handler: WorkerHandler,
     card: Card,
-    pool: WorkerNetwork,
+    network: WorkerNetwork,
     *,
     grace: float,
     loaded: Callable[[], Awaitable[Instance | None]],
     stop: asyncio.Event,
     on_ready: Callable[[], None],
 ) -> None:
-    """Serves until `stop`: then leaves discovery, finishes streams for `grace` seconds, hands the
-    rest back to their ingresses.
+    """Serves until `stop`. Then leaves discovery, finishes streams for `grace` seconds, and hands
+    the rest back to their ingresses.
 
-    Whatever could refuse this worker is asked while the engine still loads. `loaded` waits for the
-    instance: None where it is to stop before.
+    It opens the planes while the engine still loads, so that a refusal shows early. `loaded` waits
+    for the instance; None if the worker stops before.
     """
-    local, discovery = accounts.local, pool.discovery
+    local, discovery = handler.local, network.discovery
     async with (
-        answering(
-            pool.worker_id, accounts, load_at_end=lambda: local.load, tls=pool.tls
-        ) as answers,
-        pool.open_intake(answers) as intake,
-        registered(discovery, pool.address, card, intake) as record,
+        ingress_connections(
+            network.worker_id, handler, load_at_end=lambda: local.load, tls=network.tls
+        ) as ingresses,
+        network.open_request_server(ingresses) as server,
+        registered(discovery, network.address, card, server) as record,
     ):
-        answers.admit = lambda: _admit(local)
+        ingresses.admit = lambda: _admit(local)
         if (instance := await loaded()) is None:
             return
-        async with intake.serve(record(instance), accounts.of(answers.accept), lambda: local.load):
-            key = instance_key(pool.address, pool.worker_id)
+        accept = handler.counted(ingresses.accept)
+        async with server.serve(record(instance), accept, lambda: local.load):
+            key = instance_key(network.address, network.worker_id)
             keeping = asyncio.create_task(_keep_registered(local, discovery, key, record, on_ready))
             try:
                 await stop.wait()
@@ -123,9 +128,9 @@ async def serve_worker(
             with contextlib.suppress(Unavailable, TimeoutError):
                 async with asyncio.timeout(2):
                     await discovery.remove(key)
-            left = await answers.finish(grace)
+            left = await ingresses.finish(grace)
             if left:
-                log.warning("%d streams go on elsewhere", left)
+                log.warning("Streams handed back to their ingresses: %d.", left)
 
 
 def _admit(local: LocalInstance) -> None:
@@ -140,22 +145,22 @@ async def _keep_registered(
     record: Callable[[Instance], InstanceRecord],
     on_ready: Callable[[], None],
 ) -> None:
-    """In discovery while the engine is up; out of it while it is started again."""
+    """Keeps the record in discovery while the engine is up, and removes it while it restarts."""
     while True:
         await local.up.wait()
         if (instance := local.instance) is None:
-            continue  # it died in the turn in which it came up
-        with _told("register"):
+            continue  # it died in the same turn of the loop
+        with _logged("register"):
             await discovery.put(key, msgpack.encode(record(instance)))
         on_ready()
         await local.down.wait()
-        with _told("leave discovery"):
+        with _logged("remove its record"):
             await discovery.remove(key)
 
 
 @contextlib.contextmanager
-def _told(what: str) -> Iterator[None]:
+def _logged(action: str) -> Iterator[None]:
     try:
         yield
     except DynemoError as error:
-        log.warning("cannot %s now, and will once it can: %s", what, error)
+        log.warning("The worker cannot %s now, and tries again later: %s", action, error)

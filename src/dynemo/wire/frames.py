@@ -3,8 +3,8 @@
 A frame is a header of 13 bytes, big-endian, and a body:
 
     length  u32   of the body, at most MAX_BODY, checked before anything is kept
-    kind    u8    one of Kind
-    stream  u64   chosen by the asking side; 0 is the connection itself
+    kind    u8    one of FrameKind, or a kind of a later release, which `wire/state.py` skips
+    stream  u64   chosen by the client; 0 is the connection itself
     body          msgpack
 """
 
@@ -19,19 +19,18 @@ MAX_BODY = 16 * 1024 * 1024
 
 
 class FrameKind(IntEnum):
-    HELLO = 1  # who I am; the first frame of the answering side
-    OPEN = 2  # from a worker: a stream's one-time token; to it, without NATS: an Envelope
+    """Protocol 1 closes a connection that carries another kind."""
+
+    HELLO = 1  # a Hello or a Greeting: the server's first frame
+    OPEN = 2  # from a worker: a stream's one-time token; to a dialled worker: an Envelope
     REQUEST = 3  # a Request to answer on this stream
     DATA = 4  # a Delta
-    END = 5  # an Ending: the last Delta of a stream, the one with its finish
+    END = 5  # a FinalDelta: the last delta of a stream, which has its finish
     ERROR = 6  # a Failure instead of END; on stream 0, of the connection
-    CANCEL = 7  # nobody waits for this stream any more
+    CANCEL = 7  # the client no longer waits for this stream
     PING = 8
-    PONG = 9  # the answer to PING; from the answering side with a Load
-    GOAWAY = 10  # no further requests, please; on a stream: ask another for what is left of it
-
-
-_KINDS = frozenset(int(kind) for kind in FrameKind)
+    PONG = 9  # the answer to PING; from a server with a Load
+    GOAWAY = 10  # send no further requests; on a stream: ask another instance for the rest
 
 
 class Frame(NamedTuple):
@@ -48,7 +47,7 @@ _frame = tuple.__new__
 
 
 def header(kind: FrameKind, stream: int, body: bytes) -> bytes:
-    """What goes before the body. Raises WireError for one over the cap."""
+    """The bytes before the body. Raises WireError for a body over the cap."""
     if len(body) > MAX_BODY:
         raise WireError(f"a frame's body of {len(body)} bytes is over the cap of {MAX_BODY}")
     return _pack(len(body), kind, stream)
@@ -60,10 +59,10 @@ def encode(kind: FrameKind, stream: int, body: bytes = b"") -> bytes:
 
 
 class FrameReader:
-    """Bytes as they come in, frames as they complete. Keeps at most one partial frame.
+    """Takes bytes as they arrive, gives frames as they complete. Keeps at most one partial frame.
 
-    The pieces of a partial frame are joined once, when it is whole: joined at each read, a body of
-    16 MiB would be copied some hundred times over.
+    It joins the pieces of a partial frame once, when the frame is complete. Joining at each read
+    would copy a body of 16 MiB some hundred times.
     """
 
     def __init__(self, max_body: int = MAX_BODY) -> None:
@@ -71,12 +70,12 @@ class FrameReader:
         self.max_body = max_body
         self._pieces: list[bytes] = []
         self._held = 0
-        self._needed = 0  # bytes, before anything can be said about what is held
+        self._needed = 0  # bytes, before the next frame can be cut
 
     def feed(self, data: bytes) -> list[Frame]:
         """The frames that `data` completes, in order.
 
-        Raises WireError at a length over the cap or an unknown kind; nothing can be read after it.
+        Raises WireError at a length over the cap; nothing can be read after it.
         """
         if self._pieces:
             self._pieces.append(data)
@@ -92,8 +91,6 @@ class FrameReader:
             length, kind, stream = _unpack_from(data, start)
             if length > max_body:
                 raise WireError(f"a frame announces {length} bytes, over the cap of {max_body}")
-            if kind not in _KINDS:
-                raise WireError(f"a frame of unknown kind {kind}")
             body = start + _SIZE
             end = body + length
             if end > size:

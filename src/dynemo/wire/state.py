@@ -1,37 +1,66 @@
-"""Which frames may come when. One table for a connection, one for a stream; sans I/O.
+"""The frames that each state allows, for a connection and for each stream on it. Sans I/O.
 
-The asking side (the runner, the ingress) numbers the streams. The answering side (the engine host,
-the worker) says HELLO first, then answers. What the asking side may get:
+The client (a runner, an ingress) asks and numbers the streams; stream 0 is the connection. The
+server (an engine host, a worker) answers. A frame that its table does not list breaks the protocol.
 
-    connection  GREETING  --HELLO-->      OPEN       requests may be sent
-                GREETING  --ERROR-->      CLOSED     it could not start; the body says why
-                OPEN      --GOAWAY-->     DRAINING   open streams go on, no further requests
-                OPEN, DRAINING --PING, PONG--> as it was
-                any       --ERROR, end of file, a broken rule-->  CLOSED
+A connection, at the client:
 
-    stream      PROMISED  --OPEN-->   WAITING    a worker proves that it was asked (between hosts)
-                PROMISED  --ERROR-->  ENDED      it refuses
-                WAITING   --DATA-->   STREAMING  first output
-                WAITING, STREAMING  --END-->     ENDED
-                WAITING, STREAMING  --ERROR-->   ENDED
-                WAITING, STREAMING  --GOAWAY-->  ENDED      handed back: ask another for the rest
+    GREETING  --HELLO-->         OPEN
+    GREETING  --ERROR-->         CLOSED    the server could not start, or refuses; the body says why
+    OPEN      --GOAWAY-->        DRAINING  open streams go on; send no further requests
+    OPEN, DRAINING --PING, PONG-->  as it was
+    OPEN, DRAINING --ERROR-->    CLOSED
 
-What the answering side may get, once the peer is greeted (by its own HELLO where the asking side
-has dialled, else by having been dialled):
+A connection, at the server. A worker that dials starts in OPEN, since it says HELLO itself:
 
-    connection  GREETING  --HELLO-->  OPEN
-                OPEN      --PING, PONG-->  OPEN
-    stream      OPEN (asked to answer; the body is an Envelope), REQUEST, CANCEL,
-                ERROR (the OPEN that we sent was not accepted)
+    GREETING  --HELLO-->         OPEN      only a worker that an ingress dials
+    OPEN      --PING, PONG-->    OPEN
+    OPEN      --ERROR-->         CLOSED    the ingress refuses; the body says why
 
-A frame for a stream that is not open is late, not wrong: the stream was cancelled, and what was
-under way to us is dropped. A frame that the connection's state does not admit breaks the protocol.
+A stream, at the client:
+
+    PENDING  asked for; its worker has not opened it yet. An engine host opens none: see OPEN
+    OPEN     the answer arrives
+    CLOSED   ended, cancelled, or never asked for. No table holds it
+
+    PENDING  --OPEN-->                  OPEN     the worker accepts; the body is the stream's token
+    PENDING  --ERROR-->                 CLOSED   the worker refuses
+    OPEN     --DATA-->                  OPEN
+    OPEN     --END, ERROR, GOAWAY-->    CLOSED   GOAWAY: ask another instance for the rest
+    CLOSED   --DATA, END, ERROR, GOAWAY-->  CLOSED   late: sent before the client's CANCEL arrived
+    CLOSED   --OPEN-->                  CLOSED   late: the client answers with ERROR
+
+A stream, at the server:
+
+    PENDING  the worker has sent its OPEN, and the request has not arrived yet
+    OPEN     the server answers
+    CLOSED   ended, cancelled, or never asked for. No table holds it
+
+    CLOSED   --OPEN-->           CLOSED   only a worker that an ingress dials: the body is an
+                                          Envelope. The worker sends OPEN to accept, else ERROR
+    CLOSED   --REQUEST-->        OPEN     only an engine host; to a worker it comes too late
+    PENDING  --REQUEST-->        OPEN
+    PENDING, OPEN --CANCEL-->    CLOSED
+    PENDING, OPEN --ERROR-->     CLOSED   the ingress does not accept the worker's OPEN
+    CLOSED   --CANCEL, ERROR-->  CLOSED   late
+
+A connection in OPEN or DRAINING skips frames of a kind that this release does not know: they leave
+every state as it was. Streams exist only on such a connection.
 """
 
 from enum import Enum, auto
 
 from dynemo.errors import WireError
 from dynemo.wire.frames import Frame, FrameKind
+
+
+class Role(Enum):
+    """The side that reads the frames."""
+
+    CLIENT = auto()  #: a runner or an ingress
+    HOST = auto()  #: an engine host
+    WORKER = auto()  #: a worker that has dialled its ingress
+    DIALED_WORKER = auto()  #: a worker that an ingress has dialled
 
 
 class ConnectionState(Enum):
@@ -42,74 +71,114 @@ class ConnectionState(Enum):
 
 
 class StreamState(Enum):
-    PROMISED = auto()
-    WAITING = auto()
-    STREAMING = auto()
-    ENDED = auto()
+    PENDING = auto()
+    OPEN = auto()
+    CLOSED = auto()
 
 
-_ON_CONNECTION = {
-    (ConnectionState.GREETING, FrameKind.HELLO): ConnectionState.OPEN,
-    (ConnectionState.GREETING, FrameKind.ERROR): ConnectionState.CLOSED,
-    (ConnectionState.OPEN, FrameKind.PING): ConnectionState.OPEN,
-    (ConnectionState.OPEN, FrameKind.PONG): ConnectionState.OPEN,
-    (ConnectionState.OPEN, FrameKind.GOAWAY): ConnectionState.DRAINING,
-    (ConnectionState.OPEN, FrameKind.ERROR): ConnectionState.CLOSED,
-    (ConnectionState.DRAINING, FrameKind.PING): ConnectionState.DRAINING,
-    (ConnectionState.DRAINING, FrameKind.PONG): ConnectionState.DRAINING,
-    (ConnectionState.DRAINING, FrameKind.ERROR): ConnectionState.CLOSED,
+_GREETING, _OPEN, _DRAINING, _CLOSED = ConnectionState
+_Connection = dict[ConnectionState, dict[int, ConnectionState]]
+_Stream = dict[StreamState, dict[int, StreamState]]
+
+_OPEN_WORKER: dict[int, ConnectionState] = {
+    FrameKind.PING: _OPEN,
+    FrameKind.PONG: _OPEN,
+    FrameKind.ERROR: _CLOSED,
 }
 
-# Kinds as they are read are plain numbers, which look up an IntEnum's key as well as the enum does.
-_ON_STREAM: dict[int, StreamState] = {
-    FrameKind.OPEN: StreamState.WAITING,
-    FrameKind.DATA: StreamState.STREAMING,
-    FrameKind.END: StreamState.ENDED,
-    FrameKind.ERROR: StreamState.ENDED,
-    FrameKind.GOAWAY: StreamState.ENDED,
+# The kinds of a Frame are plain numbers. As keys, the members of an IntEnum equal them.
+_CONNECTION: dict[Role, _Connection] = {
+    Role.CLIENT: {
+        _GREETING: {FrameKind.HELLO: _OPEN, FrameKind.ERROR: _CLOSED},
+        _OPEN: {
+            FrameKind.PING: _OPEN,
+            FrameKind.PONG: _OPEN,
+            FrameKind.GOAWAY: _DRAINING,
+            FrameKind.ERROR: _CLOSED,
+        },
+        _DRAINING: {
+            FrameKind.PING: _DRAINING,
+            FrameKind.PONG: _DRAINING,
+            FrameKind.ERROR: _CLOSED,
+        },
+    },
+    Role.HOST: {_OPEN: {FrameKind.PING: _OPEN}},
+    Role.WORKER: {_OPEN: _OPEN_WORKER},
+    Role.DIALED_WORKER: {_GREETING: {FrameKind.HELLO: _OPEN}, _OPEN: _OPEN_WORKER},
 }
+
+_CANCELLED: dict[int, StreamState] = {
+    FrameKind.CANCEL: StreamState.CLOSED,
+    FrameKind.ERROR: StreamState.CLOSED,
+}
+_LATE: dict[int, StreamState] = {FrameKind.REQUEST: StreamState.CLOSED, **_CANCELLED}
+_WORKER: _Stream = {
+    StreamState.PENDING: {FrameKind.REQUEST: StreamState.OPEN, **_CANCELLED},
+    StreamState.OPEN: {**_CANCELLED},
+}
+
+_STREAM: dict[Role, _Stream] = {
+    Role.CLIENT: {
+        StreamState.PENDING: {
+            FrameKind.OPEN: StreamState.OPEN,
+            FrameKind.ERROR: StreamState.CLOSED,
+        },
+        StreamState.OPEN: {
+            FrameKind.DATA: StreamState.OPEN,
+            FrameKind.END: StreamState.CLOSED,
+            FrameKind.ERROR: StreamState.CLOSED,
+            FrameKind.GOAWAY: StreamState.CLOSED,
+        },
+        StreamState.CLOSED: {
+            FrameKind.OPEN: StreamState.CLOSED,
+            FrameKind.DATA: StreamState.CLOSED,
+            FrameKind.END: StreamState.CLOSED,
+            FrameKind.ERROR: StreamState.CLOSED,
+            FrameKind.GOAWAY: StreamState.CLOSED,
+        },
+    },
+    Role.HOST: {
+        StreamState.OPEN: {FrameKind.CANCEL: StreamState.CLOSED},
+        StreamState.CLOSED: {
+            FrameKind.REQUEST: StreamState.OPEN,
+            FrameKind.CANCEL: StreamState.CLOSED,
+        },
+    },
+    Role.WORKER: {**_WORKER, StreamState.CLOSED: _LATE},
+    Role.DIALED_WORKER: {
+        **_WORKER,
+        StreamState.CLOSED: {FrameKind.OPEN: StreamState.CLOSED, **_LATE},
+    },
+}
+
+_KNOWN = frozenset(int(kind) for kind in FrameKind)
 _CARRIES_STREAMS = (ConnectionState.OPEN, ConnectionState.DRAINING)
 
-_TO_ANSWERING = {
-    (ConnectionState.GREETING, FrameKind.HELLO): ConnectionState.OPEN,
-    (ConnectionState.OPEN, FrameKind.PING): ConnectionState.OPEN,
-    (ConnectionState.OPEN, FrameKind.PONG): ConnectionState.OPEN,
-}
-_ASKED: frozenset[int] = frozenset(
-    {FrameKind.OPEN, FrameKind.REQUEST, FrameKind.CANCEL, FrameKind.ERROR}
-)
 
-
-def after(state: ConnectionState, frame: Frame) -> ConnectionState:
-    """The connection's state after a frame on stream 0. Raises WireError where there is none."""
-    try:
-        return _ON_CONNECTION[state, FrameKind(frame.kind)]
-    except KeyError:
-        raise _unexpected(state, frame) from None
-
-
-def stream_after(connection: ConnectionState, frame: Frame) -> StreamState:
-    """The state of an open stream after one of its frames. Raises WireError if there is none."""
-    after_kind = _ON_STREAM.get(frame.kind)
-    if after_kind is None or connection not in _CARRIES_STREAMS:
-        raise _unexpected(connection, frame)
-    return after_kind
-
-
-def answering_after(state: ConnectionState, frame: Frame) -> ConnectionState:
-    """The connection's state after any frame that the answering side gets. Raises WireError."""
-    if frame.stream and state is ConnectionState.OPEN and frame.kind in _ASKED:
+def connection_after(role: Role, state: ConnectionState, frame: Frame) -> ConnectionState:
+    """The connection's state after a frame on stream 0. Raises WireError."""
+    after = _CONNECTION[role].get(state, {}).get(frame.kind)
+    if after is not None:
+        return after
+    if frame.kind not in _KNOWN and state in _CARRIES_STREAMS:
         return state
-    try:
-        if not frame.stream:
-            return _TO_ANSWERING[state, FrameKind(frame.kind)]
-    except KeyError:
-        pass
-    raise _unexpected(state, frame)
+    raise _unexpected(frame, f"connection is {state.name}")
 
 
-def _unexpected(state: ConnectionState, frame: Frame) -> WireError:
-    return WireError(
-        f"a {FrameKind(frame.kind).name} frame on stream {frame.stream} "
-        f"while the connection is {state.name.lower()}"
-    )
+def stream_after(
+    role: Role, connection: ConnectionState, state: StreamState, frame: Frame
+) -> StreamState:
+    """The state of a stream after one of its frames. Raises WireError."""
+    if connection not in _CARRIES_STREAMS:
+        raise _unexpected(frame, f"connection is {connection.name}")
+    after = _STREAM[role].get(state, {}).get(frame.kind)
+    if after is not None:
+        return after
+    if frame.kind not in _KNOWN:
+        return state
+    raise _unexpected(frame, f"stream is {state.name}")
+
+
+def _unexpected(frame: Frame, where: str) -> WireError:
+    name = FrameKind(frame.kind).name if frame.kind in _KNOWN else frame.kind
+    return WireError(f"a frame of kind {name} on stream {frame.stream} came while the {where}")

@@ -5,9 +5,12 @@ from pathlib import Path
 from msgspec import DecodeError, Raw, json, structs
 
 from dynemo.api.openai.chat import read_chat_ask
+from dynemo.api.openai.types import ChatRequest
 from dynemo.errors import RequestError, UsageError
 from dynemo.messages.ask import Ask
+from dynemo.spelling import unknown
 
+_NO_DEFAULTS = ("messages", "stream", "stream_options")
 #: Fields that a request must have and a template need not.
 _STAND_INS = {"model": Raw(b'""'), "messages": Raw(b'[{"role": "user", "content": ""}]')}
 
@@ -20,11 +23,14 @@ def read_request_template(path: str) -> Ask:
         raise UsageError(f"The request template {path} cannot be read: {error.strerror}.") from None
     except (DecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"The request template {path} is not a JSON object: {error}.") from None
-    for name in ("messages", "stream", "stream_options"):
-        if name in fields:
-            raise UsageError(
-                f'The request template {path} may not have "{name}": it is part of one request.'
-            )
+    known = [name for name in ChatRequest.__struct_fields__ if name not in _NO_DEFAULTS]
+    for name in fields:
+        if name in _NO_DEFAULTS:
+            raise UsageError(f'The request template {path} cannot have "{name}"; leave it out.')
+        if name not in known:
+            place = f" in the request template {path}"
+            see = "it may have the fields of a chat request, such as temperature."
+            raise UsageError(unknown("field", name, known, place=place, otherwise=see))
     try:
         ask = read_chat_ask(json.encode({**_STAND_INS, **fields}))
     except RequestError as error:

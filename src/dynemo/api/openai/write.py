@@ -53,7 +53,7 @@ class ChunkWriter:
         self._contents = [self._delta(index) + _CONTENT for index in range(head.choices)]
 
     def open(self) -> bytes:
-        """What comes before the first piece: the role of every choice."""
+        """Writes the role of every choice, before the first piece."""
         indices = range(len(self._contents))
         return b"".join([self._delta(index) + _ROLE + self._content_end for index in indices])
 

@@ -1,7 +1,7 @@
-"""`dynemo-run engine doctor`: tries each engine that is installed, as a user would.
+"""`dynemo-run engine doctor`: tries each installed engine, as a user would.
 
-First its import and its device, in its own Python; then the demo model, loaded by a run of ours,
-answers one prompt greedily.
+First it imports the engine in its own Python and looks at its devices. Then it runs the demo model,
+which answers one prompt greedily.
 """
 
 import os
@@ -16,29 +16,27 @@ from time import monotonic, sleep
 from msgspec import DecodeError, Struct, json
 
 from dynemo.commands.engine.list import Row, describe
-from dynemo.environments.registry import ENGINES, EngineEntry
+from dynemo.environments.entry import EngineEntry
+from dynemo.environments.registry import ENGINES
 from dynemo.errors import EngineNotInstalled, UsageError
 from dynemo.models.find import demo_checkout, demo_gguf
+from dynemo.spelling import quoted
 from dynemo.terminal.status_line import StatusLine, gigabytes, status_line
 
 _QUESTION = "What is the capital of South Africa?"
 _ANSWER = "The capital of South Africa is Pretoria."
 _GREEDY = b'{"temperature": 0, "max_tokens": 32}'
-#: An engine's own options with which the same prompt has the same answer, whatever the machine.
-_EXACT = {
-    "llama_cpp": ["--flash-attn", "off", "--cache-type-k", "f32", "--cache-type-v", "f32"],
-}
 _SECONDS = 600
 _GRACE = 10
 _TICK = 0.1
 
 
 class Report(Struct, frozen=True):
-    """What `probe.py` prints, in the engine's own Python."""
+    """The output of `probe.py`, which runs in the engine's own Python."""
 
     error: str = ""
     devices: list[str] = []
-    free: int = 0  #: bytes, on the first device; of the machine where there is none
+    free: int = 0  #: free bytes on the first device; without one, of the machine
 
 
 @dataclass(frozen=True)
@@ -49,12 +47,15 @@ class Done:
 
 
 def doctor(name: str | None) -> int:
-    """A line for each engine, or two; 1 where one is broken. Raises EngineNotInstalled where the
-    one that is asked for is not there."""
+    """Prints a line or two for each engine; returns 1 if one is broken. Raises EngineNotInstalled
+    if the engine `name` is not installed."""
     rows = [describe(entry) for entry in ENGINES.values() if entry.package]
     rows = [row for row in rows if name == row.engine or name is None]
     if not rows:
-        raise UsageError(f"There is nothing to check for {name}: it is a part of dynemo-run.")
+        raise UsageError(
+            f"{name} is a part of dynemo-run, and there is nothing to check; choose one of "
+            f"{', '.join(n for n, entry in ENGINES.items() if entry.package)}."
+        )
     if name is not None and not rows[0].is_installed and not rows[0].problem:
         raise EngineNotInstalled(f"{name} is not installed; run `{ENGINES[name].install}`.")
     broken = 0
@@ -62,64 +63,64 @@ def doctor(name: str | None) -> int:
         if not row.is_installed and not row.problem:
             print(f"{row.engine:<11}not installed", flush=True)
             continue
-        trouble, said = _examine(ENGINES[row.engine], row)
-        broken += bool(trouble)
-        what = " · ".join(part for part in (row.version, row.device, *said) if part)
-        print(f"{row.engine:<11}{'BROKEN' if trouble else 'ok'} · {what}", flush=True)
-        for text in [trouble] * bool(trouble) + row.workarounds:
+        problem, facts = _examine(ENGINES[row.engine], row)
+        broken += bool(problem)
+        shown = " · ".join(part for part in (row.version, row.device, *facts) if part)
+        print(f"{row.engine:<11}{'BROKEN' if problem else 'ok'} · {shown}", flush=True)
+        for text in [problem] * bool(problem) + row.workarounds:
             print(f"{'':<11}{text}", flush=True)
     return 1 if broken else 0
 
 
 def _examine(entry: EngineEntry, row: Row) -> tuple[str, list[str]]:
-    """What is wrong, in a sentence, or nothing; and what was seen."""
+    """The problem in a sentence, or an empty text; and the facts that were found."""
     if row.problem:
         return row.problem, []
     with status_line() as line:
         report = _probe(entry, row, line)
-        said = [*report.devices, f"{gigabytes(report.free)} free" if report.free else ""]
+        facts = [*report.devices, f"{gigabytes(report.free)} free" if report.free else ""]
         if report.error:
-            return f"{report.error}; `{entry.install}` makes its environment anew.", said
+            return f"{report.error}; run `{entry.install}` to make its environment again.", facts
         if row.device in ("cuda", "rocm") and not report.devices:
             return (
-                f"This build is for {row.device}, and it sees no device: see whether the driver is "
-                f"there, or run `{entry.install} --device cpu`.",
-                said,
+                f"This build is for {row.device} and finds no device; check the driver, "
+                f"or run `{entry.install} --device cpu`.",
+                facts,
             )
         started = monotonic()
-        trouble = _ask_demo(entry, line)
-        said.append("" if trouble else f"loads and answers in {monotonic() - started:.1f} s")
-    return trouble, said
+        problem = _run_demo(entry, line)
+        facts.append("" if problem else f"loads and answers in {monotonic() - started:.1f} s")
+    return problem, facts
 
 
 def _probe(entry: EngineEntry, row: Row, line: StatusLine) -> Report:
     code = files("dynemo.environments").joinpath("probe.py").read_text(encoding="utf-8")
     command = [row.python, "-P", "-W", "ignore", "-c", code, entry.package]
-    done = _run(command, line, f"{entry.name} · importing it")
+    done = _run(command, line, f"{entry.name} · importing")
     lines = done.out.splitlines() or [""]
     try:
         return json.decode(lines[-1], type=Report)
     except DecodeError:
-        return Report(error=f"Its Python ends with {done.code} on importing it: {_last(done.err)}")
+        return Report(error=f"Importing it ends with exit code {done.code}: {_last(done.err)}")
 
 
-def _ask_demo(entry: EngineEntry, line: StatusLine) -> str:
+def _run_demo(entry: EngineEntry, line: StatusLine) -> str:
     with NamedTemporaryFile(suffix=".json") as template:
         template.write(_GREEDY)
         template.flush()
         model = demo_checkout() if "checkout" in entry.reads else demo_gguf()
         command = [sys.executable, "-m", "dynemo", "in=stdin", f"out={entry.name}", str(model)]
-        command += ["--request-template", template.name, "--", *_EXACT.get(entry.name, ())]
+        command += ["--request-template", template.name, "--", *entry.exact_options]
         done = _run(command, line, f"{entry.name} · the demo model", _QUESTION)
     if done.code != 0:
         return _last(done.err).removeprefix("dynemo-run: ")
     if done.out.strip() != _ANSWER:
-        return f"It answers {done.out.strip()[:200]!r}, where the model says {_ANSWER!r}."
+        return f"It answers {quoted(done.out.strip()[:200])}; correct is {quoted(_ANSWER)}."
     return ""
 
 
-def _run(command: Sequence[str], line: StatusLine, what: str, text: str = "") -> Done:
-    """Without the user's own settings, which are for other runs."""
+def _run(command: Sequence[str], line: StatusLine, label: str, text: str = "") -> Done:
+    """Runs a program without the user's settings, which are for other runs."""
     environment = {
         name: value
         for name, value in os.environ.items()
@@ -133,21 +134,21 @@ def _run(command: Sequence[str], line: StatusLine, what: str, text: str = "") ->
         try:
             while process.poll() is None and monotonic() < deadline:
                 if line.is_due():
-                    line.show(f"{what} · {line.seconds} s")
+                    line.show(f"{label} · {line.seconds} s")
                 sleep(_TICK)
         finally:
             is_late = process.poll() is None
             _end(process)
         out.seek(0)
         err.seek(0)
-        said = [each.read().decode(errors="replace") for each in (out, err)]
+        printed, errors = (each.read().decode(errors="replace") for each in (out, err))
         if is_late:
-            said[1] += f"\nIt has not ended after {_SECONDS} s."
-        return Done(process.returncode, *said)
+            errors += f"\nIt has not ended after {_SECONDS} s."
+        return Done(process.returncode, printed, errors)
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    """An engine that hangs may not hear that it is asked to."""
+    """Kills a process that ignores SIGTERM, as an engine that hangs does."""
     process.terminate()
     try:
         process.wait(_GRACE)
@@ -156,6 +157,6 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
         process.wait()
 
 
-def _last(said: str) -> str:
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    return lines[-1][:500] if lines else "it says nothing"
+def _last(output: str) -> str:
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    return lines[-1][:500] if lines else "it printed nothing"

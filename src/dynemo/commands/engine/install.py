@@ -1,7 +1,7 @@
 """`dynemo-run engine install` and `remove`.
 
-An environment is built in a folder of its own and is in use once `environment.json` names it, so
-that one that fails, or is interrupted, is as if it had never been begun: the one before it stays.
+An environment is built in a new folder, and is in use when `environment.json` names it. So an
+installation that fails or is interrupted leaves the environment before it as it was.
 """
 
 import contextlib
@@ -31,18 +31,19 @@ from dynemo.environments.installer import Installer, find_installer
 from dynemo.environments.registry import ENGINES
 from dynemo.environments.variants import PackageSource, Variant
 from dynemo.errors import DynemoError, UsageError
+from dynemo.spelling import either
 from dynemo.terminal.status_line import StatusLine, gigabytes, status_line
 
 
 def install(variant: Variant, python: str = sys.executable) -> int:
-    """Makes the environment, or says that it is there. Raises DynemoError."""
+    """Makes the environment, unless it exists. Returns the exit code. Raises DynemoError."""
     engine, home = variant.engine, home_of(variant.engine)
-    with _alone(engine):
+    with _locked(engine):
         before = read_environment(engine)
         source = variant.source()
         name = _folder_name(variant, source, _version_of(python, variant))
         if before is not None and before.folder == name and python_of(before).exists():
-            print(f"{_describe(before)} is installed already")
+            print(f"{_describe(before)} is installed already.")
             return 0
         kept = before.folder if before is not None and before.folder != name else ""
         _clear(home, keep=kept)
@@ -50,39 +51,41 @@ def install(variant: Variant, python: str = sys.executable) -> int:
         try:
             made, seconds = _build(variant, source, home / name, python)
         except BaseException as error:
-            with _undisturbed():
+            with _signals_ignored():
                 _clear(home, keep=kept)
             if isinstance(error, KeyboardInterrupt):
-                print("interrupted; nothing is left of the attempt", file=sys.stderr)
+                print("Interrupted; the files of this attempt are removed.", file=sys.stderr)
             raise
         _point_to(made)
         _clear(home, keep=name)
     print(f"{_describe(made)} · {gigabytes(made.bytes)} · {seconds} s · {home / name}")
     for text in made.workarounds:
-        print(f"worked around: {text}")
+        print(f"Workaround: {text}")
     if variant.besides:
         print(variant.besides)
     return 0
 
 
 def remove(engine: str) -> int:
-    """Raises UsageError where `install` has made nothing."""
-    with _alone(engine):
+    """Removes the environment. Raises UsageError if there is none."""
+    with _locked(engine):
         if not home_of(engine).exists():
-            raise UsageError(f"`engine install` has made no environment for {engine}.")
-        environment_file(engine).unlink(missing_ok=True)  # first: the rest takes its time
+            raise UsageError(
+                f"`engine install` has made no environment for {engine}, so none can be removed."
+            )
+        environment_file(engine).unlink(missing_ok=True)  # first, because the rest takes long
         shutil.rmtree(home_of(engine))
-    print(f"the environment of {engine} is removed")
+    print(f"The environment of {engine} is removed.")
     return 0
 
 
 def _build(
     variant: Variant, source: PackageSource | None, folder: Path, python: str
 ) -> tuple[Environment, int]:
-    with _ends_in_order(), status_line() as line:
+    with _signals_as_exits(), status_line() as line:
         folder.mkdir(parents=True)
         steps = _Steps(line, variant, folder)
-        installer = find_installer(python, steps.tell)
+        installer = find_installer(python, steps.show)
         steps.begin("making the environment")
         installer.make(folder)
         _install_all(variant, source, folder, installer, steps)
@@ -92,7 +95,7 @@ def _build(
             workaround.apply(site)
         version = version_in(site, ENGINES[variant.engine])
         if version is None:
-            raise DynemoError(f"{installer.name} has not installed {variant.engine}.")
+            raise DynemoError(f"{installer.name} did not install {variant.engine}.")
         made = Environment(
             engine=variant.engine,
             version=version,
@@ -105,7 +108,7 @@ def _build(
 
 
 class _Steps:
-    """What the line says while the installer runs."""
+    """The status line while the installer runs."""
 
     def __init__(self, line: StatusLine, variant: Variant, folder: Path) -> None:
         self._line = line
@@ -120,7 +123,7 @@ class _Steps:
         self._step = step
         self._packages = packages
 
-    def tell(self) -> None:
+    def show(self) -> None:
         if not self._line.is_due():
             return
         step, site = self._step, site_packages(self._folder)
@@ -141,23 +144,23 @@ def _install_all(
     steps: _Steps,
 ) -> None:
     lines = variant.requirements
-    theirs = [line for line in lines if source and _name(line) in source.names]
-    if source is not None and theirs:
+    sourced = [line for line in lines if source and _name(line) in source.names]
+    if source is not None and sourced:
         names = " and ".join(source.names)
-        builds = [_with_build(line, source.build) for line in theirs]
-        if not _is_found(installer, folder, builds, steps, names):
+        builds = [_with_build(line, source.build) for line in sourced]
+        if not _install_configured(installer, folder, builds, steps, names):
             steps.begin(f"{names} from {source.url}")
             _try(installer, folder, builds, variant, source=source)
-    rest = [line for line in lines if line not in theirs]
+    rest = [line for line in lines if line not in sourced]
     steps.begin("packages", len(lines))
     _try(installer, folder, rest, variant, with_dependencies=not variant.is_complete)
 
 
-def _is_found(
+def _install_configured(
     installer: Installer, folder: Path, builds: list[str], steps: _Steps, names: str
 ) -> bool:
-    """Installs them from where the user's own configuration finds them. Only what has its build in
-    its version cannot be mistaken for another one."""
+    """Tries the indexes of the user's pip configuration. Only for versions that name their build:
+    another one could be a build for another device."""
     if not any("+" in line for line in builds):
         return False
     steps.begin(f"{names} from your package indexes")
@@ -181,8 +184,8 @@ def _try(
         installer.install(folder, lines, source=source, with_dependencies=with_dependencies)
     except DynemoError as error:
         raise DynemoError(
-            f"{variant.engine} is not installed, and nothing is left of the attempt; "
-            f"{installer.name} says:\n{error}"
+            f"{variant.engine} is not installed, and the files of this attempt are removed. "
+            f"{installer.name} ended with:\n{error}"
         ) from None
 
 
@@ -196,40 +199,42 @@ def _with_build(line: str, build: str) -> str:
 
 
 def _folder_name(variant: Variant, source: PackageSource | None, version: str) -> str:
-    """The same for the same requirements alone."""
+    """Equal for equal requirements, and only for these."""
     parts = [*variant.requirements, repr(source), version]
     parts += [workaround.text for workaround in variant.workarounds]
     return f"{variant.device}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:8]}"
 
 
 def _version_of(python: str, variant: Variant) -> str:
-    """Of the interpreter, `3.11`. Raises UsageError where the engine has nothing for it."""
+    """The interpreter's version, `3.11`. Raises UsageError if the engine has no build for it."""
     code = "import sys; print('%d.%d' % sys.version_info[:2])"
     try:
-        said = subprocess.run(
+        done = subprocess.run(
             [python, "-c", code], capture_output=True, text=True, timeout=30, check=True
         )
-        version = said.stdout.strip()
+        version = done.stdout.strip()
         refuse_old("--python", python, version)
     except (OSError, subprocess.SubprocessError, ValueError):
-        raise UsageError(f"--python {python} does not run as a Python does.") from None
+        raise UsageError(
+            f"--python {python} does not run as a Python interpreter; give another path."
+        ) from None
     if variant.pythons and version not in variant.pythons:
         raise UsageError(
-            f"{variant.engine} has builds for Python {' and '.join(variant.pythons)}, and this is "
-            f"{version}; name one with --python."
+            f"{variant.engine} has no build for Python {version}; give the path of a Python "
+            f"{either(variant.pythons)} with --python."
         )
     return version
 
 
 def _check_space(home: Path, variant: Variant) -> None:
-    there = home
-    while not there.exists():
-        there = there.parent
-    free = shutil.disk_usage(there).free
+    folder = home
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
     if free < variant.size * 1e9:
         raise UsageError(
-            f"{variant.engine} for {variant.device} needs about {variant.size} GB, and {there} has "
-            f"{gigabytes(free)} left; XDG_DATA_HOME names another place."
+            f"{variant.engine} for {variant.device} needs about {variant.size} GB, and {folder} "
+            f"has {gigabytes(free)} left; free some, or set XDG_DATA_HOME to another place."
         )
 
 
@@ -241,7 +246,7 @@ def _point_to(made: Environment) -> None:
 
 
 def _clear(home: Path, *, keep: str) -> None:
-    """Removes what is not in use: of another version, or of an attempt that was killed."""
+    """Removes what is not in use: other versions, and the rest of killed attempts."""
     kept = {keep, "environment.json"} if keep else set()
     for entry in home.iterdir() if home.exists() else ():
         if entry.name not in kept:
@@ -264,28 +269,30 @@ def _describe(made: Environment) -> str:
 
 
 @contextlib.contextmanager
-def _alone(engine: str) -> Iterator[None]:
-    """One `install` or `remove` of an engine at a time."""
+def _locked(engine: str) -> Iterator[None]:
+    """Lets one `install` or `remove` of an engine run at a time."""
     folder = home_of(engine).parent
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = (folder / f".{engine}.lock").open("w")
     except OSError as error:
         raise UsageError(
-            f"Engines cannot be kept in {folder}: {error.strerror}; XDG_DATA_HOME names another "
+            f"Cannot keep engines in {folder}: {error.strerror}; set XDG_DATA_HOME to another "
             "place."
         ) from None
     with lock as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise UsageError(f"{engine} is being installed or removed already.") from None
+            raise UsageError(
+                f"{engine} is being installed or removed by another process; wait until it ends."
+            ) from None
         yield
 
 
 @contextlib.contextmanager
-def _ends_in_order() -> Iterator[None]:
-    """SIGTERM and SIGHUP as Ctrl-C: what is half done goes away first."""
+def _signals_as_exits() -> Iterator[None]:
+    """Lets SIGTERM and SIGHUP raise SystemExit, so that unfinished files are removed."""
 
     def stop(number: int, _: FrameType | None) -> None:
         sys.exit(128 + number)
@@ -299,8 +306,8 @@ def _ends_in_order() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """A second Ctrl-C would leave half of what goes away because of the first."""
+def _signals_ignored() -> Iterator[None]:
+    """Ignores a second Ctrl-C, which would stop the removal that the first one has started."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
     try:

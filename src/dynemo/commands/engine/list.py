@@ -1,4 +1,4 @@
-"""`dynemo-run engine list`: what is installed, and what each engine can do."""
+"""`dynemo-run engine list`: which engines are installed, and what each can do."""
 
 import platform
 import shutil
@@ -10,8 +10,9 @@ from typing import Any
 
 from msgspec import Struct, json
 
+from dynemo.environments.entry import EngineEntry
 from dynemo.environments.find import EnginePython, distributions, locate, version_in
-from dynemo.environments.registry import ENGINES, EngineEntry
+from dynemo.environments.registry import ENGINES
 from dynemo.errors import EngineNotInstalled, UsageError
 
 
@@ -19,24 +20,23 @@ class Row(Struct, frozen=True, kw_only=True):
     engine: str
     is_installed: bool
     version: str
-    device: str  #: what its build is for; empty where nobody knows
+    device: str  #: the device of its build; empty if that is unknown
     python: str
     origin: str  #: how it was found
-    problem: str  #: why it cannot be used, where that is more than not being installed
+    problem: str  #: why an installed engine cannot be used
     workarounds: list[str]
     models: list[str]
     takes: str
     gives: str
-    #: Of one request, n sequences are asked for: every engine has it.
-    n: bool = True
-    guided: list[str]  #: what an answer can be held to
-    logprobs: bool = False  #: refused by name in this version, whatever the engine could do
+    n: bool = True  #: several answers to one request: every engine can
+    guided: list[str]  #: the forms of guided decoding
+    logprobs: bool = False  #: not in this version
     embeddings: bool
     tensor_parallel: bool
     multi_node: bool
 
 
-#: The heading and what stands under it, of what an engine can do: in the README too.
+#: The columns about what an engine can do, by heading: the README has this table, too.
 ABILITIES = (
     ("models", "models"),
     ("in", "takes"),
@@ -50,7 +50,7 @@ ABILITIES = (
 )
 _INSTALLED = (("installed", "version"), ("device", "device"), ("found as", "origin"))
 _TIED = "\N{NO-BREAK SPACE}"
-_WORDS = {
+_CELLS = {
     "gguf": "GGUF",
     "checkout": "checkout",
     "engine": "engine folder",
@@ -90,10 +90,10 @@ def _table(rows: Sequence[Row]) -> list[str]:
 
 
 def _blocks(rows: Sequence[Row], width: int) -> list[str]:
-    """What the table says, for a terminal that is narrower: a line or a few of each engine."""
+    """The content of the table for a narrow terminal: a few lines for each engine."""
     lines: list[str] = []
     for row in rows:
-        # No line ends within a fact.
+        # A line never breaks within a fact.
         facts = [f"{heading}: {cell(row, name)}" for heading, name in (*_INSTALLED, *ABILITIES)]
         text = "; ".join(fact.replace(" ", _TIED) for fact in facts)
         wrapped = textwrap.wrap(
@@ -105,24 +105,24 @@ def _blocks(rows: Sequence[Row], width: int) -> list[str]:
 
 
 def describe(entry: EngineEntry) -> Row:
-    """One engine, as it is found here."""
-    place, problem = None, ""
+    """The state of one engine on this machine."""
+    found, problem = None, ""
     try:
-        place = locate(entry)
+        found = locate(entry)
     except EngineNotInstalled:
         pass
     except UsageError as error:
         problem = str(error)
-    found = _version(entry, place) if place else ""
+    number = _version(entry, found) if found else ""
     return Row(
         engine=entry.name,
-        is_installed=place is not None,
-        version=found,
-        device=_device(entry, place, found) if place else "",
-        python=place.python if place else "",
-        origin=place.origin if place else "",
+        is_installed=found is not None,
+        version=number,
+        device=_device(entry, found, number) if found else "",
+        python=found.python if found else "",
+        origin=found.origin if found else "",
         problem=problem,
-        workarounds=place.environment.workarounds if place and place.environment else [],
+        workarounds=found.environment.workarounds if found and found.environment else [],
         models=sorted(entry.reads, reverse=True),
         takes=entry.takes,
         gives=entry.gives,
@@ -134,22 +134,22 @@ def describe(entry: EngineEntry) -> Row:
 
 
 def cell(row: Row, name: str) -> str:
-    """The field as the table shows it."""
+    """A field in the form of the table."""
     value: Any = getattr(row, name)
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
-        return ", ".join(_WORDS[kind] for kind in value) or "no"
+        return ", ".join(_CELLS[kind] for kind in value) or "no"
     if name == "version":
         return value or ("yes" if row.is_installed else "no")
     return value or "-"
 
 
-def _version(entry: EngineEntry, place: EnginePython) -> str:
-    if place.environment is not None:
-        return place.environment.version
-    if place.site is not None:
-        return version_in(place.site, entry) or ""
+def _version(entry: EngineEntry, found: EnginePython) -> str:
+    if found.environment is not None:
+        return found.environment.version
+    if found.site is not None:
+        return version_in(found.site, entry) or ""
     for name in entry.distributions:
         try:
             return version(name)
@@ -158,18 +158,18 @@ def _version(entry: EngineEntry, place: EnginePython) -> str:
     return ""
 
 
-def _device(entry: EngineEntry, place: EnginePython, found: str) -> str:
-    """As far as the names of the builds tell."""
-    if place.environment is not None:
-        return place.environment.device
+def _device(entry: EngineEntry, found: EnginePython, number: str) -> str:
+    """The device, as far as the names of the builds tell."""
+    if found.environment is not None:
+        return found.environment.device
     if not entry.package:
         return "cpu"
-    if entry.name in ("llama_cpp", "mistralrs"):
-        if "+cuda" in found:
+    if not entry.has_torch:
+        if "+cuda" in number:
             return "cuda"
         is_metal = sys.platform == "darwin" and platform.machine() == "arm64"
         return "metal" if is_metal else "cpu"
-    torch = distributions(place.site).get("torch", "") if place.site else ""
+    torch = distributions(found.site).get("torch", "") if found.site else ""
     for device in ("cpu", "rocm"):
         if f"+{device}" in torch:
             return device

@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dynemo.engines.options import in_json
+from dynemo.engines.options import in_json, unknown_argument, unknown_option
 from dynemo.errors import UsageError
 from dynemo.messages.spec import EngineSpec
-from dynemo.spelling import nearest, quoted
+from dynemo.spelling import quoted
 
 #: The default context in tokens, unless the user or the model asks for less: it determines the size
 #: of the KV cache.
@@ -134,7 +134,7 @@ def _as_options(extra: Mapping[str, Any]) -> Iterator[str]:
     for name, value in extra.items():
         flag = "--" + name.replace("_", "-")
         if flag not in _OPTIONS:
-            raise UsageError(_unknown(flag))
+            raise unknown_argument("llama_cpp", name, [each[2:] for each in _OPTIONS])
         _, value_type = _OPTIONS[flag]
         if not (value is True if value_type in _FLAGS else type(value) in (str, int, float)):
             raise UsageError(_refused(flag, value_type, in_json(value)))
@@ -148,7 +148,7 @@ def apply_options(params: Any, options: list[str]) -> None:
         word = rest.pop(0)
         name, equals, text = word.partition("=") if word.startswith("--") else (word, "", "")
         if _SHORT.get(name, name) not in _OPTIONS:
-            raise UsageError(_unknown(name))
+            raise unknown_option("llama_cpp", name, _OPTIONS)
         field, value_type = _OPTIONS[_SHORT.get(name, name)]
         if value_type in _FLAGS and equals:
             raise UsageError(f"The llama_cpp option {name} takes no value, but got {quoted(text)}.")
@@ -163,12 +163,6 @@ def apply_options(params: Any, options: list[str]) -> None:
         for part in path:
             target = getattr(target, part)
         setattr(target, last, value)
-
-
-def _unknown(name: str) -> str:
-    near = nearest(name, _OPTIONS)
-    hint = f"did you mean {near}?" if near else f"it has {', '.join(_OPTIONS)}."
-    return f"llama_cpp has no option {name!r}; {hint}"
 
 
 def _number(value_type: str, text: str) -> float:

@@ -16,10 +16,9 @@ from typing import Any
 from msgspec import DecodeError, Raw, json
 
 from dynemo.engines.mistralrs.tokenizer import tokenizer_json
-from dynemo.engines.options import check_values, read_options
+from dynemo.engines.options import check_values, read_options, unknown_argument
 from dynemo.errors import ModelError, UsageError
 from dynemo.messages.spec import EngineSpec
-from dynemo.spelling import quoted
 
 #: The arguments of `Runner`, and of its model, that the user may set.
 _RUNNER = (
@@ -137,10 +136,7 @@ def _given(spec: EngineSpec, known: tuple[str, ...]) -> dict[str, Any]:
     extra = {name.replace("-", "_"): value for name, value in spec.extra.items()}
     for name in extra:
         if name not in known:
-            raise UsageError(
-                f"Unknown mistralrs option {quoted(name)} in --extra-engine-args; choose one of "
-                f"{', '.join(known)}."
-            )
+            raise unknown_argument("mistralrs", name, known)
     given = {**extra, **read_options("mistralrs", spec.options, known)}
     if "in_situ_quant" in given:
         given["in_situ_quant"] = str(given["in_situ_quant"])  # 4 and Q4K are both names

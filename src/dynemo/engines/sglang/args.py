@@ -8,12 +8,11 @@ import os
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
-from dynemo.engines.options import check_values, value_types
+from dynemo.engines.options import check_values, unknown_argument, unknown_option, value_types
 from dynemo.engines.ranks import own_cores, ranks_here, shared_cores
 from dynemo.engines.rendezvous import rendezvous_address
 from dynemo.errors import UsageError
 from dynemo.messages.spec import EngineSpec, Parallel
-from dynemo.spelling import nearest
 
 #: The number of context tokens that SGLang keeps for itself.
 _MARGIN = 6
@@ -42,6 +41,7 @@ _OURS = {
     "config": "--extra-engine-args",
 }
 _UNSET = object()
+_SEE = "`sglang serve --help` lists them."
 
 
 def prepare(spec: EngineSpec) -> bool:
@@ -149,7 +149,7 @@ def _own(spec: EngineSpec) -> dict[str, Any]:
     extra = {name.replace("-", "_"): value for name, value in spec.extra.items()}
     for name in extra:
         if name not in fields:
-            raise UsageError(_unknown("argument", name, fields))
+            raise unknown_argument("sglang", name, fields, see=_SEE)
     check_values("sglang", extra, value_types(parser._actions))
     # Existing attributes keep their value unless an option was given.
     unset = argparse.Namespace(**dict.fromkeys([*fields, "config"], _UNSET))
@@ -158,7 +158,7 @@ def _own(spec: EngineSpec) -> dict[str, Any]:
     read, unknown = parser.parse_known_args(spec.options, unset)
     if unknown:
         flags = [flag for action in parser._actions for flag in action.option_strings]
-        raise UsageError(_unknown("option", unknown[0], flags))
+        raise unknown_option("sglang", unknown[0].partition("=")[0], flags, see=_SEE)
     own = {**extra, **{k: v for k, v in vars(read).items() if v is not _UNSET}}
     _check_ours(own)
     return own
@@ -173,9 +173,3 @@ def _check_ours(own: Iterable[str]) -> None:
                 if ours
                 else f"The sglang option {name} is set by dynemo-run. Remove it."
             )
-
-
-def _unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    near = nearest(name.partition("=")[0], known)
-    hint = f"did you mean {near}?" if near else "`sglang serve --help` lists them."
-    return f"sglang has no {kind} {name!r}; {hint}"

@@ -21,7 +21,7 @@ from contextlib import asynccontextmanager, suppress
 from random import getrandbits
 from typing import Any
 
-from dynemo.engines.options import read_options
+from dynemo.engines.options import read_options, unknown_argument
 from dynemo.engines.trtllm.folder import check_ranks, is_engine
 from dynemo.errors import (
     DynemoError,
@@ -36,7 +36,6 @@ from dynemo.messages.answer import Delta, Finish, FinishReason
 from dynemo.messages.records import Capabilities, Load
 from dynemo.messages.request import Request
 from dynemo.messages.spec import EngineSpec
-from dynemo.spelling import quoted
 
 #: The settings of the PyTorch backend's sampler.
 _PYTORCH_SETTINGS = ["temperature", "top_p", "top_k", "ignore_eos"]
@@ -54,6 +53,7 @@ _REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 #: Older ones put each step's statistics into a queue that was read five times a second. So the
 #: results were old, and unread ones stayed in memory.
 _STATS_KEPT = "max_stats_len"
+_SEE = "the documentation of `tensorrt_llm.LLM` lists them."
 #: Set by `trtllm-llmapi-launch`, which joins the nodes.
 _LAUNCHED = "TLLM_SPAWN_PROXY_PROCESS"
 _LAUNCH = (
@@ -243,13 +243,10 @@ def _limits(args: Any, spec: EngineSpec) -> tuple[int, int]:
 
 def llm_arguments(spec: EngineSpec, known: list[str]) -> dict[str, Any]:
     """Returns the arguments of `LLM`. `known` are the names that it accepts. Raises UsageError."""
-    own = {**spec.extra, **read_options(spec.engine, spec.options, known)}
+    own = {**spec.extra, **read_options(spec.engine, spec.options, known, see=_SEE)}
     for name in spec.extra:
         if name not in known:
-            raise UsageError(
-                f"Unknown trtllm option {quoted(name)} in --extra-engine-args; the documentation "
-                "of `tensorrt_llm.LLM` lists them."
-            )
+            raise unknown_argument("trtllm", name, known, see=_SEE)
     wanted: dict[str, Any] = {
         "model": spec.model,
         "skip_tokenizer_init": True,

@@ -8,12 +8,11 @@ from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any, NoReturn
 
-from dynemo.engines.options import check_values, value_types
+from dynemo.engines.options import check_values, unknown_argument, unknown_option, value_types
 from dynemo.engines.rendezvous import rendezvous_address
 from dynemo.engines.vllm.cpu import check_devices, compute_in_core, free_memory
 from dynemo.errors import UsageError
 from dynemo.messages.spec import EngineSpec
-from dynemo.spelling import nearest
 
 #: On a CPU the KV cache holds this many sequences of full length, but takes at most this share of
 #: the free memory. vLLM writes to the whole cache at start. On a GPU vLLM measures.
@@ -28,6 +27,7 @@ _OURS = {
     "master_addr": "--dist-init-addr",
     "master_port": "--dist-init-addr",
 }
+_SEE = "`vllm serve --help=all` lists them."
 
 
 def defaults(spec: EngineSpec, *, cpu_memory: int | None) -> dict[str, Any]:
@@ -90,8 +90,10 @@ def engine_args(spec: EngineSpec, log_config: str) -> Any:
     extra = {name.replace("-", "_"): value for name, value in spec.extra.items()}
     for name in extra:
         if name not in known:
-            raise UsageError(_unknown("argument", name, known))
-    parser = AsyncEngineArgs.add_cli_args(FlexibleArgumentParser(prog="vllm", add_help=False))
+            raise unknown_argument("vllm", name, known, see=_SEE)
+    parser = AsyncEngineArgs.add_cli_args(
+        FlexibleArgumentParser(prog="vllm", add_help=False, allow_abbrev=False)
+    )
     parser.error = _refuse
     check_values("vLLM", extra, value_types(parser._actions))
     _check_names(spec.options, parser._option_string_actions)
@@ -121,14 +123,8 @@ def _check_names(options: Iterable[str], known: Iterable[str]) -> None:
     names = [name for name in known if name.startswith("--")]
     for option in options:
         name = option.partition("=")[0].partition(".")[0].replace("_", "-")
-        if name.startswith("--") and not any(other.startswith(name) for other in names):
-            raise UsageError(_unknown("option", name, names))
-
-
-def _unknown(kind: str, name: str, known: list[str]) -> str:
-    near = nearest(name, known)
-    hint = f"did you mean {near}?" if near else "`vllm serve --help=all` lists them."
-    return f"vLLM has no {kind} {name!r}; {hint}"
+        if name.startswith("--") and name not in names:
+            raise unknown_option("vllm", name, names, see=_SEE)
 
 
 def _refuse(message: str) -> NoReturn:

@@ -1,12 +1,12 @@
 """The port of discovery: a store of keys under leases, and the names of the keys.
 
-`Store` is what an adapter implements: small, each call done or failed by its own deadline, no
-memory of what was asked before. `Discovery` (in `discovery.py`) stands on any of them and adds
-what lasts: one lease per process, registering again, watching across lost connections, blobs.
+An adapter implements `Store`: it is small, each call ends by its own deadline, and it keeps no
+state between calls. `Discovery` (in `discovery.py`) works on any store and adds the state: one
+lease per process, renewed registrations, watches across lost connections, blobs.
 
 Keys; each part is percent-encoded, so that a `/` in a model's name stays in its part:
 
-    /dynemo/{namespace}/instances/{component}/{endpoint}/{instance}    msgpack of messages.Record
+    /dynemo/{namespace}/instances/{component}/{endpoint}/{instance}    msgpack of InstanceRecord
     /dynemo/{namespace}/models/{model}/identity/{claimant}             see `Discovery.claim`
     /dynemo/blobs/{sha256}/{n}                                         chunk n, eight digits
 """
@@ -24,24 +24,24 @@ BLOBS = f"{ROOT}blobs/"
 
 class Change(NamedTuple):
     key: str
-    value: bytes | None  #: None: gone
+    value: bytes | None  #: None: the key was deleted
 
 
 class LeaseLost(Exception):
-    """The lease that a call named has run out, or was never there. Stays inside this folder."""
+    """The lease has expired, or never existed. Stays inside this folder."""
 
 
 class Refused(Unavailable):
-    """The store is there and turns us away (credentials, permissions)."""
+    """The store answers and refuses us (credentials, permissions)."""
 
 
 class Store(Protocol):
     """Keys and values, each under a lease. Every call ends within seconds, and raises Unavailable
-    when the store is away. May be called at once from many tasks."""
+    if the store does not answer. Many tasks may call it at once."""
 
     @property
     def name(self) -> str:
-        """As a sentence calls it: `etcd at 127.0.0.1:2379`."""
+        """Its name in a sentence: `etcd at 127.0.0.1:2379`."""
         ...
 
     async def grant(self, ttl: int) -> int:
@@ -49,16 +49,16 @@ class Store(Protocol):
         ...
 
     async def share(self, lease: int, ttl: int) -> bool:
-        """Makes a lease of a number that several processes know and each keeps alive; it has no
-        owner. False when it is there already; then it is kept alive."""
+        """Makes a lease with a number that several processes know. It has no owner: each of them
+        keeps it alive. False if it exists already; this call then keeps it alive."""
         ...
 
     async def keep(self, lease: int) -> bool:
-        """Starts its time anew. False when it is gone."""
+        """Renews it for its whole time. False if it has expired."""
         ...
 
     async def revoke(self, lease: int) -> None:
-        """Ends it, and all keys under it. Nothing happens when it is gone."""
+        """Ends it and deletes all keys under it. Does nothing if it has expired."""
         ...
 
     async def put(self, key: str, value: bytes, lease: int) -> None:
@@ -66,16 +66,16 @@ class Store(Protocol):
         ...
 
     async def add(self, key: str, value: bytes, lease: int) -> None:
-        """Like `put`, but leaves a key that is there as it is. Raises LeaseLost."""
+        """Like `put`, but keeps the value of a key that exists. Raises LeaseLost."""
         ...
 
     async def claim(self, prefix: str, key: str, value: bytes, lease: int) -> bytes | None:
         """Puts `key`, which lies under `prefix`, if every other key there has this value: in one
-        step, whoever else tries. Returns None then, else another value. Raises LeaseLost."""
+        atomic step. Returns None if it did, else another key's value. Raises LeaseLost."""
         ...
 
     async def delete(self, key: str, lease: int) -> None:
-        """Nothing happens when it is not there, or under another lease."""
+        """Does nothing if the key does not exist, or is under another lease."""
         ...
 
     async def get(self, key: str) -> bytes | None: ...
@@ -85,8 +85,8 @@ class Store(Protocol):
         ...
 
     def follow(self, prefix: str) -> AsyncGenerator[dict[str, bytes] | list[Change], None]:
-        """First all there is under `prefix` (a dict), then every change to it, without a gap
-        (lists). Raises Unavailable when it can no longer promise that."""
+        """First everything under `prefix` (a dict), then every change to it, without a gap
+        (lists). Raises Unavailable when it can no longer guarantee that."""
         ...
 
 
@@ -95,7 +95,7 @@ def instance_key(address: EndpointName, instance: str) -> str:
 
 
 def instances_prefix(address: EndpointName) -> str:
-    """Where the instances of a pool lie; of a whole namespace, where `component` is empty."""
+    """The prefix of a pool's instances; of a whole namespace's, if `component` is empty."""
     prefix = f"{ROOT}{_part(address.namespace)}/instances/"
     if not address.component:
         return prefix
@@ -103,7 +103,7 @@ def instances_prefix(address: EndpointName) -> str:
 
 
 def identity_key(namespace: str, model: str) -> str:
-    """For `Discovery.claim`: whose value is the identity that a model's name is taken by."""
+    """For `Discovery.claim`: its value is the card identity that owns a model's name."""
     return f"{ROOT}{_part(namespace)}/models/{_part(model)}/identity"
 
 

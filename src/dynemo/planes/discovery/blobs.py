@@ -1,10 +1,10 @@
-"""Blobs in a store: by their hash, in chunks, under a lease that everyone who needs them shares.
+"""Blobs in a store: under their hash, in chunks, with a lease that all their users share.
 
-The lease's number comes from the hash, so that all who need a blob keep one and the same lease
-alive. It lies there once, however many workers use it, lives while any of them lives, and runs out
-within a minute of the last one's end. Whoever makes the lease writes the chunks; the others wait
-while it makes progress, and write what is missing themselves when it does not (it died). So a
-hundred workers that find the store empty do not write a tokenizer a hundred times.
+The lease's number comes from the hash, so that all users of a blob keep the same lease alive. The
+store holds a blob once, for any number of workers. It expires within a minute after its last user
+has gone. The process that makes the lease writes the chunks. The others wait while it makes
+progress; if it stops, they write the missing chunks themselves. So a hundred workers that find the
+store empty write a tokenizer once.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from dynemo.planes.discovery.base import BLOBS, LeaseLost, Store
 CHUNK = 1024 * 1024  # an etcd request is at most 1.5 MiB
 MAX_CHUNKS = 256
 TTL = 60  # seconds; much more than the time between two calls of `keep_blob`
-_PATIENCE = 2.0  # seconds without progress of another's writing
+_STALL_SECONDS = 2.0  # without progress of the process that writes
 _POLL = 0.1
 
 
@@ -25,23 +25,23 @@ def digest_of(data: bytes) -> str:
 
 
 async def keep_blob(store: Store, digest: str, data: bytes) -> None:
-    """Keeps the blob's lease alive, and writes what is missing. Raises Unavailable."""
+    """Keeps the blob's lease alive, and writes missing chunks. Raises Unavailable."""
     lease = _lease(digest)
     chunks = _chunks(digest, data)
     is_ours = await store.share(lease, TTL)
     missing = await _missing(store, digest, chunks)
     if missing and not is_ours:
-        missing = await _let_other_write(store, digest, chunks)
+        missing = await _wait_for_writer(store, digest, chunks)
     try:
         for key in missing:
             await store.add(key, chunks[key], lease)
             await store.keep(lease)
     except LeaseLost:
-        raise Unavailable(f"{store.name} lost a blob while it was written.") from None
+        raise Unavailable(f"The lease of a blob expired while {store.name} stored it.") from None
 
 
 async def read_blob(store: Store, digest: str) -> bytes:
-    """Raises Unavailable when it is not there, or not all of it."""
+    """Raises Unavailable if it is missing or incomplete."""
     parts: list[bytes] = []
     for number in range(MAX_CHUNKS):
         part = await store.get(_key(digest, number))
@@ -55,15 +55,16 @@ async def read_blob(store: Store, digest: str) -> bytes:
     return data
 
 
-async def _let_other_write(store: Store, digest: str, chunks: dict[str, bytes]) -> list[str]:
+async def _wait_for_writer(store: Store, digest: str, chunks: dict[str, bytes]) -> list[str]:
+    """Waits while another process makes progress. Returns the chunks that are still missing."""
     loop = asyncio.get_running_loop()
     missing = list(chunks)
-    patience_ends = loop.time() + _PATIENCE
-    while missing and loop.time() < patience_ends:
+    deadline = loop.time() + _STALL_SECONDS
+    while missing and loop.time() < deadline:
         await asyncio.sleep(_POLL)
         left = await _missing(store, digest, chunks)
         if len(left) < len(missing):
-            patience_ends = loop.time() + _PATIENCE
+            deadline = loop.time() + _STALL_SECONDS
         missing = left
     return missing
 

@@ -1,4 +1,4 @@
-"""Discovery over any store: what this process registers, and what it sees of the others."""
+"""Discovery over any store: what this process registers, and what other processes registered."""
 
 import asyncio
 import contextlib
@@ -21,16 +21,16 @@ _BLOB_SECONDS = 15.0
 
 
 class Discovery:
-    """Made by `open_etcd`, `open_file` or `open_memory`, and living as long as their context.
-    Leaving the context removes all that this process has registered, at once.
+    """Made by `open_etcd`, `open_file` or `open_memory`. Leaving their context removes everything
+    that this process has registered, at once.
 
-    All of it is under one lease: when this process dies, or is frozen for longer than `lease_ttl`
-    seconds, the others see its keys gone; when it thaws, it registers them again by itself.
+    One lease holds all of it. If this process dies, or is stopped for longer than `lease_ttl`
+    seconds, its keys disappear. If it continues later, it registers them again by itself.
     """
 
     def __init__(self, store: Store, lease_ttl: float) -> None:
         self._store = store
-        self._ttl = max(2, math.ceil(lease_ttl))  # etcd's least
+        self._ttl = max(2, math.ceil(lease_ttl))  # 2 is etcd's minimum
         self._ours = Registrations(store, self._ttl)
         self._blobs: dict[str, bytes] = {}
         self._troubles: dict[object, str] = {}  # of watches
@@ -38,25 +38,25 @@ class Discovery:
 
     @property
     def trouble(self) -> str:
-        """Why the store is away now, or empty."""
+        """Why the store does not answer now; else empty."""
         return self._ours.trouble or next(iter(self._troubles.values()), "")
 
     async def put(self, key: str, value: bytes) -> None:
-        """Registers `key` until `remove`, or until this process leaves. At most 1 MiB; what may be
-        larger goes to `put_blob`.
+        """Registers `key` until `remove`, or until this process leaves. At most 1 MiB; larger
+        values go to `put_blob`.
 
-        Raises Unavailable when it could not be written within half the lease's time (at least
-        2 s); it is then written once the store is back, unless it is removed before.
+        Raises Unavailable if the store has not written it within half the lease's time (at least
+        2 s). It is then written when the store is back, unless `remove` comes first.
         """
         _check_size(value)
         await self._ours.ask(key, Registration(value))
 
     async def claim(self, key: str, value: bytes) -> bytes | None:
-        """Claims `key` together with everyone who claims it with the same value, atomically. The
-        key is taken as long as one of them lives.
+        """Claims `key`, atomically, together with all processes that claim it with the same value.
+        The key is taken while one of them lives.
 
-        None: it is claimed. Else the value that it is taken with. Raises Unavailable, and then
-        nothing is claimed.
+        None if the claim holds, else the value that others claimed. Raises Unavailable, and then
+        claims nothing.
         """
         _check_size(value)
         name = self._claim_of(key)
@@ -71,32 +71,32 @@ class Discovery:
         return entry.refused
 
     async def remove(self, key: str) -> None:
-        """Takes back what `put` or `claim` registered; nothing happens when that is not there.
+        """Removes what `put` or `claim` registered; does nothing if there is no such key.
 
-        Raises Unavailable like `put`; it is still done once the store is back.
+        Raises Unavailable like `put`; it is still removed when the store is back.
         """
         for name in (key, self._claim_of(key)):
             if name in self._ours:
                 await self._ours.ask(name, Registration(None))
 
     async def read(self, prefix: str) -> dict[str, bytes]:
-        """All there is under `prefix`, now. Raises Unavailable."""
+        """Everything under `prefix`, now. Raises Unavailable."""
         async with aclosing(self._store.follow(prefix)) as batches:
             listing = await anext(batches)
         assert isinstance(listing, dict)
         return listing
 
     async def keys(self, prefix: str) -> list[str]:
-        """The names of all there is under `prefix`, in order, without what they hold. Raises
-        Unavailable."""
+        """All keys under `prefix`, in order, without their values. Raises Unavailable."""
         return await self._store.keys(prefix)
 
     async def watch(self, prefix: str) -> AsyncGenerator[list[Change], None]:
-        """First everything under `prefix` (an empty list when there is nothing), then what
-        changes, as it does. Does not end by itself, and raises nothing when the store is away:
-        then it says nothing, and when the store is back, what has changed meanwhile. What is
-        missing then is said to be gone only after one lease's time, in which its owner may
-        register it again. Close it with `aclosing`.
+        """First everything under `prefix` (an empty list if there is nothing), then each change.
+
+        Does not end by itself, and raises nothing while the store does not answer: it is then
+        silent, and gives the changes when the store is back. Keys that are missing then count as
+        deleted only after one lease's time, in which their owner may register them again. Close it
+        with `aclosing`.
         """
         view = View(self._ttl)
         is_first = True
@@ -118,9 +118,10 @@ class Discovery:
             self._troubles.pop(token, None)
 
     async def put_blob(self, data: bytes) -> str:
-        """Stores bytes (at most 256 MiB) where all can read them; returns their name, a SHA-256 in
-        hex. They stay until a minute after the last process that has put them left; each keeps
-        them in its memory as well, to put them again. Raises Unavailable.
+        """Stores bytes (at most 256 MiB) for all processes; returns their name, a SHA-256 in hex.
+
+        They stay until a minute after the last process that put them has left. Each of them keeps
+        the bytes in memory as well, to put them again. Raises Unavailable.
         """
         if len(data) > blobs.CHUNK * blobs.MAX_CHUNKS:
             raise DynemoError(f"A blob of {len(data)} bytes is too large for {self._store.name}.")
@@ -130,7 +131,7 @@ class Discovery:
         return digest
 
     async def get_blob(self, digest: str) -> bytes:
-        """What was put under that name; checked. Raises Unavailable: missing or incomplete."""
+        """The bytes of that name, checked. Raises Unavailable if they are missing or incomplete."""
         return await blobs.read_blob(self._store, digest)
 
     def _claim_of(self, key: str) -> str:
@@ -144,13 +145,13 @@ class Discovery:
                     await blobs.keep_blob(self._store, digest, data)
 
     async def _follow(self, prefix: str, view: View) -> AsyncGenerator[list[Change], None]:
-        """One connection's part of `watch`."""
+        """The part of `watch` that one connection to the store gives."""
         now = asyncio.get_running_loop().time
         pending: asyncio.Task[dict[str, bytes] | list[Change]] | None = None
         async with aclosing(self._store.follow(prefix)) as batches:
             try:
                 while True:
-                    # A task, for waiting must not cancel what it waits for: a batch would be lost.
+                    # A task: a timeout of `anext` itself would cancel it and lose a batch.
                     pending = pending or asyncio.create_task(_next(batches))
                     await asyncio.wait({pending}, timeout=view.wait(now()))
                     changes: list[Change] = []
@@ -168,7 +169,7 @@ class Discovery:
 
 
 def _check_size(value: bytes) -> None:
-    """One that the store refuses would be tried forever, with the others behind it."""
+    """A value that the store refuses would be tried forever, and block the others."""
     if len(value) > blobs.CHUNK:
         raise DynemoError(f"A value of {len(value)} bytes is too large to register.")
 
@@ -183,7 +184,7 @@ async def discovering(store: Store, lease_ttl: float) -> AsyncIterator[Discovery
         asyncio.create_task(found._keep_blobs(), name="discovery blobs"),
     ]
     for task in tasks:
-        task.add_done_callback(_tell)
+        task.add_done_callback(_log_failure)
     try:
         yield found
     finally:
@@ -202,10 +203,10 @@ async def _end(task: "asyncio.Task[object] | asyncio.Task[None]") -> None:
     task.cancel()
     await asyncio.wait({task})
     if not task.cancelled():
-        task.exception()  # seen
+        task.exception()  # retrieved, so that asyncio does not log it
 
 
-def _tell(task: "asyncio.Task[None]") -> None:
-    """These tasks end only when they are cancelled; anything else is our own mistake."""
+def _log_failure(task: "asyncio.Task[None]") -> None:
+    """These tasks end only by cancellation; anything else is a bug."""
     if not task.cancelled() and (error := task.exception()) is not None:
-        log.critical("%s ended", task.get_name(), exc_info=error)
+        log.critical("The task %s failed.", task.get_name(), exc_info=error)

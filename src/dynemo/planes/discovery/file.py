@@ -1,16 +1,16 @@
 """The store in a folder, for the processes of one user on one host.
 
     FOLDER/                 0700
-      lock                  held while more than one lease is looked at to change one
+      lock                  held by a change that depends on more than one lease
       {lease, 16 hex}/      a lease
-        .alive              its content is the time it lasts, its mtime when it was last kept;
-                            its owner holds a lock on it, so that a death is seen at once
+        .alive              its content is the lease's time, its mtime the last renewal; the owner
+                            holds a lock on it, so that its death shows at once
         {hash of key}       a line with the key, then the value
-      .new-…, .dead-…       a lease that is being made, or taken away
+      .new-…, .dead-…       a lease that is being made, or removed
 
-A lease is over when its lock is free (its owner died; shared ones have no lock) or when it was not
-kept for its time (its owner is frozen). Files come and go by renaming, so that nothing is ever
-half there. Watching is looking again, a few times a second: one `stat` a lease while nothing
+A lease has expired if nobody holds its lock (its owner died; shared leases have no lock), or if it
+was not renewed in time (its owner is stopped). Files appear and disappear by renaming, so that
+nobody sees half of one. A watch polls a few times a second: one `stat` for each lease while nothing
 changes.
 """
 
@@ -18,21 +18,24 @@ import asyncio
 import contextlib
 import os
 import stat
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from itertools import count
 from pathlib import Path
 
 from dynemo.errors import Unavailable, UsageError
+from dynemo.planes.discovery.backends import DiscoverySettings
 from dynemo.planes.discovery.base import Change
 from dynemo.planes.discovery.discovery import LEASE_TTL, Discovery, discovering
 from dynemo.planes.discovery.folder import Folder, Scan
 
 _POLL_SECONDS = 0.15
-_SWEEP = 20  # of so many looks, one takes away what is over
+_SWEEP = 20  # polls; one of them removes expired leases
 
 
 class FileStore:
-    """See `Store`. What `Folder` does, in threads."""
+    """See `Store`. Runs `Folder` in threads."""
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
@@ -108,9 +111,25 @@ class FileStore:
             raise Unavailable(f"Cannot use {self.name}: {error.strerror or error}.") from error
 
 
+def open_backend(settings: DiscoverySettings) -> AbstractAsyncContextManager[Discovery]:
+    """A folder on this host. See `backends.py`."""
+    folder = _folder(settings.argument, settings.environment)
+    return open_file(folder, lease_ttl=settings.lease_ttl)
+
+
+def _folder(argument: str, environment: Mapping[str, str]) -> Path:
+    """DIR of `file:DIR`; for `file`, a folder of the user's that does not outlive a reboot."""
+    if argument:
+        return Path(argument).expanduser()
+    runtime = environment.get("XDG_RUNTIME_DIR")
+    if runtime:
+        return Path(runtime) / "dynemo-run" / "discovery"
+    return Path(tempfile.gettempdir()) / f"dynemo-run-{os.getuid()}" / "discovery"
+
+
 @contextlib.asynccontextmanager
 async def open_file(path: Path, *, lease_ttl: float = LEASE_TTL) -> AsyncIterator[Discovery]:
-    """Raises UsageError when the folder cannot be made, or is not this user's alone."""
+    """Raises UsageError if the folder cannot be made, or is open to other users."""
     _check(path)
     folder = Folder(path)
     try:
@@ -127,6 +146,4 @@ def _check(path: Path) -> None:
     except OSError as error:
         raise UsageError(f"Cannot use {path} for discovery: {error.strerror}.") from None
     if status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o077:
-        raise UsageError(
-            f"{path} must belong to you, and to nobody else (mode 0700), to be used for discovery."
-        )
+        raise UsageError(f"{path} must belong to you alone (mode 0700) to be used for discovery.")

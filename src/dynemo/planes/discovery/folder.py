@@ -1,4 +1,4 @@
-"""Leases and their keys as files; see `file.py` for how they lie. Blocking."""
+"""Leases and their keys as files; see `file.py` for the layout. Blocking."""
 
 import contextlib
 import fcntl
@@ -15,15 +15,15 @@ from dynemo.planes.discovery.base import LeaseLost
 _ALIVE = ".alive"
 _LOCK_SECONDS = 2.0
 _LEFTOVER_SECONDS = 60.0
-_SETTLED_NS = 100_000_000  # much more than the steps that a file system's times go in
+_SETTLED_NS = 100_000_000  # much more than the resolution of a file system's times
 
 
 class Folder:
-    """Raises OSError, besides what each method names. May be used by several threads at once."""
+    """Raises OSError, besides what each method names. Several threads may use it at once."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._locks: dict[int, int] = {}  # of our own leases: open files
+        self._locks: dict[int, int] = {}  # by lease of ours: an open file
 
     def close(self) -> None:
         for lock in self._locks.values():
@@ -39,12 +39,12 @@ class Folder:
         with self._locked():
             if self.keep(lease):
                 return False
-            self._take_away(lease)
+            self._remove(lease)
             self._make(lease, ttl, is_owned=False)
             return True
 
     def keep(self, lease: int) -> bool:
-        """A lease that nobody has taken away yet may still be over, and stays so."""
+        """A lease may have expired although its folder is still there; it then stays expired."""
         alive = self._of(lease) / _ALIVE
         try:
             if not _is_stale(alive):
@@ -57,7 +57,7 @@ class Folder:
 
     def revoke(self, lease: int) -> None:
         with self._locked():
-            self._take_away(lease)
+            self._remove(lease)
         self._unlock(lease)
 
     def put(self, key: str, value: bytes, lease: int) -> None:
@@ -87,16 +87,16 @@ class Folder:
         return None
 
     def leases(self) -> list[Path]:
-        """Those that last."""
-        return [path for path in self._all() if not _is_over(path)]
+        """The folders of the leases that have not expired."""
+        return [path for path in self._all() if not _has_expired(path)]
 
     def sweep(self) -> None:
-        """Takes away the leases that are over, and what a death left half made."""
-        over = [path for path in self._all() if _is_over(path)]
-        if over:
+        """Removes expired leases, and those that a process left half made when it died."""
+        expired = [path for path in self._all() if _has_expired(path)]
+        if expired:
             with self._locked():
-                for path in filter(_is_over, over):
-                    self._take_away(int(path.name, 16))
+                for path in filter(_has_expired, expired):
+                    self._remove(int(path.name, 16))
         for path in self.path.glob(".*-*"):
             with contextlib.suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime > _LEFTOVER_SECONDS:
@@ -109,7 +109,7 @@ class Folder:
         return self.path / f"{lease:016x}"
 
     def _make(self, lease: int, ttl: int, *, is_owned: bool) -> None:
-        """Under another name first: nobody sees it before it is locked."""
+        """Makes it under another name first, so that nobody sees it before it is locked."""
         new = self.path / f".new-{secrets.token_hex(8)}"
         new.mkdir(mode=0o700, parents=True)
         alive = new / _ALIVE
@@ -123,7 +123,7 @@ class Folder:
         if (lock := self._locks.pop(lease, None)) is not None:
             os.close(lock)
 
-    def _take_away(self, lease: int) -> None:
+    def _remove(self, lease: int) -> None:
         dead = self.path / f".dead-{secrets.token_hex(8)}"
         with contextlib.suppress(FileNotFoundError):
             self._of(lease).rename(dead)
@@ -148,7 +148,7 @@ class Folder:
 
 
 class Scan:
-    """All under a prefix, read again and again: of a lease that has not changed, only its times."""
+    """Reads all keys under a prefix, repeatedly; of an unchanged lease it reads only the times."""
 
     def __init__(self, folder: Folder, prefix: str) -> None:
         self._folder = folder
@@ -165,11 +165,11 @@ class Scan:
     def read(self) -> dict[str, bytes]:
         found = {}
         for lease in self._folder.leases():
-            with contextlib.suppress(FileNotFoundError):  # it ends as we look
+            with contextlib.suppress(FileNotFoundError):  # removed while we read
                 changed = lease.stat().st_mtime_ns
                 if lease not in self._read or self._read[lease][0] != changed:
                     held = self._values(lease)
-                    # Another change may follow in the same step of the clock.
+                    # Another change may get the same time.
                     is_settled = time.time_ns() - changed > _SETTLED_NS
                     found[lease] = (changed if is_settled else -1, held)
                 else:
@@ -186,7 +186,7 @@ class Scan:
 
 
 def _file(key: str) -> str:
-    """A name of one length, whatever the key's."""
+    """A file name of a fixed length."""
     return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
@@ -195,7 +195,7 @@ def _files(lease: Path) -> list[Path]:
 
 
 def _read(file: Path, prefix: str | None) -> tuple[str, bytes]:
-    """A file's key, and its value if the key starts so."""
+    """A file's key, and its value if the key starts with `prefix`."""
     with file.open("rb") as stream:
         key = stream.readline().rstrip(b"\n").decode()
         wanted = prefix is not None and key.startswith(prefix)
@@ -203,12 +203,12 @@ def _read(file: Path, prefix: str | None) -> tuple[str, bytes]:
 
 
 def _is_stale(alive: Path) -> bool:
-    """It was not kept for as long as it lasts. Raises FileNotFoundError."""
+    """Whether it was not renewed in time. Raises FileNotFoundError."""
     kept = alive.stat().st_mtime
     return time.time() - kept > float(alive.read_text(encoding="ascii").split()[0])
 
 
-def _is_over(lease: Path) -> bool:
+def _has_expired(lease: Path) -> bool:
     alive = lease / _ALIVE
     try:
         if _is_stale(alive):

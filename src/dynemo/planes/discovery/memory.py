@@ -1,4 +1,4 @@
-"""A store inside one process, with faults that can be asked for."""
+"""A store inside one process, with faults for tests."""
 
 import asyncio
 import contextlib
@@ -18,19 +18,19 @@ class _Held(NamedTuple):
 
 
 class MemoryStore:
-    """Shared by all that open it. Its faults: `disconnect`, `reconnect`, `expire`, `forget`."""
+    """Shared by all `open_memory`. Its faults: `disconnect`, `reconnect`, `expire`, `forget`."""
 
     name = "the memory store"
 
     def __init__(self) -> None:
         self._held: dict[str, _Held] = {}
-        self._leases: dict[int, tuple[int, float]] = {}  # its time, and when that ends
+        self._leases: dict[int, tuple[int, float]] = {}  # its time, and when it expires
         self._numbers = count(1 << 62)  # above the shared ones
         self._followers: dict[asyncio.Queue[Change | None], str] = {}
         self._is_away = False
 
     def disconnect(self) -> None:
-        """From now on every call fails."""
+        """Every call fails from now on."""
         self._is_away = True
         for follower in self._followers:
             follower.put_nowait(None)  # wakes it
@@ -39,12 +39,12 @@ class MemoryStore:
         self._is_away = False
 
     def expire(self) -> None:
-        """All leases run out now."""
+        """All leases expire now."""
         for lease in list(self._leases):
             self._drop(lease)
 
     def forget(self) -> None:
-        """All data is lost, and nobody is told: for a store that is disconnected."""
+        """All data is lost without a notice to watchers, for a store that is disconnected."""
         self._held.clear()
         self._leases.clear()
 
@@ -77,7 +77,7 @@ class MemoryStore:
         if lease not in self._leases:
             raise LeaseLost
         self._held[key] = _Held(value, lease)
-        self._say(Change(key, value))
+        self._notify(Change(key, value))
 
     async def add(self, key: str, value: bytes, lease: int) -> None:
         self._begin()
@@ -97,7 +97,7 @@ class MemoryStore:
         held = self._held.get(key)
         if held is not None and held.lease == lease:
             del self._held[key]
-            self._say(Change(key, None))
+            self._notify(Change(key, None))
 
     async def get(self, key: str) -> bytes | None:
         self._begin()
@@ -116,7 +116,7 @@ class MemoryStore:
             while True:
                 change: Change | None = None
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(0.1):  # to see leases run out
+                    async with asyncio.timeout(0.1):  # to see leases expire
                         change = await changes.get()
                 self._begin()
                 if change is not None:
@@ -126,7 +126,7 @@ class MemoryStore:
 
     def _begin(self) -> None:
         if self._is_away:
-            raise Unavailable("The memory store is away.")
+            raise Unavailable("The memory store does not answer.")
         now = time.monotonic()
         for lease, (_, end) in list(self._leases.items()):
             if end < now:
@@ -136,9 +136,9 @@ class MemoryStore:
         self._leases.pop(lease, None)
         for key in [key for key, held in self._held.items() if held.lease == lease]:
             del self._held[key]
-            self._say(Change(key, None))
+            self._notify(Change(key, None))
 
-    def _say(self, change: Change) -> None:
+    def _notify(self, change: Change) -> None:
         for follower, prefix in self._followers.items():
             if change.key.startswith(prefix):
                 follower.put_nowait(change)
@@ -148,7 +148,7 @@ class MemoryStore:
 async def open_memory(
     store: MemoryStore, *, lease_ttl: float = LEASE_TTL
 ) -> AsyncIterator[Discovery]:
-    """Raises UsageError when the store is disconnected."""
+    """Raises UsageError if the store is disconnected."""
     try:
         await store.keys("/")
     except Unavailable as error:

@@ -1,14 +1,13 @@
-"""What this process registers, under its one lease.
+"""The registrations of this process, under its one lease.
 
-    asked (ask)             one entry a key says what should be; callers wait until it is tried
-    the writer              the only task that writes entries, so that an old value never
-                            overtakes a new one: each is written under the current lease
-    the lease's keeper      keeps it alive; when it is gone takes a new one, and with that every
-                            entry is due again
+    ask              sets one entry for each key: its wanted value; waits until the store had it
+    write            the only task that writes entries, each under the current lease, so that an old
+                     value never overtakes a new one
+    keep_lease       keeps the lease alive; if it has expired, takes a new one, and with that every
+                     entry is due again
 
-An entry is due while its `lease` is not the current one. So a lease that is lost in any way (the
-store came back without its data; this process was frozen for longer than the lease) needs no case
-of its own.
+An entry is due while its `lease` is not the current one. So no way of losing the lease needs a case
+of its own: the store came back without its data, or this process was stopped for too long.
 """
 
 import asyncio
@@ -21,24 +20,24 @@ from dynemo.planes.discovery.base import LeaseLost, Store
 log = logging.getLogger("dynemo.discovery")
 
 RETRY_SECONDS = 0.25
-_WRITE_SECONDS = 2.0  # that a caller waits for its key; with a longer lease, half of that
+_WRITE_SECONDS = 2.0  # a caller waits for its key, or half of a longer lease
 _LEAVE_SECONDS = 2.0
 _AT_ONCE = 32  # writes in flight
 
 
 class Registration:
-    """What should be at a key. Replaced, never changed, by what is asked later."""
+    """The wanted value of a key. A later request replaces it and never changes it."""
 
     def __init__(self, value: bytes | None, claims: str = "") -> None:
-        self.value = value  # None: nothing
-        self.claims = claims  # the prefix that it claims a part of, or empty
-        self.lease = 0  # it is written under
+        self.value = value  # None: no such key
+        self.claims = claims  # the prefix under which it is a claim, or empty
+        self.lease = 0  # the lease that it was written with
         self.refused: bytes | None = None  # the other claimants' value
         self.tried = asyncio.Event()
 
 
 class Registrations:
-    """`keep_lease` and `write` are to run as tasks as long as this is used; then `leave`."""
+    """Run `keep_lease` and `write` as tasks while this is in use; then call `leave`."""
 
     def __init__(self, store: Store, ttl: int) -> None:
         self.trouble = ""
@@ -46,14 +45,14 @@ class Registrations:
         self._ttl = ttl
         self._lease = 0
         self._entries: dict[str, Registration] = {}
-        self._due = asyncio.Event()  # an entry is to be written
-        self._doubt = asyncio.Event()  # the lease may be gone
+        self._due = asyncio.Event()  # an entry must be written
+        self._doubt = asyncio.Event()  # the lease may have expired
 
     def __contains__(self, key: str) -> bool:
         return key in self._entries
 
     def doubt(self) -> None:
-        """Says that the store was away, so that the lease is looked at now."""
+        """The store did not answer: checks the lease now."""
         self._doubt.set()
 
     def forget(self, key: str, entry: Registration) -> None:
@@ -68,7 +67,7 @@ class Registrations:
                 await entry.tried.wait()
         except TimeoutError:
             why = self.trouble or f"{self._store.name} does not answer."
-            raise Unavailable(f"Cannot register now: {why}") from None
+            raise Unavailable(f"Cannot register in discovery now. {why}") from None
 
     def replace(self, key: str, entry: Registration) -> None:
         if (old := self._entries.get(key)) is not None:
@@ -80,14 +79,14 @@ class Registrations:
         while True:
             delay = self._ttl / 3
             try:
-                if self._entries:  # who only watches needs no lease
+                if self._entries:  # a process that only watches needs no lease
                     await self._renew()
                 if self.trouble:
-                    log.info("discovery is back")
+                    log.info("Discovery is back.")
                 self.trouble = ""
             except Unavailable as error:
                 if not self.trouble:
-                    log.warning("discovery is away: %s", error)
+                    log.warning("Discovery does not work now: %s", error)
                 self.trouble = str(error)
                 delay = RETRY_SECONDS
             with contextlib.suppress(TimeoutError):
@@ -100,7 +99,7 @@ class Registrations:
             self._retry_refused()
             return
         if self._lease:
-            log.warning("the lease was lost; registering again")
+            log.warning("The lease in discovery has expired; registering again.")
         self._lease = 0
         self._lease = await self._store.grant(self._ttl)
         self._due.set()
@@ -120,7 +119,7 @@ class Registrations:
             if not due:
                 continue
             if not lease:
-                self._doubt.set()  # the keeper takes one, and says that entries are due
+                self._doubt.set()  # `keep_lease` takes one, and sets `_due`
                 continue
             try:
                 for start in range(0, len(due), _AT_ONCE):
@@ -145,7 +144,7 @@ class Registrations:
         elif entry.claims:
             other = await self._store.claim(entry.claims, key, entry.value, lease)
             if other is not None and entry.refused is None and entry.tried.is_set():
-                log.error("%s was taken by others while discovery was away", entry.claims[:-1])
+                log.error("Others claimed %s while discovery did not work.", entry.claims[:-1])
             entry.refused = other
         else:
             await self._store.put(key, entry.value, lease)

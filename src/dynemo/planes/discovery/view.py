@@ -1,14 +1,13 @@
-"""What a watcher knows, and what it may say of it. Pure: values and times in, changes out.
+"""The knowledge of a watcher, and the changes that it reports. Pure: no clock and no store.
 
-    listing (first)      -> everything, at once
-    listing (later)      -> what is new or different, at once;
-                            what is missing is kept for a grace, then said to be gone
-    a put                -> said, unless nothing differs; ends a grace
-    a delete             -> said at once, in a grace or not
+    the first listing    reports everything at once
+    a later listing      reports new and different keys at once; a missing key gets a grace, and is
+                         reported as deleted after it
+    a put                is reported unless nothing differs; ends a grace
+    a delete             is reported at once, in a grace or not
 
-A listing that lacks a key proves little after a lost connection: a store that came back without
-its data lacks them all, and their owners, who are alive, put them again within a lease's time. A
-delete that was seen as it happened is another matter.
+After a lost connection, a missing key proves little: a store that came back without its data has no
+keys, and their owners, who are alive, put them again within a lease's time.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,12 +16,12 @@ from dynemo.planes.discovery.base import Change
 
 
 class View:
-    """One watcher's. Times are seconds of any one clock that only goes forward."""
+    """The view of one watcher. Times are seconds of one monotonic clock."""
 
     def __init__(self, grace: float) -> None:
         self._grace = grace
         self._known: dict[str, bytes] = {}
-        self._missing: dict[str, float] = {}  # when it is to be called gone
+        self._missing: dict[str, float] = {}  # when its grace ends
 
     def refresh(self, listing: Mapping[str, bytes], now: float) -> list[Change]:
         absent = [key for key in self._known if key not in listing]
@@ -30,8 +29,8 @@ class View:
         return self.apply(Change(key, value) for key, value in listing.items())
 
     def apply(self, changes: Iterable[Change]) -> list[Change]:
-        """The changes that differ from what is known, which is then known."""
-        said = []
+        """The changes that differ from what is known. Updates what is known."""
+        reported = []
         for change in changes:
             self._missing.pop(change.key, None)
             if change.value == self._known.get(change.key):
@@ -40,14 +39,14 @@ class View:
                 del self._known[change.key]
             else:
                 self._known[change.key] = change.value
-            said.append(change)
-        return said
+            reported.append(change)
+        return reported
 
     def due(self, now: float) -> list[Change]:
-        """What has been missing for the whole grace, as gone."""
+        """Deletes of the keys whose grace is over."""
         over = [key for key, at in self._missing.items() if at <= now]
         return self.apply([Change(key, None) for key in over])
 
     def wait(self, now: float) -> float | None:
-        """Seconds until `due` has something to say; None: nothing is missing."""
+        """Seconds until `due` reports something; None if nothing is missing."""
         return max(0.0, min(self._missing.values()) - now) if self._missing else None

@@ -1,8 +1,8 @@
-"""The request plane: one message per request, to the instance that was picked, accepted or refused
-at once. The answer comes on the response plane.
+"""The request plane: one message per request, which the chosen instance accepts or refuses at once.
+The answer arrives on the response plane.
 
-An ingress holds a `RequestPlane`, a worker a `RequestServer`. NATS and the memory adapter are both;
-over TCP each has its own side.
+An ingress has a `RequestPlane`, a worker a `RequestServer`. The adapters for NATS and for memory
+are both; TCP has an adapter for each side.
 """
 
 import asyncio
@@ -14,10 +14,10 @@ from dynemo.connection.addresses import Dialable
 from dynemo.messages.records import InstanceRecord, Load
 from dynemo.messages.wire import Envelope
 
-#: Seconds in which a worker has to accept or to refuse.
+#: Seconds in which a worker must accept or refuse.
 ASK_SECONDS = 2.0
-#: How often the event loop looks for a reply in that time, at least.
-_LOOKS = 8
+#: How often the event loop must run in that time before it counts as over.
+_TURNS = 8
 
 _T = TypeVar("_T")
 
@@ -26,22 +26,22 @@ OnRequest = Callable[[bytes], Awaitable[None]]
 
 
 async def wait_for_reply(reply: "asyncio.Future[_T]", seconds: float) -> _T:
-    """The reply. Raises TimeoutError where none has come in that time.
+    """The reply. Raises TimeoutError if none arrives in that time.
 
-    A loop that is busy with other things listens late, and what it has not heard yet may lie in
-    its socket: only time in which it could have heard counts.
+    A busy event loop reads late, and the reply may already be in its socket. So only time counts in
+    which the loop could have read it.
     """
     loop = asyncio.get_running_loop()
     timer: asyncio.TimerHandle
 
-    def look(left: int) -> None:
+    def tick(left: int) -> None:
         nonlocal timer
         if left:
-            timer = loop.call_later(seconds / _LOOKS, look, left - 1)
+            timer = loop.call_later(seconds / _TURNS, tick, left - 1)
         elif not reply.done():
             reply.set_exception(TimeoutError())
 
-    timer = loop.call_later(seconds / _LOOKS, look, _LOOKS - 1)
+    timer = loop.call_later(seconds / _TURNS, tick, _TURNS - 1)
     try:
         return await reply
     finally:
@@ -51,29 +51,29 @@ async def wait_for_reply(reply: "asyncio.Future[_T]", seconds: float) -> _T:
 class RequestPlane(Protocol):
     @property
     def max_request(self) -> int:
-        """The longest encoded Request that an envelope carries; a longer one goes on its stream."""
+        """The longest encoded Request for an envelope; a longer one follows on its stream."""
         ...
 
     async def ask(
         self, record: InstanceRecord, envelope: Envelope, timeout: float = ASK_SECONDS
     ) -> None:
-        """Returns once the instance has accepted. May be called for many at once.
+        """Returns when the instance has accepted. May be called for many at once.
 
-        Raises what the worker refused with (Unavailable: busy, draining), InstanceGone (nobody
-        listens for that instance), InstanceSilent (it did not reply in `timeout` seconds), or
-        PlaneAway (at once, while the plane itself is away: no other can be asked either).
+        Raises the worker's refusal (Unavailable: busy, draining). Raises InstanceGone if nobody
+        listens for that instance, and InstanceSilent if it does not reply in `timeout` seconds.
+        Raises PlaneAway at once while the plane is down: then no other instance can be asked.
         """
         ...
 
     async def load(self, record: InstanceRecord, timeout: float = ASK_SECONDS) -> Load:
-        """What the instance is busy with now, as it says itself. Raises InstanceGone, PlaneAway."""
+        """The instance's present load. Raises InstanceGone, PlaneAway."""
         ...
 
 
 class RequestServer(Protocol):
     @property
     def reach(self) -> Dialable:
-        """For the instance's record; empty where requests do not come by dialling."""
+        """For the instance's record; empty if ingresses do not dial the worker."""
         ...
 
     @property
@@ -84,8 +84,9 @@ class RequestServer(Protocol):
     def serve(
         self, record: InstanceRecord, handler: OnRequest, load: Callable[[], Load] = Load
     ) -> AbstractAsyncContextManager[None]:
-        """Takes requests for `record.instance` while entered; entered once the plane knows it.
+        """Takes requests for `record.instance` while entered. Entering returns when the plane
+        knows it.
 
-        `load` is told to who asks for it, where the plane carries more than requests.
+        `load` gives the load for a plane that answers that question itself.
         """
         ...

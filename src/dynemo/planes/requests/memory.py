@@ -14,7 +14,7 @@ from dynemo.planes.requests.base import ASK_SECONDS, OnRequest
 
 
 class MemoryRequests:
-    """A `RequestPlane` and an `Intake`. `is_away` makes it fail as a server that is down does."""
+    """A `RequestPlane` and a `RequestServer`. `is_away`: it fails like a server that is down."""
 
     reach = Dialable([], "")
     key = ""

@@ -1,9 +1,9 @@
 """The request plane without NATS: the ingress dials the worker, whose address is in its record.
 
-The ingress says HELLO with the key from the record and with its own; the worker answers with HELLO
-as on a connection that it had dialled itself. From there on it *is* the connection of the response
-plane between the two, and everything above is the same. A request is an OPEN towards the worker,
-with the envelope; the worker accepts with its own OPEN, or refuses with ERROR. A PONG has its load.
+The ingress sends HELLO with the key from the record and with its own key. The worker answers with
+HELLO, as on a connection that it dials itself. From then on this *is* the connection of the
+response plane between the two. A request is an OPEN to the worker, with the envelope. The worker
+accepts with an OPEN of its own, or refuses with ERROR. A PONG carries its load.
 """
 
 import asyncio
@@ -20,96 +20,104 @@ from msgspec import DecodeError, msgpack
 
 from dynemo.connection.addresses import (
     Dialable,
-    dial_link,
+    closed_before_hello,
+    connect,
     dialable,
     first_of,
     port_of,
-    serve_links,
-    turned_away,
+    start_server,
 )
-from dynemo.connection.client import raised
-from dynemo.connection.framed import PROTOCOL
-from dynemo.connection.server import failure
+from dynemo.connection.logged_peers import LoggedPeers
 from dynemo.connection.unauthenticated import UnauthenticatedConnections
-from dynemo.errors import InstanceGone, InstanceSilent, Unavailable, WireError
+from dynemo.errors import DynemoError, InstanceGone, InstanceSilent, Unavailable, WireError
 from dynemo.messages.records import InstanceRecord, Load
 from dynemo.messages.wire import Envelope, Greeting
 from dynemo.planes.requests.base import ASK_SECONDS, OnRequest
-from dynemo.planes.responses.answering import IngressConnections
 from dynemo.planes.responses.incoming import MAX_UNGREETED, WorkerConnection, decode_greeting
+from dynemo.planes.responses.ingresses import IngressConnections
 from dynemo.planes.responses.listen import ResponseListener
 from dynemo.planes.responses.outgoing import IngressConnection
+from dynemo.wire import versions
+from dynemo.wire.failures import encode_error
 from dynemo.wire.frames import MAX_BODY, Frame, FrameKind
+from dynemo.wire.state import ConnectionState, Role, StreamState, stream_after
+from dynemo.wire.versions import negotiate, spoken_by
 
 log = logging.getLogger("dynemo.requests")
 
 _encode = msgpack.Encoder().encode
-_ROOM = 4096  # for what an envelope holds besides the request
-_MANY = 1024  # instances, after which what is left of gone ones is cleared away
+_ENVELOPE_BYTES = 4096  # room for the fields of an envelope besides its request
+_MANY = 1024  # instances; above, the entries of instances that are gone are removed
 
 
 class DialedWorker(WorkerConnection):
-    """The ingress's side of a connection that it dialled. `confirmed`: whether HELLO came back."""
+    """A connection that this ingress dials. `confirmed`: whether the worker sent a valid HELLO."""
 
     def __init__(self, responses: ResponseListener, instance_id: str) -> None:
-        super().__init__(responses, responses.beat, is_dialled_here=True, expected=instance_id)
+        super().__init__(responses, responses.beat, is_dialled_here=True, expected_id=instance_id)
         self.confirmed: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._asked: dict[int, asyncio.Future[None]] = {}
-        self._pinged: list[asyncio.Future[Load]] = []
+        self._replies: dict[int, asyncio.Future[None]] = {}  # by stream
+        self._loads: list[asyncio.Future[Load]] = []
 
     def is_idle(self) -> bool:
-        return super().is_idle() and not self._asked
+        return super().is_idle() and not self._replies
 
-    def call(self, record: InstanceRecord, own_key: bytes) -> None:
-        key = bytes.fromhex(record.key)
-        greeting = Greeting(PROTOCOL, record.instance.id, key, own_key)
-        self.link.send(FrameKind.HELLO, 0, _encode(greeting))
+    def state_of(self, stream: int) -> StreamState:
+        reply = self._replies.get(stream)
+        is_asked = reply is not None and not reply.done()
+        return StreamState.PENDING if is_asked else super().state_of(stream)
+
+    def greet(self, record: InstanceRecord, own_key: bytes) -> None:
+        key, spoken = bytes.fromhex(record.key), versions.SPOKEN
+        greeting = Greeting(spoken.oldest, record.instance.id, key, own_key, spoken.newest)
+        self.connection.send(FrameKind.HELLO, 0, _encode(greeting))
 
     async def ask(self, stream: int, envelope: bytes) -> None:
-        """Raises what the worker refuses with, or InstanceGone when the connection is lost."""
-        reply = self._asked[stream] = asyncio.get_running_loop().create_future()
+        """Raises the worker's refusal, or InstanceGone if the connection closes."""
+        reply = self._replies[stream] = asyncio.get_running_loop().create_future()
         try:
-            if not self.link.is_open:
+            if not self.connection.is_open:
                 raise InstanceGone("The connection is closed.")
-            self.link.send(FrameKind.OPEN, stream, envelope)
+            self.connection.send(FrameKind.OPEN, stream, envelope)
             await reply
         finally:
-            del self._asked[stream]
+            del self._replies[stream]
 
     async def ask_load(self) -> Load:
-        """Raises InstanceGone when the connection is lost."""
-        if not self.link.is_open:
+        """Raises InstanceGone if the connection closes."""
+        if not self.connection.is_open:
             raise InstanceGone("The connection is closed.")
         reply: asyncio.Future[Load] = asyncio.get_running_loop().create_future()
-        self._pinged.append(reply)
-        self.link.send(FrameKind.PING, 0)
+        self._loads.append(reply)
+        self.connection.send(FrameKind.PING, 0)
         return await reply
 
     def on_connection(self, frame: Frame) -> None:
         super().on_connection(frame)
-        if frame.kind == FrameKind.HELLO and not self.confirmed.done():
+        if frame.kind == FrameKind.HELLO and self.instance_id and not self.confirmed.done():
             self.confirmed.set_result(True)
         elif frame.kind == FrameKind.PONG:
-            pinged, self._pinged = self._pinged, []
-            for reply in pinged:
+            loads, self._loads = self._loads, []
+            for reply in loads:
                 if not reply.done():
                     reply.set_result(self.load)
 
-    def on_stream(self, frame: Frame) -> None:
-        super().on_stream(frame)
-        reply = self._asked.get(frame.stream)
-        if reply is None or reply.done():
-            return
-        if frame.kind == FrameKind.ERROR:
-            reply.set_exception(raised(frame.body))
-        else:
+    def on_stream_not_open(self, state: StreamState, frame: Frame) -> None:
+        super().on_stream_not_open(state, frame)
+        reply = self._replies.get(frame.stream)
+        if frame.kind == FrameKind.OPEN and reply is not None and not reply.done():
             reply.set_result(None)
+
+    def on_refused(self, stream: int, error: DynemoError) -> None:
+        reply = self._replies.get(stream)
+        if reply is not None and not reply.done():
+            reply.set_exception(error)
 
     def on_lost(self) -> None:
         super().on_lost()
         if not self.confirmed.done():
             self.confirmed.set_result(False)
-        waiting: list[asyncio.Future[Any]] = [*self._asked.values(), *self._pinged]
+        waiting: list[asyncio.Future[Any]] = [*self._replies.values(), *self._loads]
         for reply in waiting:
             if not reply.done():
                 reply.set_exception(InstanceGone("The worker closed the connection."))
@@ -118,31 +126,31 @@ class DialedWorker(WorkerConnection):
 class TcpRequests:
     """An ingress's `RequestPlane`. `tls` is for the connections that it dials."""
 
-    max_request = MAX_BODY - _ROOM
+    max_request = MAX_BODY - _ENVELOPE_BYTES
 
     def __init__(self, responses: ResponseListener, tls: ssl.SSLContext | None = None) -> None:
         self._responses = responses
         self._tls = tls
-        self._calls: dict[str, DialedWorker] = {}
+        self._workers: dict[str, DialedWorker] = {}
         self._locks: dict[str, asyncio.Lock] = {}
-        self._unreached: set[str] = set()  # that was said once in the log
+        self._unreachable = LoggedPeers()  # by instance id
 
     async def ask(
         self, record: InstanceRecord, envelope: Envelope, timeout: float = ASK_SECONDS
     ) -> None:
         name = record.instance.id[:8]
         body = _encode(envelope)
-        known = self._calls.get(record.instance.id)
+        known = self._workers.get(record.instance.id)
         try:
             async with asyncio.timeout(timeout):
-                calling = await self._reach(record)
+                worker = await self._connected(record)
                 try:
-                    await calling.ask(envelope.stream, body)
+                    await worker.ask(envelope.stream, body)
                 except InstanceGone:
-                    if calling is not known:
+                    if worker is not known:
                         raise
-                    # It was closed, idle perhaps, while we wrote to it: the next one is fresh.
-                    await (await self._reach(record)).ask(envelope.stream, body)
+                    # The worker closed it, perhaps because it was idle, while we wrote to it.
+                    await (await self._connected(record)).ask(envelope.stream, body)
         except TimeoutError:
             raise InstanceSilent(f"Worker {name} did not reply in {timeout:g} s.") from None
         except ConnectionError as error:
@@ -152,63 +160,62 @@ class TcpRequests:
         name = record.instance.id[:8]
         try:
             async with asyncio.timeout(timeout):
-                return await (await self._reach(record)).ask_load()
+                return await (await self._connected(record)).ask_load()
         except TimeoutError:
             raise InstanceSilent(f"Worker {name} did not reply in {timeout:g} s.") from None
         except ConnectionError as error:
             raise InstanceGone(f"Worker {name} cannot be reached: {error}.") from error
 
-    async def _reach(self, record: InstanceRecord) -> DialedWorker:
+    async def _connected(self, record: InstanceRecord) -> DialedWorker:
         name = record.instance.id
         async with self._locks.setdefault(name, asyncio.Lock()):
-            calling = self._calls.get(name)
-            if calling is None or not calling.link.is_open:
-                calling = self._calls[name] = await self._dial(record)
-                self._clear()
-            return calling
+            worker = self._workers.get(name)
+            if worker is None or not worker.connection.is_open:
+                worker = self._workers[name] = await self._connect(record)
+                self._remove_gone()
+            return worker
 
-    def _clear(self) -> None:
+    def _remove_gone(self) -> None:
         if len(self._locks) > _MANY:
-            self._calls = {name: call for name, call in self._calls.items() if call.link.is_open}
+            self._workers = {n: w for n, w in self._workers.items() if w.connection.is_open}
             self._locks = {name: lock for name, lock in self._locks.items() if lock.locked()}
-            self._unreached.clear()
 
-    async def _dial(self, record: InstanceRecord) -> DialedWorker:
+    async def _connect(self, record: InstanceRecord) -> DialedWorker:
         reach = Dialable(record.addresses, record.loopback)
-        dial = partial(self._dial_one, record)
+        dial = partial(self._connect_one, record)
         addresses = reach.reached_from(record.host)
         try:
-            _, calling = await first_of(addresses, dial, lambda found: found.link.abort())
+            _, worker = await first_of(addresses, dial, lambda found: found.connection.abort())
         except ConnectionError as error:
-            if record.instance.id not in self._unreached:
-                self._unreached.add(record.instance.id)
-                log.warning("cannot reach worker %s: %s", record.instance.id[:8], error)
+            if self._unreachable.is_new(record.instance.id):
+                log.warning("Cannot reach worker %s: %s.", record.instance.id[:8], error)
             raise
-        self._unreached.discard(record.instance.id)
-        return calling
+        self._unreachable.forget(record.instance.id)
+        return worker
 
-    async def _dial_one(self, record: InstanceRecord, address: str) -> DialedWorker:
-        calling = DialedWorker(self._responses, record.instance.id)
+    async def _connect_one(self, record: InstanceRecord, address: str) -> DialedWorker:
+        worker = DialedWorker(self._responses, record.instance.id)
         try:
-            await dial_link(calling.link, address, self._tls)
-            calling.call(record, self._responses.key)
-            if not await calling.confirmed:
-                raise turned_away(address)
+            await connect(worker.connection, address, self._tls)
+            worker.greet(record, self._responses.key)
+            if not await worker.confirmed:
+                raise closed_before_hello(address, worker.refusal)
         except BaseException:
-            calling.link.abort()
+            worker.connection.abort()
             raise
-        return calling
+        return worker
 
 
 class AcceptedIngress(IngressConnection):
-    """The worker's side of a connection that an ingress dialled."""
+    """The worker's side of a connection that an ingress has dialled."""
 
-    def __init__(self, intake: "TcpRequestServer", answering: IngressConnections) -> None:
-        super().__init__(answering.make_answers, answering.beat, self._lost, is_dialled_here=False)
-        self._intake = intake
-        self._answering = answering
-        self.link.cap(MAX_UNGREETED)
-        intake.strangers.add(self.link)
+    def __init__(self, server: "TcpRequestServer", ingresses: IngressConnections) -> None:
+        role = Role.DIALED_WORKER
+        super().__init__(ingresses.make_server, ingresses.beat, self._on_ingress_lost, role)
+        self._request_server = server
+        self._ingresses = ingresses
+        self.connection.cap(MAX_UNGREETED)
+        server.unauthenticated.add(self.connection)
 
     def on_connection(self, frame: Frame) -> None:
         if frame.kind != FrameKind.HELLO:
@@ -218,46 +225,57 @@ class AcceptedIngress(IngressConnection):
             greeting = decode_greeting(frame.body)
         except DecodeError as error:
             raise WireError(f"its HELLO does not decode: {error}") from error
-        if not hmac.compare_digest(greeting.key.hex(), self._intake.key):
+        if not hmac.compare_digest(greeting.key.hex(), self._request_server.key):
             raise WireError("its HELLO has a wrong key")
-        if greeting.protocol != PROTOCOL:
-            raise WireError(f"it speaks protocol {greeting.protocol}, not {PROTOCOL}")
-        if greeting.instance != self._answering.instance_id:
+        if greeting.instance != self._ingresses.instance_id:
             raise WireError("its HELLO names another instance")
-        self.link.cap(MAX_BODY)
-        self._intake.strangers.remove(self.link)
-        self.greet(greeting.instance, greeting.answer_key)
-        self._answering.adopt(greeting.answer_key, self)
+        try:
+            version = negotiate(greeting.instance, versions.SPOKEN, spoken_by(greeting))
+        except WireError as error:
+            self._refuse_hello(greeting, error)
+            return
+        self.connection.cap(MAX_BODY)
+        self._request_server.unauthenticated.remove(self.connection)
+        self.greet(greeting.instance, greeting.answer_key, version)
+        self._ingresses.adopt(greeting.answer_key, self)
+
+    def _refuse_hello(self, greeting: Greeting, error: WireError) -> None:
+        if self._ingresses.refused.is_new(greeting.answer_key):
+            log.warning("%s", error)
+        self.state = ConnectionState.CLOSED
+        self.connection.send(FrameKind.ERROR, 0, encode_error(error))
+        self.connection.close()
 
     def on_stream(self, frame: Frame) -> None:
-        if frame.kind == FrameKind.OPEN:
-            self._answering.tasks.create_task(self._ask(frame))
-        else:
+        if frame.kind != FrameKind.OPEN:
             super().on_stream(frame)
+            return
+        stream_after(self.role, self.state, self.state_of(frame.stream), frame)
+        self._ingresses.tasks.create_task(self._accept(frame))
 
     def on_broken(self, error: WireError) -> None:
         if not self.heartbeat.is_greeted:
             raise error
         super().on_broken(error)
 
-    async def _ask(self, frame: Frame) -> None:
+    async def _accept(self, frame: Frame) -> None:
         try:
-            await self._intake.handle(frame.body)
+            await self._request_server.handle(frame.body)
         except Exception as error:
-            self.link.send(FrameKind.ERROR, frame.stream, failure(error))
+            self.connection.send(FrameKind.ERROR, frame.stream, encode_error(error))
 
-    def _lost(self, _: IngressConnection) -> None:
-        self._intake.strangers.remove(self.link)
-        self._answering.lost(self)
+    def _on_ingress_lost(self, _: IngressConnection) -> None:
+        self._request_server.unauthenticated.remove(self.connection)
+        self._ingresses.lost(self)
 
 
 class TcpRequestServer:
-    """A worker's `Intake`. Made by `tcp_request_server`."""
+    """A worker's `RequestServer`. Made by `tcp_request_server`."""
 
     def __init__(self) -> None:
         self.key = secrets.token_hex(32)
         self.reach = Dialable([], "")
-        self.strangers = UnauthenticatedConnections()
+        self.unauthenticated = UnauthenticatedConnections()
         self._handler: OnRequest | None = None
 
     async def handle(self, envelope: bytes) -> None:
@@ -268,9 +286,9 @@ class TcpRequestServer:
     @asynccontextmanager
     async def serve(
         self,
-        record: InstanceRecord,  # noqa: ARG002 (one intake serves one)
+        record: InstanceRecord,  # noqa: ARG002 (it serves one instance)
         handler: OnRequest,
-        load: Callable[[], Load] = Load,  # noqa: ARG002 (a PONG tells it)
+        load: Callable[[], Load] = Load,  # noqa: ARG002 (a PONG carries it)
     ) -> AsyncIterator[None]:
         self._handler = handler
         try:
@@ -281,20 +299,22 @@ class TcpRequestServer:
 
 @asynccontextmanager
 async def tcp_request_server(
-    answering: IngressConnections,
+    ingresses: IngressConnections,
     host: str = "127.0.0.1",
     *,
     advertise: str | None = None,
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[TcpRequestServer]:
-    """Listens for ingresses. Raises UsageError. To be left before `answering` is."""
-    intake = TcpRequestServer()
+    """Listens for ingresses. Raises UsageError. Leave it before `ingresses`."""
+    requests = TcpRequestServer()
     port = port_of(advertise)
-    server = await serve_links(lambda: AcceptedIngress(intake, answering).link, host, port, tls)
+    server = await start_server(
+        lambda: AcceptedIngress(requests, ingresses).connection, host, port, tls
+    )
     port = server.sockets[0].getsockname()[1]
-    intake.reach = dialable(host, port, advertise, is_tls=tls is not None)
+    requests.reach = dialable(host, port, advertise, is_tls=tls is not None)
     try:
-        yield intake
+        yield requests
     finally:
         server.close()
-        intake.strangers.close()
+        requests.unauthenticated.close()

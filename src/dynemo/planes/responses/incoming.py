@@ -1,8 +1,8 @@
-"""The ingress's side of a connection to one worker: its answers come in here.
+"""The ingress's connection to one worker: the worker's answers arrive here.
 
-Anything but a valid HELLO closes it. After that, a frame that breaks a rule is dropped and said
-once in the log; if it belongs to a stream that is open, that stream is lost, alone. Only bytes that
-cannot be cut into frames any more close a connection whose peer has said who it is.
+Anything but a valid HELLO closes it at first. After HELLO, a frame that breaks a rule is dropped,
+and the first one is logged. If the frame belongs to an open stream, that stream alone fails. Only
+bytes that form no frame close the connection then.
 """
 
 import hmac
@@ -13,33 +13,46 @@ from msgspec import msgpack
 
 from dynemo.connection.buffer import StreamBuffer
 from dynemo.connection.client import StreamClient
-from dynemo.connection.framed import PROTOCOL
 from dynemo.connection.heartbeat import Beat, Heartbeat
-from dynemo.connection.server import failure
-from dynemo.errors import EngineLost, WireError
+from dynemo.connection.logged_peers import LoggedPeers
+from dynemo.errors import DynemoError, EngineLost, WireError
 from dynemo.messages.wire import Greeting
-from dynemo.wire import state
+from dynemo.wire import versions
+from dynemo.wire.failures import decode_error, encode_error, reason_of
 from dynemo.wire.frames import MAX_BODY, Frame, FrameKind
+from dynemo.wire.state import ConnectionState, StreamState
+from dynemo.wire.versions import negotiate, spoken_by
 
 log = logging.getLogger("dynemo.responses")
 
-#: The longest body from a peer that has not said who it is.
+#: The longest body that a peer may send before its HELLO.
 MAX_UNGREETED = 4096
 
 decode_greeting = msgpack.Decoder(Greeting).decode
 
 
-class PendingStreams(Protocol):
-    """What is awaited, and what was opened: the ingress as its connections see it."""
+class Listener(Protocol):
+    """The ingress as its connections see it: pending streams, and connections."""
 
     key: bytes
+    refused: LoggedPeers  #: instance ids of workers whose HELLO was refused
 
-    def opened(self, stream: int, token: bytes, connection: "WorkerConnection") -> "Opened | None":
-        """The promise that the token fulfils, now bound to `connection`; None: there is none."""
+    def is_pending(self, stream: int, instance_id: str) -> bool:
+        """Whether that instance was asked, and has not opened the stream yet."""
         ...
 
-    def was_awaited(self, stream: int, token: bytes) -> bool:
-        """Whether that promise was given up lately: to be asked for it is no fault then."""
+    def open(
+        self, stream: int, token: bytes, connection: "WorkerConnection"
+    ) -> "OpenedStream | None":
+        """Binds the pending stream to the connection; None if the token does not open it."""
+        ...
+
+    def refuse(self, stream: int, error: DynemoError) -> None:
+        """Ends a pending stream with the worker's error."""
+        ...
+
+    def was_pending(self, stream: int, token: bytes) -> bool:
+        """Whether the stream was given up lately: a worker that opens it is late, not wrong."""
         ...
 
     def greeted(self, connection: "WorkerConnection") -> None: ...
@@ -47,87 +60,109 @@ class PendingStreams(Protocol):
     def lost(self, connection: "WorkerConnection") -> None: ...
 
 
-class Opened(Protocol):
+class OpenedStream(Protocol):
     buffer: StreamBuffer
-    request: bytes  #: to be sent on the stream; empty: the worker has it
+    request: bytes  #: to send on the stream; empty if the envelope carried it
 
 
 class WorkerConnection(StreamClient):
-    """Made for each connection, whoever dialled it. `instance_id` is empty before HELLO."""
+    """The connection to a worker, whichever side dialled. `instance_id` is empty before HELLO."""
 
     def __init__(
         self,
-        promises: PendingStreams,
+        listener: Listener,
         beat: Beat,
         *,
         is_dialled_here: bool = False,
-        expected: str = "",
+        expected_id: str = "",
     ) -> None:
         super().__init__("The worker")
         self.instance_id = ""
-        self.opened_at = 0.0  #: when a stream was last opened on it, in time or too late
-        self._promises = promises
-        self._expected = expected  # whose HELLO is awaited, where it is known
+        self.opened_at = 0.0  #: when the worker last opened a stream, in time or too late
+        self.version = 0  #: of the protocol, on which both sides agreed; 0 before HELLO
+        self.refusal = ""  #: why one side refused the other's HELLO
+        self._listener = listener
+        self._expected_id = expected_id  # of the worker that was dialled; empty: any
         self._has_complained = False
-        self.link.cap(MAX_UNGREETED)
-        self.heartbeat = Heartbeat(self.link, beat, self.is_idle if is_dialled_here else None)
-        self.link.on_connected = self.heartbeat.start
+        self.connection.cap(MAX_UNGREETED)
+        is_idle = self.is_idle if is_dialled_here else None
+        self.heartbeat = Heartbeat(self.connection, beat, is_idle)
+        self.connection.on_connected = self.heartbeat.start
 
     @property
     def is_draining(self) -> bool:
-        return self.state is state.ConnectionState.DRAINING
+        return self.state is ConnectionState.DRAINING
 
     def is_idle(self) -> bool:
         return not self._buffers
+
+    def state_of(self, stream: int) -> StreamState:
+        if stream in self._buffers:
+            return StreamState.OPEN
+        is_pending = self._listener.is_pending(stream, self.instance_id)
+        return StreamState.PENDING if is_pending else StreamState.CLOSED
 
     def on_connection(self, frame: Frame) -> None:
         if frame.kind == FrameKind.HELLO:
             self._greet(decode_greeting(frame.body))
         elif frame.kind == FrameKind.PING:
-            self.link.send(FrameKind.PONG, 0)
+            self.connection.send(FrameKind.PONG, 0)
         elif frame.kind == FrameKind.ERROR:
-            self.link.abort(WireError("the peer has given up the connection"))
+            self.refusal = reason_of(frame.body)
+            reason = WireError("it gave up the connection") if self.instance_id else None
+            self.connection.abort(reason)
         else:
             super().on_connection(frame)
 
     def _greet(self, greeting: Greeting) -> None:
-        if not hmac.compare_digest(greeting.key, self._promises.key):
+        if not hmac.compare_digest(greeting.key, self._listener.key):
             raise WireError("its HELLO has a wrong key")
-        if greeting.protocol != PROTOCOL:
-            raise WireError(f"it speaks protocol {greeting.protocol}, not {PROTOCOL}")
-        if not greeting.instance or self._expected not in ("", greeting.instance):
+        if not greeting.instance or self._expected_id not in ("", greeting.instance):
             raise WireError("its HELLO names another instance")
+        try:
+            self.version = negotiate(greeting.instance, spoken_by(greeting), versions.SPOKEN)
+        except WireError as error:
+            self._refuse_hello(greeting.instance, error)
+            return
         self.instance_id = greeting.instance
         self._peer = f"Worker {greeting.instance[:8]}"
-        self.link.cap(MAX_BODY)
+        self.connection.cap(MAX_BODY)
         self.heartbeat.is_greeted = True
-        self.link.send(
-            FrameKind.PING, 0
-        )  # tells a worker at once that it has dialled the right one
-        self._promises.greeted(self)
+        self.connection.send(FrameKind.PING, 0)  # tells the worker at once that we accept its HELLO
+        self._listener.greeted(self)
 
-    def on_stream(self, frame: Frame) -> None:
-        if frame.kind != FrameKind.OPEN:
-            super().on_stream(frame)
-            return
-        state.stream_after(self.state, frame)
-        if frame.stream in self._buffers:  # an ERROR would end the stream that runs
-            raise WireError(f"stream {frame.stream} was opened a second time")
-        self.opened_at = self.link.heard
-        opened = self._promises.opened(frame.stream, frame.body, self)
-        if opened is None:
-            self._refuse(frame)
-            return
-        self._buffers[frame.stream] = opened.buffer
-        if opened.request:
-            self.link.send(FrameKind.REQUEST, frame.stream, opened.request)
+    def _refuse_hello(self, instance_id: str, error: WireError) -> None:
+        if not self._expected_id and self._listener.refused.is_new(instance_id):
+            log.warning("%s", error)  # a connection that we dialled fails with `refusal` instead
+        self.refusal = str(error)
+        self.state = ConnectionState.CLOSED
+        self.connection.send(FrameKind.ERROR, 0, encode_error(error))
+        self.connection.close()
 
-    def _refuse(self, frame: Frame) -> None:
-        """Also how a worker learns that nobody waits any more for what it was asked."""
-        error = WireError(f"the token of stream {frame.stream} is unknown, used or expired")
-        if not self._promises.was_awaited(frame.stream, frame.body):
+    def on_stream_not_open(self, state: StreamState, frame: Frame) -> None:
+        if frame.kind == FrameKind.OPEN:
+            self._open(frame)
+        elif frame.kind == FrameKind.ERROR and state is StreamState.PENDING:
+            self.on_refused(frame.stream, decode_error(frame.body))
+
+    def on_refused(self, stream: int, error: DynemoError) -> None:
+        """The worker refuses a pending stream."""
+        self._listener.refuse(stream, error)
+
+    def _open(self, frame: Frame) -> None:
+        stream = frame.stream
+        self.opened_at = self.connection.heard
+        opened = self._listener.open(stream, frame.body, self)
+        if opened is not None:
+            self._buffers[stream] = opened.buffer
+            if opened.request:
+                self.connection.send(FrameKind.REQUEST, stream, opened.request)
+            return
+        # This also tells the worker that nobody waits for its answer any more.
+        error = WireError(f"the token of stream {stream} is unknown, used or expired")
+        if not self._listener.was_pending(stream, frame.body):
             self._complain(error)
-        self.link.send(FrameKind.ERROR, frame.stream, failure(error))
+        self.connection.send(FrameKind.ERROR, stream, encode_error(error))
 
     def on_broken(self, frame: Frame, error: WireError) -> None:
         if not self.instance_id:
@@ -139,13 +174,14 @@ class WorkerConnection(StreamClient):
     def _complain(self, error: WireError) -> None:
         if not self._has_complained:
             self._has_complained = True
-            log.warning("%s: %s; dropped", self.link.peer, error)
+            log.warning("Dropped a frame from worker %s: %s.", self.connection.peer, error)
 
     def _on_closed(self, reason: Exception | None) -> None:
         self.heartbeat.stop()
         if isinstance(reason, WireError):
-            log.warning("%s: %s; the connection is closed", self.link.peer, reason)
+            peer = self.connection.peer
+            log.warning("Closed the connection to worker %s: %s.", peer, reason)
         super()._on_closed(reason)
 
     def on_lost(self) -> None:
-        self._promises.lost(self)
+        self._listener.lost(self)

@@ -1,8 +1,8 @@
-"""The response plane at the ingress: a socket that workers dial, and the answers that are awaited.
+"""The response plane at the ingress: a socket that workers dial, and the streams that are pending.
 
-A promise is made before its request is sent, so that an answer can never come before somebody
-waits for it. Its token opens its stream once, for the instance that was asked; a worker that wakes
-up late finds it gone.
+A stream is registered before its request is sent, so an answer never arrives before somebody waits
+for it. Its token opens the stream once, for the instance that was asked. A worker that opens it too
+late gets ERROR.
 """
 
 import asyncio
@@ -16,19 +16,21 @@ from itertools import count
 from dynemo.connection.addresses import (
     ANY,
     Dialable,
-    close_links,
+    close_connections,
     dialable,
     host_id,
     port_of,
-    serve_links,
+    start_server,
 )
 from dynemo.connection.buffer import CancelReader, StreamBuffer
 from dynemo.connection.heartbeat import Beat
+from dynemo.connection.logged_peers import LoggedPeers
 from dynemo.connection.unauthenticated import UnauthenticatedConnections
-from dynemo.errors import EngineLost
+from dynemo.errors import DynemoError, EngineLost
 from dynemo.messages.records import Load
 from dynemo.messages.wire import Envelope
 from dynemo.planes.responses.incoming import WorkerConnection
+from dynemo.wire import versions
 
 #: Seconds from a request's acceptance to the worker's OPEN.
 OPEN_SECONDS = 5.0
@@ -36,7 +38,7 @@ _MAX_FORGOTTEN = 1024
 
 
 class PendingStream:
-    """One awaited answer. `close` it in any case: that cancels what has not ended."""
+    """One stream that an instance was asked for. `close` it in any case: that cancels it."""
 
     def __init__(
         self,
@@ -55,9 +57,9 @@ class PendingStream:
         self._deadline: asyncio.TimerHandle | None = None
 
     def envelope(self, request: bytes, *, is_carried: bool) -> Envelope:
-        """What the worker must get. A request that is not carried goes on the stream once open."""
+        """The message for the worker. A request that it does not carry follows after OPEN."""
         self.request = b"" if is_carried else request
-        reach = self._responses.reach
+        reach, spoken = self._responses.reach, versions.SPOKEN
         return Envelope(
             key=self._responses.key,
             addresses=reach.addresses,
@@ -66,10 +68,12 @@ class PendingStream:
             stream=self.stream,
             token=self.token,
             request=request if is_carried else b"",
+            oldest=spoken.oldest,
+            newest=spoken.newest,
         )
 
     def expect(self, seconds: float) -> None:
-        """The worker has accepted: it has so long to open the stream, or counts as lost."""
+        """The worker has accepted. It counts as lost if it does not open the stream in time."""
         if self._connection is None:
             loop = asyncio.get_running_loop()
             self._deadline = loop.call_later(seconds, self._expire, seconds)
@@ -88,17 +92,17 @@ class PendingStream:
             self._responses.forget(self)
 
     def _expire(self, seconds: float) -> None:
-        self._responses.forget(self)
         name = self.instance_id[:8]
-        self.buffer.fail(
-            EngineLost(f"Worker {name} accepted the request and did not answer in {seconds:g} s.")
+        error = EngineLost(
+            f"Worker {name} accepted the request and did not answer in {seconds:g} s."
         )
+        self._responses.refuse(self.stream, error)
 
 
 class ResponseListener:
-    """What one ingress awaits, and the connections that bring it. Made by `listen`.
+    """The pending streams of one ingress, and its connections to workers. Made by `listen`.
 
-    `reach` is where workers dial; `key` proves to this process that they were asked by it.
+    Workers dial `reach`. They prove with `key` that this process asked them.
     """
 
     def __init__(self, reach: Dialable, beat: Beat) -> None:
@@ -106,10 +110,11 @@ class ResponseListener:
         self.reach = reach
         self.beat = beat
         self.open_seconds = OPEN_SECONDS
+        self.refused = LoggedPeers()
         self._numbers = count(1)
-        self._awaited: dict[int, PendingStream] = {}
+        self._pending: dict[int, PendingStream] = {}  # streams in StreamState.PENDING
         self._forgotten: dict[int, bytes] = {}
-        self._strangers = UnauthenticatedConnections()
+        self._unauthenticated = UnauthenticatedConnections()
         self._workers: dict[str, dict[WorkerConnection, None]] = {}
 
     def pending_stream(
@@ -117,78 +122,86 @@ class ResponseListener:
     ) -> PendingStream:
         """A stream that this instance may open, once. `cancel_reader`: see `Backend.generate`."""
         number = next(self._numbers)
-        stream = self._awaited[number] = PendingStream(self, number, instance_id, cancel_reader)
+        stream = self._pending[number] = PendingStream(self, number, instance_id, cancel_reader)
         return stream
 
     def load_of(self, instance_id: str) -> Load | None:
-        """What it last said that it is busy with; None while no connection to it is open."""
+        """The last load that it sent; None while no connection to it is open."""
         connection = self._latest(instance_id)
         return connection.load if connection is not None else None
 
     def is_draining(self, instance_id: str) -> bool:
-        """Whether it has said that it takes no further requests."""
+        """Whether it has asked for no further requests."""
         connection = self._latest(instance_id)
         return connection is not None and connection.is_draining
 
     def is_late(self, instance_id: str) -> bool:
-        """Whether it owes a sign of life; False while no connection to it is open."""
+        """Whether its answer to a ping is late; False while no connection to it is open."""
         connection = self._latest(instance_id)
         return connection is not None and connection.heartbeat.is_late
 
     def opened_at(self, instance_id: str) -> float:
-        """When it last opened a stream, in time or too late, on the clock of `time.monotonic`;
-        0.0: never on the connection that it has now."""
+        """When it last opened a stream, in time or too late, on the clock of `time.monotonic`; 0.0
+        if never on its present connection."""
         connection = self._latest(instance_id)
         return connection.opened_at if connection is not None else 0.0
 
     def accept(self) -> WorkerConnection:
-        """For a connection that comes in."""
-        incoming = WorkerConnection(self, self.beat)
-        self._strangers.add(incoming.link)
-        return incoming
+        """For a connection that a worker opens."""
+        worker = WorkerConnection(self, self.beat)
+        self._unauthenticated.add(worker.connection)
+        return worker
 
-    def forget(self, promise: PendingStream) -> None:
-        """Gives up a promise that nobody has opened."""
-        if self._awaited.pop(promise.stream, None) is not None:
-            self._forgotten[promise.stream] = promise.token
+    def forget(self, pending: PendingStream) -> None:
+        """Gives up a stream that no worker has opened."""
+        if self._pending.pop(pending.stream, None) is not None:
+            self._forgotten[pending.stream] = pending.token
             if len(self._forgotten) > _MAX_FORGOTTEN:
                 del self._forgotten[next(iter(self._forgotten))]
 
     async def close(self) -> None:
         """Closes every connection: the workers cancel what they compute for this ingress."""
-        self._strangers.close()
-        links = [c.link for found in self._workers.values() for c in found]
-        await close_links(links)
+        self._unauthenticated.close()
+        await close_connections([w.connection for found in self._workers.values() for w in found])
 
     def _latest(self, instance_id: str) -> WorkerConnection | None:
         connections = self._workers.get(instance_id)
         return next(reversed(connections)) if connections else None
 
-    # Promises, for Incoming
+    # For WorkerConnection
 
-    def opened(
-        self, stream: int, token: bytes, connection: WorkerConnection
-    ) -> PendingStream | None:
-        promise = self._awaited.get(stream)
+    def is_pending(self, stream: int, instance_id: str) -> bool:
+        pending = self._pending.get(stream)
+        return pending is not None and pending.instance_id == instance_id
+
+    def open(self, stream: int, token: bytes, connection: WorkerConnection) -> PendingStream | None:
+        pending = self._pending.get(stream)
         if (
-            promise is None
-            or not hmac.compare_digest(promise.token, token)
-            or promise.instance_id != connection.instance_id
+            pending is None
+            or not hmac.compare_digest(pending.token, token)
+            or pending.instance_id != connection.instance_id
         ):
             return None
-        del self._awaited[stream]
-        promise.bind(connection)
-        return promise
+        del self._pending[stream]
+        pending.bind(connection)
+        return pending
 
-    def was_awaited(self, stream: int, token: bytes) -> bool:
+    def refuse(self, stream: int, error: DynemoError) -> None:
+        pending = self._pending.get(stream)
+        if pending is not None:
+            self.forget(pending)
+            pending.buffer.fail(error)
+
+    def was_pending(self, stream: int, token: bytes) -> bool:
         return hmac.compare_digest(self._forgotten.get(stream, b""), token)
 
     def greeted(self, connection: WorkerConnection) -> None:
-        self._strangers.remove(connection.link)
+        self.refused.forget(connection.instance_id)
+        self._unauthenticated.remove(connection.connection)
         self._workers.setdefault(connection.instance_id, {})[connection] = None
 
     def lost(self, connection: WorkerConnection) -> None:
-        self._strangers.remove(connection.link)
+        self._unauthenticated.remove(connection.connection)
         found = self._workers.get(connection.instance_id, {})
         found.pop(connection, None)
         if not found:
@@ -205,13 +218,13 @@ async def listen(
 ) -> AsyncIterator[ResponseListener]:
     """Listens for workers. Leaving closes every connection; streams still open are lost.
 
-    `advertise` (HOST or HOST:PORT) is what workers are told to dial, instead of every address of
-    this machine; its port is listened at. Raises UsageError for a bad one, and where the address
-    cannot be listened at.
+    `advertise` (HOST or HOST:PORT) is the address that workers dial, instead of every address of
+    this machine; its port is the one to listen at. Raises UsageError for a bad one, and for an
+    address that is not free.
     """
     responses = ResponseListener(Dialable([], ""), beat or Beat())
     port = port_of(advertise)
-    server = await serve_links(lambda: responses.accept().link, host, port, tls)
+    server = await start_server(lambda: responses.accept().connection, host, port, tls)
     port = server.sockets[0].getsockname()[1]
     responses.reach = dialable(host, port, advertise, is_tls=tls is not None)
     try:

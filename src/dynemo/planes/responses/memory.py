@@ -1,4 +1,4 @@
-"""Framed connections within one process: what is written is read in the next turn of the loop."""
+"""Framed connections within one process: the peer reads in the next turn of the loop."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -16,9 +16,9 @@ class _End(asyncio.Transport):
 
     peer: "_End"
 
-    def __init__(self, link: FramedConnection) -> None:
+    def __init__(self, connection: FramedConnection) -> None:
         super().__init__()
-        self._link = link
+        self._connection = connection
         self._is_closing = False
 
     def is_closing(self) -> bool:
@@ -29,20 +29,20 @@ class _End(asyncio.Transport):
 
     def read(self, data: bytes) -> None:
         if not self._is_closing:
-            self._link.data_received(data)
+            self._connection.data_received(data)
 
     def close(self) -> None:
         if not self._is_closing:
             self._is_closing = True
             loop = asyncio.get_running_loop()
-            loop.call_soon(self._link.connection_lost, None)
+            loop.call_soon(self._connection.connection_lost, None)
             loop.call_soon(self.peer.close)
 
     abort = close
 
 
 class MemoryNetwork:
-    """Where ingresses listen and workers dial, by an address that only it knows."""
+    """A network in memory, where ingresses listen and workers dial, with addresses of its own."""
 
     def __init__(self) -> None:
         self._listening: dict[str, ResponseListener] = {}
@@ -59,12 +59,12 @@ class MemoryNetwork:
             del self._listening[address]
             await responses.close()
 
-    async def dial(self, link: FramedConnection, address: str) -> None:
-        """Stands in for TCP in `answering`. Raises ConnectionRefusedError."""
+    async def dial(self, connection: FramedConnection, address: str) -> None:
+        """Replaces TCP in `ingress_connections`. Raises ConnectionRefusedError."""
         if address not in self._listening:
             raise ConnectionRefusedError(f"nobody listens at {address}")
-        theirs = self._listening[address].accept().link
-        one, other = _End(link), _End(theirs)
+        accepted = self._listening[address].accept().connection
+        one, other = _End(connection), _End(accepted)
         one.peer, other.peer = other, one
-        theirs.connection_made(other)
-        link.connection_made(one)
+        accepted.connection_made(other)
+        connection.connection_made(one)

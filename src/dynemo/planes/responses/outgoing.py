@@ -1,4 +1,4 @@
-"""The worker's side of a connection to one ingress: its answers go out here."""
+"""A worker's connection to one ingress: its answers leave here."""
 
 import asyncio
 import logging
@@ -6,13 +6,15 @@ from collections.abc import Callable
 
 from msgspec import msgpack
 
-from dynemo.connection.framed import PROTOCOL, FramedConnection
+from dynemo.connection.framed import FramedConnection
 from dynemo.connection.heartbeat import Beat, Heartbeat
-from dynemo.connection.server import StreamServer, failure
+from dynemo.connection.server import StreamServer
 from dynemo.errors import Unavailable, WireError
 from dynemo.messages.wire import Envelope, Greeting
-from dynemo.wire import state
+from dynemo.wire import versions
+from dynemo.wire.failures import encode_error, reason_of
 from dynemo.wire.frames import Frame, FrameKind
+from dynemo.wire.state import ConnectionState, Role, StreamState, connection_after, stream_after
 
 log = logging.getLogger("dynemo.responses")
 
@@ -23,105 +25,124 @@ _encode = msgpack.Encoder().encode
 
 
 class IngressConnection:
-    """One that this worker dialled. `confirmed` is whether the peer took our HELLO."""
+    """The connection to an ingress, which this worker dialled or, with another `role`, accepted.
+
+    `confirmed` resolves to whether the ingress accepted our HELLO; else `refusal` may say why not.
+    """
 
     def __init__(
         self,
-        make_answers: Callable[[FramedConnection], StreamServer],
+        make_server: Callable[[FramedConnection], StreamServer],
         beat: Beat,
         on_lost: Callable[["IngressConnection"], None],
-        *,
-        is_dialled_here: bool = True,
+        role: Role = Role.WORKER,
     ) -> None:
-        self.link = FramedConnection(self._on_frames, self._on_closed)
-        self.answers = make_answers(self.link)
+        self.connection = FramedConnection(self._on_frames, self._on_closed)
+        self.server = make_server(self.connection)
         self.confirmed: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self.state = (
-            state.ConnectionState.OPEN if is_dialled_here else state.ConnectionState.GREETING
-        )
+        self.refusal = ""
+        self.version = 0  #: of the protocol, on which both sides agreed; 0 before HELLO
+        self.role = role
+        is_dialled_here = role is Role.WORKER
+        self.state = ConnectionState.OPEN if is_dialled_here else ConnectionState.GREETING
         self._on_lost = on_lost
-        self._expected: dict[int, asyncio.TimerHandle] = {}
+        self._pending: dict[int, asyncio.TimerHandle] = {}  # streams in StreamState.PENDING
         self._has_complained = False
-        self.heartbeat = Heartbeat(self.link, beat, self.is_idle if is_dialled_here else None)
-        self.link.on_connected = self.heartbeat.start
+        is_idle = self.is_idle if is_dialled_here else None
+        self.heartbeat = Heartbeat(self.connection, beat, is_idle)
+        self.connection.on_connected = self.heartbeat.start
 
     def is_idle(self) -> bool:
-        return not self.answers and not self._expected
+        return not self.server and not self._pending
 
-    def greet(self, instance_id: str, key: bytes) -> None:
-        self.link.send(FrameKind.HELLO, 0, _encode(Greeting(PROTOCOL, instance_id, key)))
+    def state_of(self, stream: int) -> StreamState:
+        return StreamState.PENDING if stream in self._pending else self.server.state_of(stream)
+
+    def greet(self, instance_id: str, key: bytes, version: int) -> None:
+        """Sends HELLO to the ingress with that key."""
+        self.version = version
+        spoken = versions.SPOKEN
+        greeting = Greeting(spoken.oldest, instance_id, key, newest=spoken.newest)
+        self.connection.send(FrameKind.HELLO, 0, _encode(greeting))
         self.heartbeat.is_greeted = True
 
     def open(self, envelope: Envelope) -> None:
-        """Opens the stream, and answers on it: once, if it is asked again while it runs, as a
-        request plane does that has lost the reply. Raises Unavailable where the connection has just
-        closed."""
+        """Opens the stream and answers on it. Raises Unavailable if the connection has just closed.
+
+        Does nothing if the stream is open: a request plane that lost the reply asks a second time.
+        """
         stream = envelope.stream
-        if not self.link.is_open:
+        if not self.connection.is_open:
             raise Unavailable("The connection to the ingress has just closed.")
-        if stream in self.answers or stream in self._expected:
+        if self.state_of(stream) is not StreamState.CLOSED:
             return
-        self.link.send(FrameKind.OPEN, stream, envelope.token)
+        self.connection.send(FrameKind.OPEN, stream, envelope.token)
         if envelope.request:
-            self.answers.start(stream, envelope.request)
+            self.server.start(stream, envelope.request)
         else:
             loop = asyncio.get_running_loop()
-            self._expected[stream] = loop.call_later(REQUEST_SECONDS, self._give_up, stream)
+            self._pending[stream] = loop.call_later(REQUEST_SECONDS, self._expire, stream)
 
     def on_connection(self, frame: Frame) -> None:
-        """Acts on a frame on stream 0. Raises WireError, DecodeError."""
+        """Acts on a frame on stream 0. Raises WireError."""
         if frame.kind == FrameKind.PING:
-            self.answers.pong()
+            self.server.pong()
+        elif frame.kind == FrameKind.ERROR:
+            self.refusal = reason_of(frame.body)
+            is_greeted = self.confirmed.done()
+            self.connection.abort(WireError("it gave up the connection") if is_greeted else None)
+            return
         if not self.confirmed.done():
             self.confirmed.set_result(True)
 
     def on_stream(self, frame: Frame) -> None:
-        """Acts on a frame of a stream. Raises WireError, DecodeError."""
-        if frame.kind == FrameKind.REQUEST:
-            if self._forget(frame.stream):
-                self.answers.start(frame.stream, frame.body)
-        elif frame.kind in (FrameKind.CANCEL, FrameKind.ERROR):
-            self._forget(frame.stream)
-            self.answers.cancel(frame.stream)
+        """Acts on a frame of a stream. Raises WireError."""
+        stream, before = frame.stream, self.state_of(frame.stream)
+        after = stream_after(self.role, self.state, before, frame)
+        if after is before:
+            return  # late, or of a later release
+        self._forget(stream)
+        if after is StreamState.OPEN:
+            self.server.start(stream, frame.body)
         else:
-            raise WireError(f"stream {frame.stream} was asked for where the worker has dialled")
+            self.server.cancel(stream)
 
     def on_broken(self, error: WireError) -> None:
-        """A frame that breaks the rules: dropped, and said once."""
+        """A frame broke the rules: drops it, and logs the first one."""
         if not self._has_complained:
             self._has_complained = True
-            log.warning("%s: %s; dropped", self.link.peer, error)
+            log.warning("Dropped a frame from ingress %s: %s.", self.connection.peer, error)
 
-    def _forget(self, stream: int) -> bool:
-        timer = self._expected.pop(stream, None)
+    def _forget(self, stream: int) -> None:
+        timer = self._pending.pop(stream, None)
         if timer is not None:
             timer.cancel()
-        return timer is not None
 
-    def _give_up(self, stream: int) -> None:
-        del self._expected[stream]
-        error = WireError(f"The request of stream {stream} did not come.")
-        self.link.send(FrameKind.ERROR, stream, failure(error))
+    def _expire(self, stream: int) -> None:
+        del self._pending[stream]
+        error = WireError(f"The request of stream {stream} did not arrive.")
+        self.connection.send(FrameKind.ERROR, stream, encode_error(error))
 
     def _on_frames(self, frames: list[Frame]) -> None:
         for frame in frames:
             try:
-                self.state = state.answering_after(self.state, frame)
                 if frame.stream:
                     self.on_stream(frame)
                 else:
+                    self.state = connection_after(self.role, self.state, frame)
                     self.on_connection(frame)
             except WireError as error:
                 self.on_broken(error)
 
     def _on_closed(self, reason: Exception | None) -> None:
         self.heartbeat.stop()
-        self.state = state.ConnectionState.CLOSED
+        self.state = ConnectionState.CLOSED
         if isinstance(reason, WireError):
-            log.warning("%s: %s; the connection is closed", self.link.peer, reason)
-        for stream in list(self._expected):
+            peer = self.connection.peer
+            log.warning("Closed the connection to ingress %s: %s.", peer, reason)
+        for stream in list(self._pending):
             self._forget(stream)
-        self.answers.cancel_all()
+        self.server.cancel_all()
         if not self.confirmed.done():
             self.confirmed.set_result(False)
         self._on_lost(self)

@@ -4,12 +4,15 @@
 
 A tokenizer travels as its source. The receiver builds it again, so both ends run the same code over
 the same tables. Equal cards have equal bytes.
+
+Readers skip the fields that they do not know, so a new field needs no new version. The version says
+which readers can read the card at all: it grows only if older readers would misread it.
 """
 
 import zlib
 from typing import Any
 
-from msgspec import MsgspecError, Struct, convert, msgpack
+from msgspec import MsgspecError, Struct, ValidationError, convert, msgpack
 
 from dynemo.errors import DynemoError, ModelError
 from dynemo.messages.ask import Ask, set_fields
@@ -21,7 +24,7 @@ from dynemo.tokenizers.source import GgufSource, TokenizerSource
 
 #: The size limit of a card, both packed and unpacked. The largest `tokenizer.json` is about 35 MB.
 MAX_CARD = 64 << 20
-VERSION = 1
+VERSION = 1  #: of the cards that this release writes, and the newest that it reads
 _MAGIC = b"DYNCARD"
 #: Level 1 compresses a 17 MB tokenizer to a quarter in 0.1 s. Higher levels take five times as long
 #: and gain little.
@@ -81,11 +84,19 @@ def pack_card(card: Card) -> bytes:
 def unpack_card(data: bytes) -> Card:
     """Returns the packed card, with its tokenizer loaded and its template compiled.
 
-    Raises ModelError if the data is not a card, is damaged, too large, or of another version.
+    Raises ModelError if the data is not a card, is damaged, too large, or of a newer version.
     """
     body = _body(data)
     try:
         wire = _decode(body)
+    except ValidationError as error:
+        raise ModelError(
+            f"The registered model card has a value that this dynemo-run does not know: {error}. "
+            "Upgrade this dynemo-run to the release of the model's workers."
+        ) from error
+    except MsgspecError as error:
+        raise _damaged(str(error)) from error
+    try:
         return Card(
             wire.name,
             wire.architecture,
@@ -112,10 +123,10 @@ def _body(data: bytes) -> bytes:
     head, version = data[: len(_MAGIC)], data[len(_MAGIC) : len(_MAGIC) + 1]
     if head != _MAGIC or not version:
         raise _damaged("it is not a model card")
-    if version[0] != VERSION:
+    if version[0] > VERSION:
         raise ModelError(
             f"The registered model card has version {version[0]}, but this dynemo-run reads "
-            f"version {VERSION}. Run the same version of dynemo-run everywhere."
+            f"versions up to {VERSION}. Upgrade this dynemo-run."
         )
     inflater = zlib.decompressobj()
     try:

@@ -1,5 +1,5 @@
-"""Starting and ending the engine host's process. Needs no event loop: a run starts it first of all,
-and loads what only the runner needs while the engine loads."""
+"""Starts and ends the engine host's process. Needs no event loop: a run starts the host first, and
+imports the runner's modules while the engine loads."""
 
 import contextlib
 import os
@@ -17,7 +17,7 @@ from msgspec import json, structs
 from dynemo.errors import UsageError
 from dynemo.messages.spec import EngineSpec
 
-#: `-P`, and no site of the runner: the host finds our package, the engine and `msgspec`.
+#: `-P`, and without the runner's site: the host finds our package, the engine and `msgspec`.
 _START = (
     "import sys; sys.path.insert(0, sys.argv.pop(1)); "
     "from dynemo.engines.host import start; start(sys.argv[1], int(sys.argv[2]))"
@@ -26,7 +26,7 @@ _START = (
 
 @dataclass(frozen=True)
 class Child:
-    """A host that has been started and not been heard from yet."""
+    """A host that has been started and has not sent HELLO yet."""
 
     process: "subprocess.Popen[bytes]"
     sock: socket.socket
@@ -34,8 +34,10 @@ class Child:
 
 
 def spawn(spec: EngineSpec, python: str = sys.executable) -> Child:
-    """Starts an engine host; returns at once. `spec.workdir` becomes a new private folder. Raises
-    UsageError, or OSError, and leaves nothing behind then."""
+    """Starts an engine host and returns at once. `spec.workdir` becomes a new private folder.
+
+    Raises UsageError or OSError, and then leaves nothing behind.
+    """
     workdir = Path(tempfile.mkdtemp(prefix="dynemo-", dir=_temporary()))  # 0700
     ours, theirs = socket.socketpair()
     try:
@@ -50,22 +52,21 @@ def spawn(spec: EngineSpec, python: str = sys.executable) -> Child:
 def _launch(
     spec: EngineSpec, python: str, workdir: Path, descriptor: int
 ) -> "subprocess.Popen[bytes]":
-    # Only our package goes on the engine interpreter's path, not what else is installed beside it.
+    # The path of the engine's interpreter gets only our package, without the packages beside it.
     (workdir / "path").mkdir()
     (workdir / "path" / "dynemo").symlink_to(Path(__file__).resolve().parents[2])
-    # In a file: words on a command line are everybody's to read, and an engine's arguments may hold
-    # a token.
-    told = workdir / "spec.json"
+    # In a file: all users can read a command line, and an engine's arguments may hold a token.
+    spec_file = workdir / "spec.json"
     try:
-        told.write_bytes(json.encode(structs.replace(spec, workdir=str(workdir))))
+        spec_file.write_bytes(json.encode(structs.replace(spec, workdir=str(workdir))))
     except UnicodeEncodeError:
         raise UsageError(
-            "The model's path or an engine option is not UTF-8: rename it, or, where it is, set a "
-            "locale that is, such as LC_ALL=C.UTF-8."
+            "The model's path or an engine option is not UTF-8. Rename it, or set a UTF-8 locale, "
+            "such as LC_ALL=C.UTF-8."
         ) from None
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
-    environment.setdefault("PYTHONIOENCODING", "utf-8:backslashreplace")  # as we read what it says
-    command = [python, "-P", "-c", _START, str(workdir / "path"), str(told), str(descriptor)]
+    environment.setdefault("PYTHONIOENCODING", "utf-8:backslashreplace")  # as we read its output
+    command = [python, "-P", "-c", _START, str(workdir / "path"), str(spec_file), str(descriptor)]
     return subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -78,30 +79,30 @@ def _launch(
 
 
 def _temporary() -> str:
-    """Where a Unix socket's path stays under its limit of some 100 bytes: an engine may name one by
-    a UUID, in our folder."""
+    """A short folder: an engine may put Unix sockets with long names there, and the limit of their
+    paths is about 100 bytes."""
     usual = tempfile.gettempdir()
     return usual if len(os.fsencode(usual)) <= 50 else "/tmp"
 
 
 def discard(child: Child) -> None:
-    """Ends a child that nobody has connected to."""
+    """Ends a child that has no connection yet."""
     child.sock.close()
     kill(child)
 
 
 def signal_group(child: Child) -> None:
-    """Ends what is left of the child's process group, without waiting for it."""
+    """Kills the rest of the child's process group, without waiting."""
     with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS refuses for a zombie
         os.killpg(child.process.pid, signal.SIGKILL)
 
 
 def kill(child: Child) -> int:
-    """Ends what is left of the child's process group, and its folder. The child's exit code."""
+    """Kills the rest of the child's process group and removes its folder. Its exit code."""
     signal_group(child)
     for pipe in (child.process.stdin, child.process.stdout):
         assert pipe is not None
-        with contextlib.suppress(OSError):  # the event loop has closed it, cancelled at its start
+        with contextlib.suppress(OSError):  # a cancelled event loop has closed it already
             pipe.close()
     code = child.process.wait()
     shutil.rmtree(child.workdir, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What an engine's process says of its own end, in its exit code and its last lines. Pure."""
+"""Why an engine's process ended, from its exit code and its last lines of output. Pure."""
 
 import re
 import signal
@@ -6,20 +6,20 @@ from collections.abc import Sequence
 from itertools import takewhile
 
 _EXCEPTION = re.compile(r"(?:^|[\])] )((?:\w+\.)*[A-Z]\w*(?:Error|Exception): \S.*)")
-_LONGEST = 300  # characters of an exception that are worth a terminal's lines
+_MAX_CHARACTERS = 300  # of an exception, on a terminal
 _LINES = 3
 
 
 def ending(code: int, tail: Sequence[str]) -> str:
-    """How the engine has ended, as a sentence; `code` is that of `Popen.returncode`."""
+    """How the engine ended, as a sentence. `code` is `Popen.returncode`."""
     exit_code = f"exit code {code}" if code >= 0 else f"signal {_signal(-code)}"
-    said = _exception(tail)
-    if not said:
+    cause = _exception(tail)
+    if not cause:
         if code == -signal.SIGKILL:
             exit_code += ", as the system does it to a process that takes too much memory"
-        said = " | ".join(_above_backtrace(tail)[-_LINES:])
-    words = f": {said.rstrip('. ')}" if said else ""
-    return f"The engine ended with {exit_code}{words}."
+        cause = " | ".join(_above_backtrace(tail)[-_LINES:])
+    because = f": {cause.rstrip('. ')}" if cause else ""
+    return f"The engine ended with {exit_code}{because}."
 
 
 def _signal(number: int) -> str:
@@ -30,22 +30,24 @@ def _signal(number: int) -> str:
 
 
 def _above_backtrace(tail: Sequence[str]) -> list[str]:
-    """What a Rust program has said, without where it was then."""
+    """The output of a Rust program, without its backtrace."""
     lines = list(takewhile(lambda line: line != "stack backtrace:", tail))
     return [line for line in lines if not line.startswith("note: ")]
 
 
 def complaint(tail: Sequence[str]) -> str:
-    """What the engine's log says of its failure to load: an exception, or the first error line."""
+    """Why the engine did not load, as its log says: an exception, or the first error line."""
     errors = [line.partition(" E ")[2] for line in tail if " E " in line]  # as llama.cpp marks them
-    said = _exception(tail) or (errors[0] if errors else "")
-    return f" It says: {said.rstrip('. ')}." if said else ""
+    cause = _exception(tail) or (errors[0] if errors else "")
+    return f" It says: {cause.rstrip('. ')}." if cause else ""
 
 
 def _exception(tail: Sequence[str]) -> str:
-    """The last exception that a Python among the engine's processes died of, on one line."""
+    """The last exception that ended a Python process of the engine, on one line."""
     for line in reversed(tail):
         if found := _EXCEPTION.search(line):
-            said = found[1].rstrip(". ")
-            return said if len(said) <= _LONGEST else f"{said[:_LONGEST].rstrip()} ..."
+            text = found[1].rstrip(". ")
+            return (
+                text if len(text) <= _MAX_CHARACTERS else f"{text[:_MAX_CHARACTERS].rstrip()} ..."
+            )
     return ""

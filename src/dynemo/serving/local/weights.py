@@ -1,8 +1,7 @@
-"""How much of a model's files an engine has read, seen from outside: it need not tell.
+"""How much of a model's files an engine has read, measured from outside the engine.
 
-Counted is what its processes have in memory of files that they have mapped, and how far they are in
-files that they have open; of each file the most that was ever seen. Where there is no /proc,
-nothing is known.
+It counts the resident part of mapped files and the position in open files; of each file the largest
+value so far. Without /proc, it knows nothing.
 """
 
 import contextlib
@@ -12,7 +11,7 @@ from pathlib import Path
 
 
 class WeightsProgress:
-    """`pid` leads the session that all processes of the engine are in."""
+    """`pid` leads the session of all processes of the engine."""
 
     def __init__(self, pid: int, model: Path) -> None:
         self._pid = pid
@@ -21,11 +20,11 @@ class WeightsProgress:
         self._seen: dict[str, int] = {}
 
     def read(self) -> int:
-        """Bytes so far; grows until all have been read."""
+        """Bytes so far; never shrinks."""
         if not self._sizes:
             folder = self._model if self._model.is_dir() else self._model.parent
-            # A link where a cache keeps its files; the system names what it leads to.
-            with contextlib.suppress(OSError):  # a folder that may not be listed
+            # A cache may hold symbolic links; /proc names their targets.
+            with contextlib.suppress(OSError):  # a folder that we may not list
                 self._sizes = {str(p.resolve()): p.stat().st_size for p in _weights(folder)}
         for pid in _session(self._pid):
             now: dict[str, int] = {}
@@ -72,7 +71,7 @@ def _mapped(pid: int) -> list[tuple[str, int]]:
 
 
 def _opened(pid: int) -> list[tuple[str, int]]:
-    """Files, and where reading them has come to."""
+    """Files, and the read position in each."""
     found = []
     with contextlib.suppress(OSError):
         for name in os.listdir(f"/proc/{pid}/fd"):

@@ -3,9 +3,12 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+from dynemo.connection.tls import server_files
 from dynemo.errors import Unavailable, UsageError
+from dynemo.planes.discovery.backends import DiscoverySettings
 from dynemo.planes.discovery.base import ROOT, Change, LeaseLost, Refused
 from dynemo.planes.discovery.discovery import LEASE_TTL, Discovery, discovering
 from dynemo.planes.discovery.etcd.connection import EtcdConnection, EtcdSettings, split_endpoints
@@ -29,7 +32,7 @@ class EtcdStore:
         return self._connection.name
 
     async def probe(self, seconds: float) -> None:
-        """Raises what a call would raise, having waited that long for each endpoint."""
+        """Raises what a call would raise, after waiting that long for each endpoint."""
         request = self._rpc.RangeRequest(key=ROOT.encode())
         await self._connection.call("KVStub", "Range", request, seconds=seconds)
 
@@ -44,7 +47,7 @@ class EtcdStore:
         try:
             await self._connection.call("LeaseStub", "LeaseGrant", request)
         except Refused:
-            if await self.keep(lease):  # another was first
+            if await self.keep(lease):  # another process was first
                 return False
             raise
         return True
@@ -74,15 +77,15 @@ class EtcdStore:
         await self._txn([is_absent], [put], [])
 
     async def claim(self, prefix: str, key: str, value: bytes, lease: int) -> bytes | None:
-        """Two comparisons, one in the other: one over values fails where there are no keys."""
+        """Two nested comparisons: a comparison of values fails if there are no keys."""
         rpc = self._rpc
         others = {"key": prefix.encode(), "range_end": _end_of(prefix)}
         equal = rpc.Compare.EQUAL
         is_free = rpc.Compare(**others, target=rpc.Compare.CREATE, result=equal, create_revision=0)
         is_same = rpc.Compare(**others, target=rpc.Compare.VALUE, result=equal, value=value)
         put = rpc.RequestOp(request_put=self._put(key, value, lease))
-        look = rpc.RequestOp(request_range=rpc.RangeRequest(**others))
-        joined = rpc.TxnRequest(compare=[is_same], success=[put], failure=[look])
+        listing = rpc.RequestOp(request_range=rpc.RangeRequest(**others))
+        joined = rpc.TxnRequest(compare=[is_same], success=[put], failure=[listing])
         answer = await self._txn([is_free], [put], [rpc.RequestOp(request_txn=joined)])
         if answer.succeeded or answer.responses[0].response_txn.succeeded:
             return None
@@ -90,7 +93,7 @@ class EtcdStore:
         others_values = [kv.value for kv in found if kv.key != key.encode()]
         if others_values:
             return bytes(others_values[0])
-        await self.put(key, value, lease)  # only our own older value was there
+        await self.put(key, value, lease)  # the only key was an older one of ours
         return None
 
     async def delete(self, key: str, lease: int) -> None:
@@ -124,7 +127,7 @@ class EtcdStore:
         answers = self._connection.stream("WatchStub", "Watch", request)
         async with contextlib.aclosing(answers):
             async for answer in answers:
-                if answer.canceled:  # compacted meanwhile, or no longer allowed
+                if answer.canceled:  # compacted in the meantime, or no longer allowed
                     raise Unavailable(f"{self.name} ended a watch: {answer.cancel_reason}.")
                 if answer.events:
                     yield [_change(event) for event in answer.events]
@@ -137,7 +140,7 @@ class EtcdStore:
         return await self._connection.call("KVStub", "Txn", request)
 
     async def _range(self, prefix: str, *, keys_only: bool = False) -> tuple[dict[str, bytes], int]:
-        """All of a prefix as of one revision, in pages."""
+        """Everything under a prefix at one revision, read in pages."""
         found: dict[str, bytes] = {}
         start, revision = prefix.encode(), 0
         while True:
@@ -162,17 +165,32 @@ def _change(event: Any) -> Change:
 
 
 def _end_of(prefix: str) -> bytes:
-    """The first key after all that start so; UTF-8 has no byte 0xff."""
+    """The first key after all keys with the prefix; UTF-8 has no byte 0xff."""
     start = prefix.encode()
     return start[:-1] + bytes([start[-1] + 1])
+
+
+def open_backend(settings: DiscoverySettings) -> AbstractAsyncContextManager[Discovery]:
+    """etcd at the servers of --etcd. See `backends.py`."""
+    folder = settings.tls if "https://" in settings.servers else None
+    ca, cert, key = server_files(settings.environment, "ETCD", folder)
+    etcd = EtcdSettings(
+        endpoints=split_endpoints(settings.servers),
+        user=settings.environment.get("ETCD_AUTH_USERNAME", ""),
+        password=settings.environment.get("ETCD_AUTH_PASSWORD", ""),
+        ca=ca,
+        cert=cert,
+        key=key,
+    )
+    return open_etcd(etcd, lease_ttl=settings.lease_ttl, wait=settings.wait)
 
 
 @contextlib.asynccontextmanager
 async def open_etcd(
     settings: EtcdSettings, *, lease_ttl: float = LEASE_TTL, wait: float = 0.0
 ) -> AsyncIterator[Discovery]:
-    """Raises UsageError: within 3 s when no endpoint answers (`wait`: within as many seconds, in
-    which it tries again and again), and at once when etcd refuses who we are."""
+    """Raises UsageError: at once if etcd refuses our credentials; within 3 s, or after `wait`
+    seconds of retries, if no endpoint answers."""
     connection = EtcdConnection(settings)
     try:
         store = EtcdStore(connection)
@@ -193,8 +211,8 @@ async def _reach(store: EtcdStore, connection: EtcdConnection, wait: float, seco
                 except Refused as error:
                     raise UsageError(str(error)) from None
                 except Unavailable:
-                    if said := await connection.tls_trouble():
-                        raise UsageError(said) from None
+                    if trouble := await connection.tls_trouble():
+                        raise UsageError(trouble) from None
                     if not wait:
                         break
                 await asyncio.sleep(_RETRY_SECONDS)

@@ -1,7 +1,7 @@
-"""Calls to etcd: which endpoint, as whom, over TLS or not, and what went wrong.
+"""Calls to etcd: the endpoint, the credentials, TLS, and the translation of errors.
 
-The one file that meets gRPC. Built on the stubs that `aetcd` carries, not on its client: that has
-no TLS, no second endpoint and no paging, and its watcher can end without telling.
+The only file that uses gRPC. It uses the stubs of `aetcd`, not its client: that has no TLS, no
+second endpoint and no paging, and its watch can end without an error.
 """
 
 import asyncio
@@ -18,19 +18,20 @@ from dynemo.connection.tls import connecting_context
 from dynemo.errors import Unavailable, UsageError
 from dynemo.planes.discovery.base import LeaseLost, Refused
 from dynemo.planes.discovery.etcd.tls import tls_trouble
+from dynemo.spelling import quoted
 
 CALL_SECONDS = 2.0
 _PORT = 2379
 
 _OPTIONS = (
-    # The variables that name a proxy mean the web, not a cluster's own servers.
+    # A proxy in the environment is for the web, not for a cluster's own servers.
     ("grpc.enable_http_proxy", 0),
     ("grpc.use_local_subchannel_pool", 1),
-    # gRPC's own backoff grows to two minutes: far beyond any lease.
+    # gRPC's default backoff grows to two minutes, far beyond any lease.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 2000),
     ("grpc.max_reconnect_backoff_ms", 500),
-    # A watch on a connection that was lost silently ends after this; etcd allows one in 5 s.
+    # Ends a watch on a connection that broke silently; etcd allows one ping in 5 s.
     ("grpc.keepalive_time_ms", 6000),
     ("grpc.keepalive_timeout_ms", 4000),
     ("grpc.http2.max_pings_without_data", 0),
@@ -40,9 +41,11 @@ _OPTIONS = (
 
 @dataclass(frozen=True)
 class EtcdSettings:
-    """Where etcd is, and who we are to it. An `https://` endpoint, or `ca` or `cert`, means TLS."""
+    """etcd's endpoints and our credentials. An `https://` endpoint, `ca` or `cert` means TLS."""
 
-    endpoints: tuple[str, ...] = (f"127.0.0.1:{_PORT}",)  #: HOST[:PORT], http:// or https:// before
+    endpoints: tuple[str, ...] = (
+        f"127.0.0.1:{_PORT}",
+    )  #: HOST[:PORT], perhaps after http:// or https://
     user: str = ""
     password: str = field(default="", repr=False)
     ca: Path | None = None  #: PEM; None: the system's
@@ -51,23 +54,23 @@ class EtcdSettings:
 
     def __post_init__(self) -> None:
         if not self.endpoints:
-            raise UsageError("No etcd endpoint is given: HOST:PORT, several with commas between.")
+            raise UsageError("No etcd endpoint is given; give HOST:PORT, several with commas.")
         if (self.cert is None) != (self.key is None):
             raise UsageError("A certificate for etcd needs its key, and the key its certificate.")
         if bool(self.user) != bool(self.password):
-            raise UsageError("etcd takes a user and a password together.")
+            raise UsageError("etcd needs a user and a password together; set both or none.")
 
 
 def split_endpoints(text: str) -> tuple[str, ...]:
-    """`a:2379,https://b:2379`, as ETCD_ENDPOINTS has it."""
+    """For a list as in ETCD_ENDPOINTS: `a:2379,https://b:2379`."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 class EtcdConnection:
-    """Makes each call at the endpoint that answered last, and at the next one when it does not."""
+    """Calls the endpoint that answered last, and the next one if that does not answer."""
 
     def __init__(self, settings: EtcdSettings) -> None:
-        # gRPC writes to stderr what it also raises, and only this variable keeps it from that.
+        # Without this variable, gRPC also writes to stderr what it raises.
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         from aetcd import rpc  # type: ignore[import-untyped]  # costs 0.2 s
 
@@ -88,12 +91,12 @@ class EtcdConnection:
     async def call(
         self, stub: str, method: str, request: Any, *, seconds: float = CALL_SECONDS
     ) -> Any:
-        """One answer, from each endpoint within `seconds`.
+        """One answer. Each endpoint has `seconds` for it.
 
         Raises LeaseLost, Refused or Unavailable.
         """
         problem: Unavailable = Unavailable(f"{self.name} does not answer.")
-        is_anew = False
+        has_new_token = False
         for _ in range(len(self._targets) + 1):
             at = self._at
             try:
@@ -102,24 +105,24 @@ class EtcdConnection:
                     unary = getattr(self._stub(stub), method)
                     return await unary(request, timeout=seconds, metadata=metadata)
             except Refused as error:
-                if not self._token or is_anew:
+                if not self._token or has_new_token:
                     raise
-                # The token has run out, or is older than a change of permissions.
-                problem, self._token, is_anew = error, "", True
+                # The token has expired, or is older than a change of permissions.
+                problem, self._token, has_new_token = error, "", True
             except Unavailable as error:
                 problem = error
                 if at == self._at:
-                    break  # answered, but not with what was asked: another would say the same
+                    break  # it answered with an error: another endpoint would give the same
         raise problem
 
     async def ask_stream(self, stub: str, method: str, request: Any) -> Any:
-        """The first answer of a stream that is then closed."""
+        """The first answer of a stream. Closes the stream then."""
         async with contextlib.aclosing(self.stream(stub, method, request)) as answers:
             return await anext(answers)
 
     async def stream(self, stub: str, method: str, request: Any) -> AsyncGenerator[Any, None]:
-        """Answers to one request until the stream breaks: then raises like `call`. The first one
-        has a deadline, the others have not."""
+        """Answers to one request until the stream breaks; then raises like `call`. Only the first
+        answer has a deadline."""
         at = self._at
         async with self._translated(at):
             metadata = await self._metadata()
@@ -129,7 +132,7 @@ class EtcdConnection:
             async with self._translated(at), asyncio.timeout(CALL_SECONDS):
                 await stream.write(request)
                 answer = await stream.read()
-            while answer:  # falsy: gRPC's mark of the end
+            while answer:  # gRPC's end of a stream is falsy
                 yield answer
                 async with self._translated(at):
                     answer = await stream.read()
@@ -139,9 +142,9 @@ class EtcdConnection:
             stream.cancel()
 
     async def tls_trouble(self) -> str:
-        """Why no endpoint will do, however long we try, where that is for TLS; or empty."""
-        said = [await tls_trouble(target, self._tls) for target in self._targets]
-        return said[0] if all(said) else ""
+        """Why TLS keeps every endpoint from ever answering; else empty."""
+        troubles = [await tls_trouble(target, self._tls) for target in self._targets]
+        return troubles[0] if all(troubles) else ""
 
     async def close(self) -> None:
         for channel in self._channels.values():
@@ -160,7 +163,7 @@ class EtcdConnection:
         return getattr(self.rpc, stub)(channel)
 
     async def _metadata(self) -> tuple[tuple[str, str], ...]:
-        # `hasleader`: a member that is cut off from the others ends its streams.
+        # `hasleader`: a member without a leader ends its streams.
         leader = ("hasleader", "true")
         if not self._settings.user:
             return (leader,)
@@ -182,7 +185,7 @@ class EtcdConnection:
             self._turn_from(at)
             raise Unavailable(f"etcd at {self._targets[at]} does not answer in time.") from None
         except asyncio.CancelledError:
-            # gRPC says so too of a call that was cancelled from outside, as `_turn_from` does.
+            # gRPC raises this too if `_turn_from` cancels the call.
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
@@ -206,7 +209,7 @@ class EtcdConnection:
         raise Unavailable(f"etcd at {target} fails: {details}.") from error
 
     def _turn_from(self, at: int) -> None:
-        """To the next endpoint, with what still hangs on this one."""
+        """Switches to the next endpoint, and cancels the streams of this one."""
         if at != self._at:
             return  # another call was first
         self._at = (at + 1) % len(self._targets)
@@ -220,21 +223,24 @@ def _target(endpoint: str) -> str:
         if url.hostname and url.scheme in ("", "http", "https") and url.path in ("", "/"):
             host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
             return f"{host}:{url.port or _PORT}"
-    raise UsageError(f"{endpoint} is no etcd endpoint; give HOST:PORT, or http:// or https://.")
+    raise UsageError(
+        f"{quoted(endpoint)} is not an etcd endpoint; give HOST:PORT, http://HOST:PORT or "
+        "https://HOST:PORT."
+    )
 
 
 def _tls(settings: EtcdSettings) -> ssl.SSLContext | None:
-    """None: no TLS. gRPC takes none of it, but would find fault with the files much later."""
+    """None: no TLS. gRPC does not use it; it checks the files early."""
     is_https = {endpoint.startswith("https://") for endpoint in settings.endpoints}
     if len(is_https) == 2:
-        raise UsageError("All etcd endpoints must be https://, or none.")
+        raise UsageError("Either all etcd endpoints are https://, or none.")
     if is_https == {False} and settings.ca is None and settings.cert is None:
         return None
     return connecting_context(settings.ca, settings.cert, settings.key)
 
 
 def _credentials(settings: EtcdSettings) -> Any:
-    """gRPC's for TLS."""
+    """gRPC's credentials for TLS."""
     import grpc  # type: ignore[import-untyped]
 
     files = (settings.ca, settings.key, settings.cert)

@@ -1,4 +1,4 @@
-"""What is wrong between us and an etcd about TLS. gRPC knows, and does not say it in words."""
+"""Finds out why TLS with etcd fails. gRPC does not report it."""
 
 import asyncio
 import ssl
@@ -7,35 +7,35 @@ from dynemo.connection.addresses import split_address
 from dynemo.connection.tls import connecting_context, explain
 
 _SECONDS = 1.0
-_FILES = "ETCD_AUTH_CA, ETCD_AUTH_CLIENT_CERT and ETCD_AUTH_CLIENT_KEY name the files for it"
+_FILES = "Set its files with ETCD_AUTH_CA, ETCD_AUTH_CLIENT_CERT and ETCD_AUTH_CLIENT_KEY."
 
 
 async def tls_trouble(target: str, context: ssl.SSLContext | None) -> str:
-    """In a sentence; empty where there is nothing to be seen. `context` None: none is asked for."""
+    """A sentence, or empty if TLS is not the reason. `context` None: we use no TLS."""
     try:
-        await _look(target, context)
+        await _try(target, context)
     except ssl.SSLError as error:
-        return f"etcd at {target}: {explain(error)}; {_FILES}." if context is not None else ""
+        return f"etcd at {target}: {explain(error)}. {_FILES}" if context is not None else ""
     except (OSError, TimeoutError):
         return ""
-    return "" if context is not None else f"etcd at {target} has TLS: write https://{target}."
+    return "" if context is not None else f"etcd at {target} uses TLS; write https://{target}."
 
 
-async def _look(target: str, context: ssl.SSLContext | None) -> None:
-    """Raises what is wrong. Without a context any TLS at all is right."""
+async def _try(target: str, context: ssl.SSLContext | None) -> None:
+    """Connects, and raises what fails. Without a context, it accepts any certificate."""
     host, port = split_address(target)
-    used = context or _uncritical()
+    used = context or _unchecked()
     used.set_alpn_protocols(["h2"])
     async with asyncio.timeout(_SECONDS):
         reader, writer = await asyncio.open_connection(host, port, ssl=used)
         try:
             if context is not None:
-                await reader.read(1)  # it refuses our certificate only after the handshake
+                await reader.read(1)  # etcd refuses our certificate only after the handshake
         finally:
             writer.transport.abort()
 
 
-def _uncritical() -> ssl.SSLContext:
+def _unchecked() -> ssl.SSLContext:
     context = connecting_context(None, None, None)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

@@ -1,7 +1,7 @@
-"""Who this process is to NATS, and what its refusals mean.
+"""The NATS client: its servers, its credentials, and what a server's refusal means.
 
-nats-py is content with a server without TLS where TLS is asked for, and reads a file without a JWT
-for ever: both are found out here.
+nats-py accepts a server without TLS although TLS is required, and never finishes reading a
+credentials file without a JWT. This module checks both.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from dynemo.connection.tls import explain
 from dynemo.errors import PlaneAway, UsageError
+from dynemo.spelling import quoted
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -35,22 +36,22 @@ class NatsSettings:
     password: str | None = field(default=None, repr=False)
     token: str | None = field(default=None, repr=False)
     tls: ssl.SSLContext | None = None
-    wait: float = 0.0  #: seconds to wait for a server that is not there yet
+    wait: float = 0.0  #: seconds to wait for a server that does not answer yet
 
     @property
     def where(self) -> str:
-        """The servers, for messages: without what a URL may say about who we are."""
+        """The servers, for messages: without the credentials that a URL may hold."""
         return ", ".join(_public(server) for server in self.servers)
 
     @property
-    def who(self) -> str:
+    def identity(self) -> str:
         if self.credentials:
             return f"the credentials of {self.credentials}"
         if self.nkey:
             return "the nkey of NATS_AUTH_NKEY"
         if self.user:
             return f"user {self.user} and its password"
-        return "this token" if self.token else "a client that does not say who it is"
+        return "this token" if self.token else "a client without credentials"
 
 
 def _public(server: str) -> str:
@@ -59,7 +60,7 @@ def _public(server: str) -> str:
 
 
 def make_client(settings: NatsSettings) -> "Client":
-    """Raises UsageError for settings that no server could take."""
+    """Raises UsageError for settings that no server can accept."""
     from nats.aio.client import Client
 
     for server in settings.servers:
@@ -69,18 +70,18 @@ def make_client(settings: NatsSettings) -> "Client":
     end = client._close
 
     async def end_quietly(status: int, do_cbs: bool = True) -> None:
-        # It runs in a task that nobody looks at; what it cannot flush is lost either way.
+        # It runs in a task that nobody awaits; what it cannot flush is lost either way.
         with contextlib.suppress(OSError):
             await end(status, do_cbs)
 
     client._close = end_quietly  # type: ignore[method-assign]
     if settings.tls is None:
         return client
-    logging.getLogger("asyncio").addFilter(_is_news)
+    logging.getLogger("asyncio").addFilter(_is_no_eof_warning)
     take = client._process_info
 
     async def take_under_tls(info: dict[str, Any], initial_connection: bool = False) -> None:
-        # Before anything is said to the server that should not be said in the open.
+        # Before we send credentials in plain text.
         if initial_connection and not info.get("tls_required"):
             raise _PlainServer
         await take(info, initial_connection)
@@ -89,13 +90,13 @@ def make_client(settings: NatsSettings) -> "Client":
     return client
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    """nats-py makes a stream of TLS as if it had none, which is remarked on each time one ends."""
+def _is_no_eof_warning(record: logging.LogRecord) -> bool:
+    """nats-py wraps a TLS stream as if it were plain, and asyncio warns whenever one ends."""
     return "returning true from eof_received()" not in record.getMessage()
 
 
 def options(settings: NatsSettings) -> dict[str, Any]:
-    """What `Client.connect` is told, besides its callbacks."""
+    """Arguments of `Client.connect`, without its callbacks."""
     return {
         "servers": list(settings.servers),
         "user_credentials": settings.credentials,
@@ -115,26 +116,26 @@ def options(settings: NatsSettings) -> dict[str, Any]:
 
 
 def refusal(error: Exception, settings: NatsSettings) -> str:
-    """Why no server would take us, however long we try, in a sentence; empty: it may yet."""
+    """Why no server will ever accept us, as a sentence; empty if a later attempt may succeed."""
     if isinstance(error, ssl.SSLError):
         return (
-            f"NATS at {settings.where}: {explain(error)}; NATS_AUTH_CA, NATS_AUTH_CLIENT_CERT and "
-            "NATS_AUTH_CLIENT_KEY name the files for it."
+            f"NATS at {settings.where}: {explain(error)}. Set its files with NATS_AUTH_CA, "
+            "NATS_AUTH_CLIENT_CERT and NATS_AUTH_CLIENT_KEY."
         )
     if isinstance(error, _PlainServer):
-        return f"NATS at {settings.where} has no TLS, and TLS is asked for."
-    said = str(error).removeprefix("nats: ").strip("'\" ")
-    if any(word in said.lower() for word in _REFUSALS):
+        return f"NATS at {settings.where} has no TLS, and the settings require TLS."
+    reason = str(error).removeprefix("nats: ").strip("'\" ")
+    if any(word in reason.lower() for word in _REFUSALS):
         return (
-            f"NATS at {settings.where} refuses {settings.who} ({said}); NATS_AUTH_USERNAME and "
-            "NATS_AUTH_PASSWORD, NATS_AUTH_TOKEN, NATS_AUTH_NKEY or NATS_AUTH_CREDENTIALS_FILE "
-            "say who this process is."
+            f"NATS at {settings.where} refuses {settings.identity} ({reason}). Set credentials "
+            "with NATS_AUTH_USERNAME and NATS_AUTH_PASSWORD, NATS_AUTH_TOKEN, NATS_AUTH_NKEY or "
+            "NATS_AUTH_CREDENTIALS_FILE."
         )
     return ""
 
 
 class PendingReply:
-    """One message that awaits its reply."""
+    """A message, and its reply once it arrives."""
 
     def __init__(self, subject: str, body: bytes) -> None:
         self.subject = subject
@@ -147,23 +148,23 @@ class PendingReply:
 
 
 async def close(client: "Client") -> None:
-    """Under TLS it may wait for its server without end."""
+    """Closes it within a second: with TLS, it may wait for its server forever."""
     with contextlib.suppress(Exception):
         async with asyncio.timeout(_CLOSE_SECONDS):
             await client.close()
 
 
 async def unsubscribe(subscription: "Subscription") -> None:
-    """Drains it, so that what the server sends until it knows is still answered."""
+    """Drains it: answers what the server sends until it has read the UNSUB."""
     from nats.errors import Error
 
-    with contextlib.suppress(Error, TimeoutError):  # the server forgets it with the connection
+    with contextlib.suppress(Error, TimeoutError):  # it ends with the connection
         async with asyncio.timeout(_CLOSE_SECONDS):
             await subscription.drain()  # type: ignore[no-untyped-call]
 
 
 class _PlainServer(ConnectionError):
-    """It has no TLS."""
+    """A server without TLS."""
 
 
 def _check_url(server: str) -> None:
@@ -175,12 +176,15 @@ def _check_url(server: str) -> None:
     except ValueError:
         is_good = False
     if not is_good:
-        raise UsageError(f"{_public(server)} is no NATS server: give nats://HOST:PORT or tls://.")
+        raise UsageError(
+            f"{quoted(_public(server))} is not a NATS server; give nats://HOST:PORT or "
+            "tls://HOST:PORT."
+        )
 
 
 def _check_identity(settings: NatsSettings) -> None:
     if bool(settings.user) != bool(settings.password):
-        raise UsageError("NATS takes a user and a password together.")
+        raise UsageError("NATS needs a user and a password together; set both or none.")
     if settings.credentials is not None:
         _check_file(Path(settings.credentials))
     if settings.nkey is not None:
@@ -192,7 +196,7 @@ def _check_file(path: Path) -> None:
         lines = path.read_text(encoding="ascii").splitlines()
     except OSError as error:
         raise UsageError(
-            f"The credentials file for NATS, {path}, cannot be read: {error.strerror}."
+            f"Cannot read the NATS credentials file {path}: {error.strerror}."
         ) from None
     except UnicodeDecodeError:
         lines = []
@@ -200,7 +204,7 @@ def _check_file(path: Path) -> None:
         line.strip("- "): lines[at + 1] for at, line in enumerate(lines[:-1]) if "BEGIN" in line
     }
     if "BEGIN NATS USER JWT" not in after or "BEGIN USER NKEY SEED" not in after:
-        raise UsageError(f"{path} is no credentials file for NATS: it has no user JWT and seed.")
+        raise UsageError(f"{path} is not a NATS credentials file: it has no user JWT and seed.")
     _check_seed(after["BEGIN USER NKEY SEED"], str(path))
 
 
@@ -210,4 +214,4 @@ def _check_seed(seed: str, source: str) -> None:
     try:
         nkeys.from_seed(bytearray(seed.strip().encode())).wipe()
     except (nkeys.NkeysError, ValueError):
-        raise UsageError(f"{source} holds no nkey seed: one starts with SU.") from None
+        raise UsageError(f"{source} does not hold an nkey seed, which starts with SU.") from None

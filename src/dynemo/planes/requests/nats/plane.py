@@ -1,18 +1,20 @@
 """The request plane over NATS: a subject for each instance, and a reply inbox for each client.
 
-An empty message asks for the instance's load; any other is an Envelope.
+An empty message asks for the instance's load; any other is an Envelope. An empty reply accepts a
+request; any other is a Failure.
 
-What nats-py does by itself is not enough in five places:
+nats-py alone is not enough in five places:
 
-- `request` waits for its whole time-out when the connection breaks under it. Replies are awaited
-  here on an inbox of our own, and all of them fail as soon as the connection has gone, or are
-  asked for again from another server that takes over.
-- Messages of an outage are not kept for later (`pending_size=0`): who asked has been told by then.
-- It tries again every 2 s, 60 times. Here it is a fifth of a second, and without an end.
-- It closes for good on some errors of the server (expired credentials, too many connections), and
-  does not always say so. Then a new client is made, and the subjects are subscribed to again.
-- `flush` writes its PING past what waits to be written: the first PONG says nothing about a SUB
-  before it, the second does.
+- `request` waits for its whole timeout when the connection breaks. Here, replies arrive on an inbox
+  of our own. When the connection breaks, they fail at once, or the requests are sent again to
+  another server that takes over.
+- It buffers messages during an outage. Here, it does not (`pending_size=0`): the request has failed
+  by the time the server is back.
+- It reconnects every 2 s, 60 times. Here, it tries every 0.2 s, without end.
+- It closes permanently on some errors of the server (expired credentials, too many connections),
+  and does not always report it. Here, a new client then subscribes to the subjects again.
+- `flush` sends its PING ahead of what is still buffered: the first PONG does not confirm a SUB
+  before it, the second one does.
 """
 
 import asyncio
@@ -27,8 +29,6 @@ from typing import TYPE_CHECKING, Any
 from msgspec import DecodeError, msgpack
 
 from dynemo.connection.addresses import Dialable
-from dynemo.connection.client import raised
-from dynemo.connection.server import failure
 from dynemo.errors import InstanceGone, InstanceSilent, PlaneAway, UsageError
 from dynemo.messages.records import InstanceRecord, Load
 from dynemo.messages.wire import Envelope
@@ -42,6 +42,7 @@ from dynemo.planes.requests.nats.client import (
     refusal,
     unsubscribe,
 )
+from dynemo.wire.failures import decode_error, encode_error
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -52,9 +53,9 @@ log = logging.getLogger("dynemo.requests")
 
 _OPEN_SECONDS = 2.5
 _LOOK_SECONDS = 1.0
-_REOPEN_SECONDS = 0.5  # a server that has refused us is not to be asked too often
-_TAKEOVER_SECONDS = 1.0  # in which another server of several takes over, or counts as away too
-_ROOM = 4096  # for what an envelope holds besides the request
+_REOPEN_SECONDS = 0.5  # between attempts at a server that has refused us
+_TAKEOVER_SECONDS = 1.0  # for another server of several to take over
+_ENVELOPE_BYTES = 4096  # room for the fields of an envelope besides its request
 _NO_RESPONDERS = "503"
 
 _encode = msgpack.Encoder().encode
@@ -69,7 +70,7 @@ def subject(record: InstanceRecord) -> str:
 
 
 class NatsRequests:
-    """A `RequestPlane` and an `Intake` on one connection. Made by `nats_requests`."""
+    """A `RequestPlane` and a `RequestServer` on one connection. Made by `nats_requests`."""
 
     reach = Dialable([], "")
     key = ""
@@ -79,35 +80,36 @@ class NatsRequests:
         self._client: Client | None = None
         self._inbox = ""
         self._numbers = count(1)
-        self._asked: dict[str, PendingReply] = {}
+        self._pending: dict[str, PendingReply] = {}
         self._served: dict[str, OnMessage] = {}
         self._subscriptions: dict[str, Subscription] = {}
         self._ended = asyncio.Event()
         self._up = asyncio.Event()
         self._is_opening = False
-        self._silent = 0  # attempts that nobody has taken
+        self._refused_attempts = 0  # no server was listening
         self._last_error = ""
-        self._trouble = ""  # that was said in the log
+        self._trouble = ""  # the last one in the log
 
     @property
     def max_request(self) -> int:
-        return (self._client.max_payload if self._client is not None else 0) - _ROOM
+        return (self._client.max_payload if self._client is not None else 0) - _ENVELOPE_BYTES
 
     async def ask(
         self, record: InstanceRecord, envelope: Envelope, timeout: float = ASK_SECONDS
     ) -> None:
-        if failed := await self._request(record, _encode(envelope), timeout):
-            raise raised(failed)
+        if failure := await self._request(record, _encode(envelope), timeout):
+            raise decode_error(failure)
 
     async def load(self, record: InstanceRecord, timeout: float = ASK_SECONDS) -> Load:
-        answer = await self._request(record, b"", timeout)
+        reply = await self._request(record, b"", timeout)
         try:
-            return _decode_load(answer)
+            return _decode_load(reply)
         except DecodeError as error:
-            raise InstanceGone(f"Worker {record.instance.id[:8]} does not say its load.") from error
+            name = record.instance.id[:8]
+            raise InstanceGone(f"Worker {name} sent a load that does not decode.") from error
 
     async def _request(self, record: InstanceRecord, body: bytes, timeout: float) -> bytes:
-        """What the instance replies. Raises InstanceGone, PlaneAway."""
+        """The instance's reply. Raises InstanceGone, InstanceSilent, PlaneAway."""
         from nats.errors import Error
 
         name = record.instance.id[:8]
@@ -115,15 +117,15 @@ class NatsRequests:
         try:
             async with asyncio.timeout(timeout):
                 client = await self._connected()
-                asked = self._asked[number] = PendingReply(subject(record), body)
-                await client.publish(asked.subject, body, reply=f"{self._inbox}.{number}")
-            message = await wait_for_reply(asked.reply, timeout)
+                pending = self._pending[number] = PendingReply(subject(record), body)
+                await client.publish(pending.subject, body, reply=f"{self._inbox}.{number}")
+            message = await wait_for_reply(pending.reply, timeout)
         except TimeoutError:
             raise InstanceSilent(f"Worker {name} did not reply in {timeout:g} s.") from None
         except Error as error:
-            raise PlaneAway(f"{self._away()} ({error})") from error
+            raise PlaneAway(f"{self._away().rstrip('.')} ({error}).") from error
         finally:
-            self._asked.pop(number, None)
+            self._pending.pop(number, None)
         if (message.headers or {}).get("Status") == _NO_RESPONDERS:
             raise InstanceGone(f"Nobody takes requests for worker {name}.")
         return bytes(message.data)
@@ -143,7 +145,7 @@ class NatsRequests:
             try:
                 await self._subscribe(name, on_message)
                 yield
-            except Exception as error:  # not to be wrapped into a group
+            except Exception as error:  # raised below: a task group would wrap it
                 problem = error
             finally:
                 del self._served[name]
@@ -153,7 +155,7 @@ class NatsRequests:
             raise problem
 
     async def _connected(self) -> "Client":
-        """Waits a moment where another server may take over. Raises PlaneAway."""
+        """Waits a moment if another server may take over. Raises PlaneAway."""
         client = self._client
         if (client is None or not client.is_connected) and self._has_others:
             with contextlib.suppress(TimeoutError):
@@ -165,12 +167,12 @@ class NatsRequests:
         return client
 
     async def open(self, seconds: float) -> None:
-        """Raises UsageError at once when a server refuses us, or when nobody listens at any of
-        them and nobody is to be waited for; else when none has answered by then."""
+        """Raises UsageError: at once if a server refuses us, or if none listens and `settings.wait`
+        is 0; else after `seconds`."""
         from nats.errors import Error
 
         client = make_client(self._settings)
-        self._silent = 0
+        self._refused_attempts = 0
         try:
             async with asyncio.timeout(seconds):
                 self._is_opening = True
@@ -189,16 +191,16 @@ class NatsRequests:
                 raise
             raise UsageError(
                 f"No NATS server answers at {self._settings.where}"
-                f"{f' ({self._last_error})' if self._last_error else ''}: "
-                "start one with `dynemo-run services up`, or say where it is with --nats."
+                f"{f' ({self._last_error})' if self._last_error else ''}. "
+                "Start one with `dynemo-run services up`, or set its address with --nats."
             ) from None
         finally:
             self._is_opening = False
         self._up.set()
 
     async def keep(self) -> None:
-        """Makes a new client whenever the last one has closed for good, which it does not always
-        say: it is looked at as well."""
+        """Makes a new client whenever the last one has closed permanently. It polls as well, since
+        the client does not always report that."""
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_SECONDS):
@@ -208,9 +210,9 @@ class NatsRequests:
                 continue
             self._ended.clear()
             self._up.clear()
-            self._client = None  # from here on it is not listened to
+            self._client = None  # ignores its callbacks from now on
             why = client.last_error if client is not None else None
-            log.warning("the connection to NATS was closed (%s); opening it anew", why)
+            log.warning("The connection to NATS was closed (%s). Opening a new one.", why)
             if client is not None:
                 await close(client)
             while True:
@@ -219,12 +221,12 @@ class NatsRequests:
                     await self.open(_OPEN_SECONDS)
                     break
                 except UsageError as error:
-                    self._tell(str(error))
+                    self._log_once(str(error))
             if self._client is not None:
                 await self._on_reconnected(self._client)
 
     def _is_whole(self, client: "Client") -> bool:
-        """Not closed, and not come back without what was subscribed to."""
+        """Whether it is open and still has all subscriptions."""
         return not client.is_closed and len(client._subs) > len(self._subscriptions)
 
     async def close(self) -> None:
@@ -233,7 +235,7 @@ class NatsRequests:
             await close(client)
 
     async def _subscribe(self, name: str, on_message: OnMessage) -> None:
-        """Returns once the server knows; while it is away, nats-py does it on its return."""
+        """Returns when the server has confirmed it. nats-py repeats it after an outage."""
         from nats.errors import Error
 
         if self._client is None:
@@ -260,61 +262,61 @@ class NatsRequests:
     def _away(self) -> str:
         return self._trouble or f"NATS at {self._settings.where} is not reachable now."
 
-    def _tell(self, trouble: str) -> None:
-        """Once, however often it is tried."""
+    def _log_once(self, trouble: str) -> None:
+        """Logs a trouble once, however often it recurs in sequence."""
         if trouble != self._trouble:
             self._trouble = trouble
             log.warning("%s", trouble)
 
     async def _on_reply(self, message: "Msg") -> None:
-        asked = self._asked.get(message.subject.rpartition(".")[2])
-        if asked is not None and not asked.reply.done():
-            asked.reply.set_result(message)
+        pending = self._pending.get(message.subject.rpartition(".")[2])
+        if pending is not None and not pending.reply.done():
+            pending.reply.set_result(message)
 
     async def _on_error(self, error: Exception) -> None:
-        """Raises out of `Client.connect`; its later attempts have to go on."""
+        """Raises to end `Client.connect`. Never raises later, so that reconnecting continues."""
         self._last_error = str(error) or type(error).__name__
         log.debug("NATS: %s", self._last_error)
         if why := refusal(error, self._settings):
             if self._is_opening:
                 raise UsageError(why)
-            self._tell(why)
+            self._log_once(why)
         elif self._is_opening and isinstance(error, ConnectionRefusedError):
-            self._silent += 1
-            if not self._settings.wait and self._silent >= len(self._settings.servers):
+            self._refused_attempts += 1
+            if not self._settings.wait and self._refused_attempts >= len(self._settings.servers):
                 raise error
 
     async def _on_disconnected(self, client: "Client") -> None:
         if client is not self._client:
             return
         self._up.clear()
-        log.warning("the connection to NATS is lost")
-        if self._has_others:  # asks them again, if one takes over in time
+        log.warning("The connection to NATS is lost.")
+        if self._has_others:  # a server that takes over in time gets the requests again
             asyncio.get_running_loop().call_later(_TAKEOVER_SECONDS, self._give_up)
         else:
             self._give_up()
 
     def _give_up(self) -> None:
-        """Tells those who wait for a reply, where there is no connection that could bring it."""
+        """Fails all pending replies, if there is still no connection."""
         if not self._up.is_set():
-            for asked in self._asked.values():
-                asked.fail(PlaneAway(self._away()))
+            for pending in self._pending.values():
+                pending.fail(PlaneAway(self._away()))
 
     async def _on_reconnected(self, client: "Client") -> None:
-        """What was asked is asked again: the reply, or the question, went with the old connection.
-        An instance takes a request once, whichever way it has come."""
+        """Sends all pending requests again: the request or its reply may be lost. An instance takes
+        a request once, even if it arrives twice."""
         from nats.errors import Error
 
         if client is not self._client or not self._is_whole(client):
             return
-        log.warning("NATS is back")
+        log.warning("NATS is back.")
         self._trouble = ""
         self._up.set()
-        for number, asked in list(self._asked.items()):
+        for number, pending in list(self._pending.items()):
             with contextlib.suppress(Error):
-                if not asked.reply.done():
+                if not pending.reply.done():
                     inbox = f"{self._inbox}.{number}"
-                    await client.publish(asked.subject, asked.body, reply=inbox)
+                    await client.publish(pending.subject, pending.body, reply=inbox)
 
     async def _on_closed(self, client: "Client") -> None:
         if client is self._client:
@@ -324,23 +326,23 @@ class NatsRequests:
 async def _reply(message: "Msg", handler: OnRequest, load: Callable[[], Load]) -> None:
     from nats.errors import Error
 
-    answer = b""
+    reply = b""
     try:
         if message.data:
             await handler(message.data)
         else:
-            answer = _encode(load())
+            reply = _encode(load())
     except Exception as error:
-        answer = failure(error)
-    with contextlib.suppress(Error):  # the plane is away: the ingress has been told so
-        await message.respond(answer)
+        reply = encode_error(error)
+    with contextlib.suppress(Error):  # the plane is away: the request has failed at the ingress
+        await message.respond(reply)
 
 
 @asynccontextmanager
 async def nats_requests(settings: NatsSettings) -> AsyncIterator[NatsRequests]:
-    """Connects. Raises UsageError within 3 s, or `settings.wait`, that says how to start a server.
+    """Connects, and reconnects while entered, however long it takes.
 
-    While entered, a connection that is lost is made again, however long it takes.
+    Raises UsageError within 3 s, or `settings.wait`; it says how to start a server.
     """
     plane = NatsRequests(settings)
     await plane.open(max(_OPEN_SECONDS, settings.wait))

@@ -1,19 +1,8 @@
-"""What has to be changed in an engine's environment before it runs where it was not made for.
+"""Changes to SGLang's environment without which it does not run on a CPU."""
 
-Each is named when it is installed, in `engine list --json` and by `engine doctor`, so that no
-result of such an environment is taken for the engine's own build.
-"""
-
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-
-@dataclass(frozen=True)
-class Workaround:
-    text: str  #: one sentence
-    apply: Callable[[Path], None]  #: to the site-packages
-
+from dynemo.environments.variants import Workaround
 
 _STAND_IN = '''\
 """A stand-in: no build of sgl-kernel for the CPU is published. Names import; calling one raises."""
@@ -39,12 +28,12 @@ def _add_stand_in(site: Path) -> None:
 
 
 def _quiet_torchvision(site: Path) -> None:
-    """Two of its modules register kernels of its own library, which the CPU build of torch does
-    not load."""
+    """Removes two imports: their modules register kernels of a library that the CPU build of torch
+    does not load."""
     module = site / "torchvision" / "__init__.py"
     lines = module.read_text(encoding="utf-8").splitlines(keepends=True)
-    gone = {"_autograd_registrations,", "_meta_registrations,"}
-    kept = "".join(line for line in lines if line.strip() not in gone)
+    removed = {"_autograd_registrations,", "_meta_registrations,"}
+    kept = "".join(line for line in lines if line.strip() not in removed)
     module.write_text(kept, encoding="utf-8")
 
 

@@ -1,0 +1,14 @@
+"""mistral.rs."""
+
+from dynemo.environments.entry import CHECKOUT, GGUF, EngineEntry
+
+ENTRY = EngineEntry(
+    "mistralrs",
+    "mistral.rs; the default for a checkout",
+    package="mistralrs",
+    distributions=("mistralrs", "mistralrs-cuda"),
+    reads=GGUF | CHECKOUT,
+    takes="text",
+    gives="text",
+    guides=("json_schema",),
+)

@@ -1,0 +1,14 @@
+"""SGLang."""
+
+from dynemo.environments.entry import CHECKOUT, EngineEntry
+
+ENTRY = EngineEntry(
+    "sglang",
+    "SGLang; checkouts",
+    package="sglang",
+    distributions=("sglang",),
+    reads=CHECKOUT,
+    has_tensor_parallel=True,
+    has_nodes=True,
+    has_torch=True,
+)

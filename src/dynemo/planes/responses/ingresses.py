@@ -1,0 +1,241 @@
+"""The response plane at a worker: one connection to each ingress that asks, and the answers on it.
+
+A worker connects to the ingress *before* it accepts a request. If it cannot connect, it refuses,
+and the refusal names the addresses that it tried. If it accepted first, the ingress would wait for
+an answer that cannot arrive. An open connection makes this step free.
+"""
+
+import asyncio
+import logging
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+
+from msgspec import DecodeError, msgpack
+
+from dynemo.connection.addresses import (
+    Dialable,
+    close_connections,
+    closed_before_hello,
+    connect,
+    first_of,
+)
+from dynemo.connection.framed import FramedConnection
+from dynemo.connection.heartbeat import Beat
+from dynemo.connection.logged_peers import LoggedPeers
+from dynemo.connection.server import RequestHandler, StreamServer
+from dynemo.errors import Unavailable, WireError
+from dynemo.messages.records import Load
+from dynemo.messages.wire import Envelope
+from dynemo.planes.responses.outgoing import IngressConnection
+from dynemo.wire import versions
+from dynemo.wire.frames import FrameKind
+from dynemo.wire.versions import negotiate, spoken_by
+
+log = logging.getLogger("dynemo.responses")
+
+DIAL_SECONDS = 1.5  # less than an ingress waits for a request to be accepted
+_MAX_REMEMBERED = 1024
+
+_decode_envelope = msgpack.Decoder(Envelope).decode
+
+Dial = Callable[[FramedConnection, str], Awaitable[None]]
+
+
+class IngressConnections:
+    """Takes envelopes from a request plane, answers each on the connection to its ingress.
+
+    Made by `ingress_connections`.
+    """
+
+    def __init__(
+        self,
+        instance_id: str,
+        make_server: Callable[[FramedConnection], StreamServer],
+        tasks: asyncio.TaskGroup,
+        dial: Dial,
+        beat: Beat,
+    ) -> None:
+        self.instance_id = instance_id
+        #: Raises Unavailable if the worker should refuse the next request.
+        self.admit: Callable[[], None] = lambda: None
+        self.max_streams = 4096
+        self.make_server = make_server
+        self.tasks = tasks
+        self.beat = beat
+        self.refused = LoggedPeers()  #: keys of ingresses of another protocol
+        self._dial = dial
+        self._unreachable = LoggedPeers()  # by key
+        self._is_draining = False
+        self._accepting = 0
+        self._all: set[IngressConnection] = set()
+        self._by_key: dict[bytes, IngressConnection] = {}
+        self._dialling: dict[bytes, asyncio.Task[IngressConnection | Unavailable]] = {}
+        self._last_address: dict[bytes, str] = {}  # that connected
+
+    @property
+    def running(self) -> int:
+        """Streams that are being answered."""
+        return sum(len(ingress.server) for ingress in self._all)
+
+    async def accept(self, body: bytes) -> None:
+        """Starts to answer an encoded Envelope. A request plane's handler.
+
+        To refuse, raises Unavailable (busy, draining, the ingress cannot be reached or speaks
+        another protocol) or WireError.
+        """
+        try:
+            envelope = _decode_envelope(body)
+        except DecodeError as error:
+            log.warning("Refused a request whose envelope does not decode: %s.", error)
+            raise WireError(f"The request's envelope does not decode: {error}.") from error
+        self._check()
+        self._accepting += 1
+        try:
+            ingress = await self._connected(envelope)
+        finally:
+            self._accepting -= 1
+        self._check()
+        ingress.open(envelope)
+
+    def adopt(self, key: bytes, ingress: IngressConnection) -> None:
+        """Uses this connection for the ingress with that key from now on."""
+        self._by_key[key] = ingress
+        self._all.add(ingress)
+
+    def lost(self, ingress: IngressConnection) -> None:
+        """A connection has closed."""
+        self._all.discard(ingress)
+        for key in [key for key, found in self._by_key.items() if found is ingress]:
+            del self._by_key[key]
+
+    def drain(self) -> None:
+        """Refuses all further requests, and tells every ingress to send none."""
+        self._is_draining = True
+        for ingress in self._all:
+            ingress.connection.send(FrameKind.GOAWAY, 0)
+
+    async def finish(self, grace: float) -> int:
+        """Drains, waits `grace` seconds, hands back the streams that still run. Returns how many.
+
+        Cancelling it ends the grace.
+        """
+        self.drain()
+        running = [task for ingress in self._all for task in ingress.server.tasks]
+        left = 0
+        try:
+            if running:
+                await asyncio.wait(running, timeout=grace)
+        finally:
+            left = sum(ingress.server.hand_back() for ingress in self._all)
+        return left
+
+    async def close(self) -> None:
+        """Cancels all streams and closes every connection, after what was sent has left."""
+        self._is_draining = True
+        for dialling in self._dialling.values():
+            dialling.cancel()
+        for ingress in self._all:
+            ingress.server.cancel_all()
+        await close_connections([ingress.connection for ingress in self._all])
+
+    def _check(self) -> None:
+        if self._is_draining:
+            raise Unavailable(f"Worker {self.instance_id[:8]} is draining.")
+        if self.running + self._accepting >= self.max_streams:
+            raise Unavailable(f"Worker {self.instance_id[:8]} is busy.")
+        self.admit()
+
+    async def _connected(self, envelope: Envelope) -> IngressConnection:
+        version = self._negotiate(envelope)
+        found = self._by_key.get(envelope.key)
+        if found is not None and found.connection.is_open:
+            return found
+        dialling = self._dialling.get(envelope.key)
+        if dialling is None:
+            dialling = self.tasks.create_task(self._connect(envelope, version))
+            self._dialling[envelope.key] = dialling
+            dialling.add_done_callback(lambda _: self._dialling.pop(envelope.key))
+        connected = await asyncio.shield(dialling)  # other requests wait for it as well
+        if isinstance(connected, Unavailable):
+            raise connected
+        return connected
+
+    def _negotiate(self, envelope: Envelope) -> int:
+        """Raises Unavailable: another worker may speak the ingress's protocol."""
+        try:
+            return negotiate(self.instance_id, versions.SPOKEN, spoken_by(envelope))
+        except WireError as error:
+            if self.refused.is_new(envelope.key):
+                log.warning("%s", error)
+            raise Unavailable(str(error)) from error
+
+    async def _connect(self, envelope: Envelope, version: int) -> IngressConnection | Unavailable:
+        key = envelope.key
+        addresses = Dialable(envelope.addresses, envelope.loopback).reached_from(envelope.host)
+        if (last := self._last_address.get(key)) in addresses:
+            addresses.sort(key=lambda address: address != last)
+        reasons = f"none of {', '.join(addresses)} answered in {DIAL_SECONDS:g} s"
+        try:
+            async with asyncio.timeout(DIAL_SECONDS):
+                dial = partial(self._connect_one, key, version)
+                address, ingress = await first_of(addresses, dial, lambda it: it.connection.abort())
+        except (ConnectionError, TimeoutError) as error:
+            reasons = str(error) or reasons
+            if self._unreachable.is_new(key):
+                log.warning("Cannot reach an ingress: %s.", reasons)
+            return Unavailable(
+                f"Worker {self.instance_id[:8]} cannot reach this ingress ({reasons}). Give the "
+                "ingress a reachable address with --advertise, and the same --tls on both sides."
+            )
+        self._unreachable.forget(key)
+        self._last_address[key] = address
+        if len(self._last_address) > _MAX_REMEMBERED:
+            del self._last_address[next(iter(self._last_address))]
+        self.adopt(key, ingress)
+        return ingress
+
+    async def _connect_one(self, key: bytes, version: int, address: str) -> IngressConnection:
+        ingress = IngressConnection(self.make_server, self.beat, self.lost)
+        try:
+            await self._dial(ingress.connection, address)
+            ingress.greet(self.instance_id, key, version)
+            if not await ingress.confirmed:
+                raise closed_before_hello(address, ingress.refusal)
+        except BaseException:
+            ingress.connection.abort()
+            raise
+        return ingress
+
+
+@asynccontextmanager
+async def ingress_connections(
+    instance_id: str,
+    handler: RequestHandler,
+    *,
+    load_at_end: Callable[[], Load] | None = None,
+    tls: ssl.SSLContext | None = None,
+    beat: Beat | None = None,
+    dial: Dial | None = None,
+) -> AsyncIterator[IngressConnections]:
+    """A worker's connections. Leaving cancels every stream and closes every connection.
+
+    `load_at_end` gives the load that END carries. `dial` replaces TCP.
+    """
+
+    def make_server(connection: FramedConnection) -> StreamServer:
+        return StreamServer(connection, handler, tasks, load_at_end)
+
+    problem: Exception | None = None
+    async with asyncio.TaskGroup() as tasks:
+        dial = dial or (lambda connection, address: connect(connection, address, tls))
+        ingresses = IngressConnections(instance_id, make_server, tasks, dial, beat or Beat())
+        try:
+            yield ingresses
+        except Exception as error:  # raised below: a task group would wrap it
+            problem = error
+        finally:
+            await ingresses.close()
+    if problem is not None:
+        raise problem

@@ -1,0 +1,59 @@
+"""The bodies of DATA and END. Pure."""
+
+from collections.abc import Sequence
+
+from msgspec import ValidationError, msgpack, structs
+
+from dynemo.messages.answer import Delta
+from dynemo.messages.records import Load
+from dynemo.messages.wire import FinalDelta
+
+#: The reasons of a `Finish` that protocol 1 knows. A stream of protocol 1 that ends for another
+#: reason is lost to its reader.
+_REASONS = ("stop", "length")
+
+_encode = msgpack.Encoder().encode
+_decode_delta = msgpack.Decoder(Delta).decode
+_decode_final = msgpack.Decoder(FinalDelta).decode
+
+
+def decode_deltas(bodies: Sequence[bytes]) -> Delta:
+    """The bodies of DATA frames, in order, as one delta. Raises DecodeError."""
+    if len(bodies) == 1:
+        return _decode_delta(bodies[0])
+    deltas = [_decode_delta(body) for body in bodies]
+    ids = [token_id for delta in deltas for token_id in delta.token_ids]
+    texts = [text for delta in deltas for text in delta.texts]
+    cached = max([delta.cached_tokens for delta in deltas])
+    return Delta(ids, texts, deltas[-1].finish, cached, deltas[-1].embedding)
+
+
+def encode_final(delta: Delta, load: Load | None) -> bytes:
+    """The body of END."""
+    finish = delta.finish
+    if finish is not None and finish.reason not in _REASONS:
+        finish = structs.replace(finish, reason="stop")
+    return _encode(
+        FinalDelta(delta.token_ids, delta.texts, finish, delta.cached_tokens, delta.embedding, load)
+    )
+
+
+def decode_final(body: bytes) -> tuple[Delta, Load | None]:
+    """The last delta and the worker's load. Raises DecodeError.
+
+    A finish whose reason this release does not know becomes `stop`. A broken stream would be asked
+    of another instance, which would end for the same reason.
+    """
+    try:
+        final = _decode_final(body)
+    except ValidationError:
+        final = _decode_final(_with_known_reason(body))
+    delta = Delta(final.token_ids, final.texts, final.finish, final.cached_tokens, final.embedding)
+    return delta, final.load
+
+
+def _with_known_reason(body: bytes) -> bytes:
+    match msgpack.decode(body):
+        case [ids, texts, [str(), *counts], *others]:
+            return _encode([ids, texts, ["stop", *counts], *others])
+    return body

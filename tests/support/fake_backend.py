@@ -1,0 +1,32 @@
+"""A model's backend that only describes itself."""
+
+from collections.abc import AsyncGenerator
+
+from dynemo.connection.buffer import CancelReader
+from dynemo.messages.answer import Delta
+from dynemo.messages.records import Instance, Load
+from dynemo.messages.request import Request
+
+
+class FakeBackend:
+    """It has `instance`, unless that is None, and `others`."""
+
+    def __init__(self, instance: Instance, load: Load | None = None) -> None:
+        self.instance: Instance | None = instance
+        self.load = load or Load()
+        self.others: list[tuple[Instance, Load]] = []
+        self.trouble = ""
+        self.restarts = self.moves = 0
+
+    @property
+    def instance_classes(self) -> list[Instance]:
+        return [self.instance] if self.instance else []
+
+    @property
+    def instances(self) -> list[tuple[Instance, Load]]:
+        return [(self.instance, self.load), *self.others] if self.instance else self.others
+
+    def generate(
+        self, request: Request, cancel_reader: CancelReader | None = None
+    ) -> AsyncGenerator[Delta, None]:
+        raise NotImplementedError

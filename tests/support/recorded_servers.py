@@ -1,0 +1,28 @@
+"""NATS servers for the recorded scenarios."""
+
+from pathlib import Path
+
+from support.nats_process import NatsProcess
+
+#: The server of `request_large` takes no larger message.
+MAX_PAYLOAD = 5120
+
+
+class RecordedServers:
+    """Started when they are needed first."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._started: dict[bool, NatsProcess] = {}
+
+    def url(self, scenario: str) -> str:
+        is_small = scenario == "request_large"
+        if is_small not in self._started:
+            config = self._folder / f"{is_small}.conf"
+            config.write_text(f"max_payload: {MAX_PAYLOAD if is_small else 1024 * 1024}")
+            self._started[is_small] = NatsProcess("-c", str(config))
+        return self._started[is_small].url
+
+    def stop(self) -> None:
+        for server in self._started.values():
+            server.stop()

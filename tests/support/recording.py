@@ -1,0 +1,130 @@
+"""The recorded scenarios of protocol 1 in `tests/wire/protocol_1/`, and the answers in them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct, json, msgpack
+
+from dynemo.errors import DynemoError
+from support import protocol_1
+
+FOLDER = Path(__file__).parent.parent / "wire" / "protocol_1"
+TO_WORKER, TO_INGRESS = "ingress>worker", "worker>ingress"
+
+
+class Event(Struct, frozen=True):
+    """One step of a recording; `tests/wire/protocol_1/README.md` lists the fields."""
+
+    plane: str
+    event: str
+    direction: str = ""
+    connection: int = 0
+    kind: int = 0
+    stream: int = 0
+    body: bytes = b""
+    subject: str = ""
+    reply: str | None = None
+    by: str = ""
+
+    @property
+    def is_frame(self) -> bool:
+        return self.event == "frame"
+
+    @property
+    def envelope(self) -> protocol_1.Envelope | None:
+        """The envelope of a request; None for any other event, or if it does not decode."""
+        is_message = self.event == "message" and bool(self.body)
+        is_open = self.is_frame and self.kind == protocol_1.Kind.OPEN
+        if self.direction != TO_WORKER or not (is_message or is_open) or self.body == b"\xc1":
+            return None
+        return msgpack.decode(self.body, type=protocol_1.Envelope)
+
+
+class Recording(Struct, frozen=True):
+    scenario: str
+    request_plane: str
+    secrets: dict[str, Any]
+    events: list[Event]
+    answered: Any = None
+    load: list[float] | None = None
+    record: dict[str, Any] | None = None
+
+    @property
+    def instances(self) -> list[str]:
+        return [str(name) for name in self.secrets["instances"]]
+
+
+@dataclass
+class Answer:
+    """The deltas of one stream, put together."""
+
+    ids: list[int] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    finish: tuple[str, int, int, int] | None = None
+    embedding: bytes = b""
+    error: tuple[str, str, str | None] | None = None  #: class, message, param
+
+    def fail(self, error: "DynemoError | protocol_1.DynemoError") -> None:
+        self.error = (type(error).__name__, str(error), error.param)
+
+    def take(self, delta: Any) -> None:
+        """Takes a delta of either release."""
+        self.ids += delta.token_ids
+        self.texts += delta.texts
+        self.embedding = delta.embedding or self.embedding
+        if (finish := delta.finish) is not None:
+            counts = (finish.prompt_tokens, finish.completion_tokens, finish.cached_tokens)
+            self.finish = (finish.reason, *counts)
+
+
+def load(scenario: str) -> Recording:
+    return json.decode((FOLDER / f"{scenario}.json").read_bytes(), type=Recording)
+
+
+def load_raw(name: str) -> Any:
+    """A file without events."""
+    return json.decode((FOLDER / f"{name}.json").read_bytes())
+
+
+def request_of(recording: Recording, event: Event) -> bytes:
+    """The encoded Request of an event's envelope; it may have followed as REQUEST."""
+    envelope = event.envelope
+    assert envelope is not None
+    later = (e.body for e in recording.events if e.is_frame and e.kind == protocol_1.Kind.REQUEST)
+    return envelope.request or next(later)
+
+
+def answers(recording: Recording) -> dict[int, Answer]:
+    """Reads the answer of each stream as protocol 1 does, by its number in the recording."""
+    found: dict[int, Answer] = {}
+    asked: dict[str | None, int] = {}
+    for event in recording.events:
+        if (envelope := event.envelope) is not None:
+            found[envelope.stream] = Answer()
+            asked[event.reply] = envelope.stream
+        elif event.direction == TO_INGRESS and event.event == "message":
+            if event.body and event.subject in asked:
+                found[asked[event.subject]].fail(protocol_1.raised(event.body))
+        elif event.direction == TO_INGRESS and event.stream in found:
+            _take_frame(found[event.stream], event)
+    return found
+
+
+def _take_frame(answer: Answer, event: Event) -> None:
+    read = protocol_1.read(event.kind, event.body, at="ingress")
+    match protocol_1.Kind(event.kind):
+        case protocol_1.Kind.DATA | protocol_1.Kind.END:
+            answer.take(read)
+        case protocol_1.Kind.ERROR:
+            answer.fail(protocol_1.raised(event.body))
+        case protocol_1.Kind.GOAWAY:
+            name = "Worker 11111111"
+            answer.fail(protocol_1.EngineLost(f"{name} handed back the rest of its answer."))
+
+
+def steps(recording: Recording) -> Iterator[tuple[Event, list[Event]]]:
+    """Each event, with those that follow it."""
+    for number, event in enumerate(recording.events):
+        yield event, recording.events[number + 1 :]
