@@ -54,13 +54,12 @@ class OutputProcessor:
         elif delta.texts:
             count, text = len(delta.texts), "".join(delta.texts)
         else:
-            count, text = len(delta.token_ids), self._detokenizer.feed(self._shown(delta))
-        if self._stops is None:
-            self._tokens += count
-            if finish is not None:
-                text += self._detokenizer.flush()
-        if finish is None:
+            ids = delta.token_ids if finish is None else self._shown(delta)
+            count, text = len(delta.token_ids), self._detokenizer.feed(ids)
+        if finish is None:  # nearly every delta is such
             return [TextPiece(self._index, text, count)] if count else []
+        if self._stops is None:
+            text += self._detokenizer.flush()
         return self._last(delta, text, count, finish)
 
     def _last(self, delta: Delta, text: str, count: int, finish: Finish) -> list[Piece]:

@@ -26,17 +26,20 @@ class UsageCounter:
 
         The engine's count at the finish is final.
         """
-        match piece:
-            case TextPiece() | ReasoningPiece() | ArgumentsPiece():
-                self._seen[piece.index] += piece.tokens
-                return piece.tokens
-            case FinishPiece(index, finish):
-                before = self._seen[index]
-                self._left -= self.finishes[index] is None
-                self.finishes[index] = finish
-                self._seen[index] = max(before, finish.completion_tokens)
-                return self._seen[index] - before
+        # The type first: nearly every piece is text, and `match` is several times slower.
+        if type(piece) is TextPiece or isinstance(piece, ReasoningPiece | ArgumentsPiece):
+            self._seen[piece.index] += piece.tokens
+            return piece.tokens
+        if isinstance(piece, FinishPiece):
+            return self._finish(piece.index, piece.finish)
         return 0
+
+    def _finish(self, index: int, finish: Finish) -> int:
+        before = self._seen[index]
+        self._left -= self.finishes[index] is None
+        self.finishes[index] = finish
+        self._seen[index] = max(before, finish.completion_tokens)
+        return self._seen[index] - before
 
     @property
     def is_complete(self) -> bool:

@@ -60,12 +60,12 @@ class ChunkWriter:
     def write(self, pieces: Sequence[Piece]) -> bytes:
         parts: list[bytes] = []
         for piece in pieces:
-            match piece:
-                case TextPiece(index, text):
-                    if text:
-                        parts += (self._contents[index], escape(text), self._content_end)
-                case FinishPiece(index, finish):
-                    parts.append(self._finish(index, finish))
+            # The type first: nearly every piece is text, and `match` is several times slower.
+            if type(piece) is TextPiece:
+                if piece.text:
+                    parts += (self._contents[piece.index], escape(piece.text), self._content_end)
+            elif isinstance(piece, FinishPiece):
+                parts.append(self._finish(piece.index, piece.finish))
         return b"".join(parts)
 
     def close(self, usage: Usage) -> bytes:
