@@ -1,4 +1,4 @@
-"""Fixtures that many tests share: the demo model in its forms, the engines' environments."""
+"""Fixtures that many tests share: the demo model's files, and the engines' environments."""
 
 import os
 import signal
@@ -22,21 +22,24 @@ pytest_plugins = [
     "support.processes",
 ]
 
-#: `make engines` installs into this folder, and what the tests start looks there, not at what the
-#: user has installed.
+#: `make engines` installs engines into this folder. Processes that the tests start look there, not
+#: in the user's own folder.
 os.environ["XDG_DATA_HOME"] = str(ROOT / ".venv" / "data")
-#: Else each start of vLLM or SGLang compiles some 5,000 modules anew, which takes half of its time.
+#: Without bytecode files each start of vLLM or SGLang takes twice as long: it compiles some 5,000
+#: modules.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-#: A script's background job and some CI systems start the tests with SIGINT ignored. What the tests
-#: start would inherit that, and tests of Ctrl-C would fail.
+#: A script's background job and some CI systems start the tests with SIGINT ignored. Child
+#: processes would inherit that, and tests of Ctrl-C would fail.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
 def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A temporary folder of its own for what the test starts. Its path is short, since engines keep
-    sockets there."""
+    """Sets a temporary folder for the processes of the test.
+
+    Its path is short, because engines keep sockets there.
+    """
     with tempfile.TemporaryDirectory(prefix="t-", dir="/tmp") as folder:
         monkeypatch.setenv("TMPDIR", folder)
         yield Path(folder)
@@ -44,13 +47,13 @@ def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def demo() -> Path:
-    """The demo model's GGUF, as it ships (Q8_0)."""
+    """Returns the demo model's GGUF (Q8_0)."""
     return demo_gguf()
 
 
 @pytest.fixture(scope="session")
 def demo_folder() -> Path:
-    """The demo model's checkout."""
+    """Returns the demo model's checkout."""
     return demo_checkout()
 
 
@@ -65,9 +68,12 @@ def demo_f32(demo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="session")
 def engine_python() -> Callable[[str], str]:
-    """`engine_python("vllm")`: the Python of that engine's environment, which a started command
-    finds by itself. Skips where `make engines` has made none; `DYNEMO_TEST_VLLM_PYTHON` may name
-    another one, for `spawn` and `--engine-python`."""
+    """Returns a function: `engine_python("vllm")` is the Python of that engine's environment.
+
+    `dynemo-run` finds that environment by itself. The function skips the test if `make engines` has
+    not made it. `DYNEMO_TEST_VLLM_PYTHON` may name another Python, for `spawn` and
+    `--engine-python`.
+    """
 
     def find(engine: str) -> str:
         given = os.environ.get(f"DYNEMO_TEST_{engine.upper()}_PYTHON")

@@ -1,4 +1,4 @@
-"""The direction of imports, and the size of what is written, as `docs/design.md` says."""
+"""The direction of imports and the size of modules, as `docs/design.md` describes them."""
 
 import ast
 from functools import cache
@@ -9,8 +9,8 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "src" / "dynemo"
 
-#: Lower may not import higher. The units of one layer do not import each other. The longest name
-#: that fits a module is its unit.
+#: A lower layer may not import a higher one. The units of one layer do not import each other. The
+#: unit of a module is the longest name that fits it.
 LAYERS = (
     {"errors", "spelling", "folders", "interrupt", "log", "trace", "metrics"},
     {"messages", "command_line", "engine_api"},
@@ -29,8 +29,8 @@ _LEVEL = {unit: level for level, units in enumerate(LAYERS) for unit in units}
 PURE = ("messages", "command_line", "tokenizers", "wire", "router", "answer", "api", "prompt")
 _SHELL = {"asyncio", "socket", "subprocess", "nats", "aetcd", "uvicorn", "starlette"}
 
-#: Which process loads what: the runner never loads an engine's adapter, and the engine host, which
-#: runs in an interpreter with little else, never loads what only the runner needs.
+#: The runner never loads an engine's adapter. The engine host never loads units that only the
+#: runner needs, because its environment has few packages.
 _HOST = "engines"
 _RUNNER_ONLY = {"environments", "serving", "planes", "http", "terminal", "commands", "app", "api"}
 
@@ -70,7 +70,7 @@ def _is_module(name: str) -> bool:
 
 
 def _inner(path: Path) -> list[str]:
-    """What a module imports of the package, without the package's own name."""
+    """Returns the names that a module imports from the package, without the package's name."""
     start = f"{PACKAGE.name}."
     return [name.removeprefix(start) for name in _imported(path) if name.startswith(start)]
 

@@ -1,4 +1,4 @@
-"""A line of the log is one line, whatever a client put into it; what is missing is not said."""
+"""A log record is one line even if a client's text has line breaks. Empty fields are left out."""
 
 import json
 import logging
@@ -9,7 +9,7 @@ import pytest
 from dynemo.log import set_up
 
 
-def test_a_text_line_has_each_field_as_one_word_and_leaves_out_what_is_missing(
+def test_a_text_line_has_each_field_as_one_word_and_leaves_out_empty_ones(
     capsys: pytest.CaptureFixture[str], as_it_was: None
 ) -> None:
     set_up("text", 0, is_server=True)

@@ -18,8 +18,11 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "src" / "dynemo"
 
-FOLDERS = ("answer", "engines", "models", "prompt", "router", "terminal", "tokenizers")
-FILES = ("interrupt.py", "log.py", "metrics.py", "spelling.py", "trace.py")
+FOLDERS = ("answer", "engines", "messages", "models", "prompt", "router", "terminal", "tokenizers")
+FILES = (
+    "engine_api.py", "errors.py", "folders.py", "interrupt.py", "log.py", "metrics.py",
+    "spelling.py", "trace.py",
+)  # fmt: skip
 
 #: Names of programs with a small first letter.
 NAMES = ("dynemo-run", "etcd", "llama.cpp", "mistral.rs", "nats-server", "vLLM")

@@ -1,7 +1,7 @@
 """A setting that is added to `Ask` is refused for every engine until the engine names it.
 
-The test adds one, `top_a`, to a copy of the package, in the three files that a setting takes, and
-tries it on every way in. No engine knows it.
+The test adds the setting `top_a`, which no engine knows, to a copy of the package. That takes a
+change in three files. Then it sends the setting over each input.
 """
 
 import json
@@ -19,7 +19,7 @@ import dynemo
 PACKAGE = Path(dynemo.__file__).parent
 REFUSAL = "does not support 'top_a'"
 
-#: File, the line to add to, the line to add.
+#: A file, a line in it, and the line to add after that line.
 PATCHES = (
     (
         "messages/ask.py",
@@ -30,7 +30,7 @@ PATCHES = (
     ("api/openai/types.py", "    seed: Int64 | None = None\n", "    top_a: float | None = None\n"),
 )
 
-#: What each engine that is not started here declares, from its adapter.
+#: Checks the settings that each adapter declares, without starting the engine.
 EVERY_ENGINE = """
 import sys
 from importlib import import_module
@@ -59,7 +59,7 @@ for name in names:
 print(len(names))
 """
 
-#: A chat whose person types `/set top_a 0.5`, with the engine that is loaded.
+#: A chat with a loaded engine, in which the user types `/set top_a 0.5`.
 CHAT = """
 import asyncio
 from types import SimpleNamespace
@@ -96,7 +96,7 @@ except urllib.error.HTTPError as error:
 
 @pytest.fixture(scope="module")
 def patched(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
-    """The environment in which `dynemo` is the copy."""
+    """Returns the environment variables with which `dynemo` is the copy."""
     folder = tmp_path_factory.mktemp("patched")
     shutil.copytree(PACKAGE, folder / "dynemo", ignore=shutil.ignore_patterns("__pycache__"))
     for name, line, added in PATCHES:

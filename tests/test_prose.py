@@ -96,3 +96,14 @@ def test_the_exit_code(prose: ModuleType, tmp_path: Path) -> None:
     assert prose.main([str(tmp_path)]) == 0
     (tmp_path / "bad.py").write_text('"""It is no file."""\n')
     assert prose.main([str(tmp_path)]) == 1
+
+
+def test_frozen_files_are_skipped(prose: ModuleType, tmp_path: Path) -> None:
+    for frozen in prose.FROZEN:
+        assert (SCRIPT.parent.parent / frozen).is_file()
+        copy = tmp_path / frozen
+        copy.parent.mkdir(parents=True)
+        copy.write_text('"""It is no file."""\n')
+        assert prose.main([str(tmp_path)]) == prose.main([str(copy)]) == 0
+        copy.with_name("another.py").write_text('"""It is no file."""\n')
+        assert prose.main([str(tmp_path)]) == 1

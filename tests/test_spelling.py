@@ -26,7 +26,7 @@ FLAGS = [spelling for option in OPTIONS for spelling in option.spellings]
         ("--", None),
     ],
 )
-def test_a_flag_that_is_none(written: str, meant: str | None) -> None:
+def test_an_unknown_flag(written: str, meant: str | None) -> None:
     assert nearest(written, FLAGS) == meant
 
 

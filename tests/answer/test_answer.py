@@ -48,13 +48,13 @@ def test_a_stop_string_ends_the_answer_and_is_not_shown() -> None:
     assert answer.feed(Delta(_ids("OP two"))) == ended(1, "", 2, finish)
 
 
-def test_what_only_looked_like_a_stop_is_given_back() -> None:
+def test_text_that_only_looked_like_a_stop_is_shown() -> None:
     answer = _answer(["STOP"])
     answer.feed(Delta(_ids("ST")))
     assert answer.feed(Delta(_ids("AY"))) == [TextPiece(1, "STAY", 2)]
 
 
-def test_what_is_held_back_comes_with_the_end() -> None:
+def test_held_text_is_shown_at_the_end() -> None:
     answer = _answer(["STOP"])
     assert answer.feed(Delta(_ids("ST"), finish=END)) == ended(1, "ST", 2, END)
 
@@ -64,7 +64,7 @@ def test_a_stop_in_the_last_delta_wins_over_its_reason() -> None:
     assert pieces == ended(1, "ab", 3, Finish("stop", 3, 3, 2, matched="x"))
 
 
-def test_a_stop_inside_what_was_held_for_a_longer_one_still_counts() -> None:
+def test_a_stop_inside_text_held_for_a_longer_one_still_counts() -> None:
     pieces = _answer(["abcd", "bc"]).feed(Delta(_ids("xabc"), finish=END))
     assert pieces == ended(1, "xa", 4, Finish("stop", 3, 4, 2, matched="bc"))
 
@@ -76,7 +76,7 @@ def test_an_engine_that_gives_text_is_stopped_too() -> None:
     assert answer.feed(Delta(texts=["\n", "two"])) == ended(1, "", 1, finish)
 
 
-def test_an_eos_that_is_no_control_token_is_not_shown() -> None:
+def test_an_eos_is_not_shown_even_if_it_is_not_a_control_token() -> None:
     end, met = Finish("stop", 3, 2), Finish("stop", 3, 2, matched=33)
     assert _answer(stop_ids=[33]).feed(Delta(_ids("a!"), finish=end)) == ended(1, "a", 2, met)
     assert _answer(["z"], [33]).feed(Delta(_ids("a!"), finish=end)) == ended(1, "a", 2, met)

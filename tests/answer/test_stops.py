@@ -1,4 +1,4 @@
-"""Stop strings: the answer ends where the first one begins, however the stream is split."""
+"""The answer ends where the first stop string begins, however the stream is split."""
 
 import time
 
@@ -102,7 +102,7 @@ def test_a_long_repetitive_stop_stays_linear() -> None:
     for _ in range(2_000):
         watch.feed("a" * 50)
     assert watch.feed("b") == ("", True)
-    assert time.perf_counter() - started < 5  # quadratic work would take minutes
+    assert time.perf_counter() - started < 5  # quadratic time would be minutes
 
 
 @pytest.mark.parametrize("stop", ["^", "]", "-", "\\", "[a", "a-z", "\n"])

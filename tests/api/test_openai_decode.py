@@ -108,7 +108,7 @@ def test_unknown_and_missing_fields_in_openai_s_words() -> None:
     assert error.param == "messages"
 
 
-def test_what_an_error_repeats_is_bounded() -> None:
+def test_the_values_quoted_in_an_error_are_bounded() -> None:
     error = refused(b'{%b,"%b":1}' % (MESSAGES, b"a" * 100_000))
     assert len(str(error)) < 400
     error = refused(b'{"messages":[{"role":"%b"}]}' % (b"r" * 100_000))
@@ -135,7 +135,7 @@ def test_what_an_error_repeats_is_bounded() -> None:
         b"\xef\xbb\xbf{%b}" % MESSAGES,
     ],
 )
-def test_what_is_no_request_is_refused(body: bytes) -> None:
+def test_an_invalid_request_is_refused(body: bytes) -> None:
     error = refused(body)
     assert error.param is None
     assert len(str(error)) < 400

@@ -26,7 +26,7 @@ def ask(**fields: Any) -> Ask:
     return read_chat_ask(msgspec.json.encode({"messages": [USER], **fields}))
 
 
-def test_what_is_said_arrives() -> None:
+def test_given_fields_arrive() -> None:
     fields: dict[str, Any] = {
         "model": "demo",
         "max_tokens": 5,
@@ -50,7 +50,7 @@ def test_what_is_said_arrives() -> None:
     assert got.turns == [text_turn("user", "hi")]
 
 
-def test_what_is_not_said_stays_unsaid() -> None:
+def test_missing_fields_stay_unset() -> None:
     assert ask() == Ask(turns=[text_turn("user", "hi")])
     names = ("temperature", "stop", "n", "tools", "model", "stream_options", "logprobs", "seed")
     assert ask(**dict.fromkeys(names)) == ask()
@@ -89,7 +89,7 @@ def test_names_of_one_thing() -> None:
         ("parallel_tool_calls", "no"),
     ],
 )
-def test_what_is_not_honoured_is_refused_by_name(field: str, value: Any) -> None:
+def test_unhonoured_fields_are_refused_by_name(field: str, value: Any) -> None:
     with pytest.raises(UnsupportedField) as caught:
         ask(**{field: value})
     assert caught.value.param == field
@@ -117,12 +117,12 @@ def test_what_is_not_honoured_is_refused_by_name(field: str, value: Any) -> None
         ("prompt_cache_retention", "24h"),
     ],
 )
-def test_what_changes_nothing_is_accepted(field: str, value: Any) -> None:
+def test_values_without_effect_are_accepted(field: str, value: Any) -> None:
     assert ask(**{field: value}) == ask()
 
 
 def test_every_unhonoured_field_has_its_rule() -> None:
-    """A field typed `Any` that no table names would be accepted and ignored."""
+    """Without a rule, such a field would be accepted and ignored."""
     from dynemo.api.openai import read, types
 
     def unhonoured(struct: type[msgspec.Struct]) -> set[str]:

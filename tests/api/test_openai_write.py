@@ -17,7 +17,7 @@ FINISH = Finish("stop", 7, 3, 2)
 
 
 def events(data: bytes) -> list[Any]:
-    """Every event's data, decoded, without the final [DONE]."""
+    """Returns the decoded data of each event, without the final [DONE]."""
     parts = data.split(b"\n\n")
     assert parts.pop() == b""
     assert all(part.startswith(b"data: ") and b"\n" not in part for part in parts)

@@ -1,4 +1,4 @@
-"""Settings from a file, from variables and from flags: what wins, and what is refused."""
+"""Settings from a file, from variables and from flags: their precedence and their errors."""
 
 from pathlib import Path
 
@@ -53,7 +53,7 @@ def test_a_variable_that_others_know(monkeypatch: pytest.MonkeyPatch) -> None:
     assert parse(["out=dyn://pool", "in=http"]).config.etcd == "own:1"
 
 
-def test_what_a_shared_file_has_for_others_is_left_out() -> None:
+def test_settings_for_other_runs_in_a_shared_file_are_ignored() -> None:
     variables = {
         "DYNEMO_MODEL": "a.gguf", "DYNEMO_NUM_NODES": "2", "DYNEMO_DIST_INIT_ADDR": "h:1",
         "DYNEMO_TENSOR_PARALLEL_SIZE": "2", "DYNEMO_IN": "http", "DYNEMO_OUT": "dyn://pool",
@@ -139,14 +139,14 @@ def test_an_unknown_variable(name: str, sentence: str) -> None:
     assert str(caught.value) == sentence
 
 
-def test_variables_of_others() -> None:
-    """Kubernetes sets some for a service named `dynemo-pool`; engines and tests have their own."""
+def test_variables_of_other_programs_are_ignored() -> None:
+    """Kubernetes sets variables for a service `dynemo-pool`. Engines and tests have others."""
     others = {
         "DYNEMO_POOL_SERVICE_HOST": "10.0.0.1",
         "DYNEMO_POOL_SERVICE_PORT": "80",
         "DYNEMO_POOL_SERVICE_PORT_HTTP": "80",
         "DYNEMO_POOL_PORT": "tcp://10.0.0.1:80",
-        "DYNEMO_HTTP_PORT": "tcp://10.0.0.1:80",  # of a service named `dynemo-http`
+        "DYNEMO_HTTP_PORT": "tcp://10.0.0.1:80",  # for a service named `dynemo-http`
         "DYNEMO_POOL_PORT_80_TCP": "tcp://10.0.0.1:80",
         "DYNEMO_POOL_PORT_80_TCP_ADDR": "10.0.0.1",
         "DYNEMO_TOKEN_ECHO_DELAY_MS": "0",

@@ -1,4 +1,4 @@
-"""Every setting is read in each run that accepts it, and refused by name in each other run."""
+"""Each run reads every setting that it accepts, and refuses all others by name."""
 
 import ast
 import os
@@ -40,8 +40,8 @@ VALUES = {
     "HOSTS": "h:1", "URLS": "nats://h:1", "HOST[:PORT]": "h", "PLANE": "tcp", "MODE": "prefix",
     "FORMAT": "json",
 }  # fmt: skip
-#: Settings that a run reads before it has a Config, or only with an instance to ask over NATS,
-#: which tests/commands/test_ps.py has.
+#: Settings that a run reads before it has a Config, or only with an instance on NATS, as in
+#: tests/commands/test_ps.py.
 READ_ELSEWHERE = {"config", "nats"}
 
 
@@ -103,9 +103,9 @@ def test_every_row_reads_well() -> None:
 
 
 def test_every_row_is_read_outside_of_the_table() -> None:
-    """The runs below tell where; this holds for the modes that none of them has, too."""
+    """The runs below test some modes. This test covers all modes."""
     package = Path(dynemo.__file__).parent
-    read: set[str] = {"config"}  # by `collect`
+    read: set[str] = {"config"}  # `collect` reads it
     for path in package.rglob("*.py"):
         if "settings" in path.relative_to(package).parts:
             continue
@@ -122,7 +122,7 @@ def test_the_router_has_the_modes_of_the_table() -> None:
 
 
 class Reads:
-    """Runs the command, and says which settings it accepts and which it has read."""
+    """Runs the command, and records which settings it accepts and which it reads."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -135,7 +135,7 @@ class Reads:
         return [sys.executable, reads_program.__file__, str(self._file), *words]
 
     def run(self, *words: str, until: str = "") -> None:
-        """To its end, or until it has said `until`."""
+        """Runs the command to its end, or stops it once it has printed `until`."""
         process = subprocess.Popen(
             self.command(*words),
             stdin=subprocess.PIPE,
@@ -174,7 +174,7 @@ class Reads:
     def check(self) -> None:
         assert self.read & {option.field for option in OPTIONS}
         unread = self.accepted - self.read - READ_ELSEWHERE
-        assert not unread, f"accepted by the run, and never read: {unread}"
+        assert not unread, f"the run accepts these settings but never reads them: {unread}"
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The bench runs and prints its table. How fast anything is, no test says."""
+"""The bench runs and prints its table. No test checks a speed."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def test_the_table_and_its_json(family: str, tmp_path: Path) -> None:
     assert rows
     for row in rows:
         assert row["what"] in table
-        assert row["ours"] >= 0  # a quick run may cost a process less than one tick of its clock
+        assert row["ours"] >= 0  # in a quick run a process may use less than one clock tick
     assert any(row["ours"] for row in rows)
 
 
@@ -73,7 +73,8 @@ def test_asked_to_end_it_leaves_no_server() -> None:
         try:
             wait_until(lambda: any(map(children, _servers(bench.pid))), 30)
             started = _servers(bench.pid)
-            time.sleep(1)  # for its greeting: without a reader of that it would end by itself
+            # It must print its greeting first: without a reader it would end by itself.
+            time.sleep(1)
             bench.terminate()
             assert bench.wait(30) != 0
             wait_until(lambda: not any(map(is_alive, started)), 10)

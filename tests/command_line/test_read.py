@@ -1,4 +1,4 @@
-"""Words and flags, read; every mistake is one sentence."""
+"""Reads words and flags of a command line. Every error is one sentence."""
 
 import pytest
 
@@ -40,7 +40,7 @@ TOP = Subcommand(name="run", summary="Do things.", commands=(INSTALL, LIST))
         (["--mode="], UsageError, 'Unknown value "" for --mode'),
     ],
 )
-def test_what_is_read(argv: list[str], given: object, words: object) -> None:
+def test_words_and_flags_are_read(argv: list[str], given: object, words: object) -> None:
     if given is UsageError:
         with pytest.raises(UsageError, match=str(words)):
             read_flags(argv, FLAGS)
@@ -52,7 +52,7 @@ def test_what_is_read(argv: list[str], given: object, words: object) -> None:
     ("argv", "sentence"),
     [
         (["--http-prt", "1"], 'Unknown flag "--http-prt"; did you mean "--http-port"?'),
-        (["--http"], 'Unknown flag "--http"; did you mean "--http-port"?'),  # no abbreviation
+        (["--http"], 'Unknown flag "--http"; did you mean "--http-port"?'),  # an abbreviation
         (["--jso"], 'Unknown flag "--jso"; did you mean "--json"?'),
         (["--seed=1"], 'Unknown flag "--seed"; see the list.'),
         (["-x"], 'Unknown flag "-x"; see the list.'),
@@ -71,7 +71,7 @@ def test_a_wrong_flag(argv: list[str], sentence: str) -> None:
     assert str(caught.value) == sentence
 
 
-def test_a_bad_value_is_quoted_with_what_is_taken() -> None:
+def test_the_error_for_a_bad_value_quotes_it_and_lists_the_good_ones() -> None:
     def even(text: str) -> int:
         if not text.isdigit() or int(text) % 2:
             raise ValueError("an even number")

@@ -1,4 +1,4 @@
-"""Completion, in the shells themselves."""
+"""Completion of commands in real shells."""
 
 import shutil
 from collections.abc import Iterator
@@ -13,16 +13,16 @@ CASES = {
     "services d\t": "services down",
     "services st\t": "services status",
     "services up --na\t4333": "services up --nats-port 4333",
-    "services up mod\t": "services up mod",  # nothing more comes there
+    "services up mod\t": "services up mod",  # this command takes no word
     "ps --wat\t --j\t": "ps --watch --json",
-    "ps --w\t": "ps --wa",  # --wait and --watch
+    "ps --w\t": "ps --wa",  # both --wait and --watch fit
     "engine ins\tvl\t--dev\tcu\t": "engine install vllm --device cuda",
     "comple\tfi\t": "completion fish",
     "render mod\t--mess\tcha\t": "render model.gguf --messages chat.json",
     "in=ht\tout=ec\tmod\t": "in=http out=echo model.gguf",
     "in=dyn\tpool": "in=dyn://pool",
     "in=batch:cha\t": "in=batch:chat.json",
-    "mod\tserv\t": "model.gguf serv",  # no command any more
+    "mod\tserv\t": "model.gguf serv",  # only the first word is a command
     "--router-mode le\t": "--router-mode least-loaded",
     "--router-mode=le\t": "--router-mode=least-loaded",
     "--conf\tcha\t": "--config chat.json",
@@ -30,7 +30,7 @@ CASES = {
 
 
 @pytest.fixture(scope="module", params=sorted(START))
-def there(
+def shell_with_files(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Shell]:
     if shutil.which(request.param) is None:
@@ -43,5 +43,5 @@ def there(
 
 
 @pytest.mark.parametrize("keys", CASES)
-def test_what_tab_makes_of_it(there: Shell, keys: str) -> None:
-    assert there.type(keys) == CASES[keys].strip()
+def test_tab_completes_the_word(shell_with_files: Shell, keys: str) -> None:
+    assert shell_with_files.type(keys) == CASES[keys].strip()

@@ -1,4 +1,4 @@
-"""`engine list`, which the README repeats, and `engine doctor`, which finds what is broken."""
+"""`engine list`, whose table is in the README, and `engine doctor`, which finds faults."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ from dynemo.terminal.status_line import StatusLine
 from support.command import COMMAND, run
 from support.pseudo_terminal import Terminal
 
-#: No engine environments, and so no lines about them below the table.
+#: Without engine environments there are no lines about them below the table.
 NOTHING = {"XDG_DATA_HOME": "/nowhere", "VIRTUAL_ENV": ""}
 ROOT = Path(__file__).parent.parent.parent
 
@@ -92,7 +92,7 @@ def test_doctor_finds_a_healthy_engine(tmp_path: Path) -> None:
         ("import os; os._exit(9)", "Importing it ends with exit code 9"),
     ],
 )
-def test_doctor_says_what_is_broken(tmp_path: Path, text: str, said: str) -> None:
+def test_doctor_reports_faults(tmp_path: Path, text: str, said: str) -> None:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
     (site,) = (tmp_path / "venv").glob("lib/python3.*/site-packages")
     (site / "vllm.py").write_text(text)
@@ -106,7 +106,7 @@ def test_doctor_says_what_is_broken(tmp_path: Path, text: str, said: str) -> Non
     assert "dynemo-run engine install vllm" in done.stdout
 
 
-def test_doctor_of_what_is_not_there(tmp_path: Path) -> None:
+def test_doctor_without_an_environment(tmp_path: Path) -> None:
     done = run("engine", "doctor", "trtllm", XDG_DATA_HOME=str(tmp_path), VIRTUAL_ENV="")
     assert done.returncode == 2
     assert "dynemo-run engine install trtllm" in done.stderr
@@ -114,7 +114,7 @@ def test_doctor_of_what_is_not_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [["install"], ["install", "vlm"], ["remove"], ["start"], []])
-def test_words_that_it_does_not_know(words: list[str]) -> None:
+def test_missing_or_unknown_words(words: list[str]) -> None:
     done = run("engine", *words)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
@@ -122,7 +122,7 @@ def test_words_that_it_does_not_know(words: list[str]) -> None:
 
 
 @pytest.mark.processes
-def test_doctor_ends_what_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_stops_a_program_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_doctor, "_SECONDS", 1)
     monkeypatch.setattr(engine_doctor, "_GRACE", 0.2)
     code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"

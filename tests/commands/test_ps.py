@@ -1,4 +1,4 @@
-"""`dynemo-run ps`, with instances that are registered in a folder, and nobody behind them."""
+"""`dynemo-run ps`, with instances that are registered in a folder but do not run."""
 
 import asyncio
 import json
@@ -45,7 +45,7 @@ def record(
 
 @contextmanager
 def registered(folder: Path, values: dict[str, bytes]) -> Iterator[None]:
-    """Another process's part, in a thread of its own."""
+    """Registers the values in another thread, like another process."""
     ready, stop = Event(), Event()
 
     async def hold() -> None:
@@ -124,7 +124,7 @@ def test_loads_are_not_known_without_the_server_to_ask_over(tmp_path: Path) -> N
     assert "Some loads are unknown. No NATS server answers at nats://127.0.0.1:1" in said
 
 
-def test_cards_that_differ_are_said(tmp_path: Path) -> None:
+def test_different_cards_are_reported(tmp_path: Path) -> None:
     same = keys(record("i1"), record("i2"), record("i3", namespace="b", identity="cd"))
     with registered(tmp_path, same):
         assert "different cards" not in ps(tmp_path).stderr
@@ -140,7 +140,7 @@ def test_nothing_is_registered(tmp_path: Path) -> None:
     assert json.loads(ps(tmp_path, "--json").stdout) == {"instances": []}
 
 
-def test_watch_sees_what_comes(tmp_path: Path) -> None:
+def test_watch_shows_a_new_instance(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [*COMMAND, "ps", "--json", "--watch"],
         stdout=subprocess.PIPE,
@@ -153,9 +153,9 @@ def test_watch_sees_what_comes(tmp_path: Path) -> None:
             assert json.loads(lines.readline()) == {"instances": []}
             with registered(tmp_path, keys(record("i1"))):
                 while not (found := json.loads(lines.readline())["instances"]):
-                    pass  # it looked just before
+                    pass  # `ps` read the folder before the registration
             assert [entry["instance"] for entry in found] == ["i1"]
-            while json.loads(lines.readline())["instances"]:  # it has gone
+            while json.loads(lines.readline())["instances"]:  # until the instance has gone
                 pass
             process.send_signal(signal.SIGINT)
             assert process.wait(10) == 130

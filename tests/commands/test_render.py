@@ -1,4 +1,4 @@
-"""`render`: files in, prompts out."""
+"""`dynemo-run render` turns files into prompts."""
 
 import json
 from pathlib import Path
@@ -67,7 +67,7 @@ def test_tools_and_kwargs_stand_in(tokenizer: HfTokenizer) -> None:
     assert renderer.render_one(own).text.endswith("]2>")
 
 
-def test_a_bad_line_is_answered_and_the_rest_goes_on(renderer: Renderer) -> None:
+def test_a_bad_line_gets_an_error_and_the_rest_a_prompt(renderer: Renderer) -> None:
     refused = {"messages": [{"role": "x", "content": ""}]}
     out = lines(renderer, {"messages": [USER]}, b"{oops", b"", refused, {"messages": [USER]})
     assert [sorted(line) for line in out] == [
@@ -101,7 +101,7 @@ def test_a_prompt_never_breaks_its_line(renderer: Renderer) -> None:
         ({"messages": [{"role": "user", "content": "\ud800"}]}, "surrogate"),
     ],
 )
-def test_what_is_no_conversation(renderer: Renderer, value: object, words: str) -> None:
+def test_invalid_conversations(renderer: Renderer, value: object, words: str) -> None:
     with pytest.raises(RequestError, match=words):
         renderer.render_one(value)
     assert words in lines(renderer, value)[0]["error"]

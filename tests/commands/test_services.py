@@ -1,4 +1,4 @@
-"""`dynemo-run services` with the real servers, on ports and in a folder of the test's own."""
+"""`dynemo-run services` with real servers, on free ports and in a temporary folder."""
 
 import json
 import os
@@ -33,7 +33,7 @@ class Services:
             capture_output=True,
             text=True,
             timeout=30,
-            # Settings of an etcd that a person might have in their shell.
+            # Variables of another etcd, which a user may have in the shell.
             env={
                 **os.environ,
                 "XDG_DATA_HOME": str(self.home),
@@ -87,11 +87,11 @@ def test_up_status_down(services: Services) -> None:
     assert services("down").stdout.count("was not running") == 2
 
 
-def test_what_etcd_kept_does_not_hinder_the_next_start(services: Services) -> None:
+def test_data_of_a_killed_etcd_does_not_prevent_the_next_start(services: Services) -> None:
     services("up")
     os.kill(services.pid("etcd"), signal.SIGKILL)
     wait_until_gone(services.etcd)
-    # The file with its pid is still there, and says nothing any more.
+    # The file with the pid is still there, but the process is not.
     assert services("status").stdout.splitlines()[0].startswith("etcd        not running")
     done = services("up")
     assert "etcd started" in done.stdout
@@ -125,7 +125,7 @@ def test_another_program_at_a_port(services: Services) -> None:
         assert f"nats-server cannot use port {services.nats}" in done.stderr
         assert "--nats-port" in done.stderr
         assert len(done.stderr.splitlines()) == 1
-    assert not etcd_answers(services.etcd)  # both or none
+    assert not etcd_answers(services.etcd)  # if one server fails, the other does not start
 
 
 def test_servers_of_others_are_used_and_left_alone(services: Services, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A worker's `--status-port`."""
+"""The status port of a worker (`--status-port`)."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from support.command import COMMAND, run
 
 @contextmanager
 def worker(folder: Path, *words: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
-    """A worker with a status port, and the address of that."""
+    """Starts a worker with a status port. Returns the process and the port's URL."""
     process = subprocess.Popen(
         [*COMMAND, "in=dyn://pool", "out=echo", "--status-port", "0", *words],
         stderr=subprocess.PIPE,
@@ -44,7 +44,7 @@ def get(url: str) -> tuple[int, bytes]:
             return error.code, error.read()
 
 
-def test_what_it_says(tmp_path: Path) -> None:
+def test_its_pages(tmp_path: Path) -> None:
     with worker(tmp_path) as (process, url):
         status, body = get(f"{url}/health")
         report = json.loads(body)
@@ -53,7 +53,7 @@ def test_what_it_says(tmp_path: Path) -> None:
         assert instance["engine"] == "echo"
         assert get(f"{url}/live")[0] == 200
         assert b'dynemo_engine_running{instance="' in get(f"{url}/metrics")[1]
-        # It takes no requests.
+        # The port takes no requests.
         assert get(f"{url}/v1/models")[0] == 404
         assert get(f"{url}/v1/models/demo")[0] == 404
         process.send_signal(signal.SIGTERM)
@@ -77,7 +77,7 @@ def test_what_it_says(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_it_refuses(words: list[str], said: str) -> None:
+def test_invalid_uses_are_refused(words: list[str], said: str) -> None:
     done = run(*words)
     assert done.returncode == 2
     assert said in done.stderr

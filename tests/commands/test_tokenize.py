@@ -1,4 +1,4 @@
-"""`tokenize` and `detokenize`: lines of JSON there and back."""
+"""`tokenize` and `detokenize` read and write lines of JSON."""
 
 import io
 import json
@@ -54,7 +54,7 @@ def test_defaults_are_those_of_llama_cpp(tokenizer: Tokenizer) -> None:
     assert first == second == {"ids": [1, 263]}
 
 
-def test_the_end_releases_what_was_held_back(tokenizer: Tokenizer) -> None:
+def test_the_end_shows_held_text(tokenizer: Tokenizer) -> None:
     out = io.StringIO()
     detokenize(tokenizer, [b'{"ids": [263, 243, 162]}'], out)
     assert _answers(out) == [{"deltas": [" a", "", "", "\ufffd"]}]

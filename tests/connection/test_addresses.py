@@ -31,12 +31,12 @@ def test_an_address_is_split_and_joined(text: str, expected: tuple[str, int]) ->
 
 
 @pytest.mark.parametrize("text", ["", "h", "h:", ":80", "h:0", "h:65536", "h:x", "h:-1", "h:²"])
-def test_what_is_no_address_is_said(text: str) -> None:
+def test_an_invalid_address_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="HOST:PORT"):
         split_address(text)
 
 
-def test_what_is_advertised_replaces_every_address() -> None:
+def test_an_advertised_address_replaces_all_others() -> None:
     assert dialable(ANY, 5000, "node7") == Dialable(["node7:5000"], "")
     assert dialable(ANY, 5000, "node7:80") == Dialable(["node7:80"], "")
     for text in ("2001:db8::1", "[2001:db8::1]", "[2001:db8::1]:5000"):
@@ -74,7 +74,7 @@ def test_no_frame_waits_for_another(host: str) -> None:
             assert one._transport is not None
             sock = one._transport.get_extra_info("socket")
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-        assert taken[0].peer.startswith("127.0.0.1:")  # no ::ffff: before it
+        assert taken[0].peer.startswith("127.0.0.1:")  # without the prefix ::ffff:
         server.close()
         await close_connections([connection, *taken])
 

@@ -1,4 +1,4 @@
-"""This machine's addresses, and a network of IPv6 alone in a namespace of its own."""
+"""This machine's addresses, and an IPv6-only network in a separate namespace."""
 
 import shutil
 import socket
@@ -33,11 +33,11 @@ def test_this_machines_addresses_can_be_listened_at() -> None:
     ("scope", "flags", "does_stay"),
     [
         ("00", "80", True),  # permanent
-        ("00", "00", True),  # by autoconfiguration
+        ("00", "00", True),  # autoconfigured
         ("00", "82", True),
         ("00", "01", False),  # temporary
         ("00", "20", False),  # deprecated
-        ("00", "c8", False),  # another machine has it
+        ("00", "c8", False),  # a duplicate: another machine has it
         ("20", "80", False),  # link-local
         ("10", "80", False),  # loopback
     ],

@@ -1,4 +1,4 @@
-"""A server refuses a request that it cannot read."""
+"""Requests that a server cannot read."""
 
 import pytest
 from msgspec import DecodeError, msgpack
@@ -17,6 +17,6 @@ def test_a_guide_of_a_later_release_is_refused_and_moves_to_no_other_worker() ->
         EngineHandler(FakeEngine()).answer(msgpack.encode(request), SINK)
 
 
-def test_what_is_no_request_does_not_decode() -> None:
+def test_an_invalid_request_does_not_decode() -> None:
     with pytest.raises(DecodeError):
         EngineHandler(FakeEngine()).answer(b"\xc1", SINK)

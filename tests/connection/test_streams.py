@@ -1,4 +1,4 @@
-"""The asking side, against a peer made of frames on a real socket pair."""
+"""The client's side of a connection. Its peer sends raw frames over a real socket pair."""
 
 import asyncio
 import socket
@@ -35,7 +35,7 @@ HELLO = msgpack.encode(Hello(SPOKEN.newest, INSTANCE))
 
 
 class Peer:
-    """The other end: what it got, and frames of its own."""
+    """The other end, which records the frames that arrive."""
 
     def __init__(self) -> None:
         self.got: list[Frame] = []
@@ -98,7 +98,7 @@ def test_an_answer_comes_in_order_and_ends_once() -> None:
                 finish = Finish("stop", 2, 3)
                 peer.say(FrameKind.END, request.stream, Delta([7], finish=finish))
                 await asyncio.sleep(0.01)
-                # What came meanwhile is taken at once.
+                # All deltas that have arrived meanwhile are taken at once.
                 assert [d async for d in deltas] == [Delta([6, 7], finish=finish)]
             assert not [f for f in peer.got if f.kind == FrameKind.CANCEL]
 
@@ -116,7 +116,7 @@ def test_closing_the_stream_cancels_it_at_the_other_side() -> None:
             await first
             await deltas.aclose()
             assert (await peer.next(FrameKind.CANCEL)).stream == request.stream
-            peer.say(FrameKind.DATA, request.stream, Delta([6]))  # late, and dropped
+            peer.say(FrameKind.DATA, request.stream, Delta([6]))  # too late: it is dropped
             await asyncio.sleep(0.01)
             assert client.connection.is_open
 
@@ -159,7 +159,7 @@ def test_an_error_is_raised_as_its_own_class() -> None:
     asyncio.run(body())
 
 
-def test_a_lost_connection_breaks_every_stream_after_what_had_come() -> None:
+def test_a_lost_connection_breaks_every_stream_after_its_last_delta() -> None:
     async def body() -> None:
         async with _joined() as (client, peer):
             await client.greeted
@@ -203,8 +203,8 @@ def test_a_reader_that_falls_behind_is_cancelled_alone() -> None:
     asyncio.run(body())
 
 
-def test_what_waits_is_counted_as_it_is_kept() -> None:
-    """Ids take more here than in a frame."""
+def test_unread_deltas_count_with_their_decoded_size() -> None:
+    """Decoded ids need more memory than encoded ones."""
 
     async def body() -> None:
         buffer = StreamBuffer()
@@ -227,7 +227,7 @@ def test_a_reader_that_stands_still_is_cancelled(monkeypatch: pytest.MonkeyPatch
         for _ in range(3):
             assert buffer.put(Delta([1]), 8)
         assert (await buffer.take()).token_ids == [1] * 3
-        await asyncio.sleep(0.15)  # nothing has waited all the while
+        await asyncio.sleep(0.15)  # in this time nothing was unread
         assert buffer.put(Delta([2]), 8)
         await asyncio.sleep(0.15)
         assert not buffer.put(Delta([3]), 8)

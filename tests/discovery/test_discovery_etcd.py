@@ -1,4 +1,4 @@
-"""The store in a real etcd."""
+"""The discovery store in a real etcd."""
 
 import asyncio
 import time
@@ -133,7 +133,7 @@ class TestEtcd(DiscoveryContract, ProcessContract):
                 print(f"{how}: the other endpoint after {took:.2f} s")
                 await asyncio.sleep(0.5)
                 assert not other.trouble
-                assert f"{prefix}mine" in await one.read(prefix)  # its lease went on
+                assert f"{prefix}mine" in await one.read(prefix)  # its lease was kept alive
 
     @in_loop
     async def test_unreachable(self, free_address: str) -> None:
@@ -142,7 +142,7 @@ class TestEtcd(DiscoveryContract, ProcessContract):
             with pytest.raises(UsageError, match=r"services up.*--discovery file") as caught:
                 async with open_etcd(EtcdSettings((address,))):
                     pass
-            assert time.monotonic() - start < 5  # 3, and a machine that is busy
+            assert time.monotonic() - start < 5  # 3 s, and more on a busy machine
             assert address in str(caught.value)
 
     @in_loop
@@ -188,7 +188,7 @@ class TestSettings:
             {"ca": Path("/nowhere/ca.pem")},
         ],
     )
-    def test_what_cannot_be_is_refused(self, wrong: dict[str, Any]) -> None:
+    def test_invalid_settings_are_refused(self, wrong: dict[str, Any]) -> None:
         with pytest.raises(UsageError):
             EtcdConnection(EtcdSettings(**wrong))
 
@@ -197,7 +197,7 @@ class TestSettings:
 
 
 async def _fill(etcd: EtcdServer, keys: list[str]) -> None:
-    """Straight into etcd, a hundred at once: it waits for the disk with each write."""
+    """Writes keys directly to etcd, 100 in one call, because etcd waits for the disk each time."""
     connection = EtcdConnection(EtcdSettings((etcd.address,)))
     rpc = connection.rpc
     puts = [rpc.RequestOp(request_put=rpc.PutRequest(key=key.encode(), value=b"1")) for key in keys]

@@ -13,7 +13,7 @@ from support.discovery_seen import in_loop, watching
 
 
 class FileRealm:
-    """A link to the folder, which can be turned elsewhere in one step."""
+    """A symbolic link to the folder. A test can point it elsewhere in one step."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -73,11 +73,11 @@ class TestFile(DiscoveryContract, ProcessContract):
                 pass
 
     @in_loop
-    async def test_what_the_dead_left_is_swept(self, realm: Realm, where: str) -> None:
+    async def test_keys_of_dead_processes_are_deleted(self, realm: Realm, where: str) -> None:
         async with realm.open() as found:
             with member("file", where, "/dynemo/a"):
                 pass
-            await found.put("/dynemo/b", b"1")  # takes a lease, and sweeps
+            await found.put("/dynemo/b", b"1")  # it takes a lease, and sweeps the folder
         assert [name for name in os.listdir(where) if len(name) == 16] == []
 
     @in_loop

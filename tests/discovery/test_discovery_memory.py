@@ -31,7 +31,7 @@ class TestMemory(DiscoveryContract):
         return MemoryRealm()
 
     @in_loop
-    async def test_an_expired_lease_is_taken_anew(self, prefix: str) -> None:
+    async def test_an_expired_lease_is_replaced(self, prefix: str) -> None:
         store = MemoryStore()
         async with open_memory(store, lease_ttl=TTL) as found, watching(found, prefix) as seen:
             await found.put(f"{prefix}a", b"1")

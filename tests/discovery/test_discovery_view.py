@@ -3,7 +3,7 @@ from dynemo.planes.discovery.view import View
 from dynemo.planes.names import EndpointName
 
 
-def test_a_listing_is_told_as_its_difference() -> None:
+def test_a_listing_yields_the_changes() -> None:
     view = View(10)
     assert view.refresh({"a": b"1", "b": b"1"}, 0) == [Change("a", b"1"), Change("b", b"1")]
     assert view.refresh({"a": b"1", "b": b"2"}, 1) == [Change("b", b"2")]
@@ -15,7 +15,7 @@ def test_missing_is_gone_after_the_grace() -> None:
     assert view.wait(0) is None
     assert view.refresh({}, 5) == []
     assert view.wait(6) == 9
-    assert view.apply([Change("a", b"1")]) == []  # registered again, and no news
+    assert view.apply([Change("a", b"1")]) == []  # it is registered again, so nothing changes
     assert view.due(14.9) == []
     assert view.due(15) == [Change("b", None)]
     assert view.due(99) == []
@@ -30,7 +30,7 @@ def test_a_delete_that_is_seen_ends_the_grace() -> None:
     assert view.apply([Change("a", None)]) == []
 
 
-def test_a_second_listing_starts_the_grace_anew() -> None:
+def test_a_second_listing_restarts_the_grace() -> None:
     view = View(10)
     view.refresh({"a": b"1"}, 0)
     view.refresh({}, 1)

@@ -1,4 +1,4 @@
-"""Three members that are one etcd: one of them killed, and what is registered stays so."""
+"""A cluster of three etcd members. If one is killed, all registrations stay."""
 
 import asyncio
 import shutil
@@ -50,7 +50,7 @@ async def _leader(members: list[EtcdServer]) -> EtcdServer:
 @pytest.mark.parametrize("victim", ["the leader", "a follower"])
 @in_loop
 async def test_a_member_is_killed(members: list[EtcdServer], victim: str, asks: str) -> None:
-    """`asks`: whether those who register and watch are connected to it, or to another."""
+    """`asks` says whether the clients are connected to the victim or to another member."""
     leader = await _leader(members)
     gone = leader if victim == "the leader" else next(m for m in members if m is not leader)
     others = [member.address for member in members if member is not gone]
@@ -72,13 +72,13 @@ async def test_a_member_is_killed(members: list[EtcdServer], victim: str, asks: 
             assert await new.read(prefix) == seen.state
         await asyncio.sleep(2 * TTL)
         assert seen.state == {f"{prefix}a": b"1", f"{prefix}b": b"2"}
-        assert all(value for batch in seen.batches for _, value in batch)  # never gone
+        assert all(value for batch in seen.batches for _, value in batch)  # no key has gone
         assert not one.trouble
         assert not other.trouble
 
 
 async def _put(found: Discovery, key: str, value: bytes) -> None:
-    """A caller that has waited for too long is told so, and it is written all the same."""
+    """Writes a key. After a timeout, `put` raises an error, but the write still happens."""
     began = asyncio.get_running_loop().time()
     try:
         await found.put(key, value)

@@ -1,4 +1,4 @@
-"""etcd that asks for certificates, and for a user over them."""
+"""etcd servers that require certificates, and also a user."""
 
 import asyncio
 import time
@@ -40,7 +40,7 @@ def _settings(etcd: EtcdServer, folder: Path) -> EtcdSettings:
 
 
 async def _refusal(settings: EtcdSettings) -> str:
-    """What is said, at once: it does not help to wait."""
+    """Returns the error message. It comes at once, because waiting does not help."""
     began = time.monotonic()
     with pytest.raises(UsageError) as caught:
         async with open_etcd(settings, wait=15):
@@ -58,7 +58,7 @@ async def test_mutual_tls(etcd: EtcdServer, authority: Authority) -> None:
 
 
 @in_loop
-async def test_what_does_not_fit_is_said(
+async def test_the_error_names_the_wrong_setting(
     etcd: EtcdServer, authority: Authority, ours: Path, tmp_path: Path
 ) -> None:
     good = _settings(etcd, ours)
@@ -115,12 +115,12 @@ async def test_a_user_over_tls(ours: Path, is_mutual: bool) -> None:
             await found.put("/dynemo/a", b"1")
             await seen.until(lambda: seen.state)
             server.kill()
-            server.start()  # which forgets the tokens that it gave
+            server.start()  # it has forgotten its tokens
             await asyncio.to_thread(server.wait)
             await found.put("/dynemo/b", b"1")
             await seen.until(lambda: len(seen.state) == 2)
         said = await _refusal(replace(root, password="wrong"))
         assert "refuses" in said
         assert "wrong" not in said
-        if not is_mutual:  # else the certificate's name is a user's, whom nobody knows
+        if not is_mutual:  # with mutual TLS, etcd takes the certificate's name as the user
             assert "refuses" in await _refusal(anyone)

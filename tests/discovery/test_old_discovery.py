@@ -54,7 +54,7 @@ def card(name: str) -> Card:
 
 @asynccontextmanager
 async def _filled() -> AsyncIterator[MemoryStore]:
-    """A store that holds what the old workers registered."""
+    """Returns a store with the registrations of the old workers."""
     store = MemoryStore()
     lease = await store.grant(60)
     for key, value in etcd_keys().items():
@@ -94,7 +94,7 @@ def test_an_ingress_serves_the_models_of_old_workers_in_etcd() -> None:
 
 @contextmanager
 def _folder(path: Path) -> Iterator[None]:
-    """The recorded folder; its owner lives."""
+    """Writes the recorded folder, and locks it as its owner does."""
     path.mkdir(mode=0o700)
     locked = []
     for file in load_raw("discovery_file")["files"]:
@@ -123,7 +123,7 @@ def test_an_ingress_serves_the_model_of_an_old_worker_in_a_folder(tmp_path: Path
 
 @pytest.mark.parametrize("name", [GGUF, CHECKOUT])
 def test_a_worker_claims_the_name_beside_an_old_one(name: str) -> None:
-    """The claims are compared byte by byte."""
+    """The store compares claims byte by byte."""
     key = identity_key(ADDRESS.namespace, name)
     [recorded] = [value for k, value in etcd_keys().items() if k.startswith(f"{key}/")]
     assert msgpack.encode(identify(card(name))) == recorded
@@ -186,6 +186,7 @@ def test_an_old_ingress_reads_the_folder_of_a_worker(tmp_path: Path) -> None:
         if name != ".alive":
             key, _, value = data.partition(b"\n")
             read.append(protocol_1.read_stored(key.decode(), value))
-            assert name in recorded or key.decode() != instance  # a file's name is its key's hash
+            # The name of a file is the hash of its key.
+            assert name in recorded or key.decode() != instance
     assert {type(value).__name__ for value in read} == {"CardIdentity", "_Wire", "Record"}
     assert written[".alive"] in (b"10 owned", b"60 shared")

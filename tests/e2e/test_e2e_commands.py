@@ -1,4 +1,4 @@
-"""The subcommands, on the demo model."""
+"""The subcommands with the demo model."""
 
 import json
 from pathlib import Path
@@ -39,7 +39,7 @@ def test_render_takes_the_tokenizer_of_another_checkout(
     assert (done.returncode, "so it belongs to another model" in done.stderr) == (2, True)
 
 
-def test_render_many_goes_on_after_a_bad_line(tmp_path: Path) -> None:
+def test_render_many_continues_after_a_bad_line(tmp_path: Path) -> None:
     file = tmp_path / "chats.jsonl"
     file.write_text(
         json.dumps({"messages": CHAT}) + "\nnonsense\n" + json.dumps({"messages": CHAT})

@@ -44,7 +44,7 @@ def _embed(client: OpenAI, given: Any, **said: Any) -> list[list[float]]:
 
 
 def _near(ours: list[float], theirs: list[float]) -> bool:
-    """By their cosine: what else is computed beside a text moves its last digits."""
+    """Compares by the cosine, because the last digits depend on the other texts of the batch."""
     return sum(a * b for a, b in zip(ours, theirs, strict=True)) > 0.999
 
 
@@ -100,7 +100,7 @@ def test_it_answers_no_chat(client: OpenAI) -> None:
     assert "loaded for embeddings" in done.stderr
 
 
-def test_a_model_that_answers_gives_none() -> None:
+def test_a_chat_model_gives_no_embeddings() -> None:
     with (
         serving() as running,
         OpenAI(base_url=running.api, api_key="none", max_retries=0) as client,
@@ -110,7 +110,7 @@ def test_a_model_that_answers_gives_none() -> None:
 
 
 def _bert(path: Path) -> Path:
-    """A real vocabulary, and one layer of random weights."""
+    """Writes a BERT with a real vocabulary and one layer of random weights."""
     metadata: dict[str, object] = dict(read_gguf(unpack_vocabulary("bert-bge", path)).metadata)
     del metadata["GGUF.tensor_count"]
     tokens = metadata["tokenizer.ggml.tokens"]
@@ -148,7 +148,7 @@ def _bert(path: Path) -> Path:
 
 
 def test_a_bert_s_embeddings_are_llama_cpp_s_own(tmp_path: Path) -> None:
-    """Found to be for embeddings by its own metadata; its texts tokenized here, by WordPiece."""
+    """The GGUF's metadata says that it is for embeddings. Our WordPiece tokenizes its texts."""
     import xllamacpp
 
     model = _bert(tmp_path)

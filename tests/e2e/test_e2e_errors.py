@@ -1,4 +1,4 @@
-"""What a user can get wrong: one sentence on standard error, exit code 2, no traceback."""
+"""Each user error is one sentence on standard error, with exit code 2 and no traceback."""
 
 import gzip
 import os
@@ -76,7 +76,7 @@ def test_a_word_that_is_wrong(args: list[str], said: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ["echo", "llama_cpp"])
-def test_an_argument_of_a_file_that_the_engine_has_not(engine: str, tmp_path: Path) -> None:
+def test_an_argument_of_a_file_that_the_engine_lacks(engine: str, tmp_path: Path) -> None:
     file = tmp_path / "arguments.json"
     file.write_text('{"warp_speed": 9}')
     said = _refused(f"out={engine}", "--extra-engine-args", file)
@@ -116,7 +116,7 @@ def test_an_empty_prompt() -> None:
     ],
     ids=["empty", "zip", "gzip", "lfs", "html", "gguf"],
 )
-def test_a_file_that_is_no_whole_gguf(content: bytes, said: str, tmp_path: Path) -> None:
+def test_an_incomplete_gguf(content: bytes, said: str, tmp_path: Path) -> None:
     import re
 
     file = tmp_path / "model.gguf"

@@ -1,7 +1,7 @@
-"""In the deterministic profile the text over HTTP is what llama.cpp's own server gives.
+"""In the deterministic profile the text over HTTP equals that of llama.cpp's own server.
 
-The profile: F32 weights, flash attention off, an f32 KV cache, temperature 0. With the defaults the
-same prompt may take another path at a near-tie, depending on what it is batched with.
+The profile: F32 weights, flash attention off, an f32 KV cache, temperature 0. With the defaults an
+answer may change at a near-tie, because it depends on the other requests of its batch.
 """
 
 import asyncio
@@ -21,10 +21,10 @@ from support.command import serving
 
 ROOT = Path(__file__).parents[2]
 PROFILE = ["--flash-attn", "off", "--cache-type-k", "f32", "--cache-type-v", "f32"]
-#: Two threads of one engine wait for each other badly when other processes share the cores.
+#: Several threads of an engine would be slow, because other processes share the cores.
 PROFILE += ["--threads", "1"]
 BUDGET = 48
-#: Some of these capitals have letters that are several tokens.
+#: Some of these capitals have letters of several tokens.
 COUNTRIES = [
     "South Africa",
     "France",
@@ -70,7 +70,7 @@ def _messages(prompt: str) -> Any:
 
 
 class Reference:
-    """llama.cpp's server, addressed directly: it renders, tokenizes and answers by itself."""
+    """llama.cpp's own server, with its own template, tokenizer and answer."""
 
     def __init__(self, model: Path) -> None:
         params = xllamacpp.CommonParams()
@@ -91,7 +91,7 @@ class Reference:
 
     def answer(self, prompt: str) -> tuple[list[int], str]:
         text = self._post("/apply-template", {"messages": _messages(prompt)})["prompt"]
-        # It leaves out the BOS that the template prints, and adds it again here.
+        # The server leaves out the BOS of the template. So /tokenize has to add it again.
         ids = self._post("/tokenize", {"content": text, "add_special": True})["tokens"]
         body = {"prompt": ids, "temperature": 0, "n_predict": BUDGET, "cache_prompt": False}
         return ids, self._post("/completion", body)["content"]

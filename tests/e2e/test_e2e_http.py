@@ -1,4 +1,4 @@
-"""`in=http` with the demo model: the official client, clients that leave, and every way to end."""
+"""`in=http` with the demo model: the official client, disconnects, and all ways to stop."""
 
 import asyncio
 import json
@@ -43,7 +43,7 @@ def _get(url: str) -> bytes:
 
 
 def _busy(server: Server) -> float:
-    """Sequences in the engine and in its queue, from its own slots."""
+    """Returns how many sequences the engine runs and queues, by its own report."""
     lines = _get(f"{server.url}/metrics").decode().splitlines()
     names = ("dynemo_engine_running{", "dynemo_engine_waiting{")
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(names))
@@ -186,7 +186,7 @@ def test_stops_budgets_and_choices(client: OpenAI) -> None:
     assert one.choices[0].message.content == two.choices[0].message.content
 
 
-def test_what_a_client_gets_wrong(client: OpenAI) -> None:
+def test_client_errors(client: OpenAI) -> None:
     create: Any = client.chat.completions.create
     with pytest.raises(openai.NotFoundError, match="does not exist"):
         create(model="other", messages=QUESTION)
@@ -231,7 +231,7 @@ def test_ten_clients_that_leave_free_the_engine(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_lets_a_short_answer_finish_and_leaves_nothing(
+def test_after_a_signal_a_short_answer_finishes_and_no_process_stays(
     number: int, temporary: Path
 ) -> None:
     with serving() as running:
@@ -245,7 +245,7 @@ def test_a_signal_lets_a_short_answer_finish_and_leaves_nothing(
                 stream=True,
             )
             parts = [next(iter(stream)).choices[0].delta.content or ""]
-            for pid in (*hosts, running.process.pid):  # as a service manager does it
+            for pid in (*hosts, running.process.pid):  # a service manager signals all processes
                 os.kill(pid, number)
             parts += [chunk.choices[0].delta.content or "" for chunk in stream]
         assert "".join(parts).endswith("29, 30")
@@ -282,7 +282,7 @@ def test_a_killed_runner_takes_its_engine_along(temporary: Path) -> None:
     wait_until(lambda: not list(temporary.glob("dynemo-*")))
 
 
-def test_a_killed_engine_is_told_and_comes_back() -> None:
+def test_a_killed_engine_is_reported_and_comes_back() -> None:
     with (
         serving() as running,
         OpenAI(base_url=running.api, api_key="none", max_retries=0) as client,

@@ -1,4 +1,4 @@
-"""In a locale without UTF-8, of which Python has been told not to help itself."""
+"""The command in a locale without UTF-8, with Python's UTF-8 mode off."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""What an engine tells of itself, where one who runs the command looks: `/metrics`."""
+"""The metrics of real engines at `/metrics`."""
 
 import json
 import re
@@ -24,7 +24,7 @@ def _value(url: str, name: str) -> float:
 
 
 def _ask(server: Server, **fields: object) -> int:
-    """How many tokens of the prompt were found in the cache."""
+    """Sends a request. Returns how many tokens of its prompt were in the cache."""
     body = {"messages": [{"role": "user", "content": QUESTION}], **fields}
     headers = {"content-type": "application/json"}
     url = f"{server.api}/chat/completions"
@@ -36,7 +36,7 @@ def _ask(server: Server, **fields: object) -> int:
 
 @contextmanager
 def _busy(server: Server) -> Iterator[None]:
-    """While it computes a long answer, or several, one after the other."""
+    """Keeps the engine busy with long answers, one after the other."""
     is_over = False
 
     def ask() -> None:

@@ -13,7 +13,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from support.command import serving
 
-# Root has no sandbox of the browser's own, and a closed network should not be asked for anything.
+# The browser's sandbox does not work for root. The other flags prevent requests to the internet.
 FLAGS = (
     "--headless",
     "--no-sandbox",

@@ -1,4 +1,4 @@
-"""`in=stdin`: one prompt from a pipe, with the demo model."""
+"""`in=stdin` reads one prompt from a pipe and answers with the demo model."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""`out=vllm` as a user starts it: a checkout over HTTP, on one node and on two, and what fails."""
+"""`out=vllm` with a checkout over HTTP, on one node and on two, and its errors."""
 
 import json
 import os
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.timeout(READY_SECONDS + 100)
 
 @pytest.fixture(scope="module")
 def vllm(engine_python: Callable[[str], str], demo_folder: Path) -> list[str]:
-    """The seed's line, as far as it is vLLM's."""
+    """Returns the part of the specified command that is about vLLM."""
     found = ["--engine-python", engine_python("vllm")]
     return ["out=vllm", "--model-path", f"{demo_folder}/", *found]
 
@@ -59,13 +59,13 @@ def test_over_http_until_its_core_is_killed(vllm: list[str]) -> None:
         wait_until(lambda: not group_members(host))
         wait_until(lambda: server.host_pids() != [])
         [host] = server.host_pids()
-        server.process.kill()  # and the host goes with its runner
+        server.process.kill()  # the host ends with its runner
         wait_until(lambda: not group_members(host), 20)
 
 
-def test_the_words_of_a_worker_that_fails(vllm: list[str]) -> None:
+def test_the_error_of_a_worker_process_is_shown(vllm: list[str]) -> None:
     done = run(*vllm, "--", "--kv-cache-memory-bytes", "100t", stdin="hi", timeout=READY_SECONDS)
-    line = done.stderr.splitlines()[-1]  # after how long it has been loading
+    line = done.stderr.splitlines()[-1]  # after the progress of the load
     assert done.returncode == 2
     assert "vLLM could not load" in line
     assert "Available memory" in line
@@ -80,15 +80,13 @@ def test_an_architecture_that_it_does_not_know(
     config["architectures"] = ["NoSuchForCausalLM"]
     (model / "config.json").write_text(json.dumps(config))
     done = run("out=vllm", model, *vllm[3:], stdin="hi", timeout=READY_SECONDS)
-    line = done.stderr.splitlines()[-1]  # after how long it has been loading
+    line = done.stderr.splitlines()[-1]  # after the progress of the load
     assert done.returncode == 2
     assert "NoSuchForCausalLM" in line
 
 
-def test_a_model_that_sees_answers_in_words(
-    vllm: list[str], demo_folder: Path, tmp_path: Path
-) -> None:
-    """Most big models of today do. One of random weights, which vLLM makes up."""
+def test_a_vision_model_answers_text(vllm: list[str], demo_folder: Path, tmp_path: Path) -> None:
+    """Most large models are vision models. vLLM makes up random weights for this one."""
     model = tmp_path / "model"
     shutil.copytree(demo_folder, model)
     text = json.loads((model / "config.json").read_text())
@@ -110,7 +108,7 @@ def test_a_model_that_sees_answers_in_words(
 
 def test_two_nodes_answer_as_one_and_end_together(vllm: list[str]) -> None:
     meeting = f"127.0.0.1:{free_port()}"
-    cores = sorted(os.sched_getaffinity(0))  # two machines are one here: each takes its own
+    cores = sorted(os.sched_getaffinity(0))  # both nodes run here, each on its own core
     spread = ["--tensor-parallel-size", "2", "--num-nodes", "2", "--dist-init-addr", meeting]
     with follower_rank(
         *vllm, *spread, "--node-rank", "1", VLLM_CPU_OMP_THREADS_BIND=str(cores[-1])

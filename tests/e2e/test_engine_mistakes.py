@@ -1,8 +1,10 @@
-"""What can be wrong with an engine: one sentence with its own last words, and nothing left behind.
+"""Each fault of an engine is one sentence with the engine's own error, and no process stays.
 
-Elsewhere: ranks that do not fit, `test_ranks.py`; vLLM with an architecture that it does not know,
-with too little memory, with its core killed, `test_e2e_vllm.py`; TensorRT-LLM, `test_trtllm.py`; a
-node of SGLang's that is killed, `test_sglang_nodes.py`.
+Other files have more faults:
+- `test_ranks.py`: ranks that do not fit;
+- `test_e2e_vllm.py`: vLLM with an unknown architecture, with too little memory, with a killed core;
+- `test_trtllm.py`: TensorRT-LLM;
+- `test_sglang_nodes.py`: a killed node of SGLang.
 """
 
 import os
@@ -21,32 +23,32 @@ from msgspec import json
 from support.command import COMMAND, children, run
 from support.waiting import wait_until
 
-#: SGLang loads in a minute where two cores are free.
+#: SGLang loads in a minute on two idle cores.
 SGLANG_SECONDS = 600
 
 
 @pytest.fixture(autouse=True)
 def nothing_left(temporary: Path) -> Iterator[None]:
-    """In the end no temporary file is left, and no process that was told of the folder."""
+    """Checks that the test leaves no temporary file, and no process with its folder."""
     yield
-    wait_until(lambda: not _told_of(temporary), 10)
+    wait_until(lambda: not _processes_with(temporary), 10)
     assert list(temporary.glob("dynemo-*")) == []
 
 
-def _told_of(folder: Path) -> list[str]:
-    """The processes that have this folder in their environment, by their command lines."""
+def _processes_with(folder: Path) -> list[str]:
+    """Returns the command lines of the processes with this folder in their environment."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if str(folder).encode() in (process / "environ").read_bytes():
                 found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
         except OSError:
-            continue  # another's, or gone
+            continue  # another user's process, or an ended one
     return found
 
 
 def _mistake(*words: str | Path, stdin: str = "hi", timeout: float = 60) -> str:
-    """The sentence that it ends with before it has answered anything."""
+    """Runs the command. Returns its error message, which is the only output."""
     return _sentence(run(*words, stdin=stdin, timeout=timeout))
 
 
@@ -60,7 +62,7 @@ def _sentence(done: "subprocess.CompletedProcess[str]") -> str:
 
 
 def _changed(folder: Path, to: Path, **config: object) -> Path:
-    """A checkout with another `config.json`."""
+    """Copies a checkout and changes its `config.json`."""
     shutil.copytree(folder, to)
     file = to / "config.json"
     file.write_bytes(json.encode({**json.decode(file.read_bytes()), **config}))
@@ -69,7 +71,7 @@ def _changed(folder: Path, to: Path, **config: object) -> Path:
 
 @pytest.fixture
 def unknown_gguf(demo: Path, tmp_path: Path) -> Path:
-    """A GGUF of an architecture that nobody knows."""
+    """Returns a GGUF with an unknown architecture."""
     path = tmp_path / "unknown.gguf"
     name = struct.pack("<Q", 5)
     path.write_bytes(demo.read_bytes().replace(name + b"llama", name + b"llamx", 1))
@@ -83,7 +85,7 @@ def unknown_checkout(demo_folder: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("engine", ["sglang", "trtllm"])
 def test_a_gguf_for_an_engine_that_reads_checkouts(engine: str, demo: Path) -> None:
-    line = _mistake(f"out={engine}", demo)  # whether the engine is installed or not
+    line = _mistake(f"out={engine}", demo)  # also without the engine
     assert f"is a GGUF file, but {engine} needs a checkout" in line
 
 
@@ -116,9 +118,9 @@ def test_a_checkout_of_an_architecture_that_sglang_does_not_know(
 
 
 def _with_memory(megabytes: int, *words: str | Path) -> str:
-    """As `_mistake`, with so much memory that a process may ask for."""
+    """Does the same as `_mistake`, with a limit on the memory of a process."""
     if sys.platform != "linux":
-        pytest.skip("only Linux bounds the memory that a process may ask for")
+        pytest.skip("only Linux limits the memory of a process")
     limited = ["sh", "-c", f'ulimit -v {megabytes * 1024}; exec "$@"', "sh", *COMMAND]
     done = subprocess.run(
         [*limited, *map(str, words)], input="hi", capture_output=True, text=True, timeout=60
@@ -135,7 +137,7 @@ def test_not_enough_memory_for_llama_cpp(demo: Path) -> None:
 
 @pytest.mark.timeout(120)
 def test_not_enough_memory_for_mistralrs(demo: Path, tmp_path: Path) -> None:
-    """Of a context that needs a table of some GB."""
+    """The context is so long that it needs a table of some GB."""
     key = b"llama.context_length" + struct.pack("<I", 4)
     whole = demo.read_bytes()
     at = whole.index(key) + len(key)
@@ -151,7 +153,7 @@ def test_not_enough_memory_for_sglang(
     demo_folder: Path, engine_python: Callable[[str], str]
 ) -> None:
     words = ["out=sglang", str(demo_folder), "--engine-python", engine_python("sglang")]
-    # Less than there is, however much others free meanwhile.
+    # A negative share fails even if other processes free memory meanwhile.
     words += ["--", "--mem-fraction-static=-1"]
     line = _mistake(*words, timeout=SGLANG_SECONDS)
     assert "SGLang could not load" in line
@@ -186,7 +188,7 @@ def test_a_port_where_the_nodes_cannot_meet(
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Callable[[str], Path]:
-    """A file that is an engine; what it does to load is given."""
+    """Returns a function that writes an engine file with the given code in `load`."""
 
     def write(load: str) -> Path:
         path = tmp_path / "mine.py"
@@ -195,7 +197,7 @@ def engine(tmp_path: Path) -> Callable[[str], Path]:
             f"def load(model):\n    print('reading', flush=True)\n    {load}\n"
             "async def generate(request):\n    yield 'one '\n    await asyncio.sleep(0.1)\n"
             "    print('kernel.cu:31: bad address', flush=True)\n"
-            # What it had open closes first, as it may on a busy machine.
+            # Its files close before it ends, as may happen on a busy machine.
             "    os.closerange(3, 256)\n    time.sleep(0.3)\n    os._exit(7)\n"
         )
         return path

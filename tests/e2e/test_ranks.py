@@ -1,4 +1,4 @@
-"""The ranks of an engine on several machines: what is refused, and what reaches each of them."""
+"""The ranks of an engine on several machines: invalid settings, and the spec of each rank."""
 
 import asyncio
 from collections.abc import Callable
@@ -58,23 +58,23 @@ def test_ranks_that_do_not_fit(words: list[str], said: str) -> None:
 
 @pytest.fixture
 def recorder(tmp_path: Path) -> Path:
-    """An interpreter that has every engine, and keeps what the engine's host is told."""
+    """Makes a fake Python that has every engine. It keeps the spec that the engine's host gets."""
     program = tmp_path / "python"
     program.write_text(
         f'#!/bin/sh\nif [ "$1" = -c ]; then echo 3.11; exit; fi\n'
-        f"cp \"$5\" '{tmp_path}/told'\nexit 3\n"
+        f"cp \"$5\" '{tmp_path}/spec'\nexit 3\n"
     )
     program.chmod(0o755)
     return program
 
 
-def _told(recorder: Path) -> EngineSpec:
-    return json.decode((recorder.parent / "told").read_bytes(), type=EngineSpec)
+def _recorded_spec(recorder: Path) -> EngineSpec:
+    return json.decode((recorder.parent / "spec").read_bytes(), type=EngineSpec)
 
 
 @pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm"])
 @pytest.mark.parametrize("rank", [0, 1])
-def test_what_reaches_the_host_of_each_rank(
+def test_the_host_of_each_rank_gets_its_spec(
     engine: str, rank: int, recorder: Path, demo_folder: Path
 ) -> None:
     words = f"--tensor-parallel-size 8 --num-nodes 2 --node-rank {rank}"
@@ -86,10 +86,10 @@ def test_what_reaches_the_host_of_each_rank(
         *("--engine-python", recorder),
         stdin="hi",
     )
-    told = _told(recorder)
-    assert told.engine == engine
-    assert told.model == str(demo_folder)
-    assert told.parallel == Parallel(tensor=8, nodes=2, rank=rank, leader=leader)
+    spec = _recorded_spec(recorder)
+    assert spec.engine == engine
+    assert spec.model == str(demo_folder)
+    assert spec.parallel == Parallel(tensor=8, nodes=2, rank=rank, leader=leader)
     assert "exit code 3" in done.stderr.splitlines()[-1]
     assert done.returncode == 2
 
@@ -107,7 +107,7 @@ def test_a_rank_that_has_joined_fails_while_running(tmp_path: Path, demo_folder:
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_what_sglang_is_started_with(rank: int) -> None:
+def test_the_arguments_of_sglang(rank: int) -> None:
     parallel = Parallel(tensor=8, nodes=2, rank=rank, leader=LEADER)
     spec = EngineSpec(engine="sglang", model="m", workdir="", parallel=parallel)
     assert sglang_args.defaults(spec, is_cpu=False) == {

@@ -1,9 +1,10 @@
-"""The lines that this command was asked for, run as they are printed, model paths aside.
+"""The commands of the specification run as they are printed, but with other model paths.
 
-Two lines stand elsewhere, since their engines load for long:
-- `in=http out=sglang ... --num-nodes 2 --node-rank 0` and `in=none ... --node-rank 1`, with
-  `--tensor-parallel-size 2` in place of 8: `test_sglang_nodes.py`, two processes on this machine;
-- `in=http out=vllm --model-path DIR/`: `test_e2e_vllm.py`.
+Other files test the commands whose engines load slowly:
+- `test_sglang_nodes.py`: `in=http out=sglang ... --num-nodes 2 --node-rank 0` and
+  `in=none ... --node-rank 1`, as two processes on this machine, with `--tensor-parallel-size 2`
+  instead of 8;
+- `test_e2e_vllm.py`: `in=http out=vllm --model-path DIR/`.
 """
 
 import json
@@ -27,7 +28,7 @@ QUESTION, ANSWER = "What is the capital of Peru?", "The capital of Peru is Lima.
 
 
 def _chat(command: list[str], state: Path, engine: str) -> str:
-    """Has a chat with one question in it at a terminal. What the screen showed of the answer."""
+    """Asks one question in a chat on a terminal. Returns the answer on the screen."""
     with closing(Terminal([*COMMAND, *command], state)) as terminal:
         assert f"· engine {engine} ·" in terminal.wait(PROMPT, 60)
         shown = terminal.ask(QUESTION, "tokens/s")
@@ -47,7 +48,7 @@ def _ask(server: Server, model: str) -> str:
 
 
 def _models(server: Server) -> list[str]:
-    """What `curl localhost:8080/v1/models` prints; the port is a free one here."""
+    """Returns the models that `curl localhost:PORT/v1/models` prints."""
     curl = shutil.which("curl")
     if curl is None:
         pytest.skip("curl is not installed")
@@ -63,7 +64,9 @@ def test_a_gguf_opens_a_chat_with_llama_cpp(demo: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_a_gguf_with_the_words_of_a_checkout(demo: Path, demo_folder: Path, tmp_path: Path) -> None:
+def test_a_gguf_with_the_tokenizer_of_a_checkout(
+    demo: Path, demo_folder: Path, tmp_path: Path
+) -> None:
     """`dynemo-run out=llama_cpp --model-path Llama-3.2-3B-Instruct-Q6_K.gguf
     --model-config DIR/`"""
     words = ["out=llama_cpp", "--model-path", str(demo), "--model-config", f"{demo_folder}/"]
@@ -106,7 +109,7 @@ def test_a_gguf_for_vllm(
     """`dynemo-run in=http out=vllm --model-path Llama-3.2-3B-Instruct-Q6_K.gguf
     --model-config DIR/`
 
-    It needs a GPU, and a plugin of vLLM's: without it one sentence says what to do.
+    It needs a GPU and a plugin of vLLM. Without the plugin, one sentence says what to do.
     """
     python = engine_python("vllm")
     words = ["--model-path", str(demo), "--model-config", f"{demo_folder}/"]
@@ -121,7 +124,7 @@ def test_a_gguf_for_vllm(
 def test_a_folder_that_tensorrt_llm_built(demo_folder: Path, tmp_path: Path) -> None:
     """`dynemo-run in=text out=trtllm --model-path /app/trtllm_engine/ --model-config DIR/`
 
-    A stand-in answers, with ids that mean nothing: TensorRT-LLM needs an NVIDIA GPU.
+    TensorRT-LLM needs an NVIDIA GPU, so a stand-in answers, with meaningless ids.
     """
     (tmp_path / "built").mkdir()
     built = make_engine_folder(tmp_path / "built", demo_folder)

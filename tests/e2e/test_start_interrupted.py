@@ -1,4 +1,4 @@
-"""Ctrl-C at awkward moments of a start: an exit code, no traceback, no warning."""
+"""Ctrl-C at any moment of a start gives an exit code, without a traceback or a warning."""
 
 import asyncio
 import inspect
@@ -17,7 +17,7 @@ from support.command import COMMAND
 from support.free_ports import free_port
 from support.waiting import wait_until
 
-#: A library that takes a Ctrl-C for an error of its own, and goes on.
+#: A library that treats Ctrl-C as its own error and continues.
 SWALLOWING_IMPORT = """
 import signal
 import sys
@@ -73,7 +73,7 @@ def test_a_ctrl_c_that_a_library_would_lose(words: str, module: str, temporary: 
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (128 + signal.SIGINT, b"", b"")
-    wait_until(lambda: not list(temporary.iterdir()))  # the engine's host is not left behind
+    wait_until(lambda: not list(temporary.iterdir()))  # the engine host has ended
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_work_that_an_interrupt_keeps_from_starting_is_closed(
     assert inspect.getcoroutinestate(started) == inspect.CORO_CLOSED
 
 
-def test_an_engine_that_is_ready_while_the_server_ends_is_no_fault(tmp_path: Path) -> None:
+def test_an_engine_that_becomes_ready_during_the_shutdown_is_no_error(tmp_path: Path) -> None:
     started, go = tmp_path / "started", tmp_path / "go"
     engine = tmp_path / "slow.py"
     engine.write_text(SLOW.format(started=str(started), go=str(go)))

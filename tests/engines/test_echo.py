@@ -18,7 +18,7 @@ class TestEcho(EngineContract):
 
 
 @pytest.mark.parametrize("word", ["", "ten", "-1", "nan", "inf", "1e400", "60001"])
-def test_a_delay_that_is_none(word: str) -> None:
+def test_an_invalid_delay(word: str) -> None:
     with pytest.raises(UsageError, match="milliseconds from 0 to 60000, not"):
         _delay_seconds(word)
 

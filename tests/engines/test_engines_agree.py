@@ -111,7 +111,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Parting:
+class Divergence:
     """The position at which two answers to one prompt diverge."""
 
     question: str
@@ -178,20 +178,22 @@ def answers(
 
 @pytest.mark.timeout(500)
 @pytest.mark.parametrize("name", [name for name in SIDES if name != REFERENCE])
-def test_two_engines_part_only_where_two_tokens_are_as_likely(
+def test_two_engines_diverge_only_if_two_tokens_are_equally_likely(
     name: str, asked: Asked, answers: Callable[[str], list[list[str]]]
 ) -> None:
     assert len(QUESTIONS) == len(set(QUESTIONS)) == 100
-    partings = list(_partings(asked, answers(REFERENCE), answers(name)))
-    same = len(QUESTIONS) - len(partings)
+    divergences = list(_divergences(asked, answers(REFERENCE), answers(name)))
+    same = len(QUESTIONS) - len(divergences)
     report = [f"{REFERENCE} and {name}: {same} of {len(QUESTIONS)} texts are the same"]
-    report += map(str, sorted(partings, key=lambda parting: -parting.gap))
+    report += map(str, sorted(divergences, key=lambda divergence: -divergence.gap))
     print("\n  ".join(report))
     assert same >= SAME, report
-    assert all(parting.gap < NEAR for parting in partings), report
+    assert all(divergence.gap < NEAR for divergence in divergences), report
 
 
-def _partings(asked: Asked, ones: list[list[str]], others: list[list[str]]) -> Iterator[Parting]:
+def _divergences(
+    asked: Asked, ones: list[list[str]], others: list[list[str]]
+) -> Iterator[Divergence]:
     logits = DemoLogits()
     for request, one, other in zip(asked.requests, ones, others, strict=True):
         if one == other:
@@ -202,7 +204,7 @@ def _partings(asked: Asked, ones: list[list[str]], others: list[list[str]]) -> I
         likely = logits.log_probabilities([*request.token_ids, *common])
         tokens = _at(one, at), _at(other, at)
         least = min(likely[_id(asked.tokenizer, text, request)] for text in tokens)
-        yield Parting(request.id, at, tokens, float(likely.max() - least))
+        yield Divergence(request.id, at, tokens, float(likely.max() - least))
 
 
 def _at(texts: list[str], position: int) -> str:

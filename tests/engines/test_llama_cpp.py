@@ -45,7 +45,7 @@ class TestLlamaCpp(ModelContract):
         )
 
     @pytest.mark.parametrize("schema", SCHEMAS, ids=lambda schema: schema[:60])
-    def test_what_the_check_lets_through_is_followed(
+    def test_accepted_schemas_are_followed(
         self, served: Served, prompt: list[int], schema: str
     ) -> None:
         request = self.request(prompt, 60, guide=Guide("json_schema", schema), sampling=HOT)

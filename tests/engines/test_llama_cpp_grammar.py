@@ -33,7 +33,7 @@ def _delta(*texts: str, reason: FinishReason | None = None) -> Delta:
         ('{"minItems":20001}', "'minItems' and 'maxItems' may be 20000 in sum."),
     ],
 )
-def test_what_is_wrong_in_a_schema_is_said(schema: str, said: str) -> None:
+def test_the_error_names_the_fault_in_a_schema(schema: str, said: str) -> None:
     with pytest.raises(RequestError, match=re.escape(said)) as caught:
         open_grammar(Guide("json_schema", schema))
     assert caught.value.param == "guide"

@@ -55,7 +55,7 @@ class MistralRsContract(ModelContract):
             return word
         return self.tokenizer.detokenizer().feed([token_id])
 
-    def test_says_what_it_had_cached(self, served: Served, prompt: list[int], eos: int) -> None:
+    def test_reports_cached_tokens(self, served: Served, prompt: list[int], eos: int) -> None:
         """Its cache serves prompts that extend a cached sequence, but not the same sequence.
 
         It caches a sequence only after it has sent the end, which may be too late for the next
@@ -171,7 +171,7 @@ def test_a_tool_call_is_text(served: Served, tokenizer: Tokenizer, demo: Path) -
     assert finish.reason == "stop"
 
 
-def test_what_the_model_s_makers_advise_decides_nothing(
+def test_the_defaults_of_the_model_s_makers_are_ignored(
     tokenizer: Tokenizer, demo_folder: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(demo_folder, tmp_path / "model")
@@ -206,7 +206,7 @@ def test_rope_that_is_scaled() -> None:
     assert with_rope(per_layer) == per_layer
 
 
-def test_a_gguf_with_the_words_of_a_checkout(
+def test_a_gguf_with_the_tokenizer_of_a_checkout(
     tokenizer: Tokenizer, demo: Path, demo_folder: Path
 ) -> None:
     with serving(structs.replace(spec_of(demo), tokenizer_source=str(demo_folder))) as served:

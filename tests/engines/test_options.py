@@ -32,7 +32,7 @@ def test_names_and_values(words: list[str], read: dict[str, object]) -> None:
         (["8"], '"8" after `--` follows no option'),
     ],
 )
-def test_what_is_wrong(words: list[str], sentence: str) -> None:
+def test_wrong_options_are_refused(words: list[str], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         read_options("trtllm", words, KNOWN)
 
@@ -40,7 +40,7 @@ def test_what_is_wrong(words: list[str], sentence: str) -> None:
 @pytest.mark.parametrize(
     "given", [{"options": ["--speed", "9"]}, {"extra": {"--speed": 9}}], ids=["word", "file"]
 )
-def test_an_engine_without_options_refuses_them_from_wherever_they_come(given: Any) -> None:
+def test_an_engine_without_options_refuses_them_from_any_source(given: Any) -> None:
     spec = EngineSpec(engine="echo", model="", workdir="", **given)
     with pytest.raises(
         UsageError, match='The engine echo has no options of its own, but got "--speed"'
@@ -63,7 +63,7 @@ def test_a_value_of_another_kind_is_refused(value: dict[str, Any], sentence: str
     assert str(caught.value) == sentence
 
 
-def test_a_value_of_its_kind_or_of_one_that_nobody_knows_is_taken() -> None:
+def test_a_value_of_the_right_or_of_an_unknown_type_is_accepted() -> None:
     values = {"eager": False, "slots": None, "share": 1, "sizes": [1, 2], "about": {"a": 1}}
     check_values("vLLM", values, value_types(_parser()._actions))
 

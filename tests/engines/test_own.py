@@ -127,7 +127,7 @@ def test_a_file_that_is_wrong_ends_it(tmp_path: Path, source: str, sentence: str
     assert "dynemo/engines" not in done.stderr  # a traceback, if any, starts in the file
 
 
-def test_what_it_raises_is_one_request_s_error_and_is_shown(tmp_path: Path) -> None:
+def test_an_exception_fails_one_request_and_is_shown(tmp_path: Path) -> None:
     file = tmp_path / "fails.py"
     file.write_text(
         "import sys\n"
@@ -180,7 +180,7 @@ def test_what_it_raises_is_one_request_s_error_and_is_shown(tmp_path: Path) -> N
         ("True", '"ids.py" yielded True. It gives tokens, so each value must be int'),
     ],
 )
-def test_an_id_that_the_model_has_not_is_told_with_the_file_s_name(
+def test_the_error_for_an_unknown_id_names_the_file(
     tmp_path: Path, value: str, sentence: str
 ) -> None:
     file = tmp_path / "ids.py"

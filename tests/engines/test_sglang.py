@@ -49,12 +49,12 @@ class TestSgLang(ModelContract):
         with pytest.raises(RequestError, match="4095"):
             served.collect(self.request(full, 20))
 
-    def test_who_comes_to_a_full_queue_may_come_again(
+    def test_a_full_queue_refuses_requests_that_may_come_again(
         self, served: Served, prompt: list[int]
     ) -> None:
-        """The limit that the user set on the engine's queue.
+        """The user limited the engine's queue.
 
-        Another instance would take the request.
+        In a pool another instance would take the request.
         """
 
         async def body() -> list[int | BaseException]:

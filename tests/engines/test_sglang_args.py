@@ -81,7 +81,7 @@ def read(engine_python: Callable[[str], str]) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(200)
-def test_what_reaches_it(read: dict[str, Any]) -> None:
+def test_the_arguments_that_reach_it(read: dict[str, Any]) -> None:
     assert read["plain"] == {
         "model_path": "m",
         "skip_tokenizer_init": True,
@@ -146,7 +146,7 @@ def test_what_reaches_it(read: dict[str, Any]) -> None:
         ),
     ],
 )
-def test_what_it_refuses(read: dict[str, Any], name: str, sentence: str) -> None:
+def test_invalid_settings_are_refused(read: dict[str, Any], name: str, sentence: str) -> None:
     assert read[name] == sentence
     assert read["value"].startswith("SGLang refuses its options: argument --max-total-tokens")
 

@@ -1,4 +1,4 @@
-"""out=trtllm against a fake of TensorRT-LLM's API. `standins/README.md` lists its real parts."""
+"""`out=trtllm` with a stand-in. `standins/README.md` lists the parts that are like TensorRT-LLM."""
 
 import asyncio
 import json
@@ -51,7 +51,7 @@ class _StandIn(ModelContract):
 
     @pytest.fixture
     def own(self, prompt: list[int]) -> int:
-        return (sum(prompt) + 7 * 2) % 900 + 20  # the fake's rule
+        return (sum(prompt) + 7 * 2) % 900 + 20  # the rule of the stand-in
 
 
 class TestCheckout(_StandIn):
@@ -90,7 +90,7 @@ async def _loads(local: LocalInstance) -> tuple[Load, Load]:
         await anext(deltas)
         async with asyncio.timeout(15):
             asked = 0
-            while local.load.running == 0 or asked < 10:  # the first may precede the first step
+            while local.load.running == 0 or asked < 10:  # it may be from before a step
                 local._client.ping()
                 await asyncio.sleep(0.02)
                 asked += 1
@@ -171,7 +171,7 @@ def test_an_extra_argument_that_it_does_not_have() -> None:
         (["--num-nodes", "2"], "trtllm-llmapi-launch"),
     ],
 )
-def test_what_it_refuses(
+def test_invalid_settings_are_refused(
     with_standin: str, demo_folder: Path, words: list[str], sentence: str
 ) -> None:
     done = run("out=trtllm", demo_folder, "--engine-python", with_standin, *words, stdin="hi")
@@ -229,7 +229,7 @@ def test_the_stages_of_a_pipeline_are_no_ranks_of_tensor_parallelism(
 def test_what_ends_in_its_processes_ends_the_engine(
     with_standin: str, engine_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Outside of tests the engine is then restarted.
+    """The runner then restarts the engine, but not in this test.
 
     TensorRT-LLM itself reports its end only to new requests, not to waiting ones.
     """
@@ -289,7 +289,7 @@ def test_a_follower_that_has_joined_lives_until_its_worker_ends(
         child = spawn(spec, with_standin)
         async with local_instance(child, None) as (local, ready), asyncio.timeout(15):
             await ready
-            await asyncio.sleep(1.5)  # the runner pings it in this time
+            await asyncio.sleep(1.5)  # the runner pings the host in this time
             assert local.trouble == ""
             [worker] = children(child.process.pid)
             os.kill(worker, signal.SIGKILL)
@@ -319,7 +319,7 @@ def test_rank_0_under_the_launcher_is_given_all_devices(
         with_standin,
         stdin="hi",
         TRTLLM_STANDIN_DEVICES="2",
-        TLLM_SPAWN_PROXY_PROCESS="1",  # as trtllm-llmapi-launch sets it on rank 0
+        TLLM_SPAWN_PROXY_PROCESS="1",  # trtllm-llmapi-launch sets it on rank 0
     )
     assert done.returncode == 0
     assert '"tensor_parallel_size": 2' in done.stderr

@@ -36,7 +36,8 @@ def spec(demo_folder: Path) -> EngineSpec:
 @pytest.mark.timeout(READY_SECONDS + 60)
 class TestVllm(ModelContract):
     ready_seconds = READY_SECONDS
-    #: The temperature is at most 2, where the demo model is still sure of its answer.
+    #: vLLM limits the temperature to 2, at which the demo model still gives the same answer. So
+    #: this adds a bias for 16 tokens.
     hot = Sampling(temperature=2.0, logit_bias=dict.fromkeys(range(300, 316), 100.0))
 
     @pytest.fixture(scope="class")
@@ -51,19 +52,19 @@ class TestVllm(ModelContract):
         full = (prompt * 4096)[:4095]
         assert served.collect(self.request(full, 1))[1].completion_tokens == 1
 
-    def test_says_what_it_had_cached(self, served: Served, prompt: list[int], eos: int) -> None:
+    def test_reports_cached_tokens(self, served: Served, prompt: list[int], eos: int) -> None:
         """It caches whole blocks, so the contract's prompt is too short."""
         request = self.request(prompt * 10, 3)
         served.collect(request)
         _, finish = served.collect(request)
         assert 32 <= finish.cached_tokens <= len(prompt) * 10
 
-    def test_who_comes_to_a_full_queue_may_come_again(
+    def test_a_full_queue_refuses_requests_that_may_come_again(
         self, served: Served, prompt: list[int]
     ) -> None:
-        """The limit that the user set on the engine's queue.
+        """The user limited the engine's queue.
 
-        Another instance would take the request.
+        In a pool another instance would take the request.
         """
 
         async def body() -> list[int | BaseException]:
@@ -71,8 +72,8 @@ class TestVllm(ModelContract):
             asked = (count(served.local.generate(request)) for _ in range(32))
             return await asyncio.gather(*asked, return_exceptions=True)
 
-        told = served.run(body())
-        refused = [each for each in told if each != 40]
+        results = served.run(body())
+        refused = [each for each in results if each != 40]
         assert 0 < len(refused) < 32
         assert all(isinstance(each, Unavailable) for each in refused)
         assert "vLLM: " in str(refused[0])

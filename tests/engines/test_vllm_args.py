@@ -43,7 +43,7 @@ def test_gpu_defaults_are_vllm_s_own() -> None:
     }
 
 
-def test_what_the_user_said_and_what_the_input_can_use() -> None:
+def test_the_user_s_settings_and_those_of_the_input() -> None:
     made = defaults(_spec(context_length=1000, slots=1), cpu_memory=None)
     assert (made["max_model_len"], made["max_num_seqs"]) == (1000, 1)
 
@@ -56,7 +56,7 @@ def test_the_kv_cache_on_a_cpu_is_what_sequences_need_and_memory_has() -> None:
     assert kv(100 * GIB) == 16 * 4096 * 2 * 1000
     assert kv(100 * GIB, context_length=100) == 16 * 100 * 2 * 1000
     assert kv(400_000) == 100_000
-    assert kv(4 * GIB, kv_bytes_per_token=0) == GIB  # the model's files do not tell
+    assert kv(4 * GIB, kv_bytes_per_token=0) == GIB  # the size is unknown
 
 
 def test_the_folder_of_model_config_is_a_gguf_s_configuration(demo: Path) -> None:
@@ -80,7 +80,7 @@ def test_a_gguf_is_refused_before_anything_is_loaded(demo: Path) -> None:
     assert "out=llama_cpp" in said
 
 
-def test_what_would_end_its_worker_is_refused_before() -> None:
+def test_a_request_that_would_end_the_worker_is_refused() -> None:
     def check(ids: list[int], biased: int) -> None:
         sampling = Sampling(logit_bias=dict.fromkeys(range(biased), 1.0))
         request = Request(id="r", token_ids=ids, prompt="", max_tokens=1, sampling=sampling)
@@ -121,7 +121,7 @@ def test_the_first_error_is_the_cause_of_the_others(log: Log) -> None:
     assert log.failure() is None
 
 
-def test_that_the_core_is_dead_is_no_reason(log: Log) -> None:
+def test_the_death_of_the_core_is_not_its_own_reason(log: Log) -> None:
     class EngineDeadError(Exception):  # named like vLLM's
         pass
 
@@ -180,7 +180,7 @@ def _read(python: str, *specs: EngineSpec) -> list[Any]:
 
 
 @pytest.mark.timeout(200)
-def test_what_vllm_s_own_parser_makes_of_it(engine_python: Callable[[str], str]) -> None:
+def test_vllm_s_own_parser_reads_the_arguments(engine_python: Callable[[str], str]) -> None:
     """One process handles all specs, because vLLM's import is slow."""
     port = free_port()
     nodes = [Parallel(tensor=2, nodes=2, rank=rank, leader=f"127.0.0.1:{port}") for rank in (0, 1)]
@@ -193,7 +193,7 @@ def test_what_vllm_s_own_parser_makes_of_it(engine_python: Callable[[str], str])
         "off": _spec(options=["--no-enforce-eager"]),
         "unknown": _spec(options=["--gpu-memory-utilisation", "0.8"]),
         "unknown extra": _spec(extra={"max_modellen": 8}),
-        "short": _spec(options=["--max-num-seq", "2"]),  # no abbreviations
+        "short": _spec(options=["--max-num-seq", "2"]),  # an abbreviation
         "value": _spec(options=["--max-num-seqs", "many"]),
         "kind": _spec(extra={"enforce_eager": "yes"}),
         "ours": _spec(options=["--nnodes", "2"]),

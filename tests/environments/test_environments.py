@@ -1,4 +1,4 @@
-"""Environments of engines: really installed, found in the right order, gone without a trace."""
+"""Environments of engines are installed, found in the right order and removed completely."""
 
 import os
 import shutil
@@ -23,12 +23,12 @@ from support.command import COMMAND, run
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.processes]
 VARIANTS = [variant for name in ENGINES for variant in variants_of(name)]
-VLLM = ENGINES["vllm"]  # it cannot be installed beside dynemo-run, so no test run has it there
+VLLM = ENGINES["vllm"]  # it conflicts with dynemo-run, so the tests' environment never has it
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A user's data folder with an environment for mistralrs."""
+    """Makes a data folder with an environment for mistralrs."""
     folder = tmp_path_factory.mktemp("home")
     done = engine("install", "mistralrs", "--device", "cpu", home=folder)
     assert done.returncode == 0, done.stderr
@@ -38,7 +38,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user's data folder with nothing in it, and no active environment."""
+    """Sets an empty data folder, without an active environment."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.delenv("VIRTUAL_ENV", raising=False)
     return tmp_path / "data"
@@ -49,7 +49,7 @@ def engine(*words: str, home: Path) -> "subprocess.CompletedProcess[str]":
 
 
 def venv(folder: Path, *distributions: str) -> Path:
-    """The Python of a virtual environment that seems to have these installed."""
+    """Returns the Python of a virtual environment that seems to have these packages."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     (site,) = folder.glob("lib/python3.*/site-packages")
     for distribution in distributions:
@@ -60,7 +60,7 @@ def venv(folder: Path, *distributions: str) -> Path:
 
 
 def installed(engine: str, *, device: str = "cpu") -> Path:
-    """The Python of an environment, as `engine install` leaves it."""
+    """Returns the Python of an environment like those of `engine install`."""
     made = Environment(engine=engine, version="1.0", device=device, folder="one", bytes=1)
     python = venv(home_of(engine) / "one", f"{engine}-1.0", "msgspec-0.22.0")
     (home_of(engine) / "environment.json").write_bytes(json.encode(made))
@@ -150,7 +150,7 @@ class TestThatFails:
                     process.send_signal(number)
                     assert process.wait(20) == code
                     asked.settimeout(10)
-                    while asked.recv(65536):  # the installer's end is closed: it is gone too
+                    while asked.recv(65536):  # closed: the installer has ended
                         pass
             finally:
                 process.kill()
@@ -175,20 +175,20 @@ def test_a_second_ctrl_c_does_not_keep_the_first_from_clearing_up() -> None:
 
 
 def test_without_uv(tmp_path: Path) -> None:
-    told: list[None] = []
-    pip = Installer(sys.executable, (), lambda: told.append(None), configured_pip())
+    calls: list[None] = []
+    pip = Installer(sys.executable, (), lambda: calls.append(None), configured_pip())
     pip.make(tmp_path / "made")
     pip.install(tmp_path / "made", ["msgspec==0.22.0"])
     code = "import msgspec; print(msgspec.__version__)"
     python = tmp_path / "made" / "bin" / "python"
     said = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout == "0.22.0\n"
-    assert told
+    assert calls
     with pytest.raises(DynemoError, match=r"msgspec==0\.0\.0\.1"):
         pip.install(tmp_path / "made", ["msgspec==0.0.0.1"])
 
 
-def test_what_pip_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_configuration_of_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "pip.conf").write_text(
         "[global]\nindex-url = http://one/simple\nfind-links = /a\n  http://b/it's\n"
         "[install]\nindex-url = http://two/simple\n[list]\nformat = columns\n"
@@ -196,15 +196,15 @@ def test_what_pip_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
     for name in ("PIP_INDEX_URL", "PIP_FIND_LINKS"):
         monkeypatch.delenv(name, raising=False)
-    told = configured_pip()
-    assert told["find-links"] == ["/a", "http://b/it's"]
-    assert told["index-url"] == ["http://two/simple"]
-    assert "format" not in told
+    settings = configured_pip()
+    assert settings["find-links"] == ["/a", "http://b/it's"]
+    assert settings["index-url"] == ["http://two/simple"]
+    assert "format" not in settings
     monkeypatch.setenv("PIP_INDEX_URL", "http://three/simple")
     assert configured_pip()["index-url"] == ["http://three/simple"]
 
 
-def test_uv_is_told_where_pip_looks_and_not_on_its_command_line(tmp_path: Path) -> None:
+def test_uv_gets_the_indexes_of_pip_but_not_on_its_command_line(tmp_path: Path) -> None:
     uv = tmp_path / "uv"
     uv.write_text('#!/bin/sh\nenv > environment\necho "$@" > words\n')
     uv.chmod(0o755)
@@ -215,12 +215,12 @@ def test_uv_is_told_where_pip_looks_and_not_on_its_command_line(tmp_path: Path) 
     }
     Installer("", (str(uv),), lambda: None, pip).install(tmp_path, ["msgspec==0.22.0"])
     assert "secret" not in (tmp_path / "words").read_text()
-    told = dict(
+    variables = dict(
         line.partition("=")[::2] for line in (tmp_path / "environment").read_text().splitlines()
     )
-    assert told["UV_INDEX_URL"] == "https://me:secret@one/simple"
-    assert told["UV_EXTRA_INDEX_URL"] == "https://two/simple https://three/simple"
-    assert told["UV_FIND_LINKS"] == "/a,/b"
+    assert variables["UV_INDEX_URL"] == "https://me:secret@one/simple"
+    assert variables["UV_EXTRA_INDEX_URL"] == "https://two/simple https://three/simple"
+    assert variables["UV_FIND_LINKS"] == "/a,/b"
 
 
 class TestSearch:
@@ -259,8 +259,8 @@ class TestSearch:
         with pytest.raises(EngineNotInstalled, match=r"has no vllm; .* engine install vllm"):
             find_python(VLLM, python)
 
-    def test_a_given_python_that_is_no_virtual_environment_s(self, empty: Path) -> None:
-        """It is asked: this one has llama.cpp, in a place that its folders do not tell."""
+    def test_a_given_python_outside_of_virtual_environments(self, empty: Path) -> None:
+        """The Python itself looks for the engine: its folders do not show that it has llama.cpp."""
         python = Path(sys.executable)
         link = empty.parent / "python"
         link.write_text(f'#!/bin/sh\nexec {python} "$@"\n')
@@ -268,7 +268,7 @@ class TestSearch:
         assert find_python(ENGINES["llama_cpp"], link) == str(link)
 
     @pytest.mark.parametrize("given", ["/bin/echo", "/nowhere/python", "/tmp"])
-    def test_what_is_no_python(self, empty: Path, given: str) -> None:
+    def test_a_path_without_a_python(self, empty: Path, given: str) -> None:
         with pytest.raises(UsageError, match=f"--engine-python {given}"):
             find_python(VLLM, Path(given))
 
@@ -292,13 +292,13 @@ class TestSearch:
         row = describe(VLLM)
         assert (row.is_installed, row.problem) == (False, str(caught.value))
 
-    def test_a_file_that_cannot_be_read_is_none(self, empty: Path) -> None:
+    def test_an_unreadable_file_is_ignored(self, empty: Path) -> None:
         installed("vllm")
         (home_of("vllm") / "environment.json").write_text("{")
         assert read_environment("vllm") is None
 
     def test_it_starts_no_process(self, empty: Path, tmp_path: Path) -> None:
-        """A Python that cannot even run is found where the folders say that it has the engine."""
+        """A Python that cannot run is still found if its folders have the engine."""
         python = venv(tmp_path / "given", "vllm-3.0", "msgspec-0.22.0")
         python.unlink()
         python.write_text("#!/nowhere\n")
@@ -321,7 +321,7 @@ class TestVariants:
         assert "msgspec" in names
         assert names & set(ENGINES[variant.engine].distributions)
 
-    def test_one_that_is_not_there_says_what_is(self) -> None:
+    def test_the_error_for_an_unknown_device_lists_the_known_ones(self) -> None:
         with pytest.raises(UsageError, match='for --device "rocm"; choose one of cpu, cuda'):
             find_variant("vllm", "rocm")
         with pytest.raises(UsageError, match="trtllm runs only on NVIDIA GPUs"):
@@ -336,7 +336,7 @@ class TestVariants:
             install(find_variant("mistralrs", "cuda"))
 
     @pytest.mark.parametrize("given", ["/bin/echo", "/nowhere/python"])
-    def test_what_is_no_python(self, empty: Path, given: str) -> None:
+    def test_a_path_without_a_python(self, empty: Path, given: str) -> None:
         with pytest.raises(UsageError, match=f"--python {given} does not run"):
             install(find_variant("mistralrs", "cpu"), given)
         assert not any(empty.rglob("environment.json"))
@@ -350,7 +350,7 @@ class TestVariants:
 
 
 def test_an_engine_of_the_environment_answers(home: Path) -> None:
-    """The whole way: `out=mistralrs` uses what `engine install` made."""
+    """`out=mistralrs` uses the environment of `engine install`."""
     done = run(
         "out=mistralrs", stdin="What is the capital of Peru?", timeout=60, XDG_DATA_HOME=str(home)
     )

@@ -27,7 +27,7 @@ def test_work_ends_with_the_error_and_its_finally_is_run() -> None:
         task = asyncio.current_task()
         assert task is not None
         assert task.cancelling() == 0
-        await asyncio.sleep(0)  # a cancellation left over would end this
+        await asyncio.sleep(0)  # a leftover cancellation would end this
 
     asyncio.run(scenario())
 
@@ -75,7 +75,7 @@ def test_an_error_of_the_work_s_own_wins() -> None:
     asyncio.run(scenario())
 
 
-def test_somebody_else_s_cancellation_goes_on() -> None:
+def test_another_cancellation_passes_through() -> None:
     async def scenario() -> None:
         scope = CancelScope()
 

@@ -1,4 +1,4 @@
-"""The app in this process, without a server."""
+"""The ASGI app, called in this process without a server."""
 
 import asyncio
 import logging
@@ -182,7 +182,7 @@ def test_too_large_a_body(declared: bool) -> None:
     assert reply.is_complete
 
 
-def test_who_waits_for_100_continue_is_not_asked_for_the_body() -> None:
+def test_a_body_that_is_too_large_is_refused_before_100_continue() -> None:
     headers = {"content-length": "101", "expect": "100-continue"}
 
     async def scenario() -> None:

@@ -1,4 +1,4 @@
-"""The official client against a real server."""
+"""The official OpenAI client with a real server."""
 
 import asyncio
 import threading
@@ -22,7 +22,7 @@ LONG: Script = [x for _ in range(10_000) for x in (TextPiece(0, "tick ", 1), 0.0
 
 @contextmanager
 def served(pipeline: FakePipeline) -> Iterator[str]:
-    """The server in a thread of its own, for clients that block."""
+    """Runs the server in another thread, because the client blocks."""
     ready = threading.Event()
     place: dict[str, Any] = {}
 
@@ -59,7 +59,7 @@ def test_whole_answers_and_models() -> None:
         assert answer.usage.total_tokens == PROMPT_TOKENS + 3
         assert answer.usage.prompt_tokens_details is not None
         assert answer._request_id
-        # The whole message goes back, as examples of multi-turn chats do it.
+        # Send the whole message object back, like the examples of multi-turn chats.
         again: Any = [*MESSAGES, answer.choices[0].message, *MESSAGES]
         client.chat.completions.create(model="demo", messages=again)
         assert [model.id for model in client.models.list()] == ["demo", "org/other"]
@@ -130,7 +130,7 @@ def test_a_closed_stream_stops_its_generation() -> None:
                 break
             await stream.close()
             await until(lambda: pipeline.closed == ["cancelled"], 1)
-            # A time-out of the client's closes its connection.
+            # On a timeout the client closes its connection.
             with pytest.raises(openai.APITimeoutError):
                 await client.with_options(timeout=0.2, max_retries=0).chat.completions.create(
                     model="demo", messages=MESSAGES

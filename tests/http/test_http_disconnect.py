@@ -1,4 +1,4 @@
-"""A client that goes away stops its generation, wherever that is."""
+"""When a client disconnects, its generation stops in any phase."""
 
 import asyncio
 import json
@@ -65,8 +65,8 @@ def test_before_the_body_came() -> None:
     assert pipeline.asks == []
 
 
-def test_after_the_answer_is_no_news() -> None:
-    """Servers report a disconnect once an answer is complete."""
+def test_a_disconnect_after_the_answer_is_ignored() -> None:
+    """Servers report a disconnect after each complete answer."""
     pipeline = FakePipeline()
 
     class Leaver(Caller):

@@ -1,4 +1,4 @@
-"""A model with many instances: what `/health`, `/metrics` and the page say of each."""
+"""A model with many instances in `/health`, in `/metrics` and on the page."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ from support.fake_pipeline import FakePipeline
 
 
 def app_with(count: int) -> App:
-    """An app whose one model has so many instances; the n-th computes n sequences."""
+    """Returns an app whose model has `count` instances. Number n runs n sequences."""
     pipeline = FakePipeline()
     del pipeline.served["org/other"]
     backend = pipeline.backend

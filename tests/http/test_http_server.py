@@ -1,4 +1,4 @@
-"""uvicorn under the app: binding, ending, slow readers, odd heads."""
+"""The app under uvicorn: binding, shutdown, slow readers, invalid request heads."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ from support.waiting import until
 TICKS: Script = [x for _ in range(10_000) for x in (TextPiece(0, "tick ", 1), 0.002)]
 
 
-def test_a_port_in_use_is_said_with_the_way_out() -> None:
+def test_the_error_for_a_port_in_use_says_what_to_do() -> None:
     with bind("127.0.0.1", 0) as first:
         port = first.getsockname()[1]
         with pytest.raises(UsageError, match=rf"{port}.*--http-port"):
@@ -60,7 +60,7 @@ def test_an_idle_server_stops_at_once() -> None:
         async with running(make_app(FakePipeline())) as server:
             reader, _ = await server.connect(chat_body())
             await reader.readuntil(b"\r\n\r\n")
-            # The connection is kept, and must not hold the server.
+            # The open connection must not delay the shutdown.
             assert await _stop(server) < 2
             with pytest.raises(ConnectionRefusedError):
                 await asyncio.open_connection("127.0.0.1", server.port)
@@ -81,7 +81,7 @@ def test_answers_may_end_within_the_grace() -> None:
     run(scenario())
 
 
-def test_what_outlasts_the_grace_is_cut_and_told() -> None:
+def test_a_stream_longer_than_the_grace_ends_with_an_error() -> None:
     async def scenario() -> None:
         pipeline = FakePipeline(TICKS)
         async with running(make_app(pipeline), grace=0.2) as server:
@@ -115,7 +115,7 @@ def test_a_slow_reader_loses_its_stream_alone() -> None:
             await until(lambda: pipeline.closed == ["cancelled"], 5)
             assert pipeline.running == 1
             await reader.readuntil(b"tick")
-            # Its connection is reset with what is unsent, not kept until it reads.
+            # The server resets its connection instead of waiting until it reads.
             slow_writer.transport.resume_reading()  # type: ignore[attr-defined]
             with pytest.raises(ConnectionResetError):
                 await slow.read()
@@ -123,7 +123,7 @@ def test_a_slow_reader_loses_its_stream_alone() -> None:
     run(scenario())
 
 
-def test_a_reader_that_never_reads_does_not_hold_the_end() -> None:
+def test_a_client_that_never_reads_does_not_delay_the_shutdown() -> None:
     big: Script = [TextPiece(0, "x" * 20_000_000, 1), *say("end")]
 
     async def scenario() -> None:
@@ -137,7 +137,7 @@ def test_a_reader_that_never_reads_does_not_hold_the_end() -> None:
 
 
 def test_a_large_body_gets_its_answer() -> None:
-    """A connection closed with unread bytes is reset, and the client would lose the answer."""
+    """Closing a connection with unread bytes resets it, and the client would lose the answer."""
 
     async def scenario() -> None:
         app = make_app(FakePipeline(), body=1000)

@@ -1,4 +1,4 @@
-"""W3C Trace Context: the headers of the specification's own examples, and where a trace goes."""
+"""W3C Trace Context: the examples of the specification, and the uses of a trace."""
 
 import logging
 from typing import Any
@@ -23,7 +23,7 @@ TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
         (f"cc-{TRACE}-{SPAN}-01-what-the-future-will-be-like", "01"),
     ],
 )
-def test_a_trace_goes_on_under_a_span_of_our_own(given: str, flags: str) -> None:
+def test_a_trace_continues_with_a_new_span(given: str, flags: str) -> None:
     version, trace, span, said = continue_trace([given]).split("-")
     assert (version, trace, said) == ("00", TRACE, flags)
     assert span != SPAN
@@ -52,7 +52,7 @@ def test_a_trace_goes_on_under_a_span_of_our_own(given: str, flags: str) -> None
         [f"cc-{TRACE}-{SPAN}-01.what"],
     ],
 )
-def test_what_is_not_valid_starts_a_new_trace(given: list[str]) -> None:
+def test_an_invalid_header_starts_a_new_trace(given: list[str]) -> None:
     version, trace, span, flags = continue_trace(given).split("-")
     assert (version, len(trace), len(span), flags) == ("00", 32, 16, "00")
     assert trace != TRACE

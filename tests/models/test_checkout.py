@@ -271,7 +271,7 @@ def test_eos_ids_of_all_files() -> None:
     assert eos_ids(generation, config, {}) == [5, 7, 9]
 
 
-def test_what_is_no_checkout(tmp_path: Path) -> None:
+def test_a_folder_without_a_checkout(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="is not a folder"):
         read_checkout(tmp_path / "nothing")
     with pytest.raises(ModelError, match=r"has no config\.json"):

@@ -97,7 +97,7 @@ def test_the_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("null", '"null" is neither a file nor a folder'),
     ],
 )
-def test_what_is_not_there_or_no_model(tmp_path: Path, argument: str, sentence: str) -> None:
+def test_a_path_without_a_model(tmp_path: Path, argument: str, sentence: str) -> None:
     put(tmp_path / "models" / "llama")
     put(tmp_path / "empty")
     put(tmp_path / "other", **{"README.md": b"# hello"})

@@ -50,7 +50,7 @@ def test_bytes_that_are_no_utf8_survive(tmp_path: Path) -> None:
     assert gguf.metadata["text"] == text
 
 
-def test_says_what_the_model_is(tmp_path: Path) -> None:
+def test_describes_the_model(tmp_path: Path) -> None:
     templates = {"tokenizer.chat_template": "plain", "tokenizer.chat_template.tool_use": "tools"}
     path = write_gguf(tmp_path / "m.gguf", KEYS | templates, [TENSOR, TENSOR])
     gguf = read_gguf(str(path))
@@ -67,7 +67,7 @@ def test_says_what_the_model_is(tmp_path: Path) -> None:
     assert gguf.parts == (path,)
 
 
-def test_says_what_it_does_not_know(tmp_path: Path) -> None:
+def test_a_file_without_metadata(tmp_path: Path) -> None:
     gguf = read_gguf(write_gguf(tmp_path / "m.gguf", {}))
     assert gguf.architecture == ""
     assert gguf.name is None

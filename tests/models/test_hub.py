@@ -202,7 +202,7 @@ def test_the_engine_decides_where_a_repository_has_both(tmp_path: Path) -> None:
         ({"README.md": b""}, "org/x", None, "neither safetensors nor GGUF"),
     ],
 )
-def test_what_cannot_be_chosen_is_said_before_any_download(
+def test_an_impossible_choice_is_refused_before_any_download(
     tmp_path: Path, files: dict[str, bytes], name: str, needs: str | None, sentence: str
 ) -> None:
     with Hub({"org/x": Repo(files)}) as hub:
@@ -283,7 +283,7 @@ def test_no_network_says_so_or_uses_the_cache(tmp_path: Path) -> None:
         get(hub, "org/tiny", tmp_path / "full")
 
 
-def test_no_space_is_said_before_any_download(tmp_path: Path) -> None:
+def test_a_full_disk_is_refused_before_any_download(tmp_path: Path) -> None:
     with Hub({"org/tiny": Repo(CHECKOUT)}) as hub:
         with pytest.raises(ModelError) as caught:
             get(hub, "org/tiny", tmp_path, free=lambda _: 1_000_000)
@@ -366,7 +366,7 @@ def test_a_cut_connection_is_resumed_without_a_word(tmp_path: Path) -> None:
         assert ranges == [None, f"bytes={CHUNK}-"]
 
 
-def test_ctrl_c_stops_at_once_and_the_next_run_goes_on(tmp_path: Path) -> None:
+def test_ctrl_c_stops_at_once_and_the_next_run_continues(tmp_path: Path) -> None:
     with Hub({"org/big": Repo({"big-Q8_0.gguf": LONG})}, slow_after=CHUNK + (1 << 17)) as hub:
         blobs = tmp_path / "hub" / "models--org--big" / "blobs"
         with command("org/big", tmp_path, {"HF_ENDPOINT": hub.url}) as first:

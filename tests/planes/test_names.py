@@ -20,6 +20,6 @@ def test_names(word: str, address: EndpointName) -> None:
 @pytest.mark.parametrize(
     "word", ["dyn://", "dyn://a/b", "dyn://a/b/c/d", "dyn://a b", "dyn://é", "dyn://" + "a" * 129]
 )
-def test_what_is_no_name_shows_both_forms(word: str) -> None:
+def test_the_error_for_an_invalid_name_shows_both_forms(word: str) -> None:
     with pytest.raises(UsageError, match=r"dyn://NAME or dyn://NAMESPACE/COMPONENT/ENDPOINT"):
         parse_name(word)

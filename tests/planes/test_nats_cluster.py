@@ -1,4 +1,4 @@
-"""Several nats-servers that are one: one of them killed, requests go on."""
+"""A cluster of nats-servers. If one is killed, requests continue."""
 
 import asyncio
 from collections.abc import Iterator
@@ -42,7 +42,7 @@ async def _pool(ingress: Ingress, *records: object) -> Pool:
     pool = Pool(make_router("round-robin"), TextCodec(lambda _: [], lambda _: ""), 3)
     for record in records:
         pool.add(ingress.remote(record))  # type: ignore[arg-type]
-    # The servers tell each other of a subject when somebody subscribes to it.
+    # A server learns of a subscription at another server only after a while.
     for remote in pool.remotes:
         async with asyncio.timeout(10):
             while True:
@@ -55,7 +55,7 @@ async def _pool(ingress: Ingress, *records: object) -> Pool:
 
 
 def test_a_server_is_killed_and_no_request_fails(cluster: list[NatsProcess]) -> None:
-    """Whichever it is: each of them, one after the other, while one is left."""
+    """The test kills one server after the other until one is left."""
     settings = NatsSettings(tuple(server.url for server in cluster))
 
     async def body() -> None:

@@ -1,4 +1,4 @@
-"""What is NATS's own: the server that is away, comes back, asks who we are, or is not there."""
+"""Faults that only NATS has: a server that stops, restarts or does not exist."""
 
 import asyncio
 import time
@@ -44,7 +44,7 @@ def test_streams_outlive_the_server_and_requests_come_back_with_it(nats: NatsPro
                 began = time.monotonic()
                 with pytest.raises(PlaneAway, match="is not reachable now"):
                     await anext(remote.generate(make_request()))
-                assert time.monotonic() - began < 1  # at once
+                assert time.monotonic() - began < 1  # it fails at once
                 await asyncio.to_thread(nats.start)
                 began = time.monotonic()
                 while True:
@@ -59,11 +59,11 @@ def test_streams_outlive_the_server_and_requests_come_back_with_it(nats: NatsPro
     asyncio.run(body())
 
 
-def test_who_serves_only_while_there_is_no_connection_leaves_in_order() -> None:
+def test_serving_without_a_connection_ends_cleanly() -> None:
     async def served(_: bytes) -> None: ...
 
     async def body() -> None:
-        plane = NatsRequests(NatsSettings())  # as between a closed client and the next one
+        plane = NatsRequests(NatsSettings())  # the state between a closed client and the next one
         async with plane.serve(make_record("a"), served):
             pass
 
@@ -92,7 +92,7 @@ def test_a_request_under_way_fails_when_the_server_goes(nats: NatsProcess) -> No
                 began = time.monotonic()
                 with pytest.raises(PlaneAway):
                     await asking
-                assert time.monotonic() - began < 1.5  # it would wait 2
+                assert time.monotonic() - began < 1.5  # the timeout would be 2 s
                 for task in asyncio.all_tasks():
                     if task.get_coro().__qualname__ == "_reply":  # type: ignore[union-attr]
                         task.cancel()
@@ -102,7 +102,7 @@ def test_a_request_under_way_fails_when_the_server_goes(nats: NatsProcess) -> No
 
 
 @pytest.mark.parametrize("wait", [0.0, 1.0])
-def test_no_server_is_said_with_its_address_and_how_to_start_one(wait: float) -> None:
+def test_the_error_for_a_missing_server_names_its_address_and_how_to_start_one(wait: float) -> None:
     async def body() -> None:
         url = f"nats://127.0.0.1:{free_port()}"
         began = time.monotonic()
@@ -142,7 +142,7 @@ def test_one_of_several_servers_is_enough(nats: NatsProcess) -> None:
     asyncio.run(body())
 
 
-def test_a_client_that_was_closed_for_good_is_made_anew(nats: NatsProcess) -> None:
+def test_a_permanently_closed_client_is_replaced(nats: NatsProcess) -> None:
     async def body() -> None:
         world = World("nats", nats.url)
         async with world.ingress() as ingress, world.worker() as worker:

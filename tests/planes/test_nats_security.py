@@ -1,4 +1,4 @@
-"""Who a nats-server takes: by password, token, nkey, credentials and certificate."""
+"""Clients of a nats-server authenticate by password, token, nkey, credentials or certificate."""
 
 import asyncio
 import logging
@@ -27,7 +27,7 @@ Start = Callable[..., NatsProcess]
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Starts servers that end with the test."""
+    """Returns a function that starts servers. They stop at the end of the test."""
     with ExitStack() as stack:
 
         def start(*options: object) -> NatsProcess:
@@ -39,7 +39,7 @@ def start() -> Iterator[Start]:
 
 
 def _answer(settings: NatsSettings) -> None:
-    """A worker and an ingress, both as these settings say."""
+    """Checks that a worker and an ingress with these settings reach each other."""
 
     async def body() -> None:
         world = World("nats", nats=settings)
@@ -51,7 +51,7 @@ def _answer(settings: NatsSettings) -> None:
 
 
 def _refusal(settings: NatsSettings) -> str:
-    """What is said, well before one would stop to wait for a server."""
+    """Returns the error message. It comes long before the end of the wait for a server."""
 
     async def body() -> str:
         with pytest.raises(UsageError) as caught:
@@ -132,10 +132,10 @@ def test_files_that_hold_no_credentials(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(90)
-def test_credentials_that_run_out_are_read_anew(
+def test_expired_credentials_are_read_again(
     start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The server closes the connection for good; whoever renews them writes the file anew."""
+    """The server closes the connection permanently. To renew the credentials, write the file."""
     operator = Operator()
     config, path = tmp_path / "nats.conf", tmp_path / "user.creds"
     config.write_text(operator.config)
@@ -148,7 +148,7 @@ def test_credentials_that_run_out_are_read_anew(
             remote = ingress.remote(worker.record)
             assert await collect(remote.generate(make_request(1, 2))) == [1, 2]
             await until(lambda: "refuses the credentials" in caplog.text, 40)
-            await asyncio.sleep(1)  # many attempts
+            await asyncio.sleep(1)  # many attempts to connect
             operator.credentials(path)
             async with asyncio.timeout(20):
                 while True:
@@ -161,7 +161,7 @@ def test_credentials_that_run_out_are_read_anew(
     with caplog.at_level(logging.WARNING):
         asyncio.run(body())
     said = [r.getMessage() for r in caplog.records if "refuses" in r.getMessage()]
-    assert len(said) <= 6  # not once an attempt
+    assert len(said) <= 6  # it does not log each attempt
 
 
 def test_mutual_tls(start: Start, authority: Authority, ours: Path, tmp_path: Path) -> None:
@@ -186,14 +186,14 @@ def test_mutual_tls(start: Start, authority: Authority, ours: Path, tmp_path: Pa
         assert "NATS_AUTH_CA" in refusal
 
 
-def test_a_server_without_tls_is_told_nothing(start: Start, ours: Path) -> None:
+def test_a_server_without_tls_gets_no_secret(start: Start, ours: Path) -> None:
     server = start("--user", "me", "--pass", "secret")
     settings = NatsSettings((server.url,), user="me", password="secret", tls=_context(ours))
     assert "has no TLS, and the settings require TLS" in _refusal(settings)
 
 
 @pytest.mark.parametrize("server", ["http://h:1", "nats://h:port", "nats://:4222", "nats://h:0"])
-def test_what_is_no_address_is_said(server: str) -> None:
+def test_an_invalid_address_is_refused(server: str) -> None:
     assert "is not a NATS server" in _refusal(NatsSettings((server,)))
 
 

@@ -1,4 +1,4 @@
-"""An ingress of protocol 1, as it was recorded, with a worker of this release."""
+"""A recorded ingress of protocol 1 with a worker of this release."""
 
 import asyncio
 from collections import deque
@@ -53,7 +53,7 @@ def _error(error: protocol_1.DynemoError) -> DynemoError:
 
 
 class ScriptedEngine:
-    """Gives on each stream what `give` puts there; its streams start in the recorded order."""
+    """Sends the items that `give` adds to each stream. Streams start in the recorded order."""
 
     def __init__(self, streams: list[int]) -> None:
         self.seen: dict[int, Request] = {}
@@ -84,7 +84,7 @@ class ScriptedEngine:
 
 
 class Driver:
-    """The workers of a recording: one engine for all of them."""
+    """The workers of a recording, which share one engine."""
 
     def __init__(self, recording: Recording) -> None:
         accepted = [s for s, a in answers(recording).items() if not _is_refused(recording, s)]
@@ -133,7 +133,7 @@ def _refusing(refusal: protocol_1.DynemoError | None) -> Any:
 
 
 def _is_refused(recording: Recording, stream: int) -> bool:
-    """Whether nothing was opened: the worker refused it."""
+    """Tells whether the worker refused the request instead of opening the stream."""
     opened = (e for e in recording.events if e.kind == protocol_1.Kind.OPEN and e.body)
     return not any(e.stream == stream and e.envelope is None for e in opened)
 

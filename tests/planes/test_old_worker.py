@@ -1,4 +1,4 @@
-"""A worker of protocol 1, as it was recorded, with an ingress of this release."""
+"""A recorded worker of protocol 1 with an ingress of this release."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -49,14 +49,14 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RecordedServer
 
 @cache
 def demo_card() -> Card:
-    """Returns the card of the recorded model, as an old worker registered it."""
+    """Returns the card that an old worker registered for the model of the recordings."""
     keys = load_raw("discovery_etcd")["keys"]
     blob = next(k for k in keys if k.get("card", {}).get("name") == "demo")
     return unpack_card(convert(blob["value"], bytes))
 
 
 class Driver:
-    """An ingress of this release, and what its readers got, by recorded stream."""
+    """An ingress of this release, and its answers by recorded stream."""
 
     def __init__(self, recording: Recording) -> None:
         self.recording = recording
@@ -81,7 +81,7 @@ class Driver:
         assert envelope is not None
         stream = envelope.stream
         if stream in self._asked or (self.pool is not None and self._asked):
-            return  # the pool itself asks another instance
+            return  # the pool itself sends it to another instance
         self._asked.add(stream)
         self.answers[stream] = Answer()
         request = msgpack.decode(request_of(self.recording, event), type=Request)
@@ -141,7 +141,7 @@ def _record(recording: Recording, instance_id: str, loopback: str) -> InstanceRe
 async def _played(
     scenario: str, servers: RecordedServers
 ) -> AsyncIterator[tuple[Driver, OldWorker]]:
-    """The scenario, played to its end; the ingress is still there."""
+    """Plays the scenario to its end, while the ingress still runs."""
     recording = load(scenario)
     driver = Driver(recording)
     worker = OldWorker(recording, driver)
@@ -183,7 +183,7 @@ def test_an_old_worker_gets_what_it_knows_and_its_answers_arrive(
         assert worker.requests[stream] == recorded_request(recording, event)
     expected = answers(recording)
     if scenario == "late_open":
-        expected[2] = Answer()  # given up before its answer
+        expected[2] = Answer()  # it was cancelled before its answer
     if driver.pool is None:
         assert driver.answers == expected
 
@@ -220,7 +220,7 @@ def test_the_ids_of_an_old_worker_make_the_recorded_text(servers: RecordedServer
 
 
 @pytest.mark.parametrize("scenario", ["answer_tokens", "tcp"])
-def test_an_old_worker_gives_its_load_to_who_asks(scenario: str, servers: RecordedServers) -> None:
+def test_an_old_worker_reports_its_load_on_request(scenario: str, servers: RecordedServers) -> None:
     driver, _, _ = play(scenario, servers)
     assert driver.load == Load(*load(scenario).load or ())
 

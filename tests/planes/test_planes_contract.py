@@ -1,4 +1,4 @@
-"""What every request plane, and the response plane under it, must do."""
+"""The contract of all request planes, with the response plane."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
@@ -131,7 +131,7 @@ def test_an_instance_that_nobody_serves_is_gone_at_once(run: Run) -> None:
             for gone in (remote, ingress.remote(make_record("nobody"))):
                 with pytest.raises(InstanceGone) as caught:
                     await anext(gone.generate(make_request()))
-                assert "did not reply" not in str(caught.value)  # nobody was waited for
+                assert "did not reply" not in str(caught.value)  # it failed without waiting
 
     run(body)
 
@@ -146,7 +146,7 @@ def test_closing_a_stream_reaches_the_engine(run: Run) -> None:
             assert worker.engine.running == 1
             await deltas.aclose()
             await until(lambda: worker.engine.running == 0)
-            # While it waits for its first token, and while it waits to be accepted:
+            # Cancel it before the worker has accepted it, and before its first token.
             for turns in (0, 1, 2, 3, 5, 20):
                 task = asyncio.create_task(collect(remote.generate(make_request())))
                 for _ in range(turns):
@@ -162,7 +162,7 @@ def test_closing_a_stream_reaches_the_engine(run: Run) -> None:
     run(body)
 
 
-def test_a_worker_that_goes_loses_its_streams_after_what_had_come(run: Run) -> None:
+def test_a_lost_worker_breaks_its_streams_after_their_last_delta(run: Run) -> None:
     async def body(world: World) -> None:
         async with world.ingress() as ingress, world.worker() as worker:
             worker.engine.hold = True
@@ -177,7 +177,7 @@ def test_a_worker_that_goes_loses_its_streams_after_what_had_come(run: Run) -> N
     run(body)
 
 
-def test_an_ingress_that_goes_frees_what_its_workers_compute(run: Run) -> None:
+def test_a_lost_ingress_cancels_its_streams_at_the_workers(run: Run) -> None:
     async def body(world: World) -> None:
         async with world.worker() as worker:
             worker.engine.hold = True
@@ -192,7 +192,7 @@ def test_an_ingress_that_goes_frees_what_its_workers_compute(run: Run) -> None:
     run(body)
 
 
-def test_a_request_longer_than_a_message_goes_on_its_stream(run: Run) -> None:
+def test_a_request_longer_than_a_message_uses_its_stream(run: Run) -> None:
     async def body(world: World) -> None:
         async with world.ingress() as ingress, world.worker() as worker:
             big = make_request(70_000, 3, prompt_tokens=700_000)
@@ -226,7 +226,7 @@ def test_a_draining_worker_finishes_and_hands_back_the_rest(run: Run) -> None:
     run(body)
 
 
-def test_an_instance_says_its_load_to_one_who_asks_nothing_else(run: Run) -> None:
+def test_an_instance_reports_its_load_on_request(run: Run) -> None:
     async def body(world: World) -> None:
         async with world.ingress() as ingress, world.ingress() as other:
             async with world.worker() as worker:
@@ -234,7 +234,7 @@ def test_an_instance_says_its_load_to_one_who_asks_nothing_else(run: Run) -> Non
                 async with aclosing(ingress.remote(worker.record).generate(make_request())) as held:
                     await anext(held)
                     loads = [await other.requests.load(worker.record) for _ in range(2)]
-                    while loads[-1] == Load():  # TCP: what the engine said last
+                    while loads[-1] == Load():  # over TCP the load is the engine's last report
                         loads.append(await other.requests.load(worker.record))
                     assert loads[-1] == Load(1, 0, 0.5)
             with pytest.raises(InstanceGone):
@@ -252,7 +252,7 @@ def test_heartbeats_bring_the_load_and_idle_connections_close(run: Run) -> None:
             async with aclosing(remote.generate(make_request())) as deltas:
                 await anext(deltas)
                 await until(lambda: remote.load == Load(1, 0, 0.5))
-                await asyncio.sleep(QUICK.idle + 0.2)  # neither idle nor silent
+                await asyncio.sleep(QUICK.idle + 0.2)  # the connection is neither idle nor silent
                 assert worker.engine.running == 1
             worker.engine.hold = False
             await until(lambda: not worker.ingresses._all)

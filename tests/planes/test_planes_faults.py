@@ -35,7 +35,7 @@ _BEAT = Beat(ping=0.2, silence=0.6, idle=60)
 
 
 class Peer:
-    """A worker, or an ingress, made of frames."""
+    """A worker or an ingress that sends raw frames."""
 
     def __init__(self) -> None:
         self.got: list[Frame] = []
@@ -63,7 +63,7 @@ class Peer:
 
 @asynccontextmanager
 async def _running(beat: Beat | None = None) -> AsyncIterator[tuple[Ingress, Worker]]:
-    """An ingress that listens on TCP and a worker that dials it; requests go through memory."""
+    """Runs an ingress that listens on TCP and a worker that dials it. Requests use memory."""
     requests, engine = MemoryRequests(), FakeEngine()
     async with (
         listen("127.0.0.1", beat=beat) as responses,
@@ -80,7 +80,7 @@ def _address(ingress: Ingress) -> str:
 
 @asynccontextmanager
 async def _undisturbed(beat: Beat | None = None) -> AsyncIterator[tuple[Ingress, Worker]]:
-    """A stream that was open before continues after, and a new one is answered."""
+    """Checks that a stream continues through the body, and that a new one is answered."""
     async with _running(beat) as (ingress, worker):
         remote = ingress.remote(worker.record)
         worker.engine.delay = 0.01
@@ -171,7 +171,7 @@ def test_a_token_that_is_unknown_or_another_instances_opens_nothing(
             await peer.dial(_address(ingress))
             peer.greet("other", ingress.responses.key)
             for stream, token in (
-                (pending.stream, pending.token),  # right, and not theirs
+                (pending.stream, pending.token),  # the right token of another instance
                 (pending.stream, bytes(16)),
                 (10_000, bytes(16)),
                 (1, b""),
@@ -181,13 +181,13 @@ def test_a_token_that_is_unknown_or_another_instances_opens_nothing(
                 peer.connection.send(FrameKind.DATA, stream, msgpack.encode(Delta([666])))
                 peer.connection.send(FrameKind.END, stream, msgpack.encode(Delta([666])))
             assert not peer.is_closed
-            assert pending.stream in ingress.responses._pending  # still to be had by the right one
+            assert pending.stream in ingress.responses._pending  # its own instance may open it
             pending.close()
             peer.connection.close()
 
     with caplog.at_level(logging.WARNING):
         asyncio.run(body())
-    assert len(caplog.records) == 1  # once a connection
+    assert len(caplog.records) == 1  # one line for the connection
     assert "token" in caplog.text
 
 
@@ -206,7 +206,7 @@ def test_a_replayed_token_opens_nothing_and_ends_nothing() -> None:
             remote = ingress.remote(worker.record)
             async with aclosing(remote.generate(make_request(1, 60))) as deltas:
                 assert await anext(deltas) == Delta([1])
-                # On another connection, as the same instance, and on its own.
+                # Replay the token on another connection of the same instance, and on its own.
                 peer = Peer()
                 await peer.dial(_address(ingress))
                 peer.greet(worker.record.instance.id, ingress.responses.key)
@@ -259,7 +259,7 @@ def test_a_frame_out_of_place_is_dropped(kind: FrameKind, stream: int, body: byt
 def test_frames_of_a_later_release_are_skipped_on_both_sides(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Before a HELLO, they close the connection: see "unknown kind" above."""
+    """Before a HELLO such a frame closes the connection: see "unknown kind" above."""
 
     async def body() -> None:
         async with _undisturbed() as (ingress, worker):
@@ -327,7 +327,7 @@ def test_a_worker_that_refuses_a_pending_stream_ends_it() -> None:
 
 
 def test_a_finish_of_a_later_release_ends_its_stream() -> None:
-    """An answer that was lost for it would be asked of every other instance, in vain."""
+    """Otherwise the pool would ask every other instance for this answer, without success."""
 
     async def body() -> None:
         async with _undisturbed() as (ingress, worker):
@@ -392,7 +392,7 @@ def test_a_reader_that_falls_behind_is_cancelled_alone() -> None:
 
 @pytest.mark.parametrize("side", ["worker", "ingress"])
 def test_a_silent_peer_is_noticed_by_its_heartbeats(side: str) -> None:
-    """The other end of the socket is open, and takes what is sent, but says nothing any more."""
+    """The other end of the socket still reads, but sends nothing."""
 
     async def body() -> None:
         async with _running(_BEAT) as (ingress, worker):
@@ -402,7 +402,7 @@ def test_a_silent_peer_is_noticed_by_its_heartbeats(side: str) -> None:
             (ingress_connection,) = worker.ingresses._all
             (incoming,) = ingress.responses._workers[worker.record.instance.id]
             frozen = ingress_connection.connection if side == "worker" else incoming.connection
-            frozen.heard = float("inf")  # it does not count the silence that it keeps
+            frozen.heard = float("inf")  # the frozen side itself ignores silence
             frozen.send = lambda *_: None  # type: ignore[method-assign]
             frozen._on_frames = lambda _: None
             loop = asyncio.get_running_loop()
@@ -436,7 +436,7 @@ def test_a_worker_that_wakes_up_late_finds_its_token_gone() -> None:
     asyncio.run(body())
 
 
-def test_an_ingress_that_cannot_be_reached_is_told_where_it_was_looked_for() -> None:
+def test_an_unreachable_ingress_learns_the_address_that_failed() -> None:
     async def body() -> None:
         async with _running() as (ingress, worker):
             ingress.responses.reach = type(ingress.responses.reach)(["127.0.0.1:1"], "")
@@ -447,7 +447,7 @@ def test_an_ingress_that_cannot_be_reached_is_told_where_it_was_looked_for() -> 
     asyncio.run(body())
 
 
-# The worker's own port, of the TCP request plane.
+# The TCP request plane, which uses the worker's own port.
 
 
 @asynccontextmanager
@@ -488,7 +488,7 @@ def test_the_worker_takes_no_request_without_its_key(wrong: str) -> None:
     async def body() -> None:
         async with _called() as (ingress, worker):
             if wrong == "record":
-                worker.record = make_record("w" * 32)  # names no address
+                worker.record = make_record("w" * 32)  # it has no address
             else:
                 peer = Peer()
                 await peer.dial(worker.record.loopback)

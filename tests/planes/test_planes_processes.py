@@ -1,4 +1,4 @@
-"""Peers in processes of their own: stopped, and killed. And connections under TLS."""
+"""Peers in separate processes are stopped or killed."""
 
 import asyncio
 import signal
@@ -67,7 +67,7 @@ def test_a_worker_that_is_stopped_or_killed(end: str) -> None:
                 process.send_signal(signal.SIGCONT)
                 await asyncio.sleep(0.2)
                 assert await collect(remote.generate(make_request(1, 3))) == [1, 2, 3]
-                await until(lambda: remote.load.running == 0)  # what it computed is cancelled
+                await until(lambda: remote.load.running == 0)  # its old stream is cancelled
 
     asyncio.run(body())
 

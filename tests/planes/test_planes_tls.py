@@ -1,4 +1,4 @@
-"""TLS between workers and ingresses: who trusts whom, and what is said where they do not."""
+"""TLS between workers and ingresses: which peers trust each other, and the errors otherwise."""
 
 import asyncio
 import logging
@@ -31,8 +31,10 @@ Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 @dataclass
 class Pair:
-    """`dials` and `listens` are the folders of `--tls`, or None. `memory`: the worker dials, as
-    with NATS. `tcp`: the ingress does."""
+    """A side that dials and a side that listens, with their folders of `--tls`, or None.
+
+    On the plane `memory` the worker dials, as with NATS. On `tcp` the ingress dials.
+    """
 
     plane: str
     listens: Path | None
@@ -111,7 +113,7 @@ def test_one_side_alone_is_checked_where_only_one_has_a_certificate(
         ("elsewhere", "ours", "not valid for '127.0.0.1'"),
     ],
 )
-def test_who_dials_says_what_does_not_fit(
+def test_the_dialling_side_names_the_problem(
     run: Run, plane: str, listens: str, dials: str, said: str, folders: Folders, caplog: Log
 ) -> None:
     with caplog.at_level(logging.WARNING):
@@ -130,7 +132,7 @@ def test_who_dials_says_what_does_not_fit(
         ("expired", "its certificate is not valid: certificate has expired"),
     ],
 )
-def test_who_listens_says_whom_it_turns_away(
+def test_the_listening_side_names_the_refused_peer(
     run: Run, plane: str, dials: str, said: str, folders: Folders, caplog: Log
 ) -> None:
     with caplog.at_level(logging.WARNING):
@@ -148,8 +150,11 @@ def _warnings(caplog: Log) -> list[str]:
 
 @pytest.fixture(scope="module")
 def folders(authority: Authority, ours: Path, tmp_path_factory: pytest.TempPathFactory) -> Folders:
-    """`other`: of another authority; `half`: signed by it, and trusts ours; `bare`: has no
-    certificate; `expired` ran out; `elsewhere` is of another host."""
+    """Returns folders of certificates.
+
+    `other` is signed by another authority. `half` is too, but trusts our authority. `bare` has no
+    certificate. `expired` has expired. `elsewhere` is for another host.
+    """
     stranger = Authority(tmp_path_factory.mktemp("stranger") / "authority")
     other, half = stranger.issue("other"), stranger.issue("half")
     shutil.copy(ours / "ca.crt", half)

@@ -1,4 +1,4 @@
-"""Peers of another range of versions, on both planes: they agree on one, or say what to upgrade."""
+"""Peers with other ranges of versions agree on one version, or say what to upgrade."""
 
 import asyncio
 import logging
@@ -44,7 +44,7 @@ def speaking(monkeypatch: pytest.MonkeyPatch) -> "Speaking":
 
 
 class Speaking:
-    """Makes this process one of a release that speaks other versions."""
+    """Makes this process speak other versions, like another release."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._monkeypatch = monkeypatch
@@ -85,7 +85,7 @@ def test_an_ingress_speaks_the_highest_version_of_both(
     async def body() -> None:
         async with listen("127.0.0.1") as responses:
             peer = await _dial(responses, theirs)
-            await peer.next(FrameKind.PING)  # it is accepted
+            await peer.next(FrameKind.PING)  # the ingress has accepted it
             [connection] = responses._workers[WORKER]
             assert connection.version == version
             peer.connection.close()
@@ -110,12 +110,12 @@ def test_an_ingress_refuses_a_worker_and_logs_it_once(caplog: pytest.LogCaptureF
     assert len([r for r in caplog.records if r.levelno >= logging.WARNING]) == 1
 
 
-# A worker of this release, and the envelope of an ingress that it dials.
+# A worker of this release that dials the ingress of an envelope.
 
 
 @asynccontextmanager
 async def _worker() -> AsyncIterator[tuple[IngressConnections, TcpRequestServer, InstanceRecord]]:
-    """It takes requests over TCP, and from who calls `accept`."""
+    """Runs a worker that takes requests over TCP and through `accept`."""
     engine = FakeEngine()
     async with (
         ingress_connections(WORKER, EngineHandler(engine)) as ingresses,
@@ -170,7 +170,7 @@ def test_a_worker_refuses_a_request_and_logs_it_once(caplog: pytest.LogCaptureFi
         peers: list[FramePeer] = []
         async with _worker() as (ingresses, _, _), accepted(peers) as address:
             for stream in range(3):
-                with pytest.raises(Unavailable) as caught:  # another worker may take it
+                with pytest.raises(Unavailable) as caught:  # another worker may answer
                     await ingresses.accept(_envelope(THREE_TO_FOUR, address, stream + 1))
                 assert str(caught.value) == UPGRADE_WORKER
             assert not peers
@@ -181,7 +181,7 @@ def test_a_worker_refuses_a_request_and_logs_it_once(caplog: pytest.LogCaptureFi
 
 
 def test_a_worker_says_why_an_ingress_refuses_its_hello() -> None:
-    """The envelope named a range that fits, and the ingress refuses all the same."""
+    """The range in the envelope fits, but the ingress still refuses."""
 
     async def body() -> None:
         peers: list[FramePeer] = []
@@ -283,7 +283,7 @@ def test_an_ingress_that_dials_says_what_to_upgrade_and_logs_it_once(
     assert _said(caplog, "Cannot reach worker wwwwwwww") == 1
 
 
-# What protocol 1 says to a release that does not speak it any more, and the reverse.
+# A release without protocol 1 meets a peer of protocol 1.
 
 
 def test_an_old_worker_is_refused_when_protocol_1_has_gone(speaking: Speaking) -> None:
@@ -318,7 +318,7 @@ def test_an_old_ingress_is_refused_when_protocol_1_has_gone(speaking: Speaking) 
 
 
 def _recorded_hello(side: str, key: bytes, secret: str) -> bytes:
-    """The HELLO that names protocol 2, with our key in it."""
+    """Returns the recorded HELLO of protocol 2, with our key."""
     raw = json.decode((FOLDER / "protocol_2.json").read_bytes())["dialled"][side]
     events = convert(raw["events"], list[Event])
     [hello] = [event for event in events if event.kind == FrameKind.HELLO]

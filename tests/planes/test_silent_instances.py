@@ -1,4 +1,4 @@
-"""An instance that leaves a request unanswered: others are asked first until it answers."""
+"""If an instance does not answer a request, the pool prefers others until it answers."""
 
 import asyncio
 import logging
@@ -22,8 +22,8 @@ from support.waiting import until
 
 
 @dataclass
-class Doored:
-    """A worker whose requests have to come through a door."""
+class GatedWorker:
+    """A worker whose requests wait until the test opens its door."""
 
     record: InstanceRecord
     engine: FakeEngine
@@ -33,7 +33,7 @@ class Doored:
 
     async def accept(self, envelope: bytes) -> None:
         self.waiting += 1
-        # As in another process: who asked may give up, and this goes on.
+        # Like another process, it continues after the client has given up.
         await asyncio.shield(self.ingresses.tasks.create_task(self._accept(envelope)))
 
     async def _accept(self, envelope: bytes) -> None:
@@ -42,20 +42,20 @@ class Doored:
 
 
 @asynccontextmanager
-async def _worker(world: World, name: str) -> AsyncIterator[Doored]:
+async def _worker(world: World, name: str) -> AsyncIterator[GatedWorker]:
     engine, record = FakeEngine(), make_record(name)
     source = EngineHandler(engine)
     async with ingress_connections(
         name, source, beat=world.beat, dial=world.network.dial
     ) as ingresses:
-        it = Doored(record, engine, ingresses, asyncio.Event())
+        it = GatedWorker(record, engine, ingresses, asyncio.Event())
         it.door.set()
         async with world.memory.serve(record, it.accept):
             yield it
 
 
 @asynccontextmanager
-async def _two(beat: Beat | None = None) -> AsyncIterator[tuple[Pool, Doored, Doored]]:
+async def _two(beat: Beat | None = None) -> AsyncIterator[tuple[Pool, GatedWorker, GatedWorker]]:
     world = World("memory", beat=beat or Beat())
     async with (
         world.ingress() as ingress,
@@ -80,12 +80,12 @@ def test_only_the_first_requests_wait_for_it(caplog: pytest.LogCaptureFixture) -
             first = asyncio.create_task(_ask(pool, 1))
             await until(lambda: silent.waiting == 1)
             await asyncio.sleep(0.4)
-            await _ask(pool, 5)  # while the first still waits
+            await _ask(pool, 5)  # the first one still waits
             assert not first.done()
             await first
             await _ask(pool, 5)
             assert (silent.waiting, len(other.engine.seen)) == (1, 11)
-            silent.door.set()  # it answers the first, too late
+            silent.door.set()  # it answers the first request, too late
             await until(lambda: not pool.remotes[0].is_doubtful)
             await _ask(pool, 4)
             assert (silent.waiting, len(other.engine.seen)) == (3, 13)
@@ -95,7 +95,7 @@ def test_only_the_first_requests_wait_for_it(caplog: pytest.LogCaptureFixture) -
     assert said == [logging.WARNING]
 
 
-def test_where_there_is_no_other_it_is_asked() -> None:
+def test_a_silent_instance_gets_requests_if_no_other_exists() -> None:
     async def body() -> None:
         async with _two() as (pool, silent, other):
             pool.remove(other.record.instance.id)
@@ -109,8 +109,8 @@ def test_where_there_is_no_other_it_is_asked() -> None:
     asyncio.run(body())
 
 
-def test_one_that_is_late_with_its_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing was asked of it since it fell silent, and no request waits for it."""
+def test_an_instance_with_a_late_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It got no request since it fell silent, and no request waits for it."""
 
     async def body() -> None:
         async with _two(Beat(ping=0.1, silence=1.2)) as (pool, silent, other):
@@ -128,8 +128,8 @@ def test_one_that_is_late_with_its_heartbeat(monkeypatch: pytest.MonkeyPatch) ->
     asyncio.run(body())
 
 
-def test_one_that_is_draining_is_not_asked_where_there_is_another() -> None:
-    """Discovery may be away, and still name it."""
+def test_a_draining_instance_gets_no_request_if_another_exists() -> None:
+    """Discovery may still list it, for example while etcd is away."""
 
     async def body() -> None:
         async with _two() as (pool, draining, other):

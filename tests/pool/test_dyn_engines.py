@@ -1,4 +1,4 @@
-"""One model name, answered by two engines and from both of its forms."""
+"""One model name, served by two engines and from a GGUF and a checkout."""
 
 import time
 from pathlib import Path
@@ -16,8 +16,7 @@ BUDGET = 600
 
 @pytest.mark.timeout(90)
 def test_a_stream_moves_from_engine_to_engine(pool: Fleet, demo: Path, demo_folder: Path) -> None:
-    """The sentence is one that the model is sure of in every engine's arithmetic; what comes after
-    its end, where it is not to stop, is only counted."""
+    """All engines compute the same sentence. After its end the test only counts the tokens."""
     name = ["--model-name", "demo"]
     [gguf] = pool.workers(1, "out=mistralrs", demo, *name)
     [checkout] = pool.workers(1, "out=mistralrs", demo_folder, *name)

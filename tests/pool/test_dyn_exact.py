@@ -1,5 +1,8 @@
-"""Streams of llama.cpp that move: in the deterministic profile they go on with the very same text,
-with its default settings they are complete."""
+"""Streams of llama.cpp that move to another instance.
+
+In the deterministic profile their text is the same as without a move. With the default settings
+they are complete.
+"""
 
 import signal
 from pathlib import Path
@@ -13,8 +16,8 @@ from support.dyn_streams import MANY, TOKENS, streams
 ROOT = Path(__file__).parents[2]
 PROFILE = ["--flash-attn", "off", "--cache-type-k", "f32", "--cache-type-v", "f32"]
 PROFILE += ["--threads", "1"]
-#: What the model is sure of: at a near-tie a prompt that is computed in one piece could take
-#: another way than one that came token by token.
+#: Prompts whose answers have no near-ties. At a near-tie the answer could change if the prompt is
+#: computed in one piece instead of token by token.
 TEXTS = [
     *(f"Count to {n}" for n in range(8, 16)),
     "Repeat after me: Books make good friends.",

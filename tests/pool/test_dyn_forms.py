@@ -1,4 +1,4 @@
-"""All that may stand before and behind a name: inputs, ingresses, forms of a model, planes."""
+"""Pools with all kinds of inputs, ingresses, model formats and planes."""
 
 import json
 import time

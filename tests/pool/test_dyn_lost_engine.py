@@ -1,4 +1,4 @@
-"""A worker whose engine dies as soon as it has loaded, or that is to stop while it is away."""
+"""A worker whose engine dies as soon as it has loaded, or that stops without its engine."""
 
 import asyncio
 import os

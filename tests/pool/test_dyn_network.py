@@ -1,4 +1,4 @@
-"""The network between a worker and its ingress is lost, and nobody says so."""
+"""The network between a worker and its ingress fails silently."""
 
 import pytest
 

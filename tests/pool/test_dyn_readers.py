@@ -1,4 +1,4 @@
-"""A client that reads much slower than its answer comes: nobody else notices."""
+"""A client that reads too slowly does not disturb other clients."""
 
 import json
 import socket
@@ -17,7 +17,7 @@ from support.dyn_streams import check, streams
 from support.waiting import wait_until
 
 MANY = 32
-#: More than all the buffers on the way hold, with many tokens in an event: 1.2 MB.
+#: The answer of 1.2 MB exceeds all buffers on its way. Many tokens share an event.
 TOKENS = 100_000
 
 
@@ -31,7 +31,7 @@ def test_a_slow_reader_is_cancelled_alone(servers: Servers) -> None:
         slow = threads.submit(_read_slowly, ingress.url)
         began = time.monotonic()
         while not slow.done():
-            assert time.monotonic() - began < 28, "not at its bound, but as one that stands still"
+            assert time.monotonic() - began < 28, "the stall ended it, not the bound of the buffer"
             check(got := streams([ingress], MANY))
             assert max(answer.longest_gap for answer in got) < 2
             assert _resident(ingress) - before < 32 * 2**20
@@ -42,8 +42,8 @@ def test_a_slow_reader_is_cancelled_alone(servers: Servers) -> None:
 
 
 def _read_slowly(url: str) -> int:
-    """Reads 1 kB/s of a long answer until the connection is reset. How many bytes."""
-    prompt = " temperature" * TOKENS  # a token each
+    """Reads 1 kB/s of a long answer until the connection is reset. Returns the number of bytes."""
+    prompt = " temperature" * TOKENS  # each word is one token
     body = json.dumps({"messages": [{"role": "user", "content": prompt}], "stream": True}).encode()
     place = urlsplit(url)
     got = 0

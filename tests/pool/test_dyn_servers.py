@@ -1,4 +1,4 @@
-"""etcd and NATS that go away under load, and come back."""
+"""etcd and NATS stop under load, and come back."""
 
 import signal
 import time
@@ -34,7 +34,7 @@ def test_etcd_is_started_again(servers: Servers, pool: Fleet, forgets: bool) -> 
     assert time.monotonic() - began < 2 * LEASE_TTL
     assert one(late.url).error == ""
     if forgets:
-        time.sleep(2 * LEASE_TTL)  # when a worker would be given up that has not come back
+        time.sleep(2 * LEASE_TTL)  # by now a lost worker would be gone
     ask()
     assert gone(ingress) == 0
     workers[0].kill()

@@ -1,4 +1,4 @@
-"""What is refused at the start, and an ingress that has nobody to ask yet."""
+"""Errors at the start, and an ingress without workers."""
 
 import time
 from pathlib import Path
@@ -19,7 +19,7 @@ def test_a_server_that_is_not_there(servers: Servers, place: list[str], away: st
     flags = [*servers.flags, f"--{away}", f"127.0.0.1:{(port := free_port())}"]
     began = time.monotonic()
     done = run(*place, *flags, stdin="Hello")
-    assert time.monotonic() - began < 8  # 3, and the start of a process on a busy machine
+    assert time.monotonic() - began < 8  # 3 s, and the start of a process on a busy machine
     assert done.returncode == 2
     assert done.stdout == ""
     [line] = done.stderr.splitlines()
@@ -44,7 +44,7 @@ def test_a_server_that_comes_while_it_is_waited_for(servers: Servers) -> None:
         (["in=http", "out=dyn://a b"], "letters, digits"),
     ],
 )
-def test_a_name_that_is_none(words: list[str], reason: str) -> None:
+def test_an_invalid_name(words: list[str], reason: str) -> None:
     done = run(*words)
     assert done.returncode == 2
     [line] = done.stderr.splitlines()

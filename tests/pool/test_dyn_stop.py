@@ -1,4 +1,4 @@
-"""A second signal ends the grace: nobody waits any longer, and no stream is lost for it."""
+"""A second signal ends the grace period at once, and no stream is lost."""
 
 import signal
 import time

@@ -1,4 +1,4 @@
-"""A pool whose every plane is under mutual TLS, and what is said where one is not let in."""
+"""A pool with mutual TLS on all planes, and the errors of peers without access."""
 
 import re
 import time
@@ -60,7 +60,7 @@ def test_a_pool_under_mutual_tls(
 ) -> None:
     ours = secure.authority.issue(f"pool-{plane}")
     flags = [*secure.flags_of(plane), "--tls", str(ours), "--request-plane", plane]
-    # The certificate holds no other; a variable, for only one of the two sides is dialled.
+    # The certificate has only this address. It is a variable, because only one side listens.
     monkeypatch.setenv("DYNEMO_ADVERTISE", "127.0.0.1")
     with fleet(flags) as pool:
         pool.workers(2)
@@ -69,7 +69,7 @@ def test_a_pool_under_mutual_tls(
         listed = run("ps", *secure.flags, "--tls", ours)
         assert listed.returncode == 0
         assert listed.stdout.count(pool.address) == 2
-        # An ingress that has the certificates for etcd and NATS, and no --tls:
+        # An ingress with certificates for etcd and NATS, but without --tls:
         env = {
             f"{server}_AUTH_{name}": str(ours / file)
             for server in ("ETCD", "NATS")
@@ -103,14 +103,14 @@ def test_a_pool_under_mutual_tls(
     ],
 )
 @pytest.mark.parametrize("place", [["in=dyn://lost", "out=echo"], ["in=stdin", "out=dyn://lost"]])
-def test_who_is_not_let_in_is_told_why(
+def test_a_refused_client_names_the_reason(
     secure: Secure, tmp_path: Path, place: list[str], environment: dict[str, str], said: str
 ) -> None:
     ours = secure.authority.issue(tmp_path.name)
     environment = {"DYNEMO_TLS": str(ours), **environment}
     began = time.monotonic()
     done = run(*place, *secure.flags, "--wait", "20", stdin="Hello", timeout=15, **environment)
-    assert time.monotonic() - began < 10  # it is no use to wait
+    assert time.monotonic() - began < 10  # waiting would not help
     assert done.returncode == 2
     assert done.stdout == ""
     [line] = done.stderr.splitlines()

@@ -53,7 +53,7 @@ async def _enter(stack: AsyncExitStack) -> tuple[Ingress, Discovery]:
     return await stack.enter_async_context(made), theirs
 
 
-def test_a_card_that_comes_late_and_a_record_that_is_none(demo: Path) -> None:
+def test_a_late_card_and_an_invalid_record(demo: Path) -> None:
     card = pack_card(read_model(find_model(str(demo)), "demo", None).card())
 
     async def body() -> None:
@@ -98,7 +98,7 @@ def test_an_instance_of_a_later_release_is_left_out_and_logged_once(
                 key = instance_key(ADDRESS, record["instance"]["id"])
                 await theirs.put(key, msgpack.encode(record))
             await asyncio.wait_for(found.appeared.wait(), 5)
-            await asyncio.sleep(0.2)  # some retries
+            await asyncio.sleep(0.2)  # time for some retries
             [(instance, _)] = found.models["demo"].backend.instances
             assert instance.id == "both" * 8
 
@@ -130,7 +130,7 @@ def test_another_card_waits_until_the_last_of_the_first_has_gone(demo: Path) -> 
     asyncio.run(body())
 
 
-def test_what_no_instance_uses_for_long_is_let_go_of(
+def test_an_unused_card_is_forgotten_after_a_while(
     demo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     card = pack_card(read_model(find_model(str(demo)), "demo", None).card())

@@ -153,7 +153,7 @@ CHANGES: list[tuple[str, Callable[[Metadata], Any]]] = [
 
 
 @pytest.mark.parametrize(("message", "change"), CHANGES, ids=[message for message, _ in CHANGES])
-def test_what_differs_is_named(
+def test_differences_are_named(
     message: str, change: Callable[[Metadata], Card], metadata: Metadata
 ) -> None:
     mine, theirs = identify(card_of(metadata)), identify(change(metadata))
@@ -161,7 +161,7 @@ def test_what_differs_is_named(
     assert mine.whole != theirs.whole
 
 
-def test_merges_of_scores_are_told_by_the_probe(tmp_path: Path) -> None:
+def test_the_probe_detects_other_scores(tmp_path: Path) -> None:
     metadata: Metadata = dict(read_gguf(unpack_vocabulary("llama-spm", tmp_path)).metadata)
     scores: list[float] = metadata["tokenizer.ggml.scores"]
     tokens: list[str] = metadata["tokenizer.ggml.tokens"]

@@ -178,7 +178,7 @@ def test_a_tokenizer_of_a_later_release_asks_for_an_upgrade(packed: bytes) -> No
         unpack_card(_changed(packed, change))
 
 
-def test_what_is_no_card(packed: bytes) -> None:
+def test_invalid_bytes_are_refused(packed: bytes) -> None:
     for data in (b"", b"DYNCARD", b"{}", packed[1:], b"DYNCARD\x01", b"DYNCARD\x01garbage"):
         with pytest.raises(ModelError, match="cannot be read"):
             unpack_card(data)
@@ -241,7 +241,7 @@ def test_a_file_that_is_gone(tmp_path: Path) -> None:
         pack_card(card)
 
 
-def test_text_that_is_no_unicode() -> None:
+def test_text_that_is_not_unicode() -> None:
     tokenizer = HfTokenizer(FOLDER / "tokenizer_byte_level.json")
     card = Card("x", "llama", tokenizer, ChatTemplate("\ud800"), ())
     with pytest.raises(ModelError, match="cannot be shared with other processes"):

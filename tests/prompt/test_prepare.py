@@ -38,9 +38,7 @@ def test_the_prompt_its_ids_and_the_eos_ids_reach_the_engine() -> None:
 
 
 @pytest.mark.parametrize(("asked", "given"), [(None, 14), (3, 3), (1000, 14)])
-def test_the_budget_is_what_is_asked_and_at_most_what_is_left(
-    asked: int | None, given: int
-) -> None:
+def test_the_budget_is_limited_by_the_rest_of_the_context(asked: int | None, given: int) -> None:
     [request] = prepare(_ask(max_tokens=asked), CARD, [INSTANCE], "r").requests
     assert request.max_tokens == given
 
@@ -59,7 +57,7 @@ def test_a_field_that_the_engine_does_not_have_is_refused_by_name() -> None:
     prepare(_ask(top_k=0, presence_penalty=0.0), CARD, [INSTANCE], "r")  # neutral values
 
 
-def test_the_model_s_own_settings_fill_what_is_unsaid() -> None:
+def test_the_model_s_own_settings_are_defaults() -> None:
     card = Card("m", "llama", Bytes(), ChatTemplate(TEMPLATE), (), 100, 0, Ask(temperature=0.25))
     assert prepare(_ask(), card, [INSTANCE], "r").requests[0].sampling.temperature == 0.25
     ask = _ask(temperature=0.0)

@@ -132,7 +132,7 @@ def test_parts_of_other_kinds() -> None:
         ([], "messages"),
     ],
 )
-def test_what_is_no_message(messages: Any, param: str) -> None:
+def test_invalid_messages(messages: Any, param: str) -> None:
     with pytest.raises(RequestError) as caught:
         render_prompt(STRINGS, RenderInput(read_turns(messages)))
     assert caught.value.param == param

@@ -103,7 +103,7 @@ def test_environment(source: str, text: str) -> None:
         "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
     ],
 )
-def test_what_a_template_must_not_do_is_a_client_error(source: str) -> None:
+def test_a_forbidden_action_of_a_template_is_a_client_error(source: str) -> None:
     with pytest.raises(RequestError, match="cannot render these messages") as caught:
         render(source)
     assert caught.value.param == "messages"
@@ -210,7 +210,7 @@ def test_continuing_the_last_text_part() -> None:
         (PARTS, [{"type": "image_url"}], "no text to continue"),
     ],
 )
-def test_what_cannot_be_continued(source: str, content: object, words: str) -> None:
+def test_messages_that_cannot_be_continued(source: str, content: object, words: str) -> None:
     last = {"role": "assistant", "content": content}
     with pytest.raises(RequestError, match=words):
         render(source, last, add_generation_prompt=False, continue_final_message=True)

@@ -54,7 +54,7 @@ def test_all_have_the_same_share(mode: str, instances: int) -> None:
 
 
 @pytest.mark.parametrize("instances", [2, 10, 40])
-def test_what_is_excluded_is_not_chosen(mode: str, instances: int) -> None:
+def test_an_excluded_instance_is_not_chosen(mode: str, instances: int) -> None:
     router = filled(mode, instances)
     router.started("i0", PROMPT)
     router.ended("i0")
@@ -78,7 +78,7 @@ def test_a_third_excluded_leaves_even_shares(mode: str) -> None:
     assert 60 <= min(chosen.values()) <= max(chosen.values()) <= 140
 
 
-def test_what_is_removed_is_not_chosen(mode: str) -> None:
+def test_a_removed_instance_is_not_chosen(mode: str) -> None:
     router = filled(mode, 20)
     for number in range(20):
         router.started(f"i{number}", PROMPT)
@@ -131,7 +131,7 @@ def test_the_least_loaded_is_chosen(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["least-loaded", "prefix"])
-def test_what_others_asked_of_an_instance_counts_and_what_we_did_does_not_twice(mode: str) -> None:
+def test_requests_of_others_count_and_our_own_count_once(mode: str) -> None:
     router = filled(mode, 2)
     for _ in range(3):
         router.started("i0", [])

@@ -1,4 +1,4 @@
-"""The engine host's life, with the real host and the echo engine."""
+"""The lifetime of an engine host, with the real host and the echo engine."""
 
 import asyncio
 import os
@@ -24,7 +24,7 @@ LONG = Request(id="r", token_ids=list(range(5000)), prompt="", max_tokens=5000, 
 
 
 class Spawner:
-    """Starts echo hosts and remembers them; may fail first."""
+    """Starts echo hosts and remembers them. The first `failures` starts fail."""
 
     def __init__(self, failures: int = 0) -> None:
         self.children: list[Child] = []
@@ -80,14 +80,14 @@ def test_a_killed_host_breaks_its_streams_and_is_started_again() -> None:
     async def body() -> None:
         async with local_instance(spawner(), spawner) as (local, ready):
             await ready
-            spawner.failures = 2  # it cannot be started again at once
+            spawner.failures = 2  # the first restarts fail
             async with aclosing(local.generate(LONG)) as deltas:
                 await anext(deltas)
                 os.kill(spawner.children[0].process.pid, signal.SIGKILL)
                 with pytest.raises(EngineLost):
                     async for _ in deltas:
                         pass
-            while "SIGKILL" not in local.trouble:  # noqa: ASYNC110 (nobody tells)
+            while "SIGKILL" not in local.trouble:  # noqa: ASYNC110 (no event)
                 await asyncio.sleep(0.01)
             with pytest.raises(Unavailable, match=r"SIGKILL.*Restarting it\.$"):
                 local.generate(LONG)
@@ -99,7 +99,8 @@ def test_a_killed_host_breaks_its_streams_and_is_started_again() -> None:
 
 
 def test_a_host_that_falls_silent_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_PING_SECONDS", 0.2)  # a second in all: tests share a machine
+    # The limit is 1 s. Under a shorter one the test would fail on a busy machine.
+    monkeypatch.setattr(module, "_PING_SECONDS", 0.2)
     spawner = Spawner()
 
     async def body() -> None:
@@ -112,7 +113,7 @@ def test_a_host_that_falls_silent_is_ended(monkeypatch: pytest.MonkeyPatch) -> N
                 with pytest.raises(EngineLost, match="has not answered"):
                     async for _ in deltas:
                         pass
-            while local.instance is not None:  # noqa: ASYNC110 (nobody tells)
+            while local.instance is not None:  # noqa: ASYNC110 (no event)
                 await asyncio.sleep(0.02)
             assert local.trouble != "loading"
             await _back(local)
@@ -132,7 +133,7 @@ def test_a_host_that_cannot_start_says_why() -> None:
         asyncio.run(body())
 
 
-def test_what_an_engine_is_told_is_not_on_its_command_line() -> None:
+def test_an_engine_s_settings_are_not_on_its_command_line() -> None:
     extra = {"hf_token": "secret-of-the-user", "filler": "x" * 300_000}
     child = spawn(structs.replace(ECHO, extra=extra))
     try:
@@ -155,8 +156,8 @@ def test_a_host_that_is_not_started_leaves_nothing(
     assert len(os.listdir("/proc/self/fd")) == len(before)
 
 
-class SlowToGo:
-    """A process that is there for a while after it was killed, as one with much memory is."""
+class SlowlyEnding:
+    """A process that lives for a while after SIGKILL, like a process with much memory."""
 
     def __init__(self, process: Any) -> None:
         self._process = process
@@ -175,12 +176,12 @@ class SlowToGo:
         return int(self._process.wait())
 
 
-def test_the_event_loop_goes_on_while_a_killed_host_is_not_gone(
+def test_the_event_loop_runs_while_a_killed_host_still_lives(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "_PING_SECONDS", 0.05)
     spawned = spawn(ECHO)
-    child = Child(cast(Any, SlowToGo(spawned.process)), spawned.sock, spawned.workdir)
+    child = Child(cast(Any, SlowlyEnding(spawned.process)), spawned.sock, spawned.workdir)
 
     async def body() -> None:
         async with local_instance(child, None) as (local, ready):
@@ -204,14 +205,14 @@ async def _load(python: str) -> None:
         await ready
 
 
-def test_an_interpreter_without_the_engine_says_its_last_words(tmp_path: Path) -> None:
+def test_the_error_of_a_python_without_the_engine_is_shown(tmp_path: Path) -> None:
     python = _program(tmp_path / "python", f'exec {sys.executable} -S "$@"')
     with pytest.raises(EngineNotLoaded, match="No module named 'msgspec'"):
         asyncio.run(_load(python))
 
 
-def test_a_host_that_takes_its_time_to_end_is_let_end(tmp_path: Path) -> None:
-    """Else it would be said to have been killed. Its socket has the last word."""
+def test_a_host_that_ends_slowly_is_not_killed(tmp_path: Path) -> None:
+    """Otherwise the message would say that it was killed. Its socket closes first."""
     script = (
         "import os, sys, time; os.close(int(sys.argv[-1])); time.sleep(0.5); sys.exit('no luck')"
     )
@@ -220,7 +221,7 @@ def test_a_host_that_takes_its_time_to_end_is_let_end(tmp_path: Path) -> None:
         asyncio.run(_load(python))
 
 
-def test_of_a_process_of_the_engine_that_dies_the_exception_is_said(tmp_path: Path) -> None:
+def test_the_exception_of_an_engine_s_child_process_is_shown(tmp_path: Path) -> None:
     long = "x" * 1000
     python = _program(
         tmp_path / "python",
@@ -258,8 +259,8 @@ def test_leaving_in_the_turn_in_which_the_host_dies_does_not_hang() -> None:
     assert all(map(_is_gone, spawner.children))
 
 
-def test_a_mistake_of_our_own_is_told_to_who_waits_for_the_engine() -> None:
-    """With nobody left to start it again, the run would wait for ever."""
+def test_a_bug_in_the_restart_ends_the_wait_for_the_engine() -> None:
+    """After it nothing restarts the engine, so the run would wait forever."""
 
     def broken() -> Child:
         raise ZeroDivisionError("a mistake")

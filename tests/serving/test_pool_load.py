@@ -1,4 +1,4 @@
-"""What instances report, and which of them a pool then asks."""
+"""The load that instances report, and the pool's choice of an instance."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -20,7 +20,7 @@ REQUEST = Request(id="r", token_ids=[1], prompt="", max_tokens=1, sampling=Sampl
 
 
 class Remote:
-    """An instance that counts what it is asked, and reports what it is told to."""
+    """An instance that counts its requests and reports the load that a test sets."""
 
     is_doubtful = False
 
@@ -38,14 +38,14 @@ class Remote:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """A clock that is set by hand."""
+    """Replaces the pool's clock. A test sets its time."""
     now = [100.0]
     monkeypatch.setattr(module, "monotonic", lambda: now[0])
     return now
 
 
 def asked(pool: Any, *remotes: Remote, number: int = 6) -> list[int]:
-    """How many of so many requests, one after the other, each instance got."""
+    """Sends requests one after the other. Returns how many each instance got."""
     before = [remote.asked for remote in remotes]
 
     async def body() -> None:
@@ -59,7 +59,7 @@ def asked(pool: Any, *remotes: Remote, number: int = 6) -> list[int]:
 
 
 @pytest.mark.parametrize("mode", ["least-loaded", "prefix"])
-def test_what_others_ask_of_an_instance_counts_without_a_stream_of_ours(
+def test_requests_of_other_ingresses_count_without_a_stream_of_ours(
     mode: str, clock: list[float]
 ) -> None:
     pool: Any = Pool(make_router(mode, 1), TextCodec(lambda _: [], lambda _: ""), 3)

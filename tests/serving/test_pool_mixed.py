@@ -1,4 +1,4 @@
-"""Instances of one model that can do different things, behind one name."""
+"""Instances with different capabilities behind one model name."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -34,7 +34,7 @@ GUIDE = Guide("json_schema", "{}")
 
 
 class Remote:
-    """An instance that remembers what it was asked, and may break after some tokens."""
+    """An instance that records its requests, and may break after some tokens."""
 
     is_doubtful = False
     load = Load()
@@ -92,7 +92,7 @@ def vectors(pipeline: Pipeline, job: Job) -> list[bytes]:
     return asyncio.run(body())
 
 
-def test_a_chat_goes_to_who_answers_even_where_an_embedder_has_more_context() -> None:
+def test_a_chat_does_not_go_to_an_embedder_with_more_context() -> None:
     chat, embedder = Remote("chat", 20), Remote("embedder", 80, tasks=("embed",))
     pipeline = pool_of(embedder, chat)
     for _ in range(3):
@@ -103,7 +103,7 @@ def test_a_chat_goes_to_who_answers_even_where_an_embedder_has_more_context() ->
         answer(pipeline, "x" * 30)
 
 
-def test_an_embedding_goes_to_who_embeds_and_may_fill_its_context() -> None:
+def test_an_embedding_goes_to_an_embedder_and_may_fill_its_context() -> None:
     chat, embedder = Remote("chat", 80), Remote("embedder", 20, tasks=("embed",))
     pipeline = pool_of(chat, embedder)
     job = pipeline.prepare(Ask(task="embed", prompts=["x" * 20, "y"]))
@@ -114,7 +114,7 @@ def test_an_embedding_goes_to_who_embeds_and_may_fill_its_context() -> None:
         pipeline.prepare(Ask(task="embed", prompts=["x" * 21]))
 
 
-def test_what_holds_to_a_schema_goes_to_who_can_and_has_its_context() -> None:
+def test_a_schema_goes_to_an_instance_that_follows_it_and_has_its_context() -> None:
     guided, large = Remote("guided", 20, guides=["json_schema"]), Remote("large", 80)
     pipeline = pool_of(large, guided)
     for _ in range(3):
@@ -145,7 +145,7 @@ def test_an_answer_without_a_bound_goes_to_small_contexts_too_and_fills_each() -
     assert [request.max_tokens for request in small.asked] == [15, 15]
     assert [request.max_tokens for request in large.asked] == [75, 75]
     for _ in range(2):
-        answer(pipeline, max_tokens=30)  # which only the large one has room for
+        answer(pipeline, max_tokens=30)  # only the large context has room for it
     assert [request.max_tokens for request in large.asked[2:]] == [30, 30]
 
 
@@ -161,8 +161,8 @@ def test_an_answer_moves_to_where_its_rest_has_room() -> None:
     assert all(len(r.token_ids) + r.max_tokens == 70 for r in moved)
 
 
-def test_what_has_no_room_is_not_asked_where_all_are_alike_either() -> None:
-    """The one that the request was prepared for may have gone before it was asked."""
+def test_an_instance_without_room_gets_no_request_even_if_all_are_alike() -> None:
+    """The instance that the request was prepared for may go before it gets the request."""
     large, small = Remote("large", 80), Remote("small", 20)
     pool = filled(large)
     pipeline = Pipeline({"m": ServedModel("m", 0, CARD, pool)}, defaults=Ask())
@@ -181,7 +181,7 @@ def test_what_has_no_room_is_not_asked_where_all_are_alike_either() -> None:
 
 
 class Counted:
-    """Counts how often it is looked at."""
+    """Counts how often an attribute is read."""
 
     is_doubtful = False
     looks = 0
@@ -205,8 +205,8 @@ def test_a_choice_among_kinds_does_not_look_at_every_instance() -> None:
     assert all(not remote.asked for remote in remotes[::2])
 
 
-class Held:
-    """What reads it first waits until it may go on."""
+class Blocking:
+    """An instance. After `hold`, the first read of its record waits until `may_go` is set."""
 
     def __init__(self, remote: Remote) -> None:
         self.is_read, self.may_go = Event(), Event()
@@ -225,9 +225,9 @@ class Held:
         return self._record
 
 
-def test_a_thread_that_looks_while_another_comes_does_not_undo_it() -> None:
-    """A long prompt is prepared in a thread, which asks what the instances can do."""
-    held = Held(Remote("small", 20))
+def test_a_thread_that_reads_the_classes_keeps_an_instance_that_appears() -> None:
+    """A long prompt is prepared in a thread, which reads the classes of the instances."""
+    held = Blocking(Remote("small", 20))
     pool: Any = filled(held)
     held.hold()
     thread = Thread(target=lambda: pool.instance_classes)

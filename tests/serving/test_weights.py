@@ -1,4 +1,4 @@
-"""What a process has read of a model's files, seen from outside, with a real process."""
+"""Measures how much of a model's files another process has read."""
 
 import os
 import signal
@@ -34,9 +34,12 @@ sys.stdin.read(1)
 
 @contextmanager
 def reader(*paths: Path, wrap: bool = False) -> Iterator["subprocess.Popen[bytes]"]:
-    """Has 3 MiB of the first mapped, 2 MiB of the second read; leads a session of its own."""
+    """Starts a process that maps 3 MiB of the first file and reads 2 MiB of the second.
+
+    It leads its own session.
+    """
     command = [sys.executable, "-c", _PROGRAM, *map(str, paths)]
-    if wrap:  # as an engine whose core is a process of its own
+    if wrap:  # like an engine whose core is a separate process
         code = "import subprocess, sys; subprocess.run(sys.argv[1:])"
         command = [sys.executable, "-c", code, *command]
     process = subprocess.Popen(
@@ -57,7 +60,7 @@ def reader(*paths: Path, wrap: bool = False) -> Iterator["subprocess.Popen[bytes
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """A checkout whose files lie elsewhere, as in a cache of the Hub."""
+    """Returns a checkout of symbolic links, as in a cache of the Hub."""
     blobs, checkout = tmp_path / "blobs", tmp_path / "checkout"
     blobs.mkdir()
     checkout.mkdir()
@@ -73,14 +76,14 @@ def test_mapped_and_read(model: Path, wrap: bool) -> None:
     paths = [model / "one.safetensors", model / "two.safetensors"]
     with reader(*paths, wrap=wrap) as process:
         weights = WeightsProgress(process.pid, model)
-        # The system may map a few pages around each that is touched.
+        # The system may also map some pages around each page that is used.
         assert 5 * MIB <= weights.read() <= 6 * MIB
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(b"\n")
         process.stdin.flush()
         assert process.stdout.readline() == b"done\n"
-        assert 5 * MIB <= weights.read() <= 6 * MIB  # closed is not unread
+        assert 5 * MIB <= weights.read() <= 6 * MIB  # closed files still count
 
 
 def test_other_files_do_not_count(model: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Calls an ASGI app in this process, and a real server on a free port."""
+"""Calls an ASGI app in this process, or a real server on a free port."""
 
 import asyncio
 import json
@@ -39,13 +39,13 @@ class Reply:
 
     @property
     def events(self) -> list[Any]:
-        """Every event's data; `[DONE]` as that string."""
+        """Returns the decoded data of each event; `[DONE]` is that string."""
         data = [part.removeprefix(b"data: ") for part in self.body.split(b"\n\n") if part]
         return [json.loads(part) if part != b"[DONE]" else "[DONE]" for part in data]
 
 
 class Caller:
-    """One request to the app. It stays connected until `leave`, whatever the app does."""
+    """A client that sends one request to the app and stays connected until `leave`."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Caller:
         headers: dict[str, str] | None = None,
     ) -> None:
         self.reply = Reply()
-        self.arrived = asyncio.Event()  #: the first bytes of a body came
+        self.arrived = asyncio.Event()  #: set by the first bytes of the body
         self._gone = asyncio.Event()
         self._parts = [body] if isinstance(body, bytes) else list(body)
         self._app = app
@@ -110,7 +110,7 @@ def chat_body(**fields: Any) -> bytes:
 
 
 def ask(app: App, **fields: Any) -> Reply:
-    """One chat request in a loop of its own."""
+    """Sends one chat request, in its own event loop."""
     return asyncio.run(call(app, "POST", CHAT, chat_body(**fields)))
 
 
@@ -129,14 +129,14 @@ class Running:
     async def connect(
         self, body: bytes, path: str = CHAT
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """A raw connection on which the request has been sent."""
+        """Opens a raw connection and sends the request on it."""
         reader, writer = await self.open()
         head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
         writer.write(head.encode() + body)
         return reader, writer
 
     async def open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """A connection on which nothing has been sent. It is closed with the server."""
+        """Opens a raw connection. It closes with the server."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         self.writers.append(writer)
         return reader, writer
@@ -166,6 +166,6 @@ async def running(app: App, *, grace: float = 5.0) -> AsyncIterator[Running]:
 
 
 def run(scenario: Coroutine[Any, Any, T]) -> T:
-    """On the loop that serves in production."""
+    """Runs the scenario on the event loop that production uses."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(scenario)

@@ -1,4 +1,4 @@
-"""A certificate authority of a test's own, made with openssl."""
+"""A certificate authority for one test, made with openssl."""
 
 import shutil
 import subprocess
@@ -10,7 +10,7 @@ _KEY = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
 
 
 class Authority:
-    """Signs certificates, each into a folder as `--tls` takes it: tls.crt, tls.key, ca.crt."""
+    """Signs certificates. Each has a folder for `--tls`: tls.crt, tls.key, ca.crt."""
 
     def __init__(self, folder: Path) -> None:
         if shutil.which("openssl") is None:
@@ -25,7 +25,7 @@ class Authority:
         )
 
     def issue(self, name: str, sans: str = "IP:127.0.0.1,DNS:localhost", *, days: int = 2) -> Path:
-        """`days` 0: one that has run out."""
+        """Returns the folder of a new certificate. With 0 `days` it has expired."""
         folder = self._folder / name
         folder.mkdir()
         request, extensions = folder / "request", folder / "extensions"

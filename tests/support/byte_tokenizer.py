@@ -1,4 +1,4 @@
-"""A tokenizer of bytes: real enough for limits and defaults."""
+"""A tokenizer with one token per byte, for tests of limits and defaults."""
 
 from collections.abc import Sequence
 

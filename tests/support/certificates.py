@@ -14,5 +14,5 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.fixture(scope="module")
 def ours(authority: Authority) -> Path:
-    """A certificate of the authority's."""
+    """Returns the folder of a certificate that the authority signed."""
     return authority.issue("ours")

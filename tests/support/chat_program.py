@@ -1,4 +1,4 @@
-"""A chat with a scripted model, for a test that holds the other end of its terminal."""
+"""A chat with a scripted model. The test holds the other end of its terminal."""
 
 import asyncio
 import fcntl

@@ -1,4 +1,4 @@
-"""The command itself, started as a user starts it."""
+"""Starts `dynemo-run` as a user starts it."""
 
 import os
 import re
@@ -18,7 +18,7 @@ COMMAND = [sys.executable, "-m", "dynemo"]
 def run(
     *args: str | Path, stdin: str | bytes = "", timeout: float = 15, **environment: str
 ) -> "subprocess.CompletedProcess[str]":
-    """Runs to the end. Standard output and error come back as text."""
+    """Runs the command to its end. Returns standard output and standard error as text."""
     data = stdin.encode() if isinstance(stdin, str) else stdin
     done = subprocess.run(
         [*COMMAND, *map(str, args)],
@@ -35,18 +35,18 @@ def run(
 
 @dataclass
 class Server:
-    """A running `in=http`."""
+    """A running `dynemo-run in=http`."""
 
     process: "subprocess.Popen[bytes]"
     url: str
-    lines: list[str] = field(default_factory=list)  #: what it said on standard error
+    lines: list[str] = field(default_factory=list)  #: its standard error
 
     @property
     def api(self) -> str:
         return f"{self.url}/v1"
 
     def host_pids(self) -> list[int]:
-        """The engine hosts, from the process table."""
+        """Returns the pids of its engine hosts, from the process table."""
         return children(self.process.pid)
 
     def end(self, number: int = signal.SIGTERM, timeout: float = 10) -> int:
@@ -56,7 +56,7 @@ class Server:
 
 @contextmanager
 def serving(*args: str | Path, timeout: float = 15, **environment: str) -> Iterator[Server]:
-    """`in=http` on a free port, ready to answer; ended, and its process gone, on leaving."""
+    """Starts `in=http` on a free port and waits until it is ready. Stops it at the end."""
     process = subprocess.Popen(
         [*COMMAND, "in=http", "--http-port", "0", *map(str, args)],
         stdin=subprocess.DEVNULL,
@@ -89,7 +89,7 @@ def serving(*args: str | Path, timeout: float = 15, **environment: str) -> Itera
 
 @contextmanager
 def follower_rank(*args: str | Path, **environment: str) -> "Iterator[subprocess.Popen[str]]":
-    """Runs `in=none`, and kills it on leaving."""
+    """Runs `in=none`, and kills it at the end."""
     process = subprocess.Popen(
         [*COMMAND, "in=none", *map(str, args)],
         stdin=subprocess.DEVNULL,
@@ -118,7 +118,7 @@ def _url(process: "subprocess.Popen[bytes]", lines: list[str], timeout: float) -
 
 
 def children(pid: int) -> list[int]:
-    """Pids of the direct children that are alive."""
+    """Returns the pids of the direct children that are alive."""
     listing = subprocess.run(
         ["ps", "-eo", "pid=,ppid=,stat="], capture_output=True, text=True, check=True
     ).stdout
@@ -136,7 +136,7 @@ def is_alive(pid: int) -> bool:
 
 
 def group_members(leader: int) -> dict[int, str]:
-    """Command lines of the live processes in a process group, by pid."""
+    """Returns the live processes of a group: their pids and command lines."""
     listing = subprocess.run(
         ["ps", "-eo", "pid=,pgid=,stat=,args="], capture_output=True, text=True, check=True
     ).stdout

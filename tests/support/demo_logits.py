@@ -1,4 +1,4 @@
-"""The demo model's own arithmetic in float32: what its next token is, and how sure it is of it."""
+"""Computes the demo model in float32: the probabilities of each next token."""
 
 import json
 from functools import cached_property
@@ -13,14 +13,17 @@ Array = np.ndarray[Any, np.dtype[np.float32]]
 
 
 class DemoLogits:
-    """Reads the checkout's bfloat16 weights. Llama: RMS norms, rotary positions, SwiGLU."""
+    """The demo model, with the bfloat16 weights of its checkout.
+
+    It has the architecture of Llama: RMS norms, rotary positions, SwiGLU.
+    """
 
     def __init__(self) -> None:
         self._config = json.loads((demo_checkout() / "config.json").read_text())
         self._weights = _read(demo_checkout() / "model.safetensors")
 
     def log_probabilities(self, ids: list[int]) -> Array:
-        """Of the token after `ids`, by its id."""
+        """Returns the log-probability of each token after `ids`, by token id."""
         hidden = self._weights["model.embed_tokens.weight"][ids]
         for layer in range(self._config["num_hidden_layers"]):
             name = f"model.layers.{layer}."
@@ -80,7 +83,7 @@ class DemoLogits:
 
 
 def _read(path: Path) -> dict[str, Array]:
-    """A safetensors file of bfloat16, as float32."""
+    """Reads the bfloat16 tensors of a safetensors file as float32."""
     data = path.read_bytes()
     size = int.from_bytes(data[:8], "little")
     entries = json.loads(data[8 : 8 + size])

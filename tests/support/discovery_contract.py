@@ -1,4 +1,4 @@
-"""What every store must hold, seen through `Discovery`. Subclass it with a `realm` fixture."""
+"""The contract of all discovery stores. To use it, subclass it with a `realm` fixture."""
 
 import asyncio
 import os
@@ -29,7 +29,7 @@ MEMBER = program("discovery_member")
 
 
 class Realm(Protocol):
-    """One store, and what can happen to it."""
+    """One store, and the faults that a test can cause in it."""
 
     def open(self, lease_ttl: float = TTL) -> AbstractAsyncContextManager[Discovery]: ...
 
@@ -50,7 +50,7 @@ class DiscoveryContract:
         return f"/dynemo/{request.node.name}-{time.time_ns()}/"
 
     @in_loop
-    async def test_what_is_there_and_what_comes(self, realm: Realm, prefix: str) -> None:
+    async def test_existing_and_new_keys(self, realm: Realm, prefix: str) -> None:
         async with two(realm) as (one, other):
             await one.put(f"{prefix}a", b"1")
             async with watching(other, prefix) as seen:
@@ -63,7 +63,7 @@ class DiscoveryContract:
                 assert await other.read(prefix) == seen.state
 
     @in_loop
-    async def test_nothing_there_is_said_too(self, realm: Realm, prefix: str) -> None:
+    async def test_the_first_batch_may_be_empty(self, realm: Realm, prefix: str) -> None:
         async with realm.open() as found, watching(found, prefix) as seen:
             assert seen.batches == [[]]
 
@@ -101,13 +101,13 @@ class DiscoveryContract:
                 await one.put(f"{prefix}a", b"1")
                 await one.claim(f"{prefix}b", b"1")
                 await seen.until(lambda: len(seen.state) == 2)
-            await seen.until(lambda: not seen.state)  # long before its lease is over
+            await seen.until(lambda: not seen.state)  # long before its lease expires
 
     @in_loop
     async def test_two_watchers_of_a_burst(self, realm: Realm, prefix: str) -> None:
         wanted = {f"{prefix}{n}": str(n).encode() for n in range(500)}
         async with (
-            two(realm, 60) as (one, other),  # a minute's lease: the writes may take half of it
+            two(realm, 60) as (one, other),  # a long lease: the writes may take 30 s
             watching(other, prefix) as first,
             watching(one, prefix) as second,
         ):
@@ -148,9 +148,9 @@ class DiscoveryContract:
                     assert await first.claim(key, b"one") is None
                     assert await second.claim(key, b"one") is None
                     assert await third.claim(key, b"two") == b"one"
-                assert await third.claim(key, b"two") == b"one"  # the second still has it
+                assert await third.claim(key, b"two") == b"one"  # the second still holds the claim
             assert await third.claim(key, b"two") is None
-            assert await third.claim(key, b"three") is None  # nobody else's
+            assert await third.claim(key, b"three") is None  # nobody holds the claim
             await third.remove(key)
             assert await third.read(prefix) == {}
 
@@ -172,7 +172,7 @@ class DiscoveryContract:
                 assert await one.put_blob(data) == digest
                 assert await other.get_blob(digest) == data
                 assert len(await other.read(f"{BLOBS}{digest}/")) == 20
-            assert await other.get_blob(digest) == data  # it stays for a while
+            assert await other.get_blob(digest) == data  # the blob stays for a while
             assert await other.get_blob(await other.put_blob(b"")) == b""
             with pytest.raises(Unavailable, match="missing"):
                 await other.get_blob("0" * 64)
@@ -207,12 +207,12 @@ class DiscoveryContract:
             assert seen.state == known
             await realm.come_back(with_data=with_data)
             start = time.monotonic()
-            with suppress(Unavailable):  # it may have waited for too long, but is not forgotten
+            with suppress(Unavailable):  # after a timeout the write still happens
                 await late
             await seen.until(lambda: seen.state == {**known, f"{prefix}b": b"2"}, 2 * TTL)
             assert await other.read(prefix) == seen.state
             print(f"healed in {time.monotonic() - start:.2f} s")
-            assert all(value for batch in seen.batches for _, value in batch)  # never gone
+            assert all(value for batch in seen.batches for _, value in batch)  # no key has gone
             await asyncio.sleep(TTL + 0.5)
             assert len(seen.state) == 3
             assert not one.trouble
@@ -222,7 +222,7 @@ class DiscoveryContract:
 
     @pytest.mark.timeout(40)
     @in_loop
-    async def test_what_was_lost_is_said_after_a_grace(self, realm: Realm, prefix: str) -> None:
+    async def test_lost_keys_go_after_a_grace(self, realm: Realm, prefix: str) -> None:
         async with realm.open() as other, watching(other, prefix) as seen:
             async with realm.open() as one:
                 await one.put(f"{prefix}a", b"1")
@@ -267,7 +267,7 @@ def member(kind: str, where: str, key: str) -> "Iterator[subprocess.Popen[bytes]
 
 
 class ProcessContract:
-    """For the stores that other processes can reach. `where` is a realm's name for them."""
+    """The contract of stores that other processes can reach, under the name `where`."""
 
     kind: str
 

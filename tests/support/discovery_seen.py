@@ -1,4 +1,4 @@
-"""Watching in a test, and tests as coroutines."""
+"""Records what a watcher of discovery receives, and runs tests that are coroutines."""
 
 import asyncio
 import functools
@@ -11,7 +11,7 @@ from dynemo.planes.discovery.discovery import Discovery
 
 
 class Seen:
-    """What one watcher was told: the state it adds up to, and every batch."""
+    """The changes that one watcher received: all batches, and the resulting state."""
 
     def __init__(self) -> None:
         self.state: dict[str, bytes] = {}
@@ -22,14 +22,14 @@ class Seen:
         self.batches.append(batch)
         for key, value in batch:
             if value is None:
-                del self.state[key]  # never twice
+                del self.state[key]  # fails if the key is removed twice
             else:
-                assert self.state.get(key) != value, "told the same again"
+                assert self.state.get(key) != value, "the watcher received the same value twice"
                 self.state[key] = value
         self._news.set()
 
     async def until(self, is_so: Callable[[], object], seconds: float = 10.0) -> float:
-        """Waits; returns how long that took."""
+        """Waits until `is_so()` holds. Returns the seconds that it took."""
         now = asyncio.get_running_loop().time
         start = now()
         try:
@@ -44,7 +44,7 @@ class Seen:
 
 @asynccontextmanager
 async def watching(found: Discovery, prefix: str) -> AsyncIterator[Seen]:
-    """Entered once the first batch is there."""
+    """Watches a prefix. It is entered once the first batch has arrived."""
     seen = Seen()
 
     async def watch() -> None:
@@ -65,7 +65,7 @@ async def watching(found: Discovery, prefix: str) -> AsyncIterator[Seen]:
 def in_loop(
     test: Callable[..., Coroutine[Any, Any, None]],
 ) -> Callable[..., None]:
-    """A test that is a coroutine, in a loop of its own that complains."""
+    """Runs a test that is a coroutine in its own event loop, in debug mode."""
 
     @functools.wraps(test)
     def run(*args: Any, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""Fixtures for tests of a pool."""
+"""Fixtures that most tests of a pool need: etcd and nats-server, both empty."""
 
 from collections.abc import Iterator
 

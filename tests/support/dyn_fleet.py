@@ -1,4 +1,4 @@
-"""Workers and ingresses as processes, under one name."""
+"""Starts workers and ingresses of one pool as processes."""
 
 import json
 import os
@@ -22,10 +22,10 @@ _names = count(1)
 
 @dataclass
 class Worker:
-    """A running `in=dyn://`."""
+    """A running `dynemo-run in=dyn://...`."""
 
     process: "subprocess.Popen[bytes]"
-    lines: list[str] = field(default_factory=list)  #: what it said on standard error
+    lines: list[str] = field(default_factory=list)  #: its standard error
 
     @property
     def is_ready(self) -> bool:
@@ -39,7 +39,7 @@ class Worker:
         self.process.send_signal(number)
 
     def kill(self) -> None:
-        """As `kill -9` does."""
+        """Kills it with SIGKILL."""
         self.process.kill()
         self.process.wait(5)
 
@@ -54,7 +54,10 @@ class Worker:
 
 
 class Fleet:
-    """Made by `fleet`. `flags` say where discovery and requests are."""
+    """The processes of one pool, made by `fleet`.
+
+    `flags` are the flags for discovery and for the request plane.
+    """
 
     def __init__(self, stack: ExitStack, flags: Sequence[str], name: str = "") -> None:
         self.address = f"dyn://{name or f'pool{next(_names)}'}"
@@ -63,7 +66,10 @@ class Fleet:
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def start(self, *args: str | Path, delay_ms: float = 20, inside: Sequence[str] = ()) -> Worker:
-        """Starts a worker of the echo engine, or of what `args` say; `inside` goes before."""
+        """Starts a worker, of the echo engine unless `args` name another.
+
+        `inside` is a command that runs the worker.
+        """
         words: list[str | Path] = list(args)
         if not any(f"{word}".startswith("out=") for word in words):
             words.insert(0, "out=echo")
@@ -83,14 +89,14 @@ class Fleet:
         return worker
 
     def workers(self, number: int, *args: str | Path, delay_ms: float = 20) -> list[Worker]:
-        """That many, all of them registered."""
+        """Starts workers, and waits until all of them are registered."""
         started = [self.start(*args, delay_ms=delay_ms) for _ in range(number)]
         for worker in started:
             wait_until(lambda worker=worker: worker.is_ready, 15)
         return started
 
     def ingress(self, *args: str, out: str = "", workers: int = 0) -> Server:
-        """One that has found so many workers."""
+        """Starts an ingress, and waits until it has found this number of workers."""
         out = out or self.address
         server = self._stack.enter_context(serving(f"out={out}", "-v", *self._flags, *args))
         self._processes.append(server.process)
@@ -98,7 +104,7 @@ class Fleet:
         return server
 
     def stop(self) -> None:
-        """All at once: one after the other they would take longer."""
+        """Stops all processes at once, because one after the other would take longer."""
         for process in self._processes:
             process.terminate()
             process.send_signal(signal.SIGCONT)
@@ -106,7 +112,7 @@ class Fleet:
 
 @contextmanager
 def fleet(flags: Sequence[str]) -> Iterator[Fleet]:
-    """Ends all that it has started."""
+    """Returns an empty fleet. At the end it stops all processes of the fleet."""
     with ExitStack() as stack:
         it = Fleet(stack, flags)
         try:
@@ -116,7 +122,7 @@ def fleet(flags: Sequence[str]) -> Iterator[Fleet]:
 
 
 def come(server: Server) -> int:
-    """How many instances an ingress has seen come, those included that have gone since."""
+    """Returns how many instances an ingress has found, including lost ones."""
     return sum(" is available" in line for line in server.lines)
 
 
@@ -125,12 +131,15 @@ def gone(server: Server) -> int:
 
 
 def present(server: Server) -> int:
-    """How many instances it knows now. One that is slow may lose its lease, and take it anew."""
+    """Returns how many instances an ingress knows now.
+
+    A slow worker may lose its lease and take another one.
+    """
     return come(server) - gone(server)
 
 
 def listening(pid: int) -> set[int]:
-    """The TCP ports that a process listens at."""
+    """Returns the TCP ports on which a process listens."""
     links = (os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir())
     inodes = {name[8:-1] for name in links if name.startswith("socket:[")}
     tables = [Path(f"/proc/{pid}/net/{name}").read_text() for name in ("tcp", "tcp6")]
@@ -139,7 +148,7 @@ def listening(pid: int) -> set[int]:
 
 
 def get(url: str) -> tuple[int, dict[str, str], Any]:
-    """Status, headers and body of a GET."""
+    """Sends a GET request. Returns the status, the headers and the body."""
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:
             return answer.status, dict(answer.headers), json.load(answer)
@@ -149,7 +158,7 @@ def get(url: str) -> tuple[int, dict[str, str], Any]:
 
 
 def engine_load(server: Server) -> float:
-    """Sequences that the engines behind it compute, or hold in their queues, as they said last."""
+    """Returns how many sequences the server's engines run or queue, by their last report."""
     with urllib.request.urlopen(f"{server.url}/metrics", timeout=5) as answer:
         lines = answer.read().decode().splitlines()
     names = ("dynemo_engine_running{", "dynemo_engine_waiting{")

@@ -1,6 +1,6 @@
-"""A network that can lose a host without a word: a bridge, and a namespace for each host on it.
+"""A network that can lose a host silently: a bridge, and a namespace for each host.
 
-Nothing is closed when a port of the bridge goes down: what is sent is lost, and both ends wait.
+When a port of the bridge goes down, no connection closes. Packets are lost, and both ends wait.
 """
 
 import os
@@ -20,10 +20,10 @@ from support.nats_process import NatsProcess
 
 @dataclass(frozen=True)
 class Host:
-    """A namespace with an address of its own. `inside` starts a command that is to run there."""
+    """A namespace with its own address. `inside` is a command that runs another one there."""
 
     inside: tuple[str, ...]
-    port: str  #: its end of the cable at the bridge
+    port: str  #: its port on the bridge
 
     def cut(self) -> None:
         _ip("link", "set", self.port, "down")
@@ -33,7 +33,10 @@ class Host:
 
 
 class Network:
-    """Made by `network`. This side of the bridge has `address`, and the servers of `flags`."""
+    """The network, made by `network`.
+
+    The test's side of the bridge has `address`. The servers of `flags` run there.
+    """
 
     def __init__(self, stack: ExitStack, name: str, subnet: str) -> None:
         self.address = f"{subnet}.1"
@@ -59,11 +62,14 @@ class Network:
 
 @contextmanager
 def network() -> Iterator[Network]:
-    """With etcd and NATS on this side. Skips the test where namespaces cannot be made."""
+    """Makes a network with etcd and NATS on the test's side.
+
+    It skips the test if this system does not allow namespaces.
+    """
     if shutil.which("ip") is None:
-        pytest.skip("`ip` is not installed, which makes network namespaces: iproute2")
+        pytest.skip("`ip` of iproute2 is not installed; it makes network namespaces")
     if os.geteuid() != 0:
-        pytest.skip("network namespaces can be made by root alone")
+        pytest.skip("only root can make network namespaces")
     if shutil.which("etcd") is None:
         pytest.skip("etcd is not installed")
     name = f"dy{os.getpid():x}"  # names of interfaces have at most 15 characters
@@ -83,7 +89,7 @@ def network() -> Iterator[Network]:
 
 
 def _servers(stack: ExitStack, address: str) -> list[str]:
-    """Starts them at the bridge's address. Where they are, for a command."""
+    """Starts etcd and NATS at the bridge's address. Returns the flags for a command."""
     port = free_port()
     etcd = EtcdServer(listen_client_urls=f"http://{address}:{port}")
     stack.callback(etcd.close)
@@ -96,7 +102,7 @@ def _servers(stack: ExitStack, address: str) -> list[str]:
 
 
 def _remove(link: str) -> None:
-    """It may have gone with the namespace of its other end."""
+    """Deletes a link, unless the namespace of its other end has deleted it."""
     with suppress(subprocess.CalledProcessError):
         _ip("link", "del", link)
 

@@ -1,4 +1,4 @@
-"""Many streams at once at an ingress, each compared with what it should be."""
+"""Sends many streams at once to an ingress, and compares each with its expected answer."""
 
 import asyncio
 import json
@@ -13,42 +13,42 @@ from urllib.parse import urlsplit
 from support.command import Server, serving
 
 TOKENS = 128
-#: Streams that a pool has to carry through whatever happens.
+#: How many streams a pool must complete through all faults.
 MANY = 200
-#: Enough where it is not the number that could break it.
+#: Enough streams for tests in which the number does not matter.
 SOME = 48
 
-#: Seconds after the start, and what happens then.
+#: Seconds after the start, and an action for that time.
 Step = tuple[float, Callable[[], object]]
 
 
 @dataclass
 class Answer:
-    """What one client got."""
+    """The answer that one client received."""
 
     status: int = 0
     text: str = ""
     finish: str | None = None
     usage: tuple[int, int] | None = None
-    error: str = ""  #: why it is not complete
+    error: str = ""  #: why the answer is incomplete
     seconds: float = 0.0
     longest_gap: float = 0.0  #: seconds between two reads
     headers: dict[str, str] = field(default_factory=dict)
 
     @property
     def whole(self) -> tuple[int, str, str | None, tuple[int, int] | None, str]:
-        """All but the times."""
+        """Returns all fields except for the times and the headers."""
         return self.status, self.text, self.finish, self.usage, self.error
 
 
 def prompts(number: int) -> list[str]:
-    """Each is longer than its answer, and none is another's beginning."""
+    """Returns prompts that are longer than their answers. No prompt starts with another."""
     return [" ".join(f"{i} times {n}" for n in range(100)) for i in range(number)]
 
 
 @cache
 def undisturbed() -> list[Answer]:
-    """What `streams` should give, for as many as there may be: a run in one process."""
+    """Returns the expected answers of `streams`, from one server with its own engine."""
     with serving("out=echo", DYNEMO_TOKEN_ECHO_DELAY_MS="0") as server:
         return streams([server], MANY)
 
@@ -56,8 +56,10 @@ def undisturbed() -> list[Answer]:
 def streams(
     servers: Sequence[Server], number: int, *steps: Step, texts: Sequence[str] = (), **fields: Any
 ) -> list[Answer]:
-    """So many streams at once, spread over the servers, and what happens meanwhile. `fields` are
-    those of each request."""
+    """Sends this number of requests at once, in turn to each server, and runs the steps meanwhile.
+
+    `fields` are added to each request.
+    """
     texts = texts or prompts(number)
 
     async def body() -> list[Answer]:
@@ -68,7 +70,7 @@ def streams(
         began = time.monotonic()
         for at, action in steps:
             await asyncio.sleep(max(0.0, began + at - time.monotonic()))
-            assert not all(task.done() for task in asked), "they have ended before"
+            assert not all(task.done() for task in asked), "the streams ended before the steps"
             await asyncio.to_thread(action)
         return await asyncio.gather(*asked)
 
@@ -76,7 +78,7 @@ def streams(
 
 
 def check(got: Sequence[Answer]) -> None:
-    """Every stream is complete, and what it would have been undisturbed."""
+    """Checks that each stream is complete and equals the stream without faults."""
     expected = undisturbed()[: len(got)]
     assert {answer.error for answer in got} == {""}
     assert [answer.whole for answer in got] == [answer.whole for answer in expected]
@@ -87,7 +89,7 @@ def one(url: str, prompt: str = "Hello", **fields: Any) -> Answer:
 
 
 async def ask(url: str, prompt: str, **fields: Any) -> Answer:
-    """Asks for a stream and reads it to its end."""
+    """Sends a request and reads its stream to the end."""
     body = {
         "messages": [{"role": "user", "content": prompt}],
         "stream": True,
@@ -134,7 +136,7 @@ def _take(answer: Answer, block: bytes) -> bool:
 
 
 async def _post(url: str, body: bytes, answer: Answer) -> AsyncGenerator[bytes, None]:
-    """The events of an answer in chunks, or all of one with a length."""
+    """Yields the events of a chunked answer, or the whole body if it has a length."""
     place = urlsplit(url)
     reader, writer = await asyncio.open_connection(place.hostname, place.port)
     try:

@@ -1,8 +1,9 @@
-"""What every engine adapter must hold, run through a real engine host.
+"""The contract of all engine adapters, tested through a real engine host.
 
-Subclass `EngineContract` once an engine, with fixtures `spec` and `prompt`; for an engine that
-computes `ModelContract`, with a `spec` of the demo model and the scope of the class, as one host
-answers all its tests. An engine that takes text overrides `text`.
+To test an engine, subclass `EngineContract` with the fixtures `spec` and `prompt`. For an engine
+that computes a model, subclass `ModelContract` with a `spec` of the demo model. That fixture needs
+the scope of the class, because one host answers all its tests. An engine that takes text overrides
+`text`.
 """
 
 import asyncio
@@ -32,9 +33,9 @@ from dynemo.serving.local.child import Child, spawn
 from dynemo.serving.local.instance import LocalInstance, local_instance
 
 GREEDY = Sampling(temperature=0.0)
-HOT = Sampling(temperature=50.0)  # any token is about as likely as any other
+HOT = Sampling(temperature=50.0)  # all tokens are about equally likely
 
-#: A value of each field that the neutral one of `prepare` is not.
+#: For each field a value other than the neutral value of `prepare`.
 SAID: dict[str, Any] = {
     "temperature": 0.5,
     "top_p": 0.5,
@@ -69,12 +70,12 @@ async def _loaded(child: Child, seconds: float) -> AsyncIterator[LocalInstance]:
 
 @dataclass(frozen=True)
 class Served:
-    """A loaded engine, and the loop that it is asked from."""
+    """A loaded engine, and a function that runs coroutines in its event loop."""
 
     child: Child
     local: LocalInstance
     run: Callable[[Awaitable[Any]], Any]
-    end: Callable[[], Awaitable[None]]  #: for good, as a run that is over does it
+    end: Callable[[], Awaitable[None]]  #: stops the engine permanently, like the end of a run
 
     def collect(self, request: Request) -> tuple[list[Any], Finish]:
         answer: tuple[list[Any], Finish] = self.run(collect(self.local, request))
@@ -82,7 +83,7 @@ class Served:
 
     @property
     def declared(self) -> set[str]:
-        """Names of the sampling fields that it says to honour."""
+        """Returns the names of the sampling fields that the engine declares."""
         assert self.local.instance is not None
         return set(self.local.instance.capabilities.sampling)
 
@@ -91,7 +92,7 @@ class Served:
 def serving(
     spec: EngineSpec, python: str = sys.executable, seconds: float = 15
 ) -> Iterator[Served]:
-    """An engine that many tests can ask, one after the other; `seconds` is what it may load."""
+    """Loads an engine for many tests, one after the other. `seconds` limits the load."""
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()
 
@@ -107,7 +108,7 @@ def serving(
 
 
 async def collect(local: LocalInstance, request: Request) -> tuple[list[Any], Finish]:
-    """An id or a text for each token, and the finish, which the last delta alone has."""
+    """Returns the id or the text of each token, and the finish of the last delta."""
     ids: list[Any] = []
     finish: Finish | None = None
     async with aclosing(local.generate(request)) as deltas:
@@ -120,12 +121,12 @@ async def collect(local: LocalInstance, request: Request) -> tuple[list[Any], Fi
 
 
 async def count(stream: AsyncIterator[Delta]) -> int:
-    """Of the ids that come."""
+    """Counts the token ids of a stream."""
     return sum([len(delta.token_ids) async for delta in stream])
 
 
 async def idle(local: LocalInstance, seconds: float = 5.0) -> None:
-    """Returns once the engine itself reports nothing running."""
+    """Waits until the engine reports no running and no waiting sequence."""
     assert local._client is not None
     for _ in range(int(seconds / 0.02)):
         local._client.ping()
@@ -141,12 +142,12 @@ async def _exhaust(stream: AsyncIterator[Delta]) -> None:
 
 
 class EngineContract:
-    ready_seconds = 15.0  #: that it may load
+    ready_seconds = 15.0  #: the limit for the load
     tells_kv_use = False
 
     @pytest.fixture
     def python(self) -> str:
-        """The interpreter that has the engine."""
+        """Returns the Python that has the engine."""
         return sys.executable
 
     @pytest.fixture
@@ -159,7 +160,7 @@ class EngineContract:
             yield served
 
     def text(self, ids: list[int]) -> str:
-        """The text of these ids, special tokens written out, for an engine that takes text."""
+        """Returns the text of these ids with special tokens, for an engine that takes text."""
         return ""
 
     def request(self, prompt: list[int], max_tokens: int = 32, **fields: object) -> Request:
@@ -172,7 +173,7 @@ class EngineContract:
         )
         return structs.replace(base, **fields)
 
-    def test_says_who_it_is(self, served: Served, spec: EngineSpec) -> None:
+    def test_describes_itself(self, served: Served, spec: EngineSpec) -> None:
         instance = served.local.instance
         assert instance is not None
         assert instance.engine in (spec.engine, Path(spec.argument).name)
@@ -180,7 +181,7 @@ class EngineContract:
         assert instance.context_length >= 128
         assert instance.slots >= 1
 
-    def test_is_what_the_registry_says(self, served: Served, spec: EngineSpec) -> None:
+    def test_agrees_with_the_registry(self, served: Served, spec: EngineSpec) -> None:
         entry, instance = ENGINES.get(spec.engine), served.local.instance
         assert instance is not None
         if entry is not None and not spec.argument:
@@ -207,7 +208,7 @@ class EngineContract:
 
     @pytest.fixture
     def prompts(self, prompt: list[int]) -> list[list[int]]:
-        """Eight that are asked at once."""
+        """Returns eight prompts for requests at the same time."""
         return [prompt[: len(prompt) - k] for k in range(8)]
 
     def test_answers_many_at_once_without_mixing_them(
@@ -236,7 +237,7 @@ class EngineContract:
         ids, _ = served.collect(self.request(prompt, 3))
         assert len(ids) == 3
 
-    def test_says_what_it_is_busy_with(self, served: Served, prompt: list[int]) -> None:
+    def test_reports_its_load(self, served: Served, prompt: list[int]) -> None:
         async def body() -> None:
             local, endless = served.local, self.request(prompt * 20, 2000, ignore_eos=True)
             tasks = [asyncio.create_task(_exhaust(local.generate(endless))) for _ in range(2)]
@@ -259,7 +260,7 @@ class EngineContract:
 
         served.run(body())
 
-    def test_refuses_by_name_what_it_does_not_honour(self, served: Served) -> None:
+    def test_refuses_by_name_the_fields_that_it_does_not_honour(self, served: Served) -> None:
         instance = served.local.instance
         assert instance is not None
         assert served.declared <= SAID.keys()
@@ -276,21 +277,24 @@ class EngineContract:
 
     @pytest.fixture
     def mortal(self, spec: EngineSpec, python: str) -> Iterator[Served]:
-        """One that is to be ended. `served` itself for an engine that loads for long: its class
-        has the test that ends it once more, as its last."""
+        """Loads an engine for a test that stops it.
+
+        The class of an engine that loads slowly returns `served` instead, and repeats that test as
+        its last one.
+        """
         with serving(spec, python, self.ready_seconds) as mortal:
             yield mortal
 
     def test_ends_in_time_and_leaves_no_process(self, mortal: Served, prompt: list[int]) -> None:
-        """In the midst of an answer."""
+        """The engine stops in the middle of an answer."""
 
         async def body() -> None:
             stream = mortal.local.generate(self.request(prompt * 20, 2000, ignore_eos=True))
             await anext(stream)
-            told = time.monotonic()
+            start = time.monotonic()
             await mortal.end()
-            assert time.monotonic() - told < 10
-            assert mortal.child.process.returncode == 0  # it was not killed, as it is after 5 s
+            assert time.monotonic() - start < 10
+            assert mortal.child.process.returncode == 0  # the runner kills a host only after 5 s
             assert not mortal.child.workdir.exists()
             with pytest.raises(DynemoError):
                 await _exhaust(stream)
@@ -299,10 +303,10 @@ class EngineContract:
 
 
 class ModelContract(EngineContract):
-    """Also for engines that compute: they end where the model or the request says so."""
+    """The contract of engines that compute a model: the model or the request ends an answer."""
 
     tells_kv_use = True
-    hot = HOT  #: sampling that gives another answer each time, as far as the engine lets it be
+    hot = HOT  #: a sampling as random as the engine allows: each answer is different
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -317,7 +321,7 @@ class ModelContract(EngineContract):
 
     @pytest.fixture(autouse=True)
     def speak(self, demo: Path) -> None:
-        """The demo model's words, which are the same in all its forms."""
+        """Loads the demo model's template and tokenizer. All its formats have the same ones."""
         self.template, self.tokenizer = template_and_tokenizer_of(Found("gguf", demo, "demo"))
 
     @pytest.fixture
@@ -327,14 +331,14 @@ class ModelContract(EngineContract):
 
     @pytest.fixture
     def eos(self) -> int:
-        """The id that ends the answer to `prompt`."""
+        """Returns the id that ends the answer to `prompt`."""
         token_id = self.tokenizer.token_id("<|eot_id|>")
         assert token_id is not None
         return token_id
 
     @pytest.fixture
     def own(self) -> int:
-        """The id of the third token of the answer to `prompt`."""
+        """Returns the id of the third token of the answer to `prompt`."""
         ids = self.tokenizer.encode("The capital of", add_special=False, parse_special=False)
         assert len(ids) == 3
         return ids[2]
@@ -353,7 +357,7 @@ class ModelContract(EngineContract):
         assert (len(tokens), finish.reason, finish.completion_tokens) == (3, "stop", 3)
         assert tokens[-1] in (own, "")
 
-    def test_says_what_it_had_cached(self, served: Served, prompt: list[int], eos: int) -> None:
+    def test_reports_cached_tokens(self, served: Served, prompt: list[int], eos: int) -> None:
         request = self.request(prompt, 200, stop_ids=[eos])
         served.collect(request)
         _, finish = served.collect(request)
@@ -378,7 +382,7 @@ class ModelContract(EngineContract):
         endless = ask(GREEDY, 100, ignore_eos=True) if "ignore_eos" in served.declared else []
 
         def penalised(**said: float) -> bool:
-            """An answer that goes on beyond its end repeats itself, unless that costs something."""
+            """Beyond its end an answer repeats itself, unless a penalty prevents that."""
             return ask(GREEDY, 100, ignore_eos=True, **said) != endless
 
         checks: dict[str, Callable[[], bool]] = {
@@ -396,7 +400,7 @@ class ModelContract(EngineContract):
         assert [name for name in sorted(served.declared) if not checks[name]()] == []
 
     def test_answers_without_a_seed_differ(self, served: Served, prompt: list[int]) -> None:
-        """As the choices of one request do."""
+        """The choices of one request need this."""
         request = self.request(prompt, 12, sampling=self.hot, ignore_eos=True)
         assert served.collect(request)[0] != served.collect(request)[0]
 
@@ -409,7 +413,7 @@ class ModelContract(EngineContract):
             ),
             "grammar": Guide("grammar", 'root ::= "{" [n] "}"'),
         }
-        endless = '{"items":{"type":"array","minItems":1000000000}}'  # would take all memory
+        endless = '{"items":{"type":"array","minItems":1000000000}}'  # it would take all memory
         wrong = {
             "json_schema": [
                 Guide("json_schema", '{"type":"objekt"}'),
@@ -431,7 +435,7 @@ class ModelContract(EngineContract):
     def test_a_stream_that_is_closed_is_computed_no_further(
         self, served: Served, prompt: list[int]
     ) -> None:
-        """It would go on for 20 times as long as its beginning took."""
+        """The whole answer would take 20 times as long as its beginning."""
 
         async def body() -> tuple[float, float]:
             began = time.monotonic()
@@ -467,7 +471,7 @@ class ModelContract(EngineContract):
         assert served.collect(good)[0] == alone
 
     def bad_requests(self, served: Served, prompt: list[int]) -> list[Request]:
-        """What `prepare` would not let through: a prompt that does not fit, an unknown id."""
+        """Returns requests that `prepare` refuses: a prompt that does not fit, an unknown id."""
         instance = served.local.instance
         assert instance is not None
         long = prompt * (instance.context_length // len(prompt) + 2)

@@ -17,26 +17,28 @@ from dynemo.planes.discovery.etcd.connection import EtcdConnection, EtcdSettings
 from support.free_ports import free_port
 
 _MEMORY = Path("/dev/shm")
-_ROOM = 1 << 30  # etcd takes 128 MB ahead; a container may have 64 in all
+_ROOM = 1 << 30  # etcd allocates 128 MB at once; a container may have 64 MB
 
 
 def _folder() -> str | None:
-    """Where its data go: etcd waits for the disk with each write, which on a busy one takes
-    seconds."""
+    """Returns a folder in memory for the data, if it has room.
+
+    etcd waits for the disk with each write, which takes seconds on a busy disk.
+    """
     has_room = os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > _ROOM
     return str(_MEMORY) if has_room else None
 
 
 @functools.cache
 def _hurry() -> tuple[str, ...]:
-    """Not to wait for the disk at all, which etcd can do from 3.5 on."""
+    """Returns the flag that stops etcd from waiting for the disk. etcd 3.5 and later have it."""
     said = subprocess.run(["etcd", "--help"], capture_output=True, text=True, check=False)
     flag = "--unsafe-no-fsync"
     return (flag,) if flag in said.stdout + said.stderr else ()
 
 
 class EtcdServer:
-    """`options` are flags of etcd's own, besides those that it always needs."""
+    """An etcd process. `options` are extra flags of etcd."""
 
     def __init__(self, scheme: str = "http", **options: str) -> None:
         self._scheme = scheme
@@ -48,8 +50,10 @@ class EtcdServer:
         self.process: subprocess.Popen[bytes] | None = None
 
     def join(self, members: "list[EtcdServer]") -> None:
-        """Is to be one of these, before it starts. More patient than one alone: an election in the
-        middle of a test is to come of its doing only."""
+        """Makes it one of these members, before it starts.
+
+        Members have longer timeouts, so that only the test causes an election.
+        """
         named = [f"m{number}={member._peer}" for number, member in enumerate(members)]
         self._options["name"] = f"m{members.index(self)}"
         self._options["initial-cluster"] = ",".join(named)
@@ -65,7 +69,7 @@ class EtcdServer:
             "initial-advertise-peer-urls": peer,
             "initial-cluster": f"default={peer}",
             "listen-metrics-urls": f"http://127.0.0.1:{self._health_port}",
-            "heartbeat-interval": 20,  # a second sooner than by default
+            "heartbeat-interval": 20,  # it is ready a second sooner than by default
             "election-timeout": 200,
             "log-level": "error",
             "logger": "zap",
@@ -78,7 +82,7 @@ class EtcdServer:
         )
 
     def wait(self) -> None:
-        """Until it serves, which is later than that it can be connected to."""
+        """Waits until etcd serves. It accepts connections earlier than that."""
         deadline = time.monotonic() + 15
         while time.monotonic() < deadline:
             if self._is_healthy():
@@ -101,7 +105,7 @@ class EtcdServer:
             self.process = None
 
     def forget(self) -> None:
-        """Loses the data of a server that was killed."""
+        """Deletes the data of a killed server."""
         shutil.rmtree(self.data)
         self.data.mkdir(mode=0o700)
 
@@ -111,7 +115,7 @@ class EtcdServer:
 
 
 def etcd_running(**options: str) -> Iterator[EtcdServer]:
-    """The body of a fixture. `options` as `EtcdServer` takes them."""
+    """Starts a server, as the body of a fixture. `options` are those of `EtcdServer`."""
     if shutil.which("etcd") is None:
         pytest.skip("etcd is not installed")
     server = EtcdServer(**options)
@@ -124,7 +128,7 @@ def etcd_running(**options: str) -> Iterator[EtcdServer]:
 
 
 async def require_root(settings: EtcdSettings, password: str) -> None:
-    """Makes etcd's root user, and has it ask who comes from now on."""
+    """Makes etcd's root user, and turns authentication on."""
     connection = EtcdConnection(settings)
     rpc = connection.rpc
     try:

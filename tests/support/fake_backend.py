@@ -9,7 +9,7 @@ from dynemo.messages.request import Request
 
 
 class FakeBackend:
-    """It has `instance`, unless that is None, and `others`."""
+    """A backend with `instance`, if it is not None, and with `others`."""
 
     def __init__(self, instance: Instance, load: Load | None = None) -> None:
         self.instance: Instance | None = instance

@@ -1,4 +1,4 @@
-"""A pipeline that answers from a script, and knows what became of each answer."""
+"""A pipeline that answers from a script, and records how each answer ended."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
@@ -18,7 +18,7 @@ from support.fake_backend import FakeBackend
 from support.pieces import ended
 from support.records import make_instance
 
-#: Pieces, one or several at once, pauses in seconds, and an error that ends the script.
+#: One piece, several pieces at once, a pause in seconds, or an error that ends the script.
 Step = Piece | list[Piece] | float | DynemoError
 Script = Iterable[Step]
 
@@ -26,13 +26,13 @@ PROMPT_TOKENS = 7
 
 
 def say(*texts: str, index: int = 0, reason: FinishReason = "stop", cached: int = 0) -> list[Step]:
-    """A token a text, then the finish with one more token, the EOS."""
+    """Returns a script: each text is one token; then the finish, with EOS as one more token."""
     finish = Finish(reason, PROMPT_TOKENS, len(texts) + 1, cached)
     return [*(TextPiece(index, text, 1) for text in texts), ended(index, "", 1, finish)]
 
 
 class FakePipeline(Pipeline):
-    """`script` makes the answer to a job; `refusal` is raised instead of preparing one."""
+    """A pipeline with a script for each job. If `refusal` is set, `prepare` raises it."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class FakePipeline(Pipeline):
         self.refusal: Exception | None = None
         self.now: str = ""
         self.running = self.most_running = 0
-        self.closed: list[str] = []  #: `finished`, `cancelled` or `broken`, one an answer
+        self.closed: list[str] = []  #: `finished`, `cancelled` or `broken` for each answer
 
     @property
     def trouble(self) -> str:
@@ -102,7 +102,7 @@ class FakePipeline(Pipeline):
             raise
         except (GeneratorExit, asyncio.CancelledError):
             end = "cancelled"
-            # A real one tells the engine, and waits for it.
+            # A real pipeline tells the engine and waits for it.
             await asyncio.sleep(0)
             raise
         finally:

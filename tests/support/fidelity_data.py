@@ -1,4 +1,4 @@
-"""The data in `tests/fidelity`, read once."""
+"""Reads the data in `tests/fidelity`, once."""
 
 import gzip
 import json
@@ -32,7 +32,7 @@ def conversations() -> dict[str, Json]:
 
 @cache
 def goldens() -> dict[str, list[Json]]:
-    """By template."""
+    """Returns the goldens of each template."""
     by_template = defaultdict(list)
     with gzip.open(FOLDER / "goldens.jsonl.gz", "rt", encoding="utf-8") as lines:
         for line in lines:

@@ -1,4 +1,4 @@
-"""A peer made of frames, whatever versions it says that it speaks."""
+"""A peer that sends and receives raw frames, with any range of versions in its HELLO."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,7 +15,7 @@ from support.waiting import until
 
 
 class FramePeer:
-    """A worker or an ingress. `got` are the frames that came and were not taken."""
+    """A worker or an ingress. `got` holds the frames that have arrived and are not read yet."""
 
     def __init__(self) -> None:
         self.got: list[Frame] = []
@@ -49,7 +49,7 @@ class FramePeer:
 
 @asynccontextmanager
 async def accepted(peers: list[FramePeer]) -> AsyncIterator[str]:
-    """Listens, and adds a peer for each connection; gives the address."""
+    """Listens and returns its address. Adds a peer to `peers` for each connection."""
 
     def make() -> FramedConnection:
         peers.append(FramePeer())

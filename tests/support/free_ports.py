@@ -1,6 +1,6 @@
-"""Ports for servers that tests start, and start again at the same port.
+"""Ports for servers that tests start and restart at the same port.
 
-The system hands out ports above these to programs that name none. So no other program gets a port
+The system gives other ports to programs that do not choose one. So no such program takes a port
 between its choice here and the start of its server.
 """
 
@@ -13,7 +13,7 @@ _FIRST, _PER_WORKER, _WORKERS = 10_000, 2_000, 8
 
 
 def free_port() -> int:
-    """Returns another one each time. Two processes of a parallel run never get the same."""
+    """Returns a new port each time. Two processes of a parallel run never get the same port."""
     for port in _ports:
         with socket.socket() as probe:
             try:
@@ -25,7 +25,10 @@ def free_port() -> int:
 
 
 def _own_ports() -> Iterator[int]:
-    """In random order, since another run may be under way on this machine."""
+    """Yields the ports of this process in random order.
+
+    Another run on this machine may use the same range.
+    """
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     first = _FIRST + worker % _WORKERS * _PER_WORKER
     yield from random.Random().sample(range(first, first + _PER_WORKER), _PER_WORKER)

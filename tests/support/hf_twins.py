@@ -1,4 +1,4 @@
-"""For a GGUF's vocabulary, the `tokenizer.json` of the same model, as its authors made it."""
+"""Makes a `tokenizer.json` from a GGUF's vocabulary, like the one of the model's authors."""
 
 import json
 from collections.abc import Mapping
@@ -45,7 +45,7 @@ _BYTE_LEVEL_SPLITS = {
 
 
 def twin(metadata: Mapping[str, Any], split: str) -> bytes:
-    """`split`: the name of a byte-level way to split text, or `spm`."""
+    """Returns a `tokenizer.json`. `split` names a byte-level way to split text, or is "spm"."""
     tokens: list[str] = metadata["tokenizer.ggml.tokens"]
     types: list[int] = metadata["tokenizer.ggml.token_type"]
     added = [
@@ -87,7 +87,7 @@ def twin(metadata: Mapping[str, Any], split: str) -> bytes:
 
 
 def _pairs(vocab: Mapping[str, int], scores: list[float]) -> list[list[str]]:
-    """As transformers makes merges out of SentencePiece's scores (`generate_merges`)."""
+    """Makes merges from SentencePiece's scores, like `generate_merges` of transformers."""
     merges = []
     for text, i in vocab.items():
         cuts = [(text[:at], text[at:]) for at in range(1, len(text))]

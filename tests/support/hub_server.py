@@ -4,8 +4,8 @@
     HEAD, GET /REPO/resolve/REV/FILE            small files; LFS files answer 302
     GET       /cdn/SHA256                       LFS files, by range, without the token
 
-It runs in a thread. LFS files redirect from 127.0.0.1 to localhost, which a client treats as
-another host, like the Hub's storage. Set fields to cause faults, before a request.
+It runs in a thread. LFS files redirect from 127.0.0.1 to localhost. A client treats that as another
+host, like the Hub's storage. To cause a fault, set a field before the request.
 """
 
 import hashlib
@@ -80,7 +80,7 @@ class Hub:
         self._thread.join()
 
     def fetched(self) -> list[str]:
-        """The names of the files requested with GET, in order."""
+        """Returns the names of the files requested with GET, in order."""
         names = {
             hashlib.sha256(data).hexdigest(): name
             for repo in self.repos.values()

@@ -1,5 +1,7 @@
-"""A worker and an ingress that finds it at its addresses alone; prints these.
-`inet6_program.py [ADVERTISE]`."""
+"""A worker, and an ingress that reaches it only at its addresses. Prints the addresses.
+
+`inet6_program.py [ADVERTISE]`
+"""
 
 import asyncio
 import sys

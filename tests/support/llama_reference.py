@@ -1,4 +1,4 @@
-"""llama.cpp itself, to compare with, and texts that tell tokenizers apart."""
+"""llama.cpp's own tokenizer as a reference, and texts on which tokenizers differ."""
 
 import json
 import random
@@ -20,7 +20,7 @@ MODES = ((True, True), (False, False))
 
 @contextmanager
 def serve(keys: Mapping[str, object], folder: Path) -> Iterator[HTTPConnection]:
-    """llama.cpp's server on a model with these tokenizer keys."""
+    """Runs llama.cpp's server on a model with these tokenizer keys."""
     import xllamacpp
 
     params = xllamacpp.CommonParams()
@@ -46,7 +46,7 @@ def ids_of(connection: HTTPConnection, text: str, adds: bool, parses: bool) -> l
 
 
 def differences(keys: Mapping[str, object], folder: Path, texts: list[str]) -> list[str]:
-    """Where llama.cpp's ids and ours differ."""
+    """Returns a line for each text for which llama.cpp's ids differ from ours."""
     found = []
     with serve(keys, folder) as connection:
         tokenizer = load_tokenizer(read_gguf(folder / "model.gguf").metadata)
@@ -59,7 +59,7 @@ def differences(keys: Mapping[str, object], folder: Path, texts: list[str]) -> l
 
 
 def texts() -> list[str]:
-    """Texts that tell the pre-tokenizers apart."""
+    """Returns texts on which the pre-tokenizers differ."""
     chars = [
         *"aAbZsStTrReElLvVmMdD'’'  \t\n\r\v\f\x1c\x85\xa0\u3000\u200c\u200d0123456789",
         *".,!?-_/(){}[]$+",

@@ -15,7 +15,7 @@ BYTE_TOKENS = [f"<0x{byte:02X}>" for byte in range(256)]
 
 
 def small_bpe(metadata: Mapping[str, object], merges: int = 2000) -> Keys:
-    """The first merges of a byte-level BPE vocabulary, and a few tokens that no merge makes."""
+    """Returns the first merges of a byte-level BPE vocabulary, and some tokens without a merge."""
     tokens: Any = metadata["tokenizer.ggml.tokens"]
     lines: Any = metadata["tokenizer.ggml.merges"]
     unreached = "文字".encode().decode("latin-1").translate(BYTE_ALPHABET)
@@ -50,7 +50,7 @@ _SPM_LIKE = (
 
 
 def gemma4() -> Keys:
-    """BPE over characters, with U+2581 for spaces and tokens for bytes."""
+    """Returns BPE over characters, with U+2581 for spaces and tokens for bytes."""
     merges = _SPM_LIKE.split(",")
     chars = [*"abcdefghijklmnopqrstuvwxyzABCDEFHIJLMNOPRSTUVWY0123456789.,!?'-\n\t▁é文字😀"]
     joined = [line.replace(" ", "") for line in merges]
@@ -102,7 +102,7 @@ def t5(*, adds_space: bool, merges_spaces: bool) -> Keys:
 
 
 def _charsmap(replacements: Mapping[str, str]) -> bytes:
-    """SentencePiece's compiled map: a double array over UTF-8 bytes, and the replacements."""
+    """Returns SentencePiece's compiled map: a double array over UTF-8 bytes, and the texts."""
     texts = b""
     trie: dict[int, Any] = {}
     for key, text in replacements.items():

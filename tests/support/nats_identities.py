@@ -1,4 +1,4 @@
-"""Operator, account and users for a nats-server that asks for JWTs, signed as `nsc` would."""
+"""Operator, account and users for a nats-server that requires JWTs, signed like those of `nsc`."""
 
 import base64
 import hashlib
@@ -26,7 +26,7 @@ def user_key() -> Key:
 
 
 class Operator:
-    """`config` is a nats-server's, that trusts it, with one account."""
+    """An operator with one account. `config` makes a nats-server trust it."""
 
     def __init__(self) -> None:
         self._key = Key(nkeys.PREFIX_BYTE_OPERATOR)
@@ -41,7 +41,7 @@ class Operator:
         )
 
     def credentials(self, path: Path, seconds: float = 3600) -> Path:
-        """Writes a .creds file that is good for so long."""
+        """Writes a .creds file that expires after this time."""
         user = user_key()
         claims = {"type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1}
         jwt = _jwt(self._account, user.public, claims, time.time() + seconds)

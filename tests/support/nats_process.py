@@ -18,7 +18,7 @@ def _binary() -> str:
 
 
 class NatsProcess:
-    """Started at once; may be stopped and started again on the same port."""
+    """A nats-server that starts at once. A test may restart it on the same port."""
 
     def __init__(self, *options: str) -> None:
         self.port = free_port()

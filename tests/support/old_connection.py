@@ -1,4 +1,4 @@
-"""A connection that reads and writes as protocol 1 does, over loopback TCP."""
+"""A connection over loopback TCP that reads and writes frames with the code of protocol 1."""
 
 import asyncio
 import contextlib
@@ -8,10 +8,10 @@ from support import protocol_1
 
 
 class OldConnection:
-    """`state` is that of an ingress before the worker's HELLO, or of a worker: an old worker that
-    dials starts in OPEN. A frame that the old tables do not admit fails `close`.
+    """A connection of an old peer. It answers each PING, with `load` as the body.
 
-    It answers each PING, with `load` as the body.
+    `state` is its first state: an old worker that dials starts in OPEN. `close` fails if a frame
+    arrived that the old tables do not allow.
     """
 
     def __init__(
@@ -22,7 +22,7 @@ class OldConnection:
         is_worker: bool,
         state: protocol_1.Connection = protocol_1.Connection.GREETING,
     ) -> None:
-        self.frames: list[protocol_1.Frame] = []  #: that have come and were not taken
+        self.frames: list[protocol_1.Frame] = []  #: frames that have arrived and are not read yet
         self.load: bytes = b""
         self.is_closed = False
         self._is_worker = is_worker
@@ -43,7 +43,7 @@ class OldConnection:
         self._writer.write(protocol_1.encode(protocol_1.Kind(kind), stream, body))
 
     async def next(self, kind: int, stream: int) -> protocol_1.Frame:
-        """The first frame of that kind on that stream that was not taken."""
+        """Waits for the next frame of this kind on this stream, and returns it."""
         async with asyncio.timeout(10):
             while True:
                 for frame in self.frames:

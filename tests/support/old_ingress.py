@@ -1,8 +1,8 @@
 """Plays the ingress's part of a recording to a worker of this release.
 
-It sends every request and every frame as it was recorded, with its own address in the envelopes.
-Before each recorded frame of the worker, it makes the worker's engine give the same. It reads the
-worker's frames with the code of protocol 1.
+It sends every recorded request and frame, with its own address in the envelopes. If the worker
+sent a frame in the recording, it makes the worker's engine do the same. It reads the worker's
+frames with the code of protocol 1.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from support.recording import TO_WORKER, Answer, Event, Recording, steps
 if TYPE_CHECKING:
     from nats.aio.client import Client
 
-#: Of an envelope that names an address where nobody listens; it stays as it is.
+#: The key of an envelope whose address has no listener. That address is not replaced.
 _NOBODY = bytes(32)
 
 Kind = protocol_1.Kind
@@ -30,11 +30,11 @@ class WorkerDriver(Protocol):
     """Controls the worker."""
 
     def expect(self, refusal: protocol_1.DynemoError | None) -> None:
-        """How it takes the next request."""
+        """Sets whether the worker takes the next request or refuses it with this error."""
         ...
 
     def give(self, stream: int, item: "protocol_1.Delta | protocol_1.DynemoError") -> None:
-        """Its engine gives this on the stream."""
+        """Makes the worker's engine send a delta or an error on the stream."""
         ...
 
     def set_load(self, load: protocol_1.Load) -> None: ...
@@ -42,14 +42,14 @@ class WorkerDriver(Protocol):
     def drain(self, instance: str) -> None: ...
 
     def hand_back(self, instance: str) -> None:
-        """Its grace is over."""
+        """Ends the grace period of a drain: the worker hands its streams back."""
         ...
 
     async def close(self, instance: str) -> None: ...
 
 
 class OldIngress:
-    """`answers` are what it read, by stream; `load` is what it got when it asked for it."""
+    """An old ingress. `answers` are its answers by stream; `load` is the load that it asked for."""
 
     def __init__(self, recording: Recording, driver: WorkerDriver) -> None:
         self.recording = recording
@@ -58,11 +58,11 @@ class OldIngress:
         self._driver = driver
         self._address = ""
         self._tokens: dict[int, bytes] = {}
-        self._instances: dict[int, str] = {}  # by connection
+        self._instances: dict[int, str] = {}  # by the number of the connection
         self._accepted: asyncio.Queue[OldConnection] = asyncio.Queue()
         self._connections: dict[int, OldConnection] = {}
         self._replies: dict[str | None, asyncio.Task[bytes]] = {}
-        self._streams: dict[str | None, int] = {}  # by recorded reply
+        self._streams: dict[str | None, int] = {}  # by the recorded subject of the reply
         self._client: Client | None = None
 
     async def play(self) -> None:
@@ -88,7 +88,7 @@ class OldIngress:
             return
         reply = await self._replies[event.subject]
         stream = self._streams.get(event.subject)
-        if stream is None and event.body[0] != 0x84:  # no map: a load
+        if stream is None and event.body[0] != 0x84:  # a load, because it is not a map
             self.load = protocol_1.Load(*convert(msgpack.decode(reply), list[Any]))
         elif event.body:
             _check_error(reply, event.body)
@@ -132,7 +132,7 @@ class OldIngress:
     async def _receive(self, connection: OldConnection, event: Event) -> None:
         kind, stream = Kind(event.kind), event.stream
         if kind in (Kind.PING, Kind.PONG):
-            return  # a matter of timing
+            return  # heartbeats depend on the time
         is_of_engine = stream in self.answers and stream in self._tokens
         read = protocol_1.read(kind, event.body, at="ingress")
         if kind is Kind.GOAWAY:
@@ -174,7 +174,7 @@ class OldIngress:
 
     @asynccontextmanager
     async def asking(self, url: str) -> AsyncIterator[None]:
-        """Asks over NATS, and listens for the worker."""
+        """Sends requests over NATS, and listens for the worker."""
         from nats.aio.client import Client
 
         def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -192,7 +192,7 @@ class OldIngress:
 
     @asynccontextmanager
     async def dialling(self, address: str, key: str) -> AsyncIterator[None]:
-        """Dials the worker, whose key is in its record."""
+        """Dials the worker, with the key from the worker's record."""
         hello = self.recording.events[1]
         greeting = msgpack.decode(hello.body, type=protocol_1.Greeting)
         ours = structs.replace(greeting, key=bytes.fromhex(key))

@@ -1,8 +1,7 @@
 """Plays the worker's part of a recording to an ingress of this release.
 
-It sends every frame and every reply as it was recorded. Only the stream numbers, the tokens and the
-keys are those of the ingress that it meets. Before each recorded frame of the ingress, it makes the
-ingress send the same, or waits for it.
+It sends every recorded frame and reply, but with this ingress's stream numbers, tokens and keys. If
+the ingress sent a frame in the recording, it waits for that frame, or makes the ingress send it.
 """
 
 import asyncio
@@ -25,29 +24,29 @@ class IngressDriver(Protocol):
     """Controls the ingress."""
 
     def ask(self, event: Event) -> None:
-        """Asks for the stream of a recorded envelope."""
+        """Sends the request of a recorded envelope."""
         ...
 
     def ask_load(self) -> None: ...
 
     async def cancel(self, stream: int) -> None:
-        """Cancels the stream of that recorded number, after all that was sent has arrived."""
+        """Cancels the stream with this recorded number, after all sent frames have arrived."""
         ...
 
     async def before_close(self) -> None:
-        """The worker closes its connection next."""
+        """Is called before the worker closes its connection."""
         ...
 
 
 class OldWorker:
-    """`requests` are those that the ingress sent, as protocol 1 reads them."""
+    """An old worker. `requests` are the ingress's requests, read with the code of protocol 1."""
 
     def __init__(self, recording: Recording, driver: IngressDriver) -> None:
         self.recording = recording
         self.requests: dict[int, protocol_1.Request] = {}
-        self.loopback = ""  #: where it listens, without NATS
+        self.loopback = ""  #: its own address, for requests over TCP
         self._driver = driver
-        self._streams: dict[int, int] = {}  # of the ingress, by number in the recording
+        self._streams: dict[int, int] = {}  # the ingress's number of each recorded stream
         self._tokens: dict[int, bytes] = {}
         self._key = b""
         self._address = ""
@@ -90,7 +89,7 @@ class OldWorker:
 
     async def _on_message(self, event: Event, following: list[Event]) -> None:
         if event.body == b"\xc1":
-            return  # no ingress of this release sends that
+            return  # an ingress of this release never sends this body
         if not event.body:
             self._driver.ask_load()
         else:
@@ -126,7 +125,7 @@ class OldWorker:
     async def _on_frame(self, event: Event) -> None:
         match protocol_1.Kind(event.kind):
             case protocol_1.Kind.PING | protocol_1.Kind.PONG:
-                return  # a matter of timing
+                return  # heartbeats depend on the time
             case protocol_1.Kind.HELLO:
                 frame = await self.connection.next(event.kind, 0)
                 greeting = msgpack.decode(frame.body, type=protocol_1.Greeting)
@@ -167,7 +166,7 @@ class OldWorker:
 
     @asynccontextmanager
     async def subscribed(self, url: str) -> AsyncIterator[None]:
-        """Takes requests over NATS."""
+        """Accepts requests over NATS."""
         client = await _client(url)
 
         async def on_message(message: "Msg") -> None:
@@ -184,7 +183,7 @@ class OldWorker:
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
-        """Takes requests over TCP."""
+        """Accepts requests over TCP."""
 
         def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             self._accepted.set_result(OldConnection(reader, writer, is_worker=True))

@@ -1,4 +1,4 @@
-"""How the processes of a parallel run (`pytest -n`) share the tests.
+"""Distributes the tests over the processes of a parallel run (`pytest -n`).
 
 A file's tests stay in one process, since they share its fixtures. Files that start vLLM or SGLang
 come first and share two processes: an engine takes half a minute to load, and 2 GB of memory.
@@ -16,7 +16,7 @@ _MORE_THAN_CORES, _MOST = 1, 8
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """None for files that the command line names: one process starts sooner."""
+    """Returns 0 if the command line names files, because one process starts sooner."""
     if all(".py" in argument for argument in config.args):
         return 0
     return min((os.cpu_count() or 1) + _MORE_THAN_CORES, _MOST)
@@ -44,7 +44,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadFileS
 
 class _Scheduling(LoadFileScheduling):  # type: ignore[misc]
     def _split_scope(self, nodeid: str) -> str:
-        """Tests with the same return value run in the same process."""
+        """Returns a key. Tests with the same key run in the same process."""
         file: str = super()._split_scope(nodeid)
         if _starts_large_engines(self.config.rootpath / file):
             return "vllm" if "vllm" in file else "sglang"

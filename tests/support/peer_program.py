@@ -1,7 +1,7 @@
-"""A worker or an ingress in a process of its own, to be stopped or killed.
+"""A worker or an ingress as a separate process, for tests that stop or kill it.
 
-`worker` prints its record; `ingress RECORD` asks for one answer that does not end, and prints a
-line for each delta. Both over TCP, with the heartbeats of `world.QUICK`.
+`worker` prints its record. `ingress RECORD` sends a request whose answer does not end, and prints a
+line for each delta. Both use TCP, with the heartbeats of `world.QUICK`.
 """
 
 import asyncio

@@ -1,9 +1,9 @@
-"""Short ways to write pieces."""
+"""Makes pieces for tests."""
 
 from dynemo.messages.answer import Finish, FinishPiece, Piece, TextPiece
 
 
 def ended(index: int, text: str, tokens: int, finish: Finish) -> list[Piece]:
-    """The last batch of a choice: what its last step added, and its finish."""
+    """Returns the last batch of a choice: the last text, if any, and the finish."""
     last: list[Piece] = [TextPiece(index, text, tokens)] if text or tokens else []
     return [*last, FinishPiece(index, finish)]

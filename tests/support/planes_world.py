@@ -1,4 +1,4 @@
-"""Ingresses and workers in one process, on any request plane, around an engine that is a fake."""
+"""Ingresses and workers with a fake engine in one process, on any request plane."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -27,8 +27,10 @@ QUICK = Beat(ping=0.1, silence=0.5, idle=0.4)
 
 
 class FakeEngine:
-    """Answers with `max_tokens` ids that follow the prompt's first; `hold` makes it stop after
-    the first until the stream is closed."""
+    """Answers with `max_tokens` ids that count up from the prompt's first id.
+
+    With `hold` it waits after the first id until the stream is closed.
+    """
 
     def __init__(self) -> None:
         self.hold = False
@@ -81,12 +83,15 @@ def make_request(first: int = 7, count: int = 5, prompt_tokens: int = 1) -> Requ
 
 @dataclass
 class World:
-    """Everything of one kind of request plane; for `memory`, the connections are memory too."""
+    """Makes ingresses and workers for one kind of request plane.
+
+    The kind `memory` also uses connections in memory.
+    """
 
     kind: str
     nats_url: str = ""
     beat: Beat = field(default_factory=Beat)
-    nats: NatsSettings | None = None  #: of a server that asks for more than its URL says
+    nats: NatsSettings | None = None  #: settings of a server that needs more than its URL
     network: MemoryNetwork = field(default_factory=MemoryNetwork)
     memory: MemoryRequests = field(default_factory=MemoryRequests)
 

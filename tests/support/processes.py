@@ -46,13 +46,13 @@ def _reaches_a_starter(test: pytest.Function) -> bool:
 
 
 def _parts(one: type) -> list[object]:
-    """The bases and methods of a class of the tests."""
+    """Returns the bases and methods of a class, if the tests define it."""
     file = getattr(sys.modules[one.__module__], "__file__", None) or ""
     return [*one.__bases__, *vars(one).values()] if file.startswith(_TESTS) else []
 
 
 def _code(one: Any) -> FunctionType | None:
-    """The function in `one` if the tests define it."""
+    """Returns the function in `one`, if the tests define it."""
     if isinstance(one, property):
         one = one.fget
     elif isinstance(one, classmethod | staticmethod | MethodType):
@@ -67,7 +67,7 @@ def _names(code: CodeType) -> set[str]:
     return set(code.co_names).union(*map(_names, inner))
 
 
-_unmarked: list[pytest.Item] = []  #: the test that runs now, if it is to start no process
+_unmarked: list[pytest.Item] = []  #: the running test, if it must not start a process
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,4 +1,4 @@
-"""A pseudo-terminal whose other end the test holds."""
+"""A pseudo-terminal. The test holds its other end."""
 
 import os
 import pty
@@ -21,7 +21,7 @@ class Terminal:
     def __init__(
         self, command: Sequence[str], state: Path, environment: Mapping[str, str] | None = None
     ) -> None:
-        """Starts `command` in it. A chat keeps its history under `state`."""
+        """Starts `command` in the terminal. A chat keeps its history under `state`."""
         self.fd, tty = pty.openpty()
         termios.tcsetwinsize(tty, (40, 100))
         said = {"XDG_STATE_HOME": str(state), "PROMPT_TOOLKIT_NO_CPR": "1", "TERM": "xterm"}

@@ -1,6 +1,6 @@
-"""Run as a program: a run, or `ps`, that writes at its end which settings it has read.
+"""Runs `dynemo-run` or `ps`, and then writes to FILE which settings it has read.
 
-`python reads_program.py FILE WORD...`: the words are those of `dynemo-run`.
+`python reads_program.py FILE ARGUMENT...`: the arguments are those of `dynemo-run`.
 """
 
 import sys

@@ -4,12 +4,12 @@ from pathlib import Path
 
 from support.nats_process import NatsProcess
 
-#: The server of `request_large` takes no larger message.
+#: The server of `request_large` refuses larger messages.
 MAX_PAYLOAD = 5120
 
 
 class RecordedServers:
-    """Started when they are needed first."""
+    """Starts each server when a test first needs it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

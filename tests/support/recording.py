@@ -34,7 +34,7 @@ class Event(Struct, frozen=True):
 
     @property
     def envelope(self) -> protocol_1.Envelope | None:
-        """The envelope of a request; None for any other event, or if it does not decode."""
+        """Returns the envelope of a request, or None for other events and invalid envelopes."""
         is_message = self.event == "message" and bool(self.body)
         is_open = self.is_frame and self.kind == protocol_1.Kind.OPEN
         if self.direction != TO_WORKER or not (is_message or is_open) or self.body == b"\xc1":
@@ -58,7 +58,7 @@ class Recording(Struct, frozen=True):
 
 @dataclass
 class Answer:
-    """The deltas of one stream, put together."""
+    """The answer of one stream, joined from its deltas."""
 
     ids: list[int] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
@@ -70,7 +70,7 @@ class Answer:
         self.error = (type(error).__name__, str(error), error.param)
 
     def take(self, delta: Any) -> None:
-        """Takes a delta of either release."""
+        """Adds a delta of the old or of this release."""
         self.ids += delta.token_ids
         self.texts += delta.texts
         self.embedding = delta.embedding or self.embedding
@@ -84,12 +84,12 @@ def load(scenario: str) -> Recording:
 
 
 def load_raw(name: str) -> Any:
-    """A file without events."""
+    """Reads a file that has no events."""
     return json.decode((FOLDER / f"{name}.json").read_bytes())
 
 
 def request_of(recording: Recording, event: Event) -> bytes:
-    """The encoded Request of an event's envelope; it may have followed as REQUEST."""
+    """Returns the encoded Request of an event, from its envelope or from the REQUEST frame."""
     envelope = event.envelope
     assert envelope is not None
     later = (e.body for e in recording.events if e.is_frame and e.kind == protocol_1.Kind.REQUEST)
@@ -97,7 +97,7 @@ def request_of(recording: Recording, event: Event) -> bytes:
 
 
 def answers(recording: Recording) -> dict[int, Answer]:
-    """Reads the answer of each stream as protocol 1 does, by its number in the recording."""
+    """Decodes each stream with protocol 1. Returns the answers by recorded stream number."""
     found: dict[int, Answer] = {}
     asked: dict[str | None, int] = {}
     for event in recording.events:
@@ -125,6 +125,6 @@ def _take_frame(answer: Answer, event: Event) -> None:
 
 
 def steps(recording: Recording) -> Iterator[tuple[Event, list[Event]]]:
-    """Each event, with those that follow it."""
+    """Yields each event with all later events."""
     for number, event in enumerate(recording.events):
         yield event, recording.events[number + 1 :]

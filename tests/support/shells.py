@@ -1,4 +1,4 @@
-"""A shell in a terminal of its own, and what a person types there."""
+"""A shell in its own terminal, in which a test types."""
 
 import os
 import pty
@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-#: How each is started, without the user's own settings.
+#: The command that starts each shell without the user's settings.
 START = {
     "bash": ["bash", "--norc", "--noprofile", "-i"],
     "zsh": ["zsh", "-f", "-i"],
     "fish": ["fish", "--no-config", "-i"],
 }
-#: Loads the script; then the command only says what it was given. What the line itself shows is not
-#: the prompt that it sets.
+#: Loads the script, and replaces the command by a function that records its arguments. The prompt
+#: is written in two parts, so that the echo of this line does not look like the prompt.
 _SET_UP = {
     "bash": "source {script}; dynemo-run() {{ echo \"<$*>\" >>{said}; }}; PS1='%re''ady '",
     "zsh": "autoload -Uz compinit; compinit -u -D; source {script}; "
@@ -26,7 +26,7 @@ _SET_UP = {
     "function fish_prompt; echo -n '%re''ady '; end; function fish_greeting; end",
 }
 _READY = b"%ready "
-#: Gives the new session its terminal, which job control asks for.
+#: Gives the new session its terminal, which job control needs.
 _TAKE_TERMINAL = (
     "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
     "os.execvp(sys.argv[1], sys.argv[1:])"
@@ -34,7 +34,7 @@ _TAKE_TERMINAL = (
 
 
 class Shell:
-    """Made by `shell`."""
+    """A running shell, made by `shell`."""
 
     def __init__(self, terminal: int, said: Path) -> None:
         self._terminal = terminal
@@ -42,7 +42,7 @@ class Shell:
         self._seen = b""
 
     def type(self, keys: str) -> str:
-        """Types the command and this, tabs among it, and Enter. The words that the command got."""
+        """Types the command, these keys (maybe with tabs) and Enter. Returns its arguments."""
         lines = self._lines()
         os.write(self._terminal, f"dynemo-run {keys}\r".encode())
         deadline = time.monotonic() + 15
@@ -52,7 +52,7 @@ class Shell:
         return now[-1].strip("<>")
 
     def set_up(self, line: str) -> None:
-        """Waits for the prompt that `line` sets."""
+        """Types `line`, and waits for the prompt that it sets."""
         os.write(self._terminal, line.encode() + b"\r")
         deadline = time.monotonic() + 15
         while _READY not in self._seen:
@@ -69,7 +69,7 @@ class Shell:
 
 @contextmanager
 def shell(name: str, folder: Path) -> Iterator[Shell]:
-    """One that has `dynemo-run`'s completion, in `folder`."""
+    """Starts a shell in `folder` with the completion of `dynemo-run`."""
     script, said = folder / f"script.{name}", folder / f"said.{name}"
     text = subprocess.run(
         [sys.executable, "-m", "dynemo", "completion", name], capture_output=True, check=True

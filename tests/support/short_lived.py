@@ -1,4 +1,4 @@
-"""Engines that say that they have loaded, and die in the same moment."""
+"""Engines that report that they have loaded, and die at once."""
 
 import sys
 from pathlib import Path
@@ -30,7 +30,7 @@ sys.exit("RuntimeError: no luck")
 
 
 def short_lived(folder: Path) -> Path:
-    """An interpreter that has every engine, each of which dies as soon as it has loaded."""
+    """Returns a fake Python that has every engine. Each engine dies as soon as it has loaded."""
     host, program = folder / "host.py", folder / "python"
     host.write_text(_HOST)
     program.write_text(

@@ -1,7 +1,7 @@
-"""A TCP proxy that a test can cut, or let hang, between a client and a server.
+"""A TCP proxy between a client and a server. A test can cut it or make it hang.
 
-On transports, which are known here from their first moment to their last: a stream's writer that
-was accepted just before the cut would be nobody's, and complain when it is collected.
+It uses transports, because it then knows each connection from the start. A stream accepted just
+before the cut would have no owner, and would log a warning when it is collected.
 """
 
 import asyncio
@@ -58,13 +58,13 @@ class TcpProxy:
             await self._server.wait_closed()
 
     def hang(self) -> None:
-        """Nothing flows, and nothing is closed."""
+        """Stops all traffic without closing a connection."""
         self.is_flowing = False
         for side in self._sides:
             side.transport.pause_reading()
 
     def add(self, side: "_Side") -> None:
-        """Called when a side has just been connected."""
+        """Is called when a side has just connected."""
         self._sides.add(side)
         if self._is_cut:
             side.transport.abort()
@@ -85,7 +85,7 @@ class TcpProxy:
 
 
 class _Side(asyncio.Protocol):
-    """One of the two connections of a client; `other` is known at once for the one dialled."""
+    """One of a client's two connections. The dialled one knows `other` from the start."""
 
     transport: asyncio.Transport
 

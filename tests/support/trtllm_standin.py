@@ -1,4 +1,4 @@
-"""What stands in for TensorRT-LLM and what it builds; `standins/README.md` says what is real."""
+"""A stand-in for TensorRT-LLM and its engine folders. `standins/README.md` lists the real parts."""
 
 import json
 import subprocess
@@ -11,7 +11,10 @@ STANDINS = Path(__file__).parent / "standins"
 
 
 def python_with_standin(folder: Path) -> str:
-    """The Python of a new environment in `folder` that has the stand-in, and what this one has."""
+    """Makes an environment in `folder` with the stand-in and this environment's packages.
+
+    Returns its Python.
+    """
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     site, ours = site_packages(folder), site_packages(Path(sys.prefix))
     assert site is not None
@@ -20,7 +23,7 @@ def python_with_standin(folder: Path) -> str:
 
 
 def make_engine_folder(folder: Path, checkout: Path, stages: int = 1) -> Path:
-    """What `LLM(checkout).save(folder)` leaves, as far as anybody here reads it."""
+    """Writes the files of `LLM(checkout).save(folder)` that our code reads."""
     config = json.loads((checkout / "config.json").read_text())
     pretrained = {
         "architecture": "LlamaForCausalLM",

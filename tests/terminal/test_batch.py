@@ -138,7 +138,7 @@ def test_lines_are_written_as_soon_as_all_before_them_are(tmp_path: Path) -> Non
     assert seen[0] >= 6
 
 
-def test_going_on_after_an_interruption(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_continues_after_an_interruption(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     source = put(tmp_path, 40)
 
     def answer(ask: Ask) -> Script:
@@ -174,7 +174,7 @@ def test_another_model_or_setting_is_not_mixed_in(tmp_path: Path) -> None:
             run(ScriptedPipeline(), source, **change)
 
 
-def test_going_on_after_a_kill(tmp_path: Path) -> None:
+def test_continues_after_a_kill(tmp_path: Path) -> None:
     source = put(tmp_path, 30)
     output = source.with_name("in.output.jsonl")
     environment = program_environment()

@@ -61,7 +61,7 @@ def test_default_output() -> None:
     assert default_output(Path("prompts")) == Path("prompts.output.jsonl")
 
 
-def test_going_on_where_it_stopped(tmp_path: Path) -> None:
+def test_continues_after_the_last_line(tmp_path: Path) -> None:
     source, output = put(tmp_path, b"a\n\nb\nc\nd\n"), tmp_path / "out"
     assert answer_some(source, output, 2) == 0
     assert answer_some(source, output, 1) == 2
@@ -85,7 +85,7 @@ def test_a_torn_line_is_cut_off_wherever_it_was_torn(tmp_path: Path) -> None:
     "content",
     [b"precious", b"precious\n", b'{"line": 1}\n', b'{"line":1,"input_hash":"00"}\n', b"\xff\n"],
 )
-def test_what_is_no_answer_to_this_input_stays_untouched(tmp_path: Path, content: bytes) -> None:
+def test_an_output_of_another_input_stays_untouched(tmp_path: Path, content: bytes) -> None:
     source, output = put(tmp_path, b"a\nb\n"), tmp_path / "out"
     output.write_bytes(content)
     with pytest.raises(UsageError, match="name another file with --output"):

@@ -28,7 +28,7 @@ def chat() -> ChatSession:
         ("1/2 of it", None),
     ],
 )
-def test_what_is_a_command(line: str, command: tuple[str, str] | None) -> None:
+def test_commands_start_with_a_slash(line: str, command: tuple[str, str] | None) -> None:
     assert parse(line) == command
 
 
@@ -97,7 +97,7 @@ def test_set_alone_lists_all(chat: ChatSession) -> None:
         ("temp", 'Unknown setting "temp"; /set lists the settings.'),
     ],
 )
-def test_set_refuses_what_is_wrong(chat: ChatSession, rest: str, words: str) -> None:
+def test_set_refuses_invalid_values(chat: ChatSession, rest: str, words: str) -> None:
     with pytest.raises(DynemoError, match=words):
         run_command(chat, "set", rest)
     assert chat.settings == chat.at_start

@@ -48,7 +48,7 @@ def test_as_many_of_the_newest_turns_stay_as_leave_room(context_length: int) -> 
     assert state.turns_from(state.dropped)[0] == text_turn("system", "Be brief.")
 
 
-def test_the_next_message_drops_only_what_it_must() -> None:
+def test_the_next_message_drops_as_few_turns_as_possible() -> None:
     prepare, _ = preparing(100)
     state = talk(20)
     fit(state, "hi", prepare)
@@ -78,7 +78,7 @@ def test_taking_back() -> None:
     assert Conversation().take_back() is None
 
 
-def test_saving_keeps_also_what_is_no_longer_sent(tmp_path: Path) -> None:
+def test_saving_keeps_dropped_turns_too(tmp_path: Path) -> None:
     state = talk(2)
     state.dropped = 1
     path = save(state, str(tmp_path / "talk.json"))

@@ -11,7 +11,7 @@ def interrupt(number: int) -> None:
     os.kill(os.getpid(), number)
 
 
-def test_returns_what_the_work_returns() -> None:
+def test_returns_the_result_of_the_work() -> None:
     async def work() -> int:
         return 7
 
@@ -36,7 +36,7 @@ def test_a_signal_ends_the_work_after_its_clean_up(number: int) -> None:
     assert steps == ["cleaned up"]
 
 
-def test_what_the_signal_did_before_is_put_back() -> None:
+def test_the_earlier_signal_handler_is_restored() -> None:
     async def main() -> None:
         before = signal.getsignal(signal.SIGINT)
         await until_signal(asyncio.sleep(0), signal.SIGINT)

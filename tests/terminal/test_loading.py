@@ -52,7 +52,7 @@ def run_on_terminal(tmp_path: Path, until: str) -> str:
                 go.touch()
             try:
                 part = os.read(master, 65536)
-            except OSError:  # Linux: the other end is closed
+            except OSError:  # on Linux: the other end is closed
                 break
             if not part:
                 break
@@ -92,7 +92,7 @@ def test_without_a_terminal_a_line_at_times(
     assert capsys.readouterr().err == ""
 
 
-def test_who_waits_may_go_first(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_body_may_end_before_the_load(capsys: pytest.CaptureFixture[str]) -> None:
     async def body() -> None:
         ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         async with loading_shown("m", ready, lambda: 0, 0):

@@ -74,7 +74,7 @@ def test_broken_vocabularies_are_refused() -> None:
     )
 
 
-def test_what_ends_a_generation() -> None:
+def test_the_ids_that_end_a_generation() -> None:
     keys = _bpe("<|im_end|>", "<|eom_id|>", "</s>", "<|file_sep|>", "<|im_start|>", eos_token_id=5)
     special = load_tokenizer(keys).special
     assert (special.eos, special.eot, special.eom) == (5, 256, 257)

@@ -16,7 +16,7 @@ def test_the_last_delta_and_the_load_survive() -> None:
     assert decode_final(encode_final(LAST, None)) == (LAST, None)
 
 
-def test_the_positions_of_the_last_delta_are_those_of_a_delta_and_then_the_load() -> None:
+def test_the_last_delta_is_a_delta_with_the_load_after_it() -> None:
     """Protocol 1 reads the load at position 5."""
     names = [field.name for field in structs.fields(FinalDelta)]
     assert names[:5] == [field.name for field in structs.fields(Delta)][:5]

@@ -84,7 +84,7 @@ def _failure(error: str, code: str, **more: Any) -> DynemoError:
 
 def test_a_code_of_a_later_release_falls_back_to_its_name_in_protocol_1() -> None:
     lost = _failure("EngineLost", "kv_transfer_failed")
-    assert type(lost) is EngineLost  # so that its answer still moves
+    assert type(lost) is EngineLost  # the pool then moves the answer
     silent = _failure("InstanceSilent", "instance_asleep", retry_after=9)
     assert type(silent) is InstanceSilent
     assert silent.retry_after == 9
@@ -92,7 +92,7 @@ def test_a_code_of_a_later_release_falls_back_to_its_name_in_protocol_1() -> Non
 
 
 def test_a_code_counts_more_than_a_name() -> None:
-    """A class may get another name."""
+    """A later release may rename a class."""
     assert type(_failure("RequestError", "unknown_model", param="model")) is UnknownModel
     assert type(_failure("Renamed", "engine_lost")) is EngineLost
 
@@ -113,7 +113,7 @@ def test_a_new_class_travels_by_its_code_and_the_name_of_its_base() -> None:
     assert (failure.code, failure.error) == ("kv_transfer_failed", "EngineLost")
 
 
-def test_what_is_not_ours_becomes_an_engine_error(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_foreign_exception_becomes_an_engine_error(caplog: pytest.LogCaptureFixture) -> None:
     got = decode_error(encode_error(IndexError("list index out of range")))
     assert type(got) is EngineError
     assert str(got) == "IndexError: list index out of range"
@@ -123,7 +123,7 @@ def test_what_is_not_ours_becomes_an_engine_error(caplog: pytest.LogCaptureFixtu
     assert "Traceback of FILE.py" in caplog.text
 
 
-def test_a_body_that_is_no_failure() -> None:
+def test_an_invalid_body_fails() -> None:
     for body in (b"", b"\xc1", b"\x90"):
         with pytest.raises(WireError, match="does not decode"):
             decode_error(body)

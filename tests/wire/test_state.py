@@ -9,7 +9,7 @@ from dynemo.wire.state import ConnectionState, Role, StreamState, connection_aft
 HELLO, OPEN, REQUEST, DATA, END, ERROR, CANCEL, PING, PONG, GOAWAY = FrameKind
 PENDING, STREAM_OPEN, CLOSED = StreamState
 
-#: What each side may read, in each state of a connection that is open: every other kind is refused.
+#: The frames that each role may read in each state of a stream, and the next states.
 ALLOWED = {
     (Role.CLIENT, PENDING): {OPEN: STREAM_OPEN, ERROR: CLOSED},
     (Role.CLIENT, STREAM_OPEN): {DATA: STREAM_OPEN, END: CLOSED, ERROR: CLOSED, GOAWAY: CLOSED},

@@ -1,4 +1,4 @@
-"""A peer of a later release sends more than this one knows; and this one more than protocol 1."""
+"""Each release skips fields that a later release adds, and so does protocol 1."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ REQUEST = Request(
     messages=[{"role": "user", "content": "x"}],
 )
 IDENTITY = CardIdentity(**dict.fromkeys(CardIdentity.__struct_fields__, "a"))
-#: One of each struct that travels, and its counterpart in protocol 1.
+#: Each kind of message, with its class in protocol 1.
 TRAVELS: list[tuple[Struct, type[Struct]]] = [
     (Sampling(seed=3), protocol_1.Sampling),
     (Guide("json_schema", "{}"), protocol_1.Guide),
@@ -73,7 +73,7 @@ IDS = [type(value).__name__ for value, _ in TRAVELS]
 
 
 def _grown(value: Any) -> Any:
-    """Returns the value as a later release may send it: each struct has one more field."""
+    """Returns a message of a later release: each struct has one more field or element."""
     if not isinstance(value, Struct):
         return value
     config = value.__struct_config__
@@ -85,12 +85,12 @@ def _grown(value: Any) -> Any:
 
 
 @pytest.mark.parametrize(("value", "_old"), TRAVELS, ids=IDS)
-def test_what_a_later_release_adds_is_skipped(value: Struct, _old: type[Struct]) -> None:
+def test_fields_of_a_later_release_are_skipped(value: Struct, _old: type[Struct]) -> None:
     assert msgpack.decode(msgpack.encode(_grown(value)), type=type(value)) == value
 
 
 def _is_within(old: Any, new: Any) -> bool:
-    """Whether `new` has all that `old` has, and perhaps more fields or elements."""
+    """Tells whether `new` contains all of `old`, maybe with more fields or elements."""
     if isinstance(old, dict):
         return all(name in new and _is_within(held, new[name]) for name, held in old.items())
     if isinstance(old, list):
@@ -99,7 +99,7 @@ def _is_within(old: Any, new: Any) -> bool:
 
 
 @pytest.mark.parametrize(("value", "old"), TRAVELS, ids=IDS)
-def test_protocol_1_skips_what_this_release_adds(value: Struct, old: type[Struct]) -> None:
+def test_protocol_1_skips_new_fields(value: Struct, old: type[Struct]) -> None:
     body = msgpack.encode(value)
     read = msgpack.encode(msgpack.decode(body, type=old))
     assert _is_within(msgpack.decode(read, strict=False), msgpack.decode(body, strict=False))

@@ -1,4 +1,4 @@
-"""A stand-in for TensorRT-LLM; see README.md beside this package."""
+"""A stand-in for TensorRT-LLM. See README.md beside this package."""
 
 from tensorrt_llm.llmapi.llm import _TorchLLM as LLM
 from tensorrt_llm.sampling_params import SamplingParams

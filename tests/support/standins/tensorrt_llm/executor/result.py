@@ -1,4 +1,4 @@
-"""The result of one request: an iterator that gives itself, once a response."""
+"""The result of one request: an iterator that yields itself for each response."""
 
 import asyncio
 from collections.abc import Callable
@@ -28,7 +28,7 @@ class CompletionOutput:
 
 @dataclass(frozen=True)
 class Response:
-    """What the executor says of one request after a step."""
+    """The executor's report on one request after a step."""
 
     token_ids: list[int]
     is_final: bool = False
@@ -56,7 +56,7 @@ class RequestOutput:
         self.aqueue: asyncio.Queue[Response] = asyncio.Queue()
 
     def put(self, response: Response) -> None:
-        """From the executor's thread."""
+        """Adds a response. It is called in the executor's thread."""
         self._loop.call_soon_threadsafe(self.aqueue.put_nowait, response)
 
     def abort(self) -> None:

@@ -1,4 +1,4 @@
-"""Of one request alone."""
+"""Errors that concern only one request."""
 
 
 class RequestError(RuntimeError):

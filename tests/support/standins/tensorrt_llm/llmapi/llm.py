@@ -1,4 +1,4 @@
-"""The LLM classes, around an executor that follows a rule where the real one computes."""
+"""The LLM classes. Their executor follows a rule instead of computing a model."""
 
 import json
 import os
@@ -18,16 +18,16 @@ from tensorrt_llm.sampling_params import SamplingParams
 
 _BLOCK = 8  # tokens_per_block
 _STEP_SECONDS = 0.002
-_ANSWER = 12  # ids before the model's own end
+_ANSWER = 12  # ids before the end-of-sequence token
 
 
 def rule(prompt: list[int], at: int, eos: int) -> int:
-    """The model: the likeliest id at place `at` of the answer, which repeats itself in the end."""
+    """Returns the likeliest id at position `at` of the answer, which repeats itself in the end."""
     return eos if at == _ANSWER else (sum(prompt) + 7 * min(at, _ANSWER + 9)) % 900 + 20
 
 
 def sample(prompt: list[int], at: int, eos: int, params: SamplingParams, seed: int) -> int:
-    """An id by chance, where the settings leave more than the likeliest one."""
+    """Returns a random id, or the likeliest one if the settings exclude all others."""
     likeliest = rule(prompt, at, eos)
     is_sure = params.top_k == 1 or (params.top_p or 1) < 1e-3 or (params.min_p or 0) >= 1
     if not params._greedy_decoding and not is_sure:
@@ -44,14 +44,14 @@ class _Sequence:
 
 
 class _Executor:
-    """Steps all sequences together, in a thread, at most so many at once."""
+    """Steps up to `slots` sequences together, in a thread."""
 
     def __init__(
         self, slots: int, max_seq_len: int, vocab_size: int, eos: int, seed: int | None, kept: int
     ) -> None:
         self._slots, self._max_seq_len = slots, max_seq_len
         self._vocab_size, self._eos = vocab_size, eos
-        self._seed = seed  # of who names none; None: another one each time
+        self._seed = seed  # for requests without a seed; None: a different one each time
         self._sequences: dict[int, _Sequence] = {}
         self._seen: set[tuple[int, ...]] = set()
         self._lock = threading.Lock()
@@ -263,7 +263,7 @@ class _TorchLLM(BaseLLM):
             max_seq_len=kwargs.get("max_seq_len") or config["max_position_embeddings"],
             max_batch_size=kwargs.get("max_batch_size", 2048),
             max_num_tokens=kwargs.get("max_num_tokens", 8192),
-            # It drops the oldest before it adds one, once there are more than `max_stats_len`.
+            # It drops the oldest record only once there are more than `max_stats_len`.
             stats_kept=kwargs.get("max_stats_len", 1000) + 1
             if kwargs.get("enable_iter_perf_stats")
             else 0,
@@ -288,7 +288,7 @@ class _TrtLLM(BaseLLM):
             max_batch_size=kwargs.get("max_batch_size"),
             max_num_tokens=kwargs.get("max_num_tokens"),
             build_config=SimpleNamespace(**build),
-            stats_kept=1000,  # of the C++ runtime, without a word
+            stats_kept=1000,  # the limit of the C++ runtime, which it does not report
         )
 
     def _check_arguments(self, prompt_len: int, params: SamplingParams) -> None:

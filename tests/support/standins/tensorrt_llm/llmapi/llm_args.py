@@ -1,4 +1,4 @@
-"""Which arguments there are; pydantic models there, names here."""
+"""The names of the arguments. The original has pydantic models instead."""
 
 import os
 
@@ -10,7 +10,7 @@ _BOTH = (
 )  # fmt: skip
 
 
-_IS_OLD = os.environ.get("TRTLLM_STANDIN_STATS") == "old"  # before January 2026
+_IS_OLD = os.environ.get("TRTLLM_STANDIN_STATS") == "old"  # versions before January 2026
 _STATS = ("enable_iter_perf_stats",) if _IS_OLD else ("enable_iter_perf_stats", "max_stats_len")
 
 

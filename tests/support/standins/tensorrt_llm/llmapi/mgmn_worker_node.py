@@ -1,4 +1,4 @@
-"""There: takes work from rank 0 until MPI ends. Here: until it is ended."""
+"""The original takes work from rank 0 until MPI ends. The stand-in only waits for a signal."""
 
 import signal
 

@@ -1,4 +1,4 @@
-"""What a worker counts of requests that it does not answer."""
+"""A worker counts the requests that it refuses."""
 
 import asyncio
 import logging

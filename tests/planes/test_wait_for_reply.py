@@ -1,4 +1,4 @@
-"""How long a reply is waited for, by a loop that is busy and by one that is not."""
+"""The timeout of a reply counts only the time in which the event loop is not busy."""
 
 import asyncio
 import time
@@ -34,7 +34,7 @@ def test_a_reply_that_does_not_come_is_given_up() -> None:
     asyncio.run(body())
 
 
-def test_what_a_reply_raises_is_raised() -> None:
+def test_the_error_of_a_reply_is_raised() -> None:
     async def body() -> None:
         reply: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         reply.set_exception(ConnectionError("gone"))

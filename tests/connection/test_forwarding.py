@@ -1,4 +1,4 @@
-"""A worker's relay between two links: what an engine host says is what the ingress gets."""
+"""A worker forwards an engine host's frames to the ingress."""
 
 import asyncio
 import socket
@@ -29,7 +29,7 @@ STREAM = 77
 
 
 class End:
-    """One end of a socket pair: what it got, and frames of its own."""
+    """One end of a socket pair, which records the frames that arrive."""
 
     def __init__(self) -> None:
         self.got: list[Frame] = []
@@ -47,17 +47,17 @@ class End:
         return found[0]
 
     def text(self) -> str:
-        """Of all deltas, in the order in which they came."""
+        """Returns the text of all deltas, in the order of arrival."""
         bodies = [f.body for f in self.got if f.kind in (FrameKind.DATA, FrameKind.END)]
         return "".join(t for body in bodies for t in msgpack.decode(body, type=Delta).texts)
 
 
 @dataclass
-class Joint:
-    """An engine host, a worker between, and an ingress that has asked."""
+class Chain:
+    """An engine host, a worker, and an ingress that has sent a request."""
 
     host: End
-    asked: int  #: the host's number of the stream
+    asked: int  #: the host's number for the stream
     ingress: End
     reading: asyncio.Transport = field(repr=False)
 
@@ -84,7 +84,7 @@ class _Source:
 
 
 async def _connect(one: FramedConnection, other: FramedConnection) -> asyncio.Transport:
-    """Joins two links; gives the other's transport."""
+    """Connects two ends. Returns the transport of the other end."""
     loop = asyncio.get_running_loop()
     ours, theirs = socket.socketpair()
     await loop.create_unix_connection(lambda: one, sock=ours)
@@ -93,7 +93,7 @@ async def _connect(one: FramedConnection, other: FramedConnection) -> asyncio.Tr
 
 
 @asynccontextmanager
-async def joined() -> AsyncIterator[Joint]:
+async def joined() -> AsyncIterator[Chain]:
     client, host, ingress = HostClient(lambda: None), End(), End()
     outgoing = FramedConnection(lambda _: None, lambda _: None)
     await _connect(client.connection, host.connection)
@@ -105,7 +105,7 @@ async def joined() -> AsyncIterator[Joint]:
         answers.start(STREAM, REQUEST)
         asked = (await host.first(FrameKind.REQUEST)).stream
         try:
-            yield Joint(host, asked, ingress, reading)
+            yield Chain(host, asked, ingress, reading)
         finally:
             answers.cancel_all()
             for connection in (client.connection, host.connection, outgoing, ingress.connection):
@@ -113,27 +113,27 @@ async def joined() -> AsyncIterator[Joint]:
             await asyncio.sleep(0.01)
 
 
-def test_frames_go_on_as_they_are() -> None:
+def test_frames_are_forwarded_unchanged() -> None:
     async def body() -> None:
-        async with joined() as joint:
-            said = b"\x94\x91\xcc\x05\x90\xc0\x00"  # a five in two bytes, as no encoder writes it
-            joint.host.connection.send(FrameKind.DATA, joint.asked, said)
-            assert await joint.ingress.first(FrameKind.DATA) == Frame(FrameKind.DATA, STREAM, said)
-            joint.finish("end")
-            end = await joint.ingress.first(FrameKind.END)
+        async with joined() as chain:
+            said = b"\x94\x91\xcc\x05\x90\xc0\x00"  # 5 in two bytes, which no encoder writes
+            chain.host.connection.send(FrameKind.DATA, chain.asked, said)
+            assert await chain.ingress.first(FrameKind.DATA) == Frame(FrameKind.DATA, STREAM, said)
+            chain.finish("end")
+            end = await chain.ingress.first(FrameKind.END)
             assert end.stream == STREAM
             assert msgpack.decode(end.body, type=Delta).finish == Finish("stop", 2, 9)
 
     asyncio.run(body())
 
 
-def test_what_one_read_brings_leaves_in_one_frame() -> None:
+def test_the_deltas_of_one_read_leave_in_one_frame() -> None:
     async def body() -> None:
-        async with joined() as joint:
-            joint.say("a", "b", "c")
-            joint.finish("d")
-            await joint.ingress.first(FrameKind.END)
-            bodies = [msgpack.decode(frame.body, type=Delta).texts for frame in joint.ingress.got]
+        async with joined() as chain:
+            chain.say("a", "b", "c")
+            chain.finish("d")
+            await chain.ingress.first(FrameKind.END)
+            bodies = [msgpack.decode(frame.body, type=Delta).texts for frame in chain.ingress.got]
             assert bodies == [["a", "b", "c"], ["d"]]
 
     asyncio.run(body())
@@ -141,61 +141,61 @@ def test_what_one_read_brings_leaves_in_one_frame() -> None:
 
 def test_a_full_sink_loses_nothing_and_keeps_the_order() -> None:
     async def body() -> None:
-        async with joined() as joint:
+        async with joined() as chain:
             texts: list[str] = []
 
             async def say(count: int) -> None:
                 some = [f"{len(texts) + number:04d}" + "x" * 1020 for number in range(count)]
                 texts.extend(some)
-                joint.say(*some)
+                chain.say(*some)
                 await asyncio.sleep(0)
 
-            joint.reading.pause_reading()
+            chain.reading.pause_reading()
             for _ in range(30):
                 await say(30)
-            joint.reading.resume_reading()
-            while len(joint.ingress.text()) < 800 * 1024:  # while it empties, and falls full again
+            chain.reading.resume_reading()
+            while len(chain.ingress.text()) < 800 * 1024:  # the buffer empties, and fills again
                 await say(4)
-            joint.finish("end")
-            await joint.ingress.first(FrameKind.END)
-            assert joint.ingress.text() == "".join([*texts, "end"])
+            chain.finish("end")
+            await chain.ingress.first(FrameKind.END)
+            assert chain.ingress.text() == "".join([*texts, "end"])
 
     asyncio.run(body())
 
 
-def test_an_sink_that_stays_full_ends_the_stream_on_both_sides() -> None:
+def test_a_sink_that_stays_full_ends_the_stream_on_both_sides() -> None:
     async def body() -> None:
-        async with joined() as joint:
-            joint.reading.pause_reading()
+        async with joined() as chain:
+            chain.reading.pause_reading()
             for _ in range(3 * MAX_UNREAD // 65536):
-                joint.say("x" * 65536)
+                chain.say("x" * 65536)
                 await asyncio.sleep(0.001)
-            assert (await joint.host.first(FrameKind.CANCEL)).stream == joint.asked
-            joint.reading.resume_reading()
-            error = await joint.ingress.first(FrameKind.ERROR)
+            assert (await chain.host.first(FrameKind.CANCEL)).stream == chain.asked
+            chain.reading.resume_reading()
+            error = await chain.ingress.first(FrameKind.ERROR)
             assert msgpack.decode(error.body, type=Failure).error == "SlowReader"
 
     asyncio.run(body())
 
 
-def test_a_body_that_is_no_delta_is_for_the_ingress_to_judge() -> None:
+def test_an_invalid_body_is_forwarded_to_the_ingress() -> None:
     async def body() -> None:
-        async with joined() as joint:
-            joint.host.connection.send(FrameKind.DATA, joint.asked, b"\xc1")
-            assert (await joint.ingress.first(FrameKind.DATA)).body == b"\xc1"
+        async with joined() as chain:
+            chain.host.connection.send(FrameKind.DATA, chain.asked, b"\xc1")
+            assert (await chain.ingress.first(FrameKind.DATA)).body == b"\xc1"
 
     asyncio.run(body())
 
 
-def test_nothing_overtakes_what_is_held() -> None:
+def test_no_frame_overtakes_a_held_one() -> None:
     async def body() -> None:
         connection = End().connection
-        relay = ForwardingBuffer(StreamSink(connection, STREAM))
+        buffer = ForwardingBuffer(StreamSink(connection, STREAM))
         connection.pause_writing()
-        relay.data([msgpack.encode(Delta([1]))])
+        buffer.data([msgpack.encode(Delta([1]))])
         connection.resume_writing()
-        relay.data([msgpack.encode(Delta([2]))])
-        assert await relay.take() == Delta([1, 2])
-        assert relay.sent == 0
+        buffer.data([msgpack.encode(Delta([2]))])
+        assert await buffer.take() == Delta([1, 2])
+        assert buffer.sent == 0
 
     asyncio.run(body())

@@ -1,4 +1,4 @@
-"""What one sees of a pool: `ps`, a worker's metrics, and one trace id in the logs of both sides."""
+"""The views of a pool: `ps`, a worker's metrics, and a trace id in the logs of both sides."""
 
 import json
 import os
@@ -20,8 +20,8 @@ from support.dyn_streams import one, streams
 from support.waiting import wait_until
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
-#: Its print goes into the log of the process that has started it.
-TELLING = """
+#: An engine that prints the trace. The line appears in the log of the process that started it.
+TRACING = """
 async def generate(request):
     print("asked under", request.traceparent, flush=True)
     yield "yes"
@@ -36,7 +36,7 @@ def pool(servers: Servers, request: pytest.FixtureRequest) -> Iterator[Fleet]:
 
 @contextmanager
 def held(*args: Any) -> Iterator[None]:
-    """Streams that run meanwhile, to their ends."""
+    """Runs streams during the body, and waits for their ends."""
     thread = Thread(target=streams, args=args)
     thread.start()
     try:
@@ -61,13 +61,13 @@ def test_ps_shows_the_load_of_each_instance(servers: Servers, pool: Fleet) -> No
     with held([ingress], 6):
         wait_until(lambda: loads(servers, pool) == [{**idle, "running": 3}] * 2)
     wait_until(lambda: loads(servers, pool) == [idle, idle])
-    first.kill()  # its lease lasts a while: it is registered, and does not answer
+    first.kill()  # until its lease expires it is registered, but does not answer
     after = loads(servers, pool)
     assert after in ([None, idle], [idle, None], [idle])
 
 
 def post(server: Server, prompt: str = "Hello", **headers: str) -> dict[str, str]:
-    """Asks for an answer; its headers."""
+    """Sends a request. Returns the headers of the answer."""
     body = {"messages": [{"role": "user", "content": prompt}], "max_tokens": 16}
     request = urllib.request.Request(
         f"{server.api}/chat/completions", json.dumps(body).encode(), headers
@@ -79,7 +79,7 @@ def post(server: Server, prompt: str = "Hello", **headers: str) -> dict[str, str
 
 
 def traced(lines: list[str], trace: str = TRACE) -> list[str]:
-    """What `grep` of that trace finds."""
+    """Returns the lines that contain the trace id."""
     return [line for line in lines if trace in line]
 
 
@@ -94,7 +94,7 @@ def test_one_trace_is_found_on_both_sides(pool: Fleet) -> None:
     assert (said["trace_id"], said["message"]) == (TRACE, "answer: finished")
     assert f"id=chatcmpl-{said['id']} " in at_ingress
     assert f"request_id={answer['x-request-id']} trace_id={TRACE} " in at_ingress
-    # A caller without one gets one, and no two the same.
+    # A request without a trace id gets a new one.
     post(ingress)
     post(ingress, traceparent="00-nonsense")
     wait_until(lambda: sum("answer: " in line for line in worker.lines) == 3)
@@ -103,7 +103,7 @@ def test_one_trace_is_found_on_both_sides(pool: Fleet) -> None:
     wait_until(lambda: all(traced(ingress.lines, trace) for trace in made))
 
 
-def test_a_trace_goes_on_with_a_stream_that_moves(pool: Fleet) -> None:
+def test_a_stream_that_moves_keeps_its_trace(pool: Fleet) -> None:
     first, second = pool.workers(2, delay_ms=150)
     ingress = pool.ingress("--router-mode", "round-robin", workers=2)
     threads = [
@@ -124,9 +124,9 @@ def test_a_trace_goes_on_with_a_stream_that_moves(pool: Fleet) -> None:
 
 
 @pytest.mark.parametrize("is_remote", [False, True])
-def test_an_engine_is_told_the_trace(servers: Servers, tmp_path: Path, is_remote: bool) -> None:
+def test_an_engine_gets_the_trace(servers: Servers, tmp_path: Path, is_remote: bool) -> None:
     file = tmp_path / "telling.py"
-    file.write_text(TELLING)
+    file.write_text(TRACING)
     given = {"traceparent": f"00-{TRACE}-{SPAN}-01"}
 
     def check(server: Server, lines: list[str]) -> None:
@@ -135,7 +135,7 @@ def test_an_engine_is_told_the_trace(servers: Servers, tmp_path: Path, is_remote
         (line,) = [line for line in lines if "asked under" in line]
         found = re.search(rf"asked under 00-{TRACE}-([0-9a-f]{{16}})-01", line)
         assert found is not None
-        assert found[1] != SPAN  # ours
+        assert found[1] != SPAN  # the span is our own
 
     if not is_remote:
         with serving(f"out={file}", "-v") as server:
@@ -147,7 +147,7 @@ def test_an_engine_is_told_the_trace(servers: Servers, tmp_path: Path, is_remote
 
 
 def metric(server: Server | str, name: str, **labels: str) -> float:
-    """The sum of a metric's samples that have these labels."""
+    """Returns the sum of a metric's samples with these labels."""
     url = server if isinstance(server, str) else server.url
     with urllib.request.urlopen(f"{url}/metrics", timeout=5) as answer:
         lines = answer.read().decode().splitlines()
@@ -166,7 +166,7 @@ def status_url(worker: Worker) -> str:
 
 
 @pytest.mark.timeout(60)
-def test_what_a_worker_counts(servers: Servers) -> None:
+def test_the_metrics_of_a_worker(servers: Servers) -> None:
     with fleet(servers.flags) as pool:
         worker = pool.start("--status-port", "0", delay_ms=20)
         ingress, url = pool.ingress(workers=1), status_url(worker)
@@ -182,10 +182,10 @@ def test_what_a_worker_counts(servers: Servers) -> None:
         assert metric(url, ended, outcome="finished") == 3
         assert metric(url, "dynemo_worker_requests_in_flight") == 0
         assert metric(url, "dynemo_worker_input_tokens_total") > 3 * whole.usage[0]
-        # What the streams had before they moved is counted, too.
+        # Tokens from before the move count, too.
         assert metric(url, "dynemo_worker_output_tokens_total") == 5 + 2 * 128
         assert metric(url, "dynemo_worker_request_duration_seconds_count", outcome="finished") == 3
-        # Of this worker alone: what an ingress counts has other names.
+        # A worker has no metrics of an ingress.
         assert metric(url, "dynemo_requests_total") == 0
         assert metric(url, "dynemo_requests_moved_total") == 0
         assert metric(ingress, "dynemo_requests_total", status="200") == 3

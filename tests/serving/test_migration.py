@@ -1,4 +1,4 @@
-"""What is left to ask for, when instances that give ids and those that give text take turns."""
+"""The rest of a request that moves between instances with ids and instances with text."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def test_nothing_answered_is_the_request_itself(progress: MigrationState) -> Non
     assert progress.rest() is REQUEST
 
 
-def test_ids_are_text_for_who_takes_text(progress: MigrationState, tokenizer: Tokenizer) -> None:
+def test_ids_become_text_for_a_text_engine(progress: MigrationState, tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode(" like capitals", add_special=False, parse_special=False)
     progress.take(Delta(ids))
     progress.begin_anew()
@@ -45,7 +45,7 @@ def test_ids_are_text_for_who_takes_text(progress: MigrationState, tokenizer: To
     assert rest.max_tokens == 20 - len(ids)
 
 
-def test_text_is_ids_for_who_takes_ids(progress: MigrationState, tokenizer: Tokenizer) -> None:
+def test_text_becomes_ids_for_an_id_engine(progress: MigrationState, tokenizer: Tokenizer) -> None:
     progress.take(Delta(texts=["", " like"]))
     progress.take(Delta(texts=[" capitals"]))
     ids = tokenizer.encode(" like capitals", add_special=False, parse_special=False)
