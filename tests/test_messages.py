@@ -1,9 +1,9 @@
 """The form of messages: errors and log lines are sentences, with a capital and a full stop.
 
-A message starts with a capital letter, a digit, a quoted value, a flag, a chat command or one of
-`NAMES`. It ends with a full stop or a question mark. It has no space at either end and no double
-space. An interpolation may start or end a message only if it is a quoted value, a constant of the
-module, or one of `SENTENCES`.
+A message starts with a capital letter, a digit, a quoted value, an argument (`--flag`, `in=`,
+`out=`), a chat command or one of `NAMES`. It ends with a full stop or a question mark. It has no
+space at either end and no double space. An interpolation may start or end a message only if it is
+a quoted value, a constant of the module, or one of `SENTENCES`.
 
 `FOLDERS` and `FILES` list the code that has this form so far. Add to them.
 """
@@ -29,7 +29,9 @@ NAMES = ("dynemo-run", "etcd", "llama.cpp", "mistral.rs", "nats-server", "vLLM")
 #: Interpolations that are whole sentences, by the name of the variable or the function.
 SENTENCES = frozenset({"advice", "advice_for", "complaint", "error", "hint", "problem"})
 
-_START = re.compile(rf"[A-Z0-9\"'`\[]|--[a-z]|/[a-z]|(?:{'|'.join(map(re.escape, NAMES))})\b|%s")
+_START = re.compile(
+    rf"[A-Z0-9\"'`\[]|--[a-z]|/[a-z]|(?:in|out)=|(?:{'|'.join(map(re.escape, NAMES))})\b|%s"
+)
 _ACCESS = re.compile(r"%s: %[sd]$|[a-z ]+: (?:\d+|%[sd])$")
 _LOG = frozenset({"debug", "info", "warning", "error", "exception", "critical"})
 
