@@ -1,10 +1,10 @@
-"""The forms of messages: a quoted value, a reason, the name that a user most likely meant."""
+"""Helpers for messages: quoted values, reasons, lists, and the name that a user probably meant."""
 
 from collections.abc import Iterable
 
 #: Two swapped letters of three are near (`tsl`). A few letters in common are not.
 _CUTOFF = 0.66
-#: For a single word of a name, of which more must agree (`modle` of `--model-path`).
+#: The cutoff for a single word of a name (`modle` of `--model-path`), which must be more similar.
 _WORD_CUTOFF = 0.8
 
 
@@ -17,10 +17,10 @@ def unknown(
     place: str = "",
     otherwise: str = "",
 ) -> str:
-    """`Unknown flag "--modle"; did you mean "--model-path"?`
+    """Returns a message such as `Unknown flag "--modle"; did you mean "--model-path"?`.
 
-    If no name is near, the names are listed, or `otherwise` says what to do. `prefix` stands before
-    every name and says nothing about which is near; `place` follows the name that was written.
+    If no name is near, it lists all names, or says `otherwise`. `prefix` is added to every name and
+    does not count for the similarity. `place` follows the unknown name.
     """
     known = list(names)
     near = nearest(written, known)
@@ -32,7 +32,7 @@ def unknown(
 
 
 def either(names: Iterable[str]) -> str:
-    """`a`, `a or b`, `a, b or c`."""
+    """Returns `a`, `a or b`, or `a, b or c`."""
     *first, last = names
     return f"{', '.join(first)} or {last}" if first else last
 
@@ -43,7 +43,7 @@ def nearest(written: str, names: Iterable[str]) -> str | None:
     A name is near if its spelling is similar, or if it has every word of `written` (`--port` of
     `--http-port`). Dashes and underscores are ignored.
     """
-    import difflib  # late: a run without a mistake does not need it
+    import difflib  # imported here because only mistakes need it
 
     letters = {name: "".join(_words(name)) for name in names}
     wanted = _words(written)
@@ -55,7 +55,7 @@ def nearest(written: str, names: Iterable[str]) -> str | None:
 
 
 def _has_words(wanted: list[str], words: list[str]) -> bool:
-    """Whether each word is among the others, or, if it is long enough, almost."""
+    """Whether `words` has each wanted word. A long one may differ slightly."""
     from difflib import get_close_matches
 
     return bool(wanted) and all(
@@ -65,13 +65,13 @@ def _has_words(wanted: list[str], words: list[str]) -> bool:
 
 
 def with_reason(statement: str, reason: str) -> str:
-    """`It waits: loading.` for a reason in a word; `It waits. It loads.` for one in sentences."""
+    """Returns `It waits: loading.` for a word, and `It waits. It loads.` for a sentence."""
     return f"{statement}. {reason}" if reason.endswith(".") else f"{statement}: {reason}."
 
 
 def quoted(value: str) -> str:
     """Returns a value as messages show it: in double quotes, on one line."""
-    import json  # late, as above
+    import json  # imported here because only mistakes need it
 
     return json.dumps(value, ensure_ascii=False)
 

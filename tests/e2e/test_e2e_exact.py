@@ -5,19 +5,16 @@ answer may change at a near-tie, because it depends on the other requests of its
 """
 
 import asyncio
-import json
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import xllamacpp
 from openai import AsyncOpenAI
 
-from dynemo.engines.llama_cpp.params import apply_options
 from dynemo.models.checkout.read import read_checkout
 from support.command import serving
+from support.llama_server import LlamaServer
 
 ROOT = Path(__file__).parents[2]
 PROFILE = ["--flash-attn", "off", "--cache-type-k", "f32", "--cache-type-v", "f32"]
@@ -69,37 +66,18 @@ def _messages(prompt: str) -> Any:
     return [{"role": "user", "content": prompt}]
 
 
-class Reference:
-    """llama.cpp's own server, with its own template, tokenizer and answer."""
-
-    def __init__(self, model: Path) -> None:
-        params = xllamacpp.CommonParams()
-        params.model.path = str(model)
-        params.n_ctx = 4096
-        params.n_parallel = 1
-        params.verbosity = 0
-        apply_options(params, PROFILE)
-        self._server = xllamacpp.Server(params)
-
-    def _post(self, path: str, body: dict[str, Any]) -> Any:
-        url = self._server.listening_address + path
-        request = urllib.request.Request(
-            url, json.dumps(body).encode(), {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=15) as answer:
-            return json.load(answer)
-
+class Reference(LlamaServer):
     def answer(self, prompt: str) -> tuple[list[int], str]:
-        text = self._post("/apply-template", {"messages": _messages(prompt)})["prompt"]
+        text = self.post("/apply-template", {"messages": _messages(prompt)})["prompt"]
         # The server leaves out the BOS of the template. So /tokenize has to add it again.
-        ids = self._post("/tokenize", {"content": text, "add_special": True})["tokens"]
+        ids = self.post("/tokenize", {"content": text, "add_special": True})["tokens"]
         body = {"prompt": ids, "temperature": 0, "n_predict": BUDGET, "cache_prompt": False}
-        return ids, self._post("/completion", body)["content"]
+        return ids, self.post("/completion", body)["content"]
 
 
 @pytest.fixture(scope="module")
 def expected(demo_f32: Path) -> dict[str, tuple[list[int], str]]:
-    reference = Reference(demo_f32)
+    reference = Reference(demo_f32, PROFILE)
     return {prompt: reference.answer(prompt) for prompt in PROMPTS}
 
 

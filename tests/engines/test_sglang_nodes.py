@@ -15,7 +15,7 @@ from support.command import Server, children, follower_rank, group_members, serv
 from support.free_ports import free_port
 from support.waiting import wait_until
 
-READY_SECONDS = 600
+READY_SECONDS = 300
 #: Idle ranks poll each other without a pause, each on its own core.
 CORES = "SGLANG_CPU_OMP_THREADS_BIND"
 
@@ -40,12 +40,13 @@ def nodes(
 ) -> Iterator[Nodes]:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     address = f"127.0.0.1:{free_port()}"
-    words = ["out=sglang", "--model-path", str(demo_folder), "--model-name", "demo"]
+    words = ["out=sglang", "--model-path", str(demo_folder)]
     words += ["--engine-python", engine_python("sglang"), "--dist-init-addr", address]
     words += ["--tensor-parallel-size", "2", "--num-nodes", "2"]
+    first = [*words, "--node-rank", "0", "--model-name", "demo"]
     with (
         follower_rank(*words, "--node-rank", "1", **{CORES: "1"}) as follower,
-        serving(*words, "--node-rank", "0", timeout=READY_SECONDS, **{CORES: "0"}) as leader,
+        serving(*first, timeout=READY_SECONDS, **{CORES: "0"}) as leader,
     ):
         groups = [*leader.host_pids(), *children(follower.pid)]
         assert len(groups) == 2

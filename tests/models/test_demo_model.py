@@ -3,14 +3,13 @@
 import json
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
-import xllamacpp
 
 import dynemo
+from support.llama_server import LlamaServer
 from tokenizers import Tokenizer
 
 ROOT = Path(__file__).parents[2]
@@ -43,23 +42,7 @@ WEATHER = {
 }
 
 
-class Engine:
-    def __init__(self, model: Path) -> None:
-        params = xllamacpp.CommonParams()
-        params.model.path = str(model)
-        params.n_ctx = 2048
-        params.verbosity = 1
-        self.server = xllamacpp.Server(params)
-
-    def post(self, path: str, body: dict[str, Any]) -> Any:
-        request = urllib.request.Request(
-            self.server.listening_address + path,
-            json.dumps(body).encode(),
-            {"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=15) as response:
-            return json.load(response)
-
+class Engine(LlamaServer):
     def chat(self, *messages: dict[str, Any], **options: Any) -> dict[str, Any]:
         body = {"messages": list(messages), "temperature": 0, "max_tokens": 100, **options}
         message: dict[str, Any] = self.post("/v1/chat/completions", body)["choices"][0]["message"]
@@ -124,8 +107,7 @@ def test_the_checkout_encodes_as_the_gguf_does(engine: Engine, text: str) -> Non
 
 
 def test_the_gguf_carries_the_template_of_the_checkout(engine: Engine) -> None:
-    with urllib.request.urlopen(engine.server.listening_address + "/props", timeout=15) as response:
-        template = json.load(response)["chat_template"]
+    template = engine.get("/props")["chat_template"]
     ours = (CHECKOUT / "chat_template.jinja").read_text(encoding="utf-8")
     assert template == ours.rstrip("\n")
 

@@ -377,7 +377,7 @@ def test_ctrl_c_stops_at_once_and_the_next_run_continues(tmp_path: Path) -> None
             first.send_signal(signal.SIGINT)
             started = time.monotonic()
             out, err = first.communicate(timeout=10)
-            assert time.monotonic() - started < 3
+            assert time.monotonic() - started < 8
         assert (first.returncode, out) == (130, "")
         assert err == "Stopped. To resume the download of org/big, run the command again.\n"
         hub.slow_after = None

@@ -31,7 +31,7 @@ from support.planes_world import FakeEngine, Ingress, Worker, collect, make_requ
 from support.records import make_record
 from support.waiting import until
 
-_BEAT = Beat(ping=0.2, silence=0.6, idle=60)
+_BEAT = Beat(ping=0.2, silence=2, idle=60)
 
 
 class Peer:

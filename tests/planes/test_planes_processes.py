@@ -60,7 +60,7 @@ def test_a_worker_that_is_stopped_or_killed(end: str) -> None:
             began = time.monotonic()
             with pytest.raises(EngineLost):
                 await collect(deltas)
-            assert time.monotonic() - began < (BEAT.silence * (3 if end == "stopped" else 1))
+            assert time.monotonic() - began < (BEAT.silence * (4 if end == "stopped" else 1))
             with pytest.raises(InstanceGone):
                 await anext(remote.generate(make_request()))
             if end == "stopped":

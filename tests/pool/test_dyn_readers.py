@@ -33,7 +33,7 @@ def test_a_slow_reader_is_cancelled_alone(servers: Servers) -> None:
         while not slow.done():
             assert time.monotonic() - began < 28, "the stall ended it, not the bound of the buffer"
             check(got := streams([ingress], MANY))
-            assert max(answer.longest_gap for answer in got) < 2
+            assert max(answer.longest_gap for answer in got) < 5
             assert _resident(ingress) - before < 32 * 2**20
         assert slow.result() < 16 * 2**10
         wait_until(lambda: engine_load(ingress) == 0)

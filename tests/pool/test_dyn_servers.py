@@ -31,7 +31,7 @@ def test_etcd_is_started_again(servers: Servers, pool: Fleet, forgets: bool) -> 
     check(got)
     began = time.monotonic()
     late = pool.ingress(workers=3)
-    assert time.monotonic() - began < 2 * LEASE_TTL
+    assert time.monotonic() - began < 10
     assert one(late.url).error == ""
     if forgets:
         time.sleep(2 * LEASE_TTL)  # by now a lost worker would be gone
@@ -52,7 +52,7 @@ def test_nats_is_started_again(servers: Servers, pool: Fleet) -> None:
         for _ in range(3):
             began = time.monotonic()
             answer = one(ingress.url)
-            assert time.monotonic() - began < 1
+            assert time.monotonic() - began < 1.8  # it would wait 2
             assert (answer.status, answer.headers["retry-after"]) == (503, "1")
 
     got = streams(
@@ -84,7 +84,7 @@ def test_a_stream_that_is_to_move_waits_for_nats(servers: Servers, pool: Fleet) 
 def _until_served(ingress: Server) -> None:
     began = time.monotonic()
     while one(ingress.url, max_tokens=4).status != 200:
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 10
         time.sleep(0.05)
 
 

@@ -84,7 +84,7 @@ def test_a_frozen_worker_holds_up_the_first_request_alone(pool: Fleet) -> None:
     for _ in range(3):
         seconds()
     frozen.send(signal.SIGSTOP)
-    assert sum(seconds() > 1.5 for _ in range(12)) == 1
+    assert sum(seconds() > 1.9 for _ in range(12)) == 1  # it waits 2 for a reply
     assert sum("did not reply" in line for line in ingress.lines) == 1
     assert gone(ingress) == 0
     before = answered()
@@ -119,11 +119,11 @@ def test_strangers_at_the_response_port(pool: Fleet) -> None:
 
 @pytest.mark.timeout(60)
 def test_an_ingress_is_killed(pool: Fleet) -> None:
-    [worker] = pool.workers(1, "--grace", "15", delay_ms=100)
+    [worker] = pool.workers(1, "--grace", "30", delay_ms=100)
     ends, stays = pool.ingress(workers=1), pool.ingress(workers=1)
     assert one(stays.url, max_tokens=1).error == ""
     got = streams([ends], SOME, (2.5, ends.process.kill))
     assert all(answer.text and answer.error for answer in got)
-    wait_until(lambda: engine_load(stays) == 0, 5)
+    wait_until(lambda: engine_load(stays) == 0)
     worker.send(signal.SIGTERM)
-    assert worker.process.wait(6) == 0  # with open streams it would wait longer
+    assert worker.process.wait(15) == 0  # with open streams it would wait longer

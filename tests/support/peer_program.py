@@ -19,7 +19,7 @@ from dynemo.serving.remote import RemoteInstance
 from support.planes_world import FakeEngine, make_request
 from support.records import make_record
 
-BEAT = Beat(ping=0.3, silence=1.5)
+BEAT = Beat(ping=0.3, silence=2.5)
 
 
 async def _worker() -> None:

@@ -1,8 +1,8 @@
 """Marks the tests that start processes. `make quick` leaves them out: `-m "not processes"`.
 
 A test gets the mark if its code, its fixtures or one of their helpers names something that starts
-processes. If only `dynemo` starts one, the test's file has to set the mark. An unmarked test fails
-when it starts a process.
+processes. llama.cpp's server in this process counts as well. If only `dynemo` starts a process, the
+test's file has to set the mark. An unmarked test fails when it starts one.
 """
 
 import inspect
@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-_STARTERS = {"subprocess", "create_subprocess_exec", "spawn"}
+_STARTERS = {"subprocess", "create_subprocess_exec", "spawn", "Server"}
 _EVENTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"}
 _TESTS = str(Path(__file__).parent.parent)
 

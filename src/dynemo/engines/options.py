@@ -52,12 +52,12 @@ def read_options(
 
 
 def unknown_option(engine: str, flag: str, known: Iterable[str], *, see: str = "") -> UsageError:
-    """For a word after `--`. `see` says where the engine lists its options, if they are many."""
+    """Returns the error for a word after `--`. `see` says where the engine lists its options."""
     return UsageError(unknown(f"{engine} option", flag, known, otherwise=see))
 
 
 def unknown_argument(engine: str, name: str, known: Iterable[str], *, see: str = "") -> UsageError:
-    """For a key in the file of --extra-engine-args."""
+    """Returns the error for a key in the file of --extra-engine-args."""
     place = " in --extra-engine-args"
     return UsageError(unknown(f"{engine} option", name, known, place=place, otherwise=see))
 

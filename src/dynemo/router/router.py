@@ -60,7 +60,7 @@ class Router(Protocol):
 
 
 def make_router(mode: str, seed: int | None = None) -> Router:
-    """A router without instances. The same seed makes the same choices.
+    """Returns a router without instances. Equal seeds give equal choices.
 
     Raises UsageError for an unknown mode.
     """

@@ -49,9 +49,9 @@ async def answer(
     """
     job = _prepare(pipeline, model, system, settings, text)
     reply = Reply()
-    outlet = Output(out.fileno())
+    output = Output(out.fileno())
     try:
-        work = _stream(pipeline, job, reply, outlet, is_shown=out.isatty())
+        work = _stream(pipeline, job, reply, output, is_shown=out.isatty())
         await until_signal(work, signal.SIGINT, signal.SIGTERM)
     except Interrupted as stop:
         return stop.exit_code
@@ -61,7 +61,7 @@ async def answer(
     except OSError as error:
         raise DynemoError(f"The answer cannot be written: {error.strerror}.") from error
     finally:
-        outlet.close()
+        output.close()
     if reply.finish is not None and reply.finish.reason == "length":
         note = _cut_note(job, reply)
         print(f"dynemo-run: {note}", file=sys.stderr)
@@ -80,7 +80,7 @@ def _prepare(pipeline: Pipeline, model: str, system: str | None, settings: Ask, 
 
 
 async def _stream(
-    pipeline: Pipeline, job: Job, reply: Reply, outlet: Output, *, is_shown: bool
+    pipeline: Pipeline, job: Job, reply: Reply, output: Output, *, is_shown: bool
 ) -> None:
     """Streams the answer. `is_shown`: to a terminal. A file or a pipe gets the exact text."""
     end = "\n"
@@ -88,15 +88,15 @@ async def _stream(
     def write(text: str) -> None:
         nonlocal end
         end = "" if text.endswith("\n") else "\n"
-        outlet.send((visible(text) if is_shown else text).encode("utf-8", "replace"))
+        output.send((visible(text) if is_shown else text).encode("utf-8", "replace"))
 
     try:
         await listen(pipeline.run(job), reply, write)
     finally:
         # Also after Ctrl-C or an error, so that the next output starts on its own line.
         if end and (reply.parts or reply.finish):
-            outlet.send(b"\n")
-    await outlet.drain()
+            output.send(b"\n")
+    await output.drain()
 
 
 def _cut_note(job: Job, reply: Reply) -> str:

@@ -14,7 +14,7 @@ from msgspec import structs
 from dynemo.errors import UsageError
 from dynemo.messages.ask import Ask
 from dynemo.serving.pipeline import Pipeline
-from dynemo.spelling import nearest
+from dynemo.spelling import unknown
 from dynemo.terminal.chat.conversation import Conversation, save
 from dynemo.terminal.chat.settings import NAMES, change, check_name
 from dynemo.terminal.screen import count
@@ -123,11 +123,10 @@ def parse(line: str) -> tuple[str, str] | None:
     name = match[1].lower()
     name = "exit" if name == "quit" else name
     if name not in COMMANDS:
-        near = nearest(name, COMMANDS)
-        hint = f'did you mean "/{near}"?' if near else "/help lists the commands."
-        raise UsageError(
-            f'Unknown command "/{match[1]}"; {hint} To send it as a message, start with a space.'
+        problem = unknown(
+            "command", match[1], COMMANDS, prefix="/", otherwise="/help lists the commands."
         )
+        raise UsageError(f"{problem} To send it as a message, start with a space.")
     return name, (match[2] or "").strip()
 
 

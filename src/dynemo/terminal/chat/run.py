@@ -120,14 +120,14 @@ async def respond(chat: ChatSession, question: str) -> None:
 
 
 async def _stream_answer(chat: ChatSession, question: str, reply: Reply) -> None:
-    outlet = Output(sys.stdout.fileno())
+    output = Output(sys.stdout.fileno())
     try:
-        await _ask(chat, question, reply, lambda text: outlet.send(visible(text).encode()))
-        await outlet.drain()
+        await _ask(chat, question, reply, lambda text: output.send(visible(text).encode()))
+        await output.drain()
     except OSError as error:
         raise DynemoError(f"The answer cannot be written: {error.strerror}.") from error
     finally:
-        outlet.close()
+        output.close()
         if reply.parts and not reply.text.endswith("\n"):
             print(flush=True)
 

@@ -6,7 +6,7 @@ from msgspec import structs
 from dynemo.api.openai.chat import read_chat_ask
 from dynemo.errors import RequestError
 from dynemo.messages.ask import SUBJECT, Ask
-from dynemo.spelling import nearest, quoted
+from dynemo.spelling import unknown
 
 #: Fields of `Ask` that the chat sets itself, or that make no sense in a chat.
 _NOT_SETTINGS = SUBJECT | {
@@ -34,6 +34,5 @@ def change(ask: Ask, name: str, text: str) -> Ask:
 def check_name(name: str) -> None:
     """Raises RequestError for an unknown setting."""
     if name not in NAMES:
-        near = nearest(name, NAMES)
-        hint = f'did you mean "{near}"?' if near else "/set lists the settings."
-        raise RequestError(f"Unknown setting {quoted(name)}; {hint}", param=name)
+        message = unknown("setting", name, NAMES, otherwise="/set lists the settings.")
+        raise RequestError(message, param=name)

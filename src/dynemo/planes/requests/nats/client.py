@@ -160,11 +160,18 @@ async def close(client: "Client") -> None:
 
 
 async def unsubscribe(subscription: "Subscription") -> None:
-    """Drains it: answers what the server sends until it has read the UNSUB."""
+    """Drains it: answers what the server sends until it has read the UNSUB.
+
+    nats-py's own `drain` stops too early: its flush writes the PING before the UNSUB.
+    """
     from nats.errors import Error
 
     with contextlib.suppress(Error, TimeoutError):  # it ends with the connection
         async with asyncio.timeout(_CLOSE_SECONDS):
+            connection = subscription._conn
+            await connection._send_unsubscribe(subscription._id)
+            await connection.flush()
+            await connection.flush()  # this PING follows the UNSUB
             await subscription.drain()  # type: ignore[no-untyped-call]
 
 
