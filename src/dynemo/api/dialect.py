@@ -90,7 +90,7 @@ class Lookup:
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    name: str
+    name: str  #: in `/openapi.json`
     prefix: str  #: of its paths; an error under it is written in this dialect
     operations: Mapping[str, Operation]  #: by path
     lookups: Mapping[str, Lookup]  #: by path; a path that ends in a slash covers those below it
