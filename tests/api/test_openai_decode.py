@@ -2,7 +2,7 @@ from contextlib import suppress
 
 import msgspec
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dynemo.api.openai.decode import decode
