@@ -1,6 +1,6 @@
 """A setting that is added to `Ask` is refused for every engine until the engine names it.
 
-The test adds the setting `top_a`, which no engine knows, to a copy of the package. That takes a
+The test adds the setting `made_up`, which no engine knows, to a copy of the package. That takes a
 change in three files. Then it sends the setting over each input.
 """
 
@@ -17,17 +17,21 @@ import pytest
 import dynemo
 
 PACKAGE = Path(dynemo.__file__).parent
-REFUSAL = "does not support 'top_a'"
+REFUSAL = "does not support 'made_up'"
 
 #: A file, a line in it, and the line to add after that line.
 PATCHES = (
     (
         "messages/ask.py",
         "    temperature: float | None = None\n",
-        "    top_a: float | None = None\n",
+        "    made_up: float | None = None\n",
     ),
-    ("messages/request.py", "    min_p: float = 0.0\n", "    top_a: float = 0.0\n"),
-    ("api/openai/types.py", "    seed: Int64 | None = None\n", "    top_a: float | None = None\n"),
+    ("messages/request.py", "    min_p: float = 0.0\n", "    made_up: float = 0.0\n"),
+    (
+        "api/openai/types.py",
+        "    seed: Int64 | None = None\n",
+        "    made_up: float | None = None\n",
+    ),
 )
 
 #: Checks the settings that each adapter declares, without starting the engine.
@@ -50,16 +54,16 @@ for name in names:
                         capabilities=can)
     capable_instances(needs_of_ask(Ask(temperature=0.5)), [instance], "m")
     try:
-        capable_instances(needs_of_ask(Ask(top_a=0.5)), [instance], "m")
+        capable_instances(needs_of_ask(Ask(made_up=0.5)), [instance], "m")
     except UnsupportedField as error:
-        assert error.param == "top_a"
+        assert error.param == "made_up"
         print(error)
     else:
         sys.exit(f"{name} lets it through")
 print(len(names))
 """
 
-#: A chat with a loaded engine, in which the user types `/set top_a 0.5`.
+#: A chat with a loaded engine, in which the user types `/set made_up 0.5`.
 CHAT = """
 import asyncio
 from types import SimpleNamespace
@@ -77,7 +81,7 @@ pipeline = Pipeline({"m": ServedModel("m", 0, None, backend)}, defaults=Ask())
 chat = ChatSession(pipeline, "m", Ask(), Ask())
 run_command(chat, "set", "temperature 0.5")
 try:
-    run_command(chat, "set", "top_a 0.5")
+    run_command(chat, "set", "made_up 0.5")
 except UnsupportedField as error:
     print(error)
 assert chat.settings == Ask(temperature=0.5)
@@ -85,7 +89,7 @@ assert chat.settings == Ask(temperature=0.5)
 
 HTTP = """
 import json, sys, urllib.error, urllib.request
-body = {"messages": [{"role": "user", "content": "x"}], "top_a": 0.5}
+body = {"messages": [{"role": "user", "content": "x"}], "made_up": 0.5}
 request = urllib.request.Request(sys.argv[1] + "/v1/chat/completions", json.dumps(body).encode())
 try:
     urllib.request.urlopen(request)
@@ -146,7 +150,7 @@ def test_in_the_chat(patched: Mapping[str, str]) -> None:
 
 def test_in_a_batch(patched: Mapping[str, str], tmp_path: Path) -> None:
     lines, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    lines.write_text('{"text": "a", "top_a": 0.5}\n{"text": "b"}\n')
+    lines.write_text('{"text": "a", "made_up": 0.5}\n{"text": "b"}\n')
     command(patched, f"in=batch:{lines}", "out=echo", "--output", out)
     refused, answered = map(json.loads, out.read_text().splitlines())
     assert REFUSAL in refused["error"]
@@ -155,7 +159,7 @@ def test_in_a_batch(patched: Mapping[str, str], tmp_path: Path) -> None:
 
 def test_in_a_request_template(patched: Mapping[str, str], tmp_path: Path) -> None:
     template = tmp_path / "template.json"
-    template.write_text('{"top_a": 0.5}')
+    template.write_text('{"made_up": 0.5}')
     done = command(patched, "in=stdin", "out=echo", "--request-template", template, stdin="x")
     assert done.returncode == 2
     assert REFUSAL in done.stderr.splitlines()[-1]
@@ -176,7 +180,7 @@ def test_over_http(patched: Mapping[str, str]) -> None:
         status, body = python(HTTP, patched, url).split(maxsplit=1)
         error = json.loads(body)["error"]
         assert status == "400"
-        assert (error["param"], error["code"]) == ("top_a", "unsupported_parameter")
+        assert (error["param"], error["code"]) == ("made_up", "unsupported_parameter")
         assert REFUSAL in error["message"]
     finally:
         server.terminate()

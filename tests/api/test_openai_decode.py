@@ -2,7 +2,7 @@ from contextlib import suppress
 
 import msgspec
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dynemo.api.openai.decode import decode
@@ -155,7 +155,6 @@ FIELDS = st.sampled_from(
 )
 
 
-@settings(deadline=None)
 @given(st.dictionaries(FIELDS, JSON))
 @example({"messages": [{"role": "user", "content": "a` - at `$.b"}], "a` - at `$.b": 1})
 def test_any_json_is_taken_or_refused(request_body: dict[str, object]) -> None:
@@ -163,7 +162,6 @@ def test_any_json_is_taken_or_refused(request_body: dict[str, object]) -> None:
         read_chat(decode(msgspec.json.encode(request_body), ChatRequest))
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_any_bytes_are_taken_or_refused(noise: bytes) -> None:
     with suppress(RequestError):

@@ -9,6 +9,7 @@ from dynemo.app.help import help_text
 from dynemo.app.settings.config import Setting, collect
 from dynemo.app.settings.options import OPTIONS, Config
 from dynemo.errors import UsageError
+from dynemo.planes.discovery.backends import forms
 
 
 def config(
@@ -77,7 +78,7 @@ def test_settings_for_other_runs_in_a_shared_file_are_ignored() -> None:
         ("http_port = true", 'http_port in "{file}" takes text or a number, not true.'),
         ("http_port = [1]", 'http_port in "{file}" takes text or a number, not [1].'),
         ("http_port = 1.5", 'http_port in "{file}" takes a port from 0 to 65535, not "1.5".'),
-        ('discovery = "x"', 'discovery in "{file}" takes etcd, file or file:DIR, not "x".'),
+        ('discovery = "x"', f'discovery in "{{file}}" takes {forms()}, not "x".'),
         (
             'router_mode = "leastloaded"',
             'Unknown value "leastloaded" for router_mode in "{file}"; did you mean "least-loaded"?',

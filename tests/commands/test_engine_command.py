@@ -17,6 +17,14 @@ from support.pseudo_terminal import Terminal
 #: Without engine environments there are no lines about them below the table.
 NOTHING = {"XDG_DATA_HOME": "/nowhere", "VIRTUAL_ENV": ""}
 ROOT = Path(__file__).parent.parent.parent
+#: A module that lists its devices as llama.cpp's does, and has none.
+_NO_DEVICES = """
+class ggml_backend_dev_type:
+    GGML_BACKEND_DEVICE_TYPE_CPU = 0
+
+def get_device_info():
+    return []
+"""
 
 
 def test_the_readme_has_the_table() -> None:
@@ -93,17 +101,41 @@ def test_doctor_finds_a_healthy_engine(tmp_path: Path) -> None:
     ],
 )
 def test_doctor_reports_faults(tmp_path: Path, text: str, said: str) -> None:
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
-    (site,) = (tmp_path / "venv").glob("lib/python3.*/site-packages")
-    (site / "vllm.py").write_text(text)
-    for name in ("vllm-1.0.dist-info", "msgspec-0.22.0.dist-info"):
-        (site / name).mkdir()
-    own = {"XDG_DATA_HOME": str(tmp_path), "VIRTUAL_ENV": str(tmp_path / "venv")}
-    done = run("engine", "doctor", "vllm", timeout=50, **own)
+    done = _examine(tmp_path, "vllm", text, "vllm-1.0")
     assert done.returncode == 1
     assert "vllm       BROKEN" in done.stdout
     assert said in done.stdout
     assert "dynemo-run engine install vllm" in done.stdout
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("text", "is_missed"),
+    [
+        ("", False),
+        (_NO_DEVICES, True),
+    ],
+    ids=["no list", "an empty list"],
+)
+def test_doctor_misses_a_device_if_the_engine_lists_them(
+    tmp_path: Path, text: str, is_missed: bool
+) -> None:
+    done = _examine(tmp_path, "mistralrs", text, "mistralrs-1.0+cuda130")
+    assert "mistralrs  BROKEN · 1.0+cuda130 · cuda" in done.stdout  # it is not an engine
+    assert ("finds no device" in done.stdout) == is_missed
+
+
+def _examine(
+    folder: Path, engine: str, text: str, distribution: str
+) -> "subprocess.CompletedProcess[str]":
+    """Runs the doctor on an engine whose module has this text."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "venv"], check=True)
+    (site,) = (folder / "venv").glob("lib/python3.*/site-packages")
+    (site / f"{engine}.py").write_text(text)
+    for name in (distribution, "msgspec-0.22.0"):
+        (site / f"{name}.dist-info").mkdir()
+    own = {"XDG_DATA_HOME": str(folder), "VIRTUAL_ENV": str(folder / "venv")}
+    return run("engine", "doctor", engine, timeout=50, **own)
 
 
 def test_doctor_without_an_environment(tmp_path: Path) -> None:

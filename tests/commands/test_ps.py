@@ -14,6 +14,7 @@ from threading import Event, Thread
 from msgspec import msgpack
 
 from dynemo.messages.records import InstanceRecord
+from dynemo.planes.discovery.backends import forms
 from dynemo.planes.discovery.base import instance_key
 from dynemo.planes.discovery.file import open_file
 from dynemo.planes.names import EndpointName
@@ -173,4 +174,4 @@ def test_no_server_is_one_sentence() -> None:
 def test_a_wrong_setting_is_refused() -> None:
     done = run("ps", "--discovery", "nowhere")
     assert done.returncode == 2
-    assert '--discovery takes etcd, file or file:DIR, not "nowhere".' in done.stderr
+    assert f'--discovery takes {forms()}, not "nowhere".' in done.stderr

@@ -10,6 +10,7 @@ from dynemo.errors import (
     DynemoError,
     EngineError,
     EngineLost,
+    RequestError,
     Unavailable,
 )
 from dynemo.messages.answer import Finish, TextPiece
@@ -137,11 +138,23 @@ def test_a_fault_of_ours_tells_the_client_nothing(caplog: pytest.LogCaptureFixtu
 
 def test_too_long_a_prompt() -> None:
     pipeline = FakePipeline()
-    pipeline.refusal = ContextLengthExceeded("Too long: 9000 of 4096.", param="messages")
+    pipeline.refusal = ContextLengthExceeded("Too long: 9000 of 4096.", param="turns")
     error = ask(make_app(pipeline)).json["error"]
     assert error["code"] == "context_length_exceeded"
     assert error["param"] == "messages"
     assert error["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_error_of_the_engine_names_the_field_of_the_body(stream: bool) -> None:
+    error = RequestError("The schema is wrong.", param="guide")
+    reply = ask(make_app(FakePipeline([error])), stream=stream)
+    assert (reply.status, reply.json["error"]["param"]) == (400, "response_format")
+
+
+def test_an_unknown_field_keeps_its_name() -> None:
+    reply = ask(make_app(FakePipeline()), turns=1)
+    assert (reply.status, reply.json["error"]["param"]) == (400, "turns")
 
 
 def test_requests_that_are_wrong() -> None:

@@ -32,7 +32,7 @@ def test_it_describes_what_is_served() -> None:
     assert said["info"]["title"]
     assert said["info"]["version"]
     paths = set(said["paths"])
-    routes = {**app._routes, "/v1/models/{id}": app._prefixes["/v1/models/"]}
+    routes = app._routes | {f"{prefix}{{id}}": route for prefix, route in app._prefixes.items()}
     assert paths == routes.keys()
     for path, operations in said["paths"].items():
         for method, operation in operations.items():

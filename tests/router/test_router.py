@@ -11,6 +11,8 @@ from dynemo.router.modes.prefix import CROWDED, SLACK
 from dynemo.router.router import Router, make_router
 
 PROMPT = list(range(1000))
+#: Modes that prefer some instances even if the prompts differ and all loads are equal.
+UNEVEN: frozenset[str] = frozenset()
 
 
 def filled(mode: str, instances: int) -> Router:
@@ -22,6 +24,13 @@ def filled(mode: str, instances: int) -> Router:
 
 @pytest.fixture(params=MODES)
 def mode(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(params=[mode for mode in MODES if mode not in UNEVEN])
+def even(request: pytest.FixtureRequest) -> str:
+    """A mode that gives all instances the same share."""
     name: str = request.param
     return name
 
@@ -40,8 +49,8 @@ def test_without_instances_there_is_no_choice(mode: str) -> None:
 
 
 @pytest.mark.parametrize("instances", [1, 2, 16, 17, 100])
-def test_all_have_the_same_share(mode: str, instances: int) -> None:
-    router = filled(mode, instances)
+def test_all_have_the_same_share(even: str, instances: int) -> None:
+    router = filled(even, instances)
     assert len(router) == instances
     chosen: Counter[str | None] = Counter()
     for number in range(100 * instances):
@@ -65,8 +74,8 @@ def test_an_excluded_instance_is_not_chosen(mode: str, instances: int) -> None:
     assert router.choose(PROMPT, names) is None
 
 
-def test_a_third_excluded_leaves_even_shares(mode: str) -> None:
-    router = filled(mode, 30)
+def test_a_third_excluded_leaves_even_shares(even: str) -> None:
+    router = filled(even, 30)
     exclude = [f"i{number}" for number in range(10)]
     chosen: Counter[str | None] = Counter()
     for number in range(2000):
@@ -85,9 +94,10 @@ def test_a_removed_instance_is_not_chosen(mode: str) -> None:
     for gone in ("i0", "i19", "i7", "i7", "never there"):
         router.remove(gone)
     assert len(router) == 17
-    assert {router.choose([n]) for n in range(2000)} == {
-        f"i{number}" for number in range(20) if number not in (0, 7, 19)
-    }
+    left = {f"i{number}" for number in range(20) if number not in (0, 7, 19)}
+    chosen = {router.choose([n]) for n in range(2000)}
+    assert chosen <= left
+    assert chosen == left or mode in UNEVEN
     # Requests that still run there, and late reports, are harmless.
     router.ended("i7")
     router.reported("i7", Load(3, 3))

@@ -267,7 +267,10 @@ def member(kind: str, where: str, key: str) -> "Iterator[subprocess.Popen[bytes]
 
 
 class ProcessContract:
-    """The contract of stores that other processes can reach, under the name `where`."""
+    """The contract of stores that other processes can reach.
+
+    `where` is the store as its backend gets it: as the argument, or as the servers.
+    """
 
     kind: str
 

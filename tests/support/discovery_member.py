@@ -1,27 +1,21 @@
-"""A process that registers one key and stays: `discovery_member.py etcd|file WHERE KEY TTL`."""
+"""A process that registers one key and stays: `discovery_member.py BACKEND WHERE KEY TTL`."""
 
 import asyncio
 import sys
-from contextlib import AbstractAsyncContextManager
-from pathlib import Path
 
-from dynemo.planes.discovery.discovery import Discovery
-from dynemo.planes.discovery.etcd.backend import EtcdSettings, open_etcd
-from dynemo.planes.discovery.file import open_file
+from dynemo.planes.discovery.backends import DiscoverySettings, open_backend
 
 
-async def main(kind: str, where: str, key: str, ttl: float) -> None:
-    opened: AbstractAsyncContextManager[Discovery] = (
-        open_etcd(EtcdSettings((where,)), lease_ttl=ttl)
-        if kind == "etcd"
-        else open_file(Path(where), lease_ttl=ttl)
+async def main(backend: str, where: str, key: str, ttl: float) -> None:
+    settings = DiscoverySettings(
+        argument=where, servers=where, tls=None, environment={}, lease_ttl=ttl, wait=0
     )
-    async with opened as found:
+    async with open_backend(backend, settings) as found:
         await found.put(key, b"here")
         print("ready", flush=True)
         await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    _, kind, where, key, ttl = sys.argv
-    asyncio.run(main(kind, where, key, float(ttl)))
+    _, backend, where, key, ttl = sys.argv
+    asyncio.run(main(backend, where, key, float(ttl)))

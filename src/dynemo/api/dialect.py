@@ -5,7 +5,7 @@ endpoint in `http/` is the same for all dialects, and knows none of them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from dynemo.errors import DynemoError
@@ -61,6 +61,8 @@ class Operation:
     response: type
     event: type | None = None  #: the data of a stream's events, if the operation streams
     id_prefix: str = ""  #: of the answer's id
+    #: What the body calls a field of `Ask` that has another name there. Errors then name it so.
+    fields: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ class Lookup:
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    name: str
+    name: str  #: in `/openapi.json`
     prefix: str  #: of its paths; an error under it is written in this dialect
     operations: Mapping[str, Operation]  #: by path
     lookups: Mapping[str, Lookup]  #: by path; a path that ends in a slash covers those below it

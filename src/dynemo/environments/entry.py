@@ -14,6 +14,7 @@ class EngineEntry:
     package: str = ""  #: the module that its installation has; empty: there is nothing to install
     distributions: tuple[str, ...] = ()  #: the names of its builds on a package index
     aliases: tuple[str, ...] = ()  #: other names that `out=` takes
+    arguments: tuple[str, ...] = ()  #: what may follow the name: `text` of `out=echo:text`
     #: Environment variables of ours that its process reads.
     variables: tuple[str, ...] = ()
     reads: frozenset[str] = frozenset()  #: kinds of model (`models.find.Found.format`)

@@ -29,10 +29,10 @@ def _torch_devices(torch: Any) -> tuple[list[str], int]:
     return [torch.cuda.get_device_name(n) for n in range(count)], torch.cuda.mem_get_info(0)[0]
 
 
-def _engine_devices(engine: Any) -> tuple[list[str], int]:
-    """The devices of llama.cpp; other engines list none before they load a model."""
+def _engine_devices(engine: Any) -> tuple[list[str] | None, int]:
+    """The devices of llama.cpp. None: the engine lists them only when it loads a model."""
     if not hasattr(engine, "get_device_info"):
-        return [], 0
+        return None, 0
     cpu = engine.ggml_backend_dev_type.GGML_BACKEND_DEVICE_TYPE_CPU
     found = [device for device in engine.get_device_info() if device["type"] != cpu]
     return [device["name"] for device in found], sum(d["memory_free"] for d in found[:1])

@@ -5,6 +5,7 @@ import time
 from contextlib import aclosing
 
 from dynemo.api.dialect import AnswerHead, Call, Operation
+from dynemo.errors import DynemoError
 from dynemo.http.asgi import find_headers
 from dynemo.http.exchange import Exchange
 from dynemo.http.record import RequestRecord, report_status
@@ -43,17 +44,30 @@ class Generate:
         # The headers wait for the first piece: until then an error still has its own status.
         data = writer.open()
         async with exchange.listening():
-            async with aclosing(self._pipeline.run(job, exchange.cancel)) as batches:
-                async for pieces in batches:
-                    record.add(pieces)
-                    data += writer.write(pieces)
-                    # What ends the last choice leaves in one write with what ends the stream.
-                    if data and not record.counter.is_complete:
-                        await exchange.write(data)
-                        data = b""
+            try:
+                async with aclosing(self._pipeline.run(job, exchange.cancel)) as batches:
+                    async for pieces in batches:
+                        record.add(pieces)
+                        data += writer.write(pieces)
+                        # What ends the last choice leaves in one write with what ends the stream.
+                        if data and not record.counter.is_complete:
+                            await exchange.write(data)
+                            data = b""
+            except DynemoError as error:
+                self._name_field(error)
+                raise
             data += writer.close(record.counter.usage())
             await (exchange.end if is_stream else exchange.reply)(data)
 
     def _accept(self, body: bytes, traceparent: str) -> tuple[Call, Job]:
         call = self._operation.read(body)
-        return call, self._pipeline.prepare(call.ask, traceparent)
+        try:
+            return call, self._pipeline.prepare(call.ask, traceparent)
+        except DynemoError as error:
+            self._name_field(error)
+            raise
+
+    def _name_field(self, error: DynemoError) -> None:
+        """Replaces the name of a field of `Ask` by the name that the client knows."""
+        if error.param is not None:
+            error.param = self._operation.fields.get(error.param, error.param)

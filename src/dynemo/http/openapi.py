@@ -57,7 +57,7 @@ def build() -> dict[str, Any]:
         "info": {
             "title": "dynemo-run",
             "version": __version__,
-            "description": "An OpenAI-compatible API to the models that this process serves.",
+            "description": "The APIs of the models that this process serves; a tag names each.",
         },
         "paths": paths | _own_paths(),
         "components": {"schemas": schemas},
@@ -70,6 +70,7 @@ def _operation(dialect: Dialect, operation: Operation) -> dict[str, Any]:
         content |= {"text/event-stream": {"schema": _ref(operation.event)}}
     return {
         "operationId": operation.id,
+        "tags": [dialect.name],
         "summary": operation.summary,
         "requestBody": {"required": True, "content": _json(operation.request)},
         "responses": {
@@ -85,6 +86,7 @@ def _operation(dialect: Dialect, operation: Operation) -> dict[str, Any]:
 def _lookup(dialect: Dialect, lookup: Lookup, *, has_id: bool) -> dict[str, Any]:
     described: dict[str, Any] = {
         "operationId": lookup.id,
+        "tags": [dialect.name],
         "summary": lookup.summary,
         "responses": {"200": {"description": lookup.summary, "content": _json(lookup.response)}},
     }

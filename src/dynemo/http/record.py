@@ -50,6 +50,7 @@ class RequestRecord:
         self._is_queued = False
         self._ttft: float | None = None
         self._last: list[float] = []
+        self._has_counted_cached = False
         self.counter = UsageCounter(0, 0)
 
     def accept(self, job: Job) -> None:
@@ -69,6 +70,8 @@ class RequestRecord:
             tokens += self.counter.add(piece)
         model = self._model
         assert model is not None
+        if self.counter.is_complete:  # before the client gets the end, and may read the metrics
+            self._count_cached(model)
         if tokens <= 0:
             return
         now = perf_counter()
@@ -89,7 +92,7 @@ class RequestRecord:
         name = NO_MODEL if job is None else job.model.name
         if model is not None:
             model.in_flight.dec()
-            model.cached_tokens.inc(counter.cached_tokens)
+            self._count_cached(model)
             self._leave_queue(model)
         self._metrics.ended(name, status, duration)
         # Of a thousand prompts to embed, each has a finish that says nothing.
@@ -113,6 +116,11 @@ class RequestRecord:
                 "finish": finishes,
             },
         )
+
+    def _count_cached(self, model: ModelMetrics) -> None:
+        if not self._has_counted_cached:
+            self._has_counted_cached = True
+            model.cached_tokens.inc(self.counter.cached_tokens)
 
     def _leave_queue(self, model: ModelMetrics) -> None:
         if self._is_queued:

@@ -1,9 +1,4 @@
-"""The interface for choosing an instance for a request, and its four modes.
-
-    random        each instance with equal probability
-    round-robin   the instances in turn
-    least-loaded  the fewest requests, own and reported
-    prefix        the instance that has computed most of the prompt, weighed against its load
+"""The interface for choosing an instance for a request. `modes/` has one file for each mode.
 
 One router serves one model. It is pure and belongs to one event loop: no method waits, and two
 threads must not call it at once. The cost of a call does not grow with the number of instances.

@@ -21,6 +21,7 @@ OPENAI = Dialect(
             response=types.ChatCompletion,
             event=types.ChatCompletionChunk,
             id_prefix=CHAT_PREFIX,
+            fields={"turns": "messages", "guide": "response_format"},
         ),
         "/v1/embeddings": Operation(
             id="createEmbedding",
@@ -29,6 +30,7 @@ OPENAI = Dialect(
             read=read_embeddings_call,
             request=types.EmbeddingRequest,
             response=types.EmbeddingList,
+            fields={"prompts": "input"},
         ),
     },
     lookups={

@@ -1,4 +1,4 @@
-"""Errors as OpenAI's error object: its types, its codes, and its names of fields."""
+"""Errors as OpenAI's error object: its types and its codes."""
 
 import msgspec
 
@@ -16,8 +16,6 @@ _CODES = {
     "body_too_slow": "request_timeout",
     "body_too_large": "request_too_large",
 }
-#: OpenAI's names for fields of `Ask`.
-_FIELDS = {"turns": "messages", "prompts": "input", "guide": "response_format"}
 
 
 def describe(error: DynemoError) -> bytes:
@@ -26,7 +24,7 @@ def describe(error: DynemoError) -> bytes:
     detail = ErrorDetail(
         message=str(error),
         type="invalid_request_error" if is_clients else "server_error",
-        param=_FIELDS.get(error.param, error.param) if error.param else None,
+        param=error.param or None,
         code=error.detail or _CODES.get(error.code, error.code),
     )
     return msgspec.json.encode(ErrorBody(detail))

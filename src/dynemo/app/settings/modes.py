@@ -11,7 +11,12 @@ from dynemo.spelling import unknown
 
 #: How each form of `in=` and `out=` is written.
 INPUT_FORMS = ("text", "stdin", "http", "batch:FILE", "dyn://NAME", "none")
-OUTPUT_FORMS = (*ENGINES, "echo:text", "FILE.py", "dyn://NAME")
+OUTPUT_FORMS = (
+    *ENGINES,
+    *(f"{name}:{argument}" for name, entry in ENGINES.items() for argument in entry.arguments),
+    "FILE.py",
+    "dyn://NAME",
+)
 #: The kinds of both, by which a setting says where it applies.
 INPUTS = frozenset({"text", "stdin", "http", "batch", "dyn", "none"})
 POOL = "pool"
@@ -101,7 +106,7 @@ def _parse_output(word: str) -> RunOutput:
     if kind == "dyn":
         parse_name(word)
         return RunOutput(POOL, word)
-    if kind in ENGINES and value == ("text" if word == "echo:text" else ""):
+    if kind in ENGINES and value in ("", *ENGINES[kind].arguments):
         return RunOutput(kind, value)
     raise UsageError(_unknown_side("output", "out", word, OUTPUT_FORMS))
 

@@ -32,7 +32,7 @@ from dynemo.app.settings.scopes import (
     Scope,
 )
 from dynemo.command_line.flags import Flag
-from dynemo.planes.discovery.backends import BACKENDS, forms, split_backend
+from dynemo.planes.discovery.backends import BACKENDS, forms, local_names, split_backend
 from dynemo.router.modes import MODES
 
 T = TypeVar("T")
@@ -192,7 +192,8 @@ class Config:
     ))
     discovery: str = setting("etcd", values.discovery, Option(
         metavar="WHERE", topic=POOL_TOPIC, where=(*_POOL, PS),
-        help=f"How processes find each other: {forms()}. file needs no server, on one host.",
+        help=f"How processes find each other: {forms()}. On one host, {local_names()} needs no "
+        "server.",
     ))
     etcd: str = setting("127.0.0.1:2379", str, Option(
         metavar="HOSTS", topic=POOL_TOPIC,
@@ -208,7 +209,8 @@ class Config:
     ))
     request_plane: str | None = setting(None, str, Option(
         metavar="PLANE", topic=POOL_TOPIC, where=_POOL, choices=("nats", "tcp"),
-        help="How requests travel: nats or tcp.", shown="nats; tcp with --discovery file",
+        help="How requests travel: nats or tcp.",
+        shown=f"nats; tcp with --discovery {local_names()}",
     ))
     router_mode: str = setting("random", str, Option(
         metavar="MODE", topic=POOL_TOPIC, where=(INGRESS,), choices=tuple(MODES),

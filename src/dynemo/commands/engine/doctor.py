@@ -35,7 +35,7 @@ class Report(Struct, frozen=True):
     """The output of `probe.py`, which runs in the engine's own Python."""
 
     error: str = ""
-    devices: list[str] = []
+    devices: list[str] | None = None  #: None: this engine lists none before it loads a model
     free: int = 0  #: free bytes on the first device; without one, of the machine
 
 
@@ -78,11 +78,11 @@ def _examine(entry: EngineEntry, row: Row) -> tuple[str, list[str]]:
         return row.problem, []
     with status_line() as line:
         report = _probe(entry, row, line)
-        facts = [*report.devices, f"{gigabytes(report.free)} free" if report.free else ""]
+        facts = [*(report.devices or ()), f"{gigabytes(report.free)} free" if report.free else ""]
         if report.error:
             problem = f"Importing it fails with {report.error}."
             return f"{problem} Run `{entry.install}` to make its environment again.", facts
-        if row.device in ("cuda", "rocm") and not report.devices:
+        if row.device in ("cuda", "rocm") and report.devices == []:
             return (
                 f"This build is for {row.device} and finds no device; check the driver, "
                 f"or run `{entry.install} --device cpu`.",

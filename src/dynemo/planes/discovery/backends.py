@@ -11,6 +11,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from dynemo.spelling import either
+
 
 @dataclass(frozen=True)
 class DiscoveryBackend:
@@ -58,4 +60,9 @@ def forms() -> str:
     listed = []
     for name, backend in BACKENDS.items():
         listed += [name, f"{name}:{backend.argument}"] if backend.argument else [name]
-    return " or ".join([", ".join(listed[:-1]), listed[-1]])
+    return either(listed)
+
+
+def local_names() -> str:
+    """The backends whose processes share one host, for a message: `file`."""
+    return either(name for name, backend in BACKENDS.items() if backend.is_local)
