@@ -91,7 +91,7 @@ def _engines(instances: Sequence[Instance]) -> str:
 
 def _other_task(task: Task, model: str) -> RequestError:
     if task == "chat":
-        message = f"The model {quoted(model)} was loaded for embeddings. Ask it for embeddings."
+        message = f"The model {quoted(model)} was loaded for embeddings. Use POST /v1/embeddings."
     else:
         message = (
             f"The model {quoted(model)} was loaded to generate text, so it has no embeddings. "
