@@ -1,7 +1,7 @@
 import pytest
 
 from dynemo.app.settings.options import OPTIONS
-from dynemo.spelling import nearest
+from dynemo.spelling import nearest, with_reason
 
 FLAGS = [spelling for option in OPTIONS for spelling in option.spellings]
 
@@ -33,3 +33,10 @@ def test_an_unknown_flag(written: str, meant: str | None) -> None:
 def test_the_nearest_of_several_is_meant() -> None:
     assert nearest("--temprature", ["--request-template", "--temperature"]) == "--temperature"
     assert nearest("--cache-typ-v", ["--cache-type-k", "--cache-type-v"]) == "--cache-type-v"
+
+
+def test_a_reason_is_a_word_or_sentences() -> None:
+    assert with_reason("It waits", "loading") == "It waits: loading."
+    assert with_reason("It waits", "It has ended. It restarts.") == (
+        "It waits. It has ended. It restarts."
+    )

@@ -1,4 +1,4 @@
-"""Helpers for messages: quoted values, lists, and the name that a user most likely meant."""
+"""Helpers for messages: quoted values, reasons, lists, and the name that a user probably meant."""
 
 from collections.abc import Iterable
 
@@ -62,6 +62,11 @@ def _has_words(wanted: list[str], words: list[str]) -> bool:
         word in words or (len(word) > 4 and get_close_matches(word, words, 1, _WORD_CUTOFF))
         for word in wanted
     )
+
+
+def with_reason(statement: str, reason: str) -> str:
+    """Returns `It waits: loading.` for a word, and `It waits. It loads.` for a sentence."""
+    return f"{statement}. {reason}" if reason.endswith(".") else f"{statement}: {reason}."
 
 
 def quoted(value: str) -> str:

@@ -44,7 +44,7 @@ def test_the_file_may_be_named_by_a_variable(
     made = parse([])
     assert str(made.mode) == "in=stdin out=dyn://pool"
     assert made.config.etcd == "h:1"
-    assert made.unused == [f"http_port in {file}"]
+    assert made.unused == [f'http_port in "{file}"']
 
 
 def test_a_variable_that_others_know(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,38 +72,38 @@ def test_settings_for_other_runs_in_a_shared_file_are_ignored() -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("htp-port = 1", 'Unknown setting "htp-port" in {file}; did you mean "http_port"?'),
-        ("xyz = 1", 'Unknown setting "xyz" in {file}; choose one of in, out, model, '),
-        ('config = "a"', 'Unknown setting "config" in {file}; '),
-        ("http_port = true", "http_port in {file} takes text or a number, not true."),
-        ("http_port = [1]", "http_port in {file} takes text or a number, not [1]."),
-        ("http_port = 1.5", 'http_port in {file} takes a port from 0 to 65535, not "1.5".'),
-        ('discovery = "x"', f'discovery in {{file}} takes {forms()}, not "x".'),
+        ("htp-port = 1", 'Unknown setting "htp-port" in "{file}"; did you mean "http_port"?'),
+        ("xyz = 1", 'Unknown setting "xyz" in "{file}"; choose one of in, out, model, '),
+        ('config = "a"', 'Unknown setting "config" in "{file}"; '),
+        ("http_port = true", 'http_port in "{file}" takes text or a number, not true.'),
+        ("http_port = [1]", 'http_port in "{file}" takes text or a number, not [1].'),
+        ("http_port = 1.5", 'http_port in "{file}" takes a port from 0 to 65535, not "1.5".'),
+        ('discovery = "x"', f'discovery in "{{file}}" takes {forms()}, not "x".'),
         (
             'router_mode = "leastloaded"',
-            'Unknown value "leastloaded" for router_mode in {file}; did you mean "least-loaded"?',
+            'Unknown value "leastloaded" for router_mode in "{file}"; did you mean "least-loaded"?',
         ),
         (
             "http_port = 1\nhttp-port = 2",
-            'http_port in {file} or http-port in {file} is given twice, as "1" and as "2"; ',
+            'http_port in "{file}" or http-port in "{file}" is given twice, as "1" and as "2"; ',
         ),
         (
             'model = "a"\nmodel_path = "b"',
-            'model in {file} or model_path in {file} is given twice, as "a" and as "b"; keep one.',
+            'model in "{file}" or model_path in "{file}" is given twice, as "a" and as "b"; ',
         ),
         (
             "[server]\nhttp_port = 1",
-            '"http_port" in {file} stands in the table [server]; move it above the first table.',
+            '"http_port" in "{file}" stands in the table [server]; move it above the first table.',
         ),
         (
             "[server]\nhttp_prt = 1",
-            'Unknown setting "http_prt" in [server] of {file}; did you mean "http_port"?',
+            'Unknown setting "http_prt" in [server] of "{file}"; did you mean "http_port"?',
         ),
         (
             "[a.b]\nhttp_prt = 1",
-            'Unknown setting "http_prt" in [a.b] of {file}; did you mean "http_port"?',
+            'Unknown setting "http_prt" in [a.b] of "{file}"; did you mean "http_port"?',
         ),
-        ("[server]", "[server] in {file} is a table, and the file has none; remove it."),
+        ("[server]", '[server] in "{file}" is a table, and the file has none; remove it.'),
         ("http_port", 'The file of --config, "{file}", is not valid TOML: '),
         ("\xff", 'The file of --config, "{file}", is not valid TOML: '),
     ],

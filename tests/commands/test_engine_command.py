@@ -97,7 +97,7 @@ def test_doctor_finds_a_healthy_engine(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("raise OSError('libcuda.so.1: no such file')", "OSError: libcuda.so.1: no such file"),
-        ("import os; os._exit(9)", "Importing it ends with exit code 9"),
+        ("import os; os._exit(9)", "Importing it fails with exit code 9"),
     ],
 )
 def test_doctor_reports_faults(tmp_path: Path, text: str, said: str) -> None:

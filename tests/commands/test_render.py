@@ -110,7 +110,7 @@ def test_invalid_conversations(renderer: Renderer, value: object, words: str) ->
 def test_files(tmp_path: Path) -> None:
     file = tmp_path / "m.json"
     file.write_text('{\n"a": }')
-    with pytest.raises(UsageError, match=r"m\.json is not valid JSON: .*line 2"):
+    with pytest.raises(UsageError, match=r'm\.json" is not valid JSON: .*line 2'):
         read_json(file)
     with pytest.raises(UsageError, match="Cannot read"):
         read_json(tmp_path / "none.json")

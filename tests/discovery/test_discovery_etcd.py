@@ -173,8 +173,8 @@ class TestEtcd(DiscoveryContract, ProcessContract):
 class TestSettings:
     def test_endpoints(self) -> None:
         assert split_endpoints(" a:1, https://b ,") == ("a:1", "https://b")
-        names = EtcdConnection(EtcdSettings(("a", "http://b:7/", "[::1]:5"))).name
-        assert names == "etcd at a:2379, b:7, [::1]:5"
+        names = EtcdConnection(EtcdSettings(("a", "http://b:7/", "[::1]:5"))).where
+        assert names == "a:2379, b:7, [::1]:5"
 
     @pytest.mark.parametrize(
         "wrong",

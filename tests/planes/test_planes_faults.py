@@ -290,7 +290,7 @@ def test_a_second_request_on_a_stream_breaks_the_protocol(
                 assert await collect(deltas) == list(range(2, 61))
 
     asyncio.run(body())
-    assert "kind REQUEST on stream 2 came while the stream is OPEN" in caplog.text
+    assert "kind REQUEST on stream 2 arrived while the stream was OPEN" in caplog.text
 
 
 def test_an_answer_before_its_open_breaks_the_protocol(caplog: pytest.LogCaptureFixture) -> None:
@@ -308,7 +308,7 @@ def test_an_answer_before_its_open_breaks_the_protocol(caplog: pytest.LogCapture
             peer.connection.close()
 
     asyncio.run(body())
-    assert "kind DATA on stream 2 came while the stream is PENDING" in caplog.text
+    assert "kind DATA on stream 2 arrived while the stream was PENDING" in caplog.text
 
 
 def test_a_worker_that_refuses_a_pending_stream_ends_it() -> None:

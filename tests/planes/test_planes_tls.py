@@ -200,10 +200,10 @@ def test_folders_that_cannot_be_used(ours: Path, folders: Folders, tmp_path: Pat
     with pytest.raises(UsageError, match=r"only one of tls\.crt and tls.key"):
         client_context(tmp_path)
     shutil.copy(folders["other"] / "tls.key", tmp_path)
-    with pytest.raises(UsageError, match=r"tls.crt cannot be used for TLS: key values mismatch"):
+    with pytest.raises(UsageError, match=r'tls.crt" cannot be used for TLS: key values mismatch'):
         server_context(tmp_path)
     (tmp_path / "ca.crt").write_text("nothing")
-    with pytest.raises(UsageError, match=r"ca.crt cannot be used for TLS: no certificate"):
+    with pytest.raises(UsageError, match=r'ca.crt" cannot be used for TLS: no certificate'):
         server_context(tmp_path)
 
 

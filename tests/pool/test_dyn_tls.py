@@ -96,7 +96,7 @@ def test_a_pool_under_mutual_tls(
     [
         ({"NATS_AUTH_PASSWORD": "wrong"}, "refuses user me and its password"),
         ({"NATS_AUTH_USERNAME": "", "NATS_AUTH_PASSWORD": ""}, "a client without credentials"),
-        ({"NATS_AUTH_CREDENTIALS_FILE": "/nowhere.creds"}, "credentials file /nowhere.creds: "),
+        ({"NATS_AUTH_CREDENTIALS_FILE": "/nowhere.creds"}, 'credentials file "/nowhere.creds": '),
         ({"NATS_AUTH_NKEY": "SU"}, "NATS_AUTH_NKEY does not hold an nkey seed"),
         ({"ETCD_AUTH_USERNAME": "me"}, "a user and a password together"),
         ({"DYNEMO_TLS": "/nowhere"}, "--tls /nowhere: the folder has neither"),

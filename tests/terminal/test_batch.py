@@ -161,7 +161,7 @@ def test_continues_after_an_interruption(tmp_path: Path, capfd: pytest.CaptureFi
     assert f"Resuming at line {done + 1} of 40." in err
     assert f"40 of 40 lines done: 40 ok, 0 failed ({done} of them by an earlier run)" in err
     assert run(pipeline, source) == 0
-    assert "in.output.jsonl is complete" in capfd.readouterr().err
+    assert 'in.output.jsonl" is complete' in capfd.readouterr().err
     assert len(pipeline.asks) == 40 - done
 
 

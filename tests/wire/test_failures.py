@@ -116,7 +116,7 @@ def test_a_new_class_travels_by_its_code_and_the_name_of_its_base() -> None:
 def test_a_foreign_exception_becomes_an_engine_error(caplog: pytest.LogCaptureFixture) -> None:
     got = decode_error(encode_error(IndexError("list index out of range")))
     assert type(got) is EngineError
-    assert str(got) == "IndexError: list index out of range"
+    assert str(got) == "The engine failed: IndexError: list index out of range."
     sent = EngineError("It broke.")
     sent.trace = "Traceback of FILE.py"
     decode_error(encode_error(sent))

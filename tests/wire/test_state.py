@@ -39,7 +39,7 @@ def test_a_stream_takes_what_its_own_state_allows(
     if kind in allowed:
         assert stream_after(role, ConnectionState.OPEN, state, frame) is allowed[kind]
         return
-    with pytest.raises(WireError, match=f"kind {kind.name} on stream 7 .* stream is {state.name}"):
+    with pytest.raises(WireError, match=f"kind {kind.name} on stream 7 .* stream was {state.name}"):
         stream_after(role, ConnectionState.OPEN, state, frame)
 
 
@@ -47,7 +47,7 @@ def test_a_stream_takes_what_its_own_state_allows(
 def test_streams_need_an_open_connection(state: ConnectionState) -> None:
     for role, (stream, kinds) in product(Role, [(s, k) for (_, s), k in ALLOWED.items()]):
         for kind in kinds:
-            with pytest.raises(WireError, match=f"the connection is {state.name}"):
+            with pytest.raises(WireError, match=f"the connection was {state.name}"):
                 stream_after(role, state, stream, _frame(kind, 7))
 
 
@@ -80,7 +80,7 @@ def test_a_connection_greets_serves_and_drains() -> None:
 def test_a_connection_takes_what_its_state_allows(
     role: Role, state: ConnectionState, kind: FrameKind
 ) -> None:
-    with pytest.raises(WireError, match=f"kind {kind.name} on stream 0 .* is {state.name}"):
+    with pytest.raises(WireError, match=f"kind {kind.name} on stream 0 .* was {state.name}"):
         connection_after(role, state, _frame(kind))
 
 

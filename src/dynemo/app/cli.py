@@ -46,8 +46,8 @@ def main(argv: Sequence[str]) -> int:
         if is_loud:
             raise
         print(
-            f"dynemo-run: {type(error).__name__}: {error} (this is a bug in dynemo-run; -vv shows "
-            "where)",
+            f"dynemo-run: A bug in dynemo-run has ended it: {type(error).__name__}: {error}. "
+            "Run the command again with -vv to see where.",
             file=sys.stderr,
         )
         return 1
@@ -98,7 +98,7 @@ def start(invocation: Invocation) -> int:
     config, run_input = invocation.config, invocation.mode.input
     set_up(config.log_format, config.verbosity, is_server=run_input.kind in ("http", "dyn"))
     for source in invocation.unused:
-        logging.getLogger("dynemo.settings").info("%s does not apply to this run", source)
+        logging.getLogger("dynemo.settings").info("%s does not apply to this run.", source)
     _check_input(run_input)
     defaults = _request_template(config.request_template)
     if invocation.mode.output.is_pool:

@@ -289,7 +289,7 @@ def _check_template(pipeline: Pipeline, defaults: Ask) -> None:
     try:
         pipeline.check_settings(defaults)
     except RequestError as error:
-        raise UsageError(f"The request template cannot be used: {error}") from None
+        raise UsageError(f"The request template cannot be used. {error}") from None
 
 
 def _greeting(name: str, instance: Instance, where: str = "") -> str:

@@ -31,21 +31,21 @@ def read_flags(
         if not word.startswith("-") or word == "-":
             words.append(word)
             continue
-        name, equals, text = word.partition("=")
-        times = _times(name, by_name)
-        flag = by_name.get(name[:2] if times else name)
+        source, equals, text = word.partition("=")
+        times = _times(source, by_name)
+        flag = by_name.get(source[:2] if times else source)
         if flag is None:
-            raise UsageError(unknown("flag", name, list(by_name), otherwise=otherwise))
+            raise UsageError(unknown("flag", source, list(by_name), otherwise=otherwise))
         if not flag.metavar:
             if equals:
-                raise UsageError(f"{name} takes no value, but got {quoted(text)}.")
+                raise UsageError(f"{source} takes no value, but got {quoted(text)}.")
             given[flag.key] = given.get(flag.key, 0) + (times or 1)
             continue
         if not equals:
             if not rest or rest[0].startswith("--") or rest[0] in by_name:
-                raise UsageError(f"{name} needs a value: {name} {flag.metavar}.")
+                raise UsageError(f"{source} needs a value: {source} {flag.metavar}.")
             text = rest.pop(0)
-        given[flag.key] = flag.read(text, name)
+        given[flag.key] = flag.read(text, source)
     return given, words
 
 
@@ -58,9 +58,9 @@ def _times(name: str, by_name: dict[str, Flag]) -> int:
     return len(name) - 1 if is_repeated and not by_name[f"-{letter}"].metavar else 0
 
 
-def twice(name: str, first: str, second: str) -> str:
+def twice(source: str, first: str, second: str) -> str:
     """The sentence for what may be given once."""
-    return f"{name} is given twice, as {quoted(first)} and as {quoted(second)}; keep one."
+    return f"{source} is given twice, as {quoted(first)} and as {quoted(second)}; keep one."
 
 
 def find_command(command: Subcommand, argv: Sequence[str]) -> tuple[Subcommand, list[str]]:

@@ -19,6 +19,7 @@ from dynemo.messages.records import InstanceRecord, Load
 from dynemo.planes.discovery.base import ROOT, instances_prefix
 from dynemo.planes.discovery.discovery import Discovery
 from dynemo.planes.names import ENDPOINT, NAMESPACE, EndpointName
+from dynemo.spelling import quoted
 
 log = logging.getLogger("dynemo.ps")
 
@@ -73,7 +74,9 @@ async def read_records(discovery: Discovery) -> list[InstanceRecord]:
             try:
                 records.append(msgpack.decode(value, type=InstanceRecord))
             except DecodeError as error:
-                log.warning("%s does not decode and is skipped: %s", key, error)
+                log.warning(
+                    "The record %s does not decode (%s) and is left out.", quoted(key), error
+                )
     return sorted(records, key=lambda record: (_name(record), record.model, record.started))
 
 

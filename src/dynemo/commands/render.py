@@ -10,7 +10,7 @@ from dynemo.api.openai.read import read_turns
 from dynemo.errors import RequestError, UsageError
 from dynemo.prompt.render import Prompt, RenderInput, build_prompt, render_as_given, tokenize_prompt
 from dynemo.prompt.template import ChatTemplate
-from dynemo.spelling import unknown
+from dynemo.spelling import quoted, unknown
 from dynemo.tokenizers.base import Tokenizer
 
 _FIELDS: dict[str, tuple[type, str]] = {
@@ -85,7 +85,7 @@ def read_lines(path: Path) -> Iterator[bytes]:
     try:
         file = path.open("rb")
     except OSError as error:
-        raise UsageError(f"Cannot read {path}: {error.strerror or error}.") from None
+        raise UsageError(f"Cannot read {quoted(str(path))}: {error.strerror or error}.") from None
 
     def lines() -> Iterator[bytes]:
         with file:
@@ -99,20 +99,21 @@ def read_json(path: Path) -> object:
     try:
         return json.loads(path.read_bytes())
     except OSError as error:
-        raise UsageError(f"Cannot read {path}: {error.strerror or error}.") from None
+        raise UsageError(f"Cannot read {quoted(str(path))}: {error.strerror or error}.") from None
     except json.JSONDecodeError as error:
         raise UsageError(
-            f"{path} is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})."
+            f"{quoted(str(path))} is not valid JSON: {error.msg} (line {error.lineno}, column "
+            f"{error.colno})."
         ) from None
     except (UnicodeError, RecursionError) as error:
-        raise UsageError(f"{path} is not valid JSON: {error}.") from None
+        raise UsageError(f"{quoted(str(path))} is not valid JSON: {error}.") from None
 
 
 def read_tools(path: Path) -> list[Any]:
     """The list of tools in the file of `--tools`. Raises UsageError."""
     value = read_json(path)
     if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
-        raise UsageError(f"{path} must contain a JSON list of tools, each an object.")
+        raise UsageError(f"{quoted(str(path))} must contain a JSON list of tools, each an object.")
     return value
 
 

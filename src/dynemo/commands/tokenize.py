@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from dynemo.errors import RequestError, UsageError
+from dynemo.spelling import quoted
 from dynemo.tokenizers.base import Tokenizer
 
 
@@ -96,7 +97,9 @@ def _lines(source: str | Path | Iterable[bytes]) -> Iterator[bytes]:
             with open(source, "rb") as file:
                 yield from file
         except OSError as error:
-            raise UsageError(f"Cannot read {source}: {error.strerror or error}.") from None
+            raise UsageError(
+                f"Cannot read {quoted(str(source))}: {error.strerror or error}."
+            ) from None
 
 
 def _object(line: bytes, number: int) -> Mapping[str, Any]:

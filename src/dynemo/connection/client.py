@@ -131,17 +131,24 @@ class StreamClient:
         if after is StreamState.CLOSED:
             self._buffers.pop(frame.stream, None)
 
-    def _on_closed(self, reason: Exception | None) -> None:
+    def _on_closed(self, error: Exception | None) -> None:
         self.state = ConnectionState.CLOSED
-        because = f": {reason}" if reason else ""
+        problem = _cause(error)
         for buffer in self._buffers.values():
-            buffer.fail(EngineLost(f"{self._peer} ended before its answer did{because}."))
+            buffer.fail(EngineLost(f"{self._peer} ended before its answer did.{problem}"))
         self._buffers.clear()
         self.on_lost()
 
 
 def _undecodable(error: DecodeError) -> WireError:
-    return WireError(f"a frame's body does not decode: {error}")
+    return WireError(f"The body of a frame does not decode: {error}.")
+
+
+def _cause(error: Exception | None) -> str:
+    """Why a connection has closed: a space and a sentence, or nothing."""
+    if isinstance(error, WireError):
+        return f" {error}"
+    return f" Its connection failed: {getattr(error, 'strerror', None) or error}." if error else ""
 
 
 class HostClient(StreamClient):
@@ -190,7 +197,7 @@ class HostClient(StreamClient):
         if frame.kind == FrameKind.HELLO:
             hello = _decode_hello(frame.body)
             if hello.protocol != versions.SPOKEN.newest:  # both ends are of one release
-                raise WireError(f"the engine host speaks protocol {hello.protocol}")
+                raise WireError(f"The engine host speaks protocol {hello.protocol}.")
             self.greeted.set_result(hello.instance)
         elif frame.kind == FrameKind.ERROR and not self.greeted.done():
             self.greeted.set_exception(decode_error(frame.body))

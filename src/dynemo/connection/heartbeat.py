@@ -65,7 +65,7 @@ class Heartbeat:
             self._connection.heard = now
         silent = now - (self._connection.heard if self.is_greeted else self._began)
         if silent >= self._beat.silence:
-            self._connection.abort(WireError(f"the peer was silent for {silent:.1f} s"))
+            self._connection.abort(WireError(f"The peer was silent for {silent:.1f} s."))
             return
         if self._is_over_idle(now):
             self._connection.close()

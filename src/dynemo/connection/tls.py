@@ -67,7 +67,9 @@ def _context(
             context.load_cert_chain(cert, key, password=_no_password)
     except (OSError, ValueError) as error:  # an SSLError is an OSError
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
-        raise UsageError(f"{at} cannot be used for TLS: {_readable(reason)}.") from None
+        raise UsageError(
+            f"{quoted(str(at))} cannot be used for TLS: {_readable(reason)}."
+        ) from None
     return context
 
 
@@ -119,7 +121,7 @@ def server_files(
     if (cert is None) != (key is None):
         missing = "CLIENT_KEY" if key is None else "CLIENT_CERT"
         raise UsageError(
-            f"{server}_AUTH_CLIENT_CERT and {server}_AUTH_CLIENT_KEY go together; "
+            f"The variables {server}_AUTH_CLIENT_CERT and {server}_AUTH_CLIENT_KEY go together; "
             f"set {server}_AUTH_{missing} too."
         )
     if folder is not None and ca is None and cert is None:

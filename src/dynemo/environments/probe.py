@@ -16,7 +16,7 @@ def main(package: str) -> None:
         print("\n" + json.dumps({"devices": devices, "free": free or _free_memory()}))
     except BaseException as error:
         message = " ".join(str(error).split())[:300]
-        print("\n" + json.dumps({"error": f"{type(error).__name__}: {message}"}))
+        print("\n" + json.dumps({"error": f"{type(error).__name__}: {message}".rstrip(".: ")}))
     sys.stdout.flush()
     # Skips the engine's threads and exit handlers, which may hang.
     os._exit(0)

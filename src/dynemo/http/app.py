@@ -21,6 +21,7 @@ from dynemo.http.openapi import OpenApi
 from dynemo.http.page.page import Page
 from dynemo.metrics import Metrics, WorkerMetrics
 from dynemo.serving.pipeline import Pipeline
+from dynemo.spelling import quoted
 
 Endpoint = Callable[[Exchange], Awaitable[None]]
 Route = Mapping[str, Endpoint]  #: by method
@@ -158,7 +159,7 @@ def _refuse_other_sites(exchange: Exchange) -> None:
     """A web page may make a browser post to any address; the browser then names the page's site."""
     origin = exchange.header(b"origin")
     if origin and origin.partition("://")[2] != exchange.header(b"host"):
-        raise OtherSite(f"Pages of {origin[:200]} may not send requests to this server.")
+        raise OtherSite(f"Pages of {quoted(origin[:200])} may not send requests to this server.")
 
 
 async def _live(receive: Receive, send: Send) -> None:

@@ -36,7 +36,7 @@ class HealthReport(Struct, frozen=True, kw_only=True):
     """The body of `GET /health`, under 200 as under 503."""
 
     status: Literal["ok", "unavailable"]
-    reason: str | None  #: `loading`, `no instances`, `draining`, ...
+    reason: str | None  #: `loading`, `no instances`, `draining`, or sentences
     loading_seconds: float | None  #: since the server listens, where `loading` is the reason
     models: list[ModelHealth]
 

@@ -14,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from dynemo.errors import Unavailable, UsageError
 from dynemo.http.app import App
 from dynemo.http.asgi import ABORT
+from dynemo.spelling import quoted
 
 BACKLOG = 2048
 #: Bytes of an answer that the kernel buffers for a client. Its own default is 4 MB for each client
@@ -34,12 +35,12 @@ def bind(host: str, port: int, flag: str = "--http-port") -> socket.socket:
     connect at once; they wait until `serve` runs. Raises UsageError that names `flag`.
     """
     if not 0 <= port <= 65535:
-        raise UsageError(f"{port} is not a port; {flag} takes 0 to 65535.")
+        raise UsageError(f"{flag} takes a port from 0 to 65535, not {quoted(str(port))}.")
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (socket.gaierror, UnicodeError):
         raise UsageError(
-            f'Cannot listen on "{host}": there is no such host. Name another one.'
+            f"Cannot listen on {quoted(host)}: there is no such host. Name another one."
         ) from None
     # `localhost` has both families; what prints `http://localhost:8080` is best served on IPv4.
     family, kind, protocol, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)

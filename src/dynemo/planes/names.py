@@ -41,4 +41,4 @@ def parse_name(text: str) -> EndpointName:
         return EndpointName(NAMESPACE, parts[0], ENDPOINT)
     if len(parts) == 3:
         return EndpointName(*parts)
-    raise UsageError(f"{text} has {len(parts)} parts; give {_FORMS}.")
+    raise UsageError(f"{quoted(text)} has {len(parts)} parts; give {_FORMS}.")

@@ -46,7 +46,7 @@ class Backend(Protocol):
 
     @property
     def trouble(self) -> str:
-        """Why `instance` is None (`loading`, `engine ended: ...`), else empty."""
+        """Why `instance` is None: a word (`loading`) or sentences; else empty."""
         ...
 
     def generate(

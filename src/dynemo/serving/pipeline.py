@@ -16,6 +16,7 @@ from dynemo.prompt.card.card import Card
 from dynemo.prompt.needs import capable_instances, needs_of_ask
 from dynemo.prompt.prepare import Prepared, prepare
 from dynemo.serving.instance import Backend
+from dynemo.spelling import quoted, with_reason
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,8 @@ class Pipeline:
         model = self._find(name)
         instances = model.backend.instance_classes
         if not instances:
-            reason = model.backend.trouble
-            raise Unavailable(f"{model.name} takes no requests now: {reason}.")
+            statement = f"The model {quoted(model.name)} takes no requests now"
+            raise Unavailable(with_reason(statement, model.backend.trouble))
         return model, instances
 
     def _find(self, name: str | None) -> ServedModel:

@@ -25,7 +25,7 @@ from dynemo.prompt.card.identity import CardIdentity, difference, identify
 from dynemo.prompt.card.wire import pack_card
 from dynemo.serving.handler import WorkerHandler
 from dynemo.serving.local.instance import LocalInstance
-from dynemo.spelling import quoted
+from dynemo.spelling import quoted, with_reason
 from dynemo.wire import versions
 
 log = logging.getLogger("dynemo.worker")
@@ -135,7 +135,7 @@ async def serve_worker(
 
 def _admit(local: LocalInstance) -> None:
     if local.trouble:
-        raise Unavailable(f"The engine takes no requests now: {local.trouble}.")
+        raise Unavailable(with_reason("The engine takes no requests now", local.trouble))
 
 
 async def _keep_registered(
@@ -163,4 +163,4 @@ def _logged(action: str) -> Iterator[None]:
     try:
         yield
     except DynemoError as error:
-        log.warning("The worker cannot %s now, and tries again later: %s", action, error)
+        log.warning("The worker cannot %s now, and tries again later. %s", action, error)

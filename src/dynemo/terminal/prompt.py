@@ -63,7 +63,8 @@ async def answer(
     finally:
         output.close()
     if reply.finish is not None and reply.finish.reason == "length":
-        print(f"dynemo-run: {_cut_note(job, reply)}", file=sys.stderr)
+        note = _cut_note(job, reply)
+        print(f"dynemo-run: {note}", file=sys.stderr)
     return 0
 
 

@@ -6,6 +6,7 @@ from time import monotonic
 
 from dynemo.errors import Unavailable
 from dynemo.serving.pipeline import Pipeline
+from dynemo.spelling import with_reason
 
 #: Seconds between two checks of the pipeline.
 CHECK_SECONDS = 0.05
@@ -35,7 +36,6 @@ async def until_ready(
             notified = reason
             notify(reason)
         if deadline is not None and monotonic() > deadline:
-            raise Unavailable(
-                f"The model was not ready again within {seconds:.0f} s: {reason.rstrip('.')}."
-            )
+            statement = f"The model was not ready again within {seconds:.0f} s"
+            raise Unavailable(with_reason(statement, reason))
         await asyncio.sleep(CHECK_SECONDS)

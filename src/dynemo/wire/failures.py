@@ -52,7 +52,8 @@ _decode = msgpack.Decoder(Failure).decode
 def encode_error(error: BaseException) -> bytes:
     """A `Failure`. An exception that is not ours becomes an EngineError."""
     if not isinstance(error, DynemoError):
-        error = EngineError(f"{type(error).__name__}: {error}")
+        reason = f"{type(error).__name__}: {error}".rstrip(". :")
+        error = EngineError(f"The engine failed: {reason}.")
     failure = Failure(
         error=_protocol_1_name(type(error)),
         message=str(error),
@@ -69,7 +70,7 @@ def decode_error(body: bytes) -> DynemoError:
     try:
         failure = _decode(body)
     except DecodeError as error:
-        raise WireError(f"an error's body does not decode: {error}") from error
+        raise WireError(f"The body of an ERROR frame does not decode: {error}.") from error
     if failure.trace:
         log.error("%s", failure.trace)
     code = failure.code if failure.code in _CLASSES else _CODES.get(failure.error, "")

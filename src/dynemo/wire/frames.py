@@ -49,7 +49,7 @@ _frame = tuple.__new__
 def header(kind: FrameKind, stream: int, body: bytes) -> bytes:
     """The bytes before the body. Raises WireError for a body over the cap."""
     if len(body) > MAX_BODY:
-        raise WireError(f"a frame's body of {len(body)} bytes is over the cap of {MAX_BODY}")
+        raise WireError(f"The body of a frame has {len(body)} bytes, over the cap of {MAX_BODY}.")
     return _pack(len(body), kind, stream)
 
 
@@ -90,7 +90,7 @@ class FrameReader:
         while start + _SIZE <= size:
             length, kind, stream = _unpack_from(data, start)
             if length > max_body:
-                raise WireError(f"a frame announces {length} bytes, over the cap of {max_body}")
+                raise WireError(f"A frame announces {length} bytes, over the cap of {max_body}.")
             body = start + _SIZE
             end = body + length
             if end > size:

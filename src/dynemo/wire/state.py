@@ -162,7 +162,7 @@ def connection_after(role: Role, state: ConnectionState, frame: Frame) -> Connec
         return after
     if frame.kind not in _KNOWN and state in _CARRIES_STREAMS:
         return state
-    raise _unexpected(frame, f"connection is {state.name}")
+    raise _unexpected(frame, f"connection was {state.name}")
 
 
 def stream_after(
@@ -170,15 +170,15 @@ def stream_after(
 ) -> StreamState:
     """The state of a stream after one of its frames. Raises WireError."""
     if connection not in _CARRIES_STREAMS:
-        raise _unexpected(frame, f"connection is {connection.name}")
+        raise _unexpected(frame, f"connection was {connection.name}")
     after = _STREAM[role].get(state, {}).get(frame.kind)
     if after is not None:
         return after
     if frame.kind not in _KNOWN:
         return state
-    raise _unexpected(frame, f"stream is {state.name}")
+    raise _unexpected(frame, f"stream was {state.name}")
 
 
 def _unexpected(frame: Frame, where: str) -> WireError:
     name = FrameKind(frame.kind).name if frame.kind in _KNOWN else frame.kind
-    return WireError(f"a frame of kind {name} on stream {frame.stream} came while the {where}")
+    return WireError(f"A frame of kind {name} on stream {frame.stream} arrived while the {where}.")

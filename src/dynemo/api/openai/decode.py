@@ -49,8 +49,8 @@ def decode(body: bytes, kind: type[T]) -> T:
         raise _unparsable("It is nested too deeply.") from None
 
 
-def _unparsable(detail: str) -> RequestError:
-    return RequestError(f"We could not parse the JSON body of your request. {detail}")
+def _unparsable(problem: str) -> RequestError:
+    return RequestError(f"We could not parse the JSON body of your request. {problem}")
 
 
 def _invalid(text: str, root: str = "") -> RequestError:

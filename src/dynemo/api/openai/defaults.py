@@ -8,7 +8,7 @@ from dynemo.api.openai.chat import read_chat_ask
 from dynemo.api.openai.types import ChatRequest
 from dynemo.errors import RequestError, UsageError
 from dynemo.messages.ask import Ask
-from dynemo.spelling import unknown
+from dynemo.spelling import quoted, unknown
 
 _NO_DEFAULTS = ("messages", "stream", "stream_options")
 #: Fields that a request must have and a template need not.
@@ -20,19 +20,25 @@ def read_request_template(path: str) -> Ask:
     try:
         fields = json.decode(Path(path).expanduser().read_bytes(), type=dict[str, Raw])
     except OSError as error:
-        raise UsageError(f"The request template {path} cannot be read: {error.strerror}.") from None
+        raise UsageError(
+            f"The request template {quoted(path)} cannot be read: {error.strerror}."
+        ) from None
     except (DecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"The request template {path} is not a JSON object: {error}.") from None
+        raise UsageError(
+            f"The request template {quoted(path)} is not a JSON object: {error}."
+        ) from None
     known = [name for name in ChatRequest.__struct_fields__ if name not in _NO_DEFAULTS]
     for name in fields:
         if name in _NO_DEFAULTS:
-            raise UsageError(f'The request template {path} cannot have "{name}"; leave it out.')
+            raise UsageError(
+                f"The request template {quoted(path)} cannot have {quoted(name)}; leave it out."
+            )
         if name not in known:
-            place = f" in the request template {path}"
+            place = f" in the request template {quoted(path)}"
             see = "it may have the fields of a chat request, such as temperature."
             raise UsageError(unknown("field", name, known, place=place, otherwise=see))
     try:
         ask = read_chat_ask(json.encode({**_STAND_INS, **fields}))
     except RequestError as error:
-        raise UsageError(f"The request template {path} is wrong: {error}") from None
+        raise UsageError(f"The request template {quoted(path)} is wrong. {error}") from None
     return structs.replace(ask, turns=[], model=ask.model or None)

@@ -59,10 +59,12 @@ class Settings:
         for is_late in (False, True):  # the needs are looked at among the settings that apply
             config = Config(**values)
             for option in OPTIONS:
-                if option.field in values and (why := _refusal(option, mode, config, is_late)):
-                    setting = self.by_field[option.field]
+                if option.field not in values:
+                    continue
+                setting = self.by_field[option.field]
+                if problem := _refusal(setting.source, option, mode, config, is_late):
                     if setting.is_flag:
-                        raise UsageError(f"{setting.source} {why}")
+                        raise UsageError(problem)
                     unused.append(setting.source)
                     del values[option.field]
         return Config(**values), unused
@@ -76,15 +78,15 @@ def collect(given: Mapping[str, Setting], environment: Mapping[str, str] = os.en
     return Settings({**file, **variables, **given})
 
 
-def _refusal(option: Option, mode: Mode, config: Config, is_late: bool) -> str:
-    """Why the option does not apply, as the end of a sentence; empty if it does."""
+def _refusal(source: str, option: Option, mode: Mode, config: Config, is_late: bool) -> str:
+    """Says that the option, which was given in `source`, does not apply; empty if it does."""
     scopes = [scope for scope in option.where if scope.has(mode)]
     if not scopes:
         needs = either(scope.words for scope in option.where if scope.inputs)
         advice = "".join(f" {scope.advice}" for scope in option.where if scope.advice)
-        return f"needs {needs}; this run has {mode}.{advice}"
+        return f"{source} needs {needs}; this run has {mode}.{advice}"
     missing = [scope.missing(config) for scope in scopes]
-    return f"needs {missing[0]}." if is_late and all(missing) else ""
+    return f"{source} needs {missing[0]}." if is_late and all(missing) else ""
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Setting]:
@@ -125,10 +127,10 @@ def _from_file(path: Path) -> dict[str, Setting]:
     data = _read_toml(path)
     found: dict[str, Setting] = {}
     for key, value in data.items():
-        name, source = key.replace("-", "_"), f"{key} in {path}"
+        name, source = key.replace("-", "_"), f"{key} in {quoted(str(path))}"
         if isinstance(value, dict):
             _refuse_table(key, value, path)
-        _check_key(key, f"{path}")
+        _check_key(key, quoted(str(path)))
         if isinstance(value, bool | list):
             shown = str(value).lower() if isinstance(value, bool) else value
             raise UsageError(f"{source} takes text or a number, not {shown}.")
@@ -153,11 +155,14 @@ def _refuse_table(name: str, table: Mapping[str, Any], path: Path) -> None:
     for key, value in table.items():
         if isinstance(value, dict):
             _refuse_table(f"{name}.{key}", value, path)
-        _check_key(key, f"[{name}] of {path}")
+        _check_key(key, f"[{name}] of {quoted(str(path))}")
         raise UsageError(
-            f"{quoted(key)} in {path} stands in the table [{name}]; move it above the first table."
+            f"{quoted(key)} in {quoted(str(path))} stands in the table [{name}]; move it above the "
+            "first table."
         )
-    raise UsageError(f"[{name}] in {path} is a table, and the file has none; remove it.")
+    raise UsageError(
+        f"[{name}] in {quoted(str(path))} is a table, and the file has none; remove it."
+    )
 
 
 def _check_key(key: str, place: str) -> None:

@@ -46,18 +46,18 @@ class Done:
     err: str
 
 
-def doctor(name: str | None) -> int:
+def doctor(engine: str | None) -> int:
     """Prints a line or two for each engine; returns 1 if one is broken. Raises EngineNotInstalled
-    if the engine `name` is not installed."""
+    if `engine` is not installed."""
     rows = [describe(entry) for entry in ENGINES.values() if entry.package]
-    rows = [row for row in rows if name == row.engine or name is None]
+    rows = [row for row in rows if engine in (row.engine, None)]
     if not rows:
         raise UsageError(
-            f"{name} is a part of dynemo-run, and there is nothing to check; choose one of "
+            f"{engine} is a part of dynemo-run, and there is nothing to check; choose one of "
             f"{', '.join(n for n, entry in ENGINES.items() if entry.package)}."
         )
-    if name is not None and not rows[0].is_installed and not rows[0].problem:
-        raise EngineNotInstalled(f"{name} is not installed; run `{ENGINES[name].install}`.")
+    if engine is not None and not rows[0].is_installed and not rows[0].problem:
+        raise EngineNotInstalled(f"{engine} is not installed; run `{ENGINES[engine].install}`.")
     broken = 0
     for row in rows:
         if not row.is_installed and not row.problem:
@@ -80,7 +80,8 @@ def _examine(entry: EngineEntry, row: Row) -> tuple[str, list[str]]:
         report = _probe(entry, row, line)
         facts = [*(report.devices or ()), f"{gigabytes(report.free)} free" if report.free else ""]
         if report.error:
-            return f"{report.error}; run `{entry.install}` to make its environment again.", facts
+            problem = f"Importing it fails with {report.error}."
+            return f"{problem} Run `{entry.install}` to make its environment again.", facts
         if row.device in ("cuda", "rocm") and report.devices == []:
             return (
                 f"This build is for {row.device} and finds no device; check the driver, "
@@ -101,7 +102,7 @@ def _probe(entry: EngineEntry, row: Row, line: StatusLine) -> Report:
     try:
         return json.decode(lines[-1], type=Report)
     except DecodeError:
-        return Report(error=f"Importing it ends with exit code {done.code}: {_last(done.err)}")
+        return Report(error=f"exit code {done.code}: {_last(done.err).rstrip('.')}")
 
 
 def _run_demo(entry: EngineEntry, line: StatusLine) -> str:

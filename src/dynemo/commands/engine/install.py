@@ -54,7 +54,10 @@ def install(variant: Variant, python: str = sys.executable) -> int:
             with _signals_ignored():
                 _clear(home, keep=kept)
             if isinstance(error, KeyboardInterrupt):
-                print("Interrupted; the files of this attempt are removed.", file=sys.stderr)
+                print(
+                    "dynemo-run: Interrupted; the files of this attempt are removed.",
+                    file=sys.stderr,
+                )
             raise
         _point_to(made)
         _clear(home, keep=name)
@@ -95,7 +98,9 @@ def _build(
             workaround.apply(site)
         version = version_in(site, ENGINES[variant.engine])
         if version is None:
-            raise DynemoError(f"{installer.name} did not install {variant.engine}.")
+            raise DynemoError(
+                f"{variant.engine} is missing after {installer.name} has installed its packages."
+            )
         made = Environment(
             engine=variant.engine,
             version=version,

@@ -14,8 +14,8 @@ def _for_cuda() -> PackageSource:
     nvidia = find_nvidia()
     if nvidia is None:
         raise UsageError(
-            "mistralrs has one CUDA build for each generation of GPUs, and nvidia-smi lists no GPU "
-            "here; install it on the machine that runs it."
+            "There is one CUDA build of mistralrs for each generation of GPUs, and nvidia-smi "
+            "lists no GPU here; install it on the machine that runs it."
         )
     if nvidia.cuda < _OLDEST_CUDA or int(nvidia.capability) < _OLDEST_GPU:
         raise UsageError(

@@ -29,6 +29,7 @@ from dynemo.planes.discovery.backends import DiscoverySettings
 from dynemo.planes.discovery.base import Change
 from dynemo.planes.discovery.discovery import LEASE_TTL, Discovery, discovering
 from dynemo.planes.discovery.folder import Folder, Scan
+from dynemo.spelling import quoted
 
 _POLL_SECONDS = 0.15
 _SWEEP = 20  # polls; one of them removes expired leases
@@ -42,7 +43,7 @@ class FileStore:
 
     @property
     def name(self) -> str:
-        return f"the folder {self._folder.path}"
+        return f"the folder {quoted(str(self._folder.path))}"
 
     async def grant(self, ttl: int) -> int:
         with self._translated():
@@ -144,6 +145,10 @@ def _check(path: Path) -> None:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = path.stat()
     except OSError as error:
-        raise UsageError(f"Cannot use {path} for discovery: {error.strerror}.") from None
+        raise UsageError(
+            f"Cannot use {quoted(str(path))} for discovery: {error.strerror}."
+        ) from None
     if status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o077:
-        raise UsageError(f"{path} must belong to you alone (mode 0700) to be used for discovery.")
+        raise UsageError(
+            f"{quoted(str(path))} must belong to you alone (mode 0700) to be used for discovery."
+        )

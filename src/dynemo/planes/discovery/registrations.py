@@ -66,8 +66,8 @@ class Registrations:
             async with asyncio.timeout(max(_WRITE_SECONDS, self._ttl / 2)):
                 await entry.tried.wait()
         except TimeoutError:
-            why = self.trouble or f"{self._store.name} does not answer."
-            raise Unavailable(f"Cannot register in discovery now. {why}") from None
+            problem = self.trouble or f"There is no answer from {self._store.name}."
+            raise Unavailable(f"Cannot register in discovery now. {problem}") from None
 
     def replace(self, key: str, entry: Registration) -> None:
         if (old := self._entries.get(key)) is not None:
@@ -86,7 +86,7 @@ class Registrations:
                 self.trouble = ""
             except Unavailable as error:
                 if not self.trouble:
-                    log.warning("Discovery does not work now: %s", error)
+                    log.warning("Discovery does not work now. %s", error)
                 self.trouble = str(error)
                 delay = RETRY_SECONDS
             with contextlib.suppress(TimeoutError):

@@ -224,11 +224,11 @@ class AcceptedIngress(IngressConnection):
         try:
             greeting = decode_greeting(frame.body)
         except DecodeError as error:
-            raise WireError(f"its HELLO does not decode: {error}") from error
+            raise WireError(f"The HELLO does not decode: {error}.") from error
         if not hmac.compare_digest(greeting.key.hex(), self._request_server.key):
-            raise WireError("its HELLO has a wrong key")
+            raise WireError("The HELLO has a wrong key.")
         if greeting.instance != self._ingresses.instance_id:
-            raise WireError("its HELLO names another instance")
+            raise WireError("The HELLO names another instance.")
         try:
             version = negotiate(greeting.instance, versions.SPOKEN, spoken_by(greeting))
         except WireError as error:

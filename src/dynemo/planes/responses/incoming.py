@@ -109,16 +109,16 @@ class WorkerConnection(StreamClient):
             self.connection.send(FrameKind.PONG, 0)
         elif frame.kind == FrameKind.ERROR:
             self.refusal = reason_of(frame.body)
-            reason = WireError("it gave up the connection") if self.instance_id else None
+            reason = WireError("The worker gave up the connection.") if self.instance_id else None
             self.connection.abort(reason)
         else:
             super().on_connection(frame)
 
     def _greet(self, greeting: Greeting) -> None:
         if not hmac.compare_digest(greeting.key, self._listener.key):
-            raise WireError("its HELLO has a wrong key")
+            raise WireError("The HELLO has a wrong key.")
         if not greeting.instance or self._expected_id not in ("", greeting.instance):
-            raise WireError("its HELLO names another instance")
+            raise WireError("The HELLO names another instance.")
         try:
             self.version = negotiate(greeting.instance, spoken_by(greeting), versions.SPOKEN)
         except WireError as error:
@@ -159,7 +159,7 @@ class WorkerConnection(StreamClient):
                 self.connection.send(FrameKind.REQUEST, stream, opened.request)
             return
         # This also tells the worker that nobody waits for its answer any more.
-        error = WireError(f"the token of stream {stream} is unknown, used or expired")
+        error = WireError(f"The token of stream {stream} is unknown, used or expired.")
         if not self._listener.was_pending(stream, frame.body):
             self._complain(error)
         self.connection.send(FrameKind.ERROR, stream, encode_error(error))
@@ -169,19 +169,19 @@ class WorkerConnection(StreamClient):
             raise error
         self._complain(error)
         if frame.kind != FrameKind.OPEN:
-            self.fail(frame.stream, EngineLost(f"{self._peer} broke the protocol: {error}."))
+            self.fail(frame.stream, EngineLost(f"{self._peer} broke the protocol. {error}"))
 
     def _complain(self, error: WireError) -> None:
         if not self._has_complained:
             self._has_complained = True
-            log.warning("Dropped a frame from worker %s: %s.", self.connection.peer, error)
+            log.warning("Dropped a frame from worker %s. %s", self.connection.peer, error)
 
-    def _on_closed(self, reason: Exception | None) -> None:
+    def _on_closed(self, error: Exception | None) -> None:
         self.heartbeat.stop()
-        if isinstance(reason, WireError):
+        if isinstance(error, WireError):
             peer = self.connection.peer
-            log.warning("Closed the connection to worker %s: %s.", peer, reason)
-        super()._on_closed(reason)
+            log.warning("Closed the connection to worker %s. %s", peer, error)
+        super()._on_closed(error)
 
     def on_lost(self) -> None:
         self._listener.lost(self)

@@ -186,7 +186,7 @@ class IngressConnections:
             if self._unreachable.is_new(key):
                 log.warning("Cannot reach an ingress: %s.", reasons)
             return Unavailable(
-                f"Worker {self.instance_id[:8]} cannot reach this ingress ({reasons}). Give the "
+                f"Worker {self.instance_id[:8]} cannot reach this ingress: {reasons}. Give the "
                 "ingress a reachable address with --advertise, and the same --tls on both sides."
             )
         self._unreachable.forget(key)

@@ -90,7 +90,8 @@ class IngressConnection:
         elif frame.kind == FrameKind.ERROR:
             self.refusal = reason_of(frame.body)
             is_greeted = self.confirmed.done()
-            self.connection.abort(WireError("it gave up the connection") if is_greeted else None)
+            reason = WireError("The ingress gave up the connection.") if is_greeted else None
+            self.connection.abort(reason)
             return
         if not self.confirmed.done():
             self.confirmed.set_result(True)
@@ -111,7 +112,7 @@ class IngressConnection:
         """A frame broke the rules: drops it, and logs the first one."""
         if not self._has_complained:
             self._has_complained = True
-            log.warning("Dropped a frame from ingress %s: %s.", self.connection.peer, error)
+            log.warning("Dropped a frame from ingress %s. %s", self.connection.peer, error)
 
     def _forget(self, stream: int) -> None:
         timer = self._pending.pop(stream, None)
@@ -134,12 +135,12 @@ class IngressConnection:
             except WireError as error:
                 self.on_broken(error)
 
-    def _on_closed(self, reason: Exception | None) -> None:
+    def _on_closed(self, error: Exception | None) -> None:
         self.heartbeat.stop()
         self.state = ConnectionState.CLOSED
-        if isinstance(reason, WireError):
+        if isinstance(error, WireError):
             peer = self.connection.peer
-            log.warning("Closed the connection to ingress %s: %s.", peer, reason)
+            log.warning("Closed the connection to ingress %s. %s", peer, error)
         for stream in list(self._pending):
             self._forget(stream)
         self.server.cancel_all()

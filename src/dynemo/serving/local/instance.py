@@ -25,6 +25,7 @@ from dynemo.messages.records import Instance, Load
 from dynemo.messages.request import Request
 from dynemo.serving.local.child import Child, kill, signal_group
 from dynemo.serving.local.last_lines import complaint, ending
+from dynemo.spelling import with_reason
 
 log = logging.getLogger("dynemo.engine")
 
@@ -46,7 +47,7 @@ class LocalInstance:
 
     def __init__(self) -> None:
         self._client: HostClient | None = None
-        self._trouble = "loading"  # as the end of a sentence, without its full stop
+        self._trouble = "loading"  # a word, or sentences
         self.up = asyncio.Event()  #: set while it can take requests
         self.down = asyncio.Event()  #: set while it cannot
         self.down.set()
@@ -88,7 +89,7 @@ class LocalInstance:
     def ask(self, request: bytes, buffer: StreamBuffer) -> AsyncGenerator[Delta, None]:
         """See `HostClient.ask`."""
         if self._client is None:
-            raise Unavailable(f"The engine takes no requests now: {self._trouble}.")
+            raise Unavailable(with_reason("The engine takes no requests now", self._trouble))
         return self._client.ask(request, buffer)
 
     def _set_client(self, client: HostClient | None) -> None:
@@ -114,7 +115,7 @@ class LocalInstance:
                 ready.set_exception(problem)
                 return
             if respawn is None:
-                self._trouble = str(problem).removesuffix(".")
+                self._trouble = str(problem)
                 self.ended.set_exception(problem)
                 return
             if time.monotonic() - started > _STEADY_SECONDS:
@@ -123,7 +124,7 @@ class LocalInstance:
             while next_child is None:
                 delay = _BACKOFF[min(failures, len(_BACKOFF) - 1)]
                 failures += 1
-                self._trouble = f"{problem} Restarting it"
+                self._trouble = f"{problem} Restarting it."
                 log.error("%s Restarting it in %.1f s.", problem, delay)
                 await asyncio.sleep(delay)
                 try:
@@ -161,7 +162,7 @@ class LocalInstance:
             problem = EngineLost(f"The engine cannot be reached: {error.strerror}.")
         finally:
             if client.is_greeted:  # it was not loading; its exit code is known later
-                self._trouble = "the engine has ended"
+                self._trouble = "The engine has ended."
             self._set_client(None)
             # It ends by itself if it has loaded or has closed the connection; not while it loads.
             is_orderly = not isinstance(problem, _EngineHangs) and (
@@ -178,7 +179,7 @@ class LocalInstance:
             kind = EngineLost if client.is_greeted else EngineNotLoaded
             return kind(ending(code, lines.tail))
         if isinstance(problem, EngineError) and not client.is_greeted:
-            return EngineNotLoaded(f"The engine could not load: {problem}")
+            return EngineNotLoaded(f"The engine could not load. {problem}")
         return problem
 
 
@@ -201,10 +202,12 @@ async def _watch(client: HostClient, lost: asyncio.Event) -> None:
                 await lost.wait()
         unanswered = 0 if client.connection.heard >= pinged else unanswered + 1
         if unanswered >= _MAX_UNANSWERED and not lost.is_set():
-            silence = f"has not answered for {unanswered * _PING_SECONDS:g} s"
-            reason = f"{silence}; it hangs, or blocks its event loop"
-            client.connection.abort(WireError(f"it {reason}"))
-            raise _EngineHangs(f"The engine {reason}.")
+            problem = (
+                f"The engine has not answered for {unanswered * _PING_SECONDS:g} s; it hangs, or "
+                "blocks its event loop."
+            )
+            client.connection.abort(WireError(problem))
+            raise _EngineHangs(problem)
 
 
 @contextlib.asynccontextmanager

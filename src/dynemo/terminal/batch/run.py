@@ -96,7 +96,7 @@ async def batch(
         tally.ok_before, tally.failed_before = done
         if tally.done == tally.total:
             _print_lines(
-                f"{output} is complete. To run it again, remove it or name another file with "
+                f'"{output}" is complete. To run it again, remove it or name another file with '
                 "--output."
             )
             return 1 if tally.all_failed else 0
@@ -124,7 +124,7 @@ async def _run_until_signal(
         # Answers that waited for an earlier one are not in the output, and will be requested again.
         _print_lines(*summary(run.tally))
         _print_lines(
-            f"Stopped with {count(kept, 'line')} in {output}. To continue, run the same command "
+            f'Stopped with {count(kept, "line")} in "{output}". To continue, run the same command '
             "again."
         )
 
@@ -136,7 +136,7 @@ async def _run_until_signal(
     except DynemoError:
         report_stop()
         raise
-    _print_lines(*summary(run.tally), f"The answers are in {output}.")
+    _print_lines(*summary(run.tally), f'The answers are in "{output}".')
     return 1 if run.tally.all_failed else 0
 
 

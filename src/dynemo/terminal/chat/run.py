@@ -12,6 +12,7 @@ from prompt_toolkit.patch_stdout import patch_stdout
 from dynemo.errors import ContextLengthExceeded, DynemoError, Unavailable, UsageError
 from dynemo.messages.ask import Ask, Turn
 from dynemo.serving.pipeline import Job, Pipeline
+from dynemo.spelling import with_reason
 from dynemo.terminal.chat.commands import ChatSession, parse, run_command
 from dynemo.terminal.chat.conversation import ChatRound, Conversation, fit
 from dynemo.terminal.chat.keyboard import held_terminal, mark_pastes, open_history, prompt_session
@@ -187,7 +188,8 @@ def _print_note(text: str) -> None:
 
 
 def _print_wait(reason: str) -> None:
-    _print_note(f"Waiting for the model: {reason.rstrip('.')}. Press Ctrl-C to stop waiting.")
+    waiting = with_reason("Waiting for the model", reason)
+    _print_note(f"{waiting} Press Ctrl-C to stop waiting.")
 
 
 def _print_error(error: DynemoError) -> None:

@@ -29,7 +29,7 @@ class EtcdStore:
 
     @property
     def name(self) -> str:
-        return self._connection.name
+        return f"etcd at {self._connection.where}"
 
     async def probe(self, seconds: float) -> None:
         """Raises what a call would raise, after waiting that long for each endpoint."""
@@ -128,7 +128,9 @@ class EtcdStore:
         async with contextlib.aclosing(answers):
             async for answer in answers:
                 if answer.canceled:  # compacted in the meantime, or no longer allowed
-                    raise Unavailable(f"{self.name} ended a watch: {answer.cancel_reason}.")
+                    raise Unavailable(
+                        f"etcd at {self._connection.where} ended a watch: {answer.cancel_reason}."
+                    )
                 if answer.events:
                     yield [_change(event) for event in answer.events]
 
@@ -219,6 +221,6 @@ async def _reach(store: EtcdStore, connection: EtcdConnection, wait: float, seco
     except TimeoutError:
         pass
     raise UsageError(
-        f"{store.name} does not answer. Start one with `dynemo-run services up`, name another with "
-        "--etcd, or use --discovery file on one host."
+        f"etcd at {connection.where} does not answer. Start one with `dynemo-run services up`, "
+        "name another with --etcd, or use --discovery file on one host."
     )

@@ -85,8 +85,9 @@ class EtcdConnection:
         self._token = ""
 
     @property
-    def name(self) -> str:
-        return f"etcd at {', '.join(self._targets)}"
+    def where(self) -> str:
+        """The endpoints, for messages."""
+        return ", ".join(self._targets)
 
     async def call(
         self, stub: str, method: str, request: Any, *, seconds: float = CALL_SECONDS
@@ -95,7 +96,7 @@ class EtcdConnection:
 
         Raises LeaseLost, Refused or Unavailable.
         """
-        problem: Unavailable = Unavailable(f"{self.name} does not answer.")
+        problem: Unavailable = Unavailable(f"etcd at {self.where} does not answer.")
         has_new_token = False
         for _ in range(len(self._targets) + 1):
             at = self._at
@@ -136,7 +137,7 @@ class EtcdConnection:
                 yield answer
                 async with self._translated(at):
                     answer = await stream.read()
-            raise Unavailable(f"{self.name} closed a stream.")
+            raise Unavailable(f"etcd at {self.where} closed a stream.")
         finally:
             self._streams.discard(stream)
             stream.cancel()
@@ -189,7 +190,7 @@ class EtcdConnection:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            raise Unavailable(f"The connection to {self.name} was closed.") from None
+            raise Unavailable(f"The connection to etcd at {self.where} was closed.") from None
 
     def _raise(self, error: Any, at: int) -> NoReturn:
         code, kind = error.code(), self.rpc.StatusCode

@@ -134,6 +134,11 @@ def refusal(error: Exception, settings: NatsSettings) -> str:
     return ""
 
 
+def reason_of(error: Exception) -> str:
+    """The text of an error, without the number that an OSError puts before it."""
+    return str(getattr(error, "strerror", None) or error)
+
+
 class PendingReply:
     """A message, and its reply once it arrives."""
 
@@ -203,7 +208,7 @@ def _check_file(path: Path) -> None:
         lines = path.read_text(encoding="ascii").splitlines()
     except OSError as error:
         raise UsageError(
-            f"Cannot read the NATS credentials file {path}: {error.strerror}."
+            f"Cannot read the NATS credentials file {quoted(str(path))}: {error.strerror}."
         ) from None
     except UnicodeDecodeError:
         lines = []
@@ -211,8 +216,10 @@ def _check_file(path: Path) -> None:
         line.strip("- "): lines[at + 1] for at, line in enumerate(lines[:-1]) if "BEGIN" in line
     }
     if "BEGIN NATS USER JWT" not in after or "BEGIN USER NKEY SEED" not in after:
-        raise UsageError(f"{path} is not a NATS credentials file: it has no user JWT and seed.")
-    _check_seed(after["BEGIN USER NKEY SEED"], str(path))
+        raise UsageError(
+            f"{quoted(str(path))} is not a NATS credentials file: it has no user JWT and seed."
+        )
+    _check_seed(after["BEGIN USER NKEY SEED"], quoted(str(path)))
 
 
 def _check_seed(seed: str, source: str) -> None:

@@ -39,9 +39,11 @@ from dynemo.planes.requests.nats.client import (
     close,
     make_client,
     options,
+    reason_of,
     refusal,
     unsubscribe,
 )
+from dynemo.spelling import quoted
 from dynemo.wire.failures import decode_error, encode_error
 
 if TYPE_CHECKING:
@@ -123,7 +125,8 @@ class NatsRequests:
         except TimeoutError:
             raise InstanceSilent(f"Worker {name} did not reply in {timeout:g} s.") from None
         except Error as error:
-            raise PlaneAway(f"{self._away().rstrip('.')} ({error}).") from error
+            problem = self._away()
+            raise PlaneAway(f"{problem} The last error is {quoted(str(error))}.") from error
         finally:
             self._pending.pop(number, None)
         if (message.headers or {}).get("Status") == _NO_RESPONDERS:
@@ -185,7 +188,7 @@ class NatsRequests:
                     await self._subscribe(name, on_message)
         except (TimeoutError, OSError, Error, UsageError) as error:
             self._client = None
-            self._last_error = str(error) or self._last_error
+            self._last_error = reason_of(error) or self._last_error
             await close(client)
             if isinstance(error, UsageError):
                 raise
@@ -211,8 +214,8 @@ class NatsRequests:
             self._ended.clear()
             self._up.clear()
             self._client = None  # ignores its callbacks from now on
-            why = client.last_error if client is not None else None
-            log.warning("The connection to NATS was closed (%s). Opening a new one.", why)
+            why = f" ({client.last_error})" if client is not None and client.last_error else ""
+            log.warning("The connection to NATS was closed%s. Opening a new one.", why)
             if client is not None:
                 await close(client)
             while True:
@@ -262,11 +265,11 @@ class NatsRequests:
     def _away(self) -> str:
         return self._trouble or f"NATS at {self._settings.where} is not reachable now."
 
-    def _log_once(self, trouble: str) -> None:
-        """Logs a trouble once, however often it recurs in sequence."""
-        if trouble != self._trouble:
-            self._trouble = trouble
-            log.warning("%s", trouble)
+    def _log_once(self, problem: str) -> None:
+        """Logs a problem once, however often it recurs in sequence."""
+        if problem != self._trouble:
+            self._trouble = problem
+            log.warning("%s", problem)
 
     async def _on_reply(self, message: "Msg") -> None:
         pending = self._pending.get(message.subject.rpartition(".")[2])
@@ -275,8 +278,8 @@ class NatsRequests:
 
     async def _on_error(self, error: Exception) -> None:
         """Raises to end `Client.connect`. Never raises later, so that reconnecting continues."""
-        self._last_error = str(error) or type(error).__name__
-        log.debug("NATS: %s", self._last_error)
+        self._last_error = reason_of(error) or type(error).__name__
+        log.debug("The NATS client reports %s.", quoted(self._last_error))
         if why := refusal(error, self._settings):
             if self._is_opening:
                 raise UsageError(why)
