@@ -96,4 +96,5 @@ class Dialect:
     lookups: Mapping[str, Lookup]  #: by path; a path that ends in a slash covers those below it
     fail: Callable[[DynemoError], bytes]  #: the body of an error
     fail_stream: Callable[[DynemoError], bytes]  #: an error as the last event of a stream
-    error: type  #: what `fail` writes
+    error: type  #: the type that `fail` writes
+    stream_type: str = "text/event-stream; charset=utf-8"  #: the content type of its streams

@@ -8,5 +8,5 @@ DIALECTS: tuple[Dialect, ...] = (OPENAI,)
 
 def dialect_of(path: str) -> Dialect:
     """The dialect in which an error under this path is written."""
-    found = (dialect for dialect in DIALECTS if path.startswith(dialect.prefix))
+    found = (dialect for dialect in DIALECTS if f"{path}/".startswith(dialect.prefix))
     return max(found, key=lambda dialect: len(dialect.prefix), default=DIALECTS[0])

@@ -10,7 +10,6 @@ Send = Callable[[Event], Awaitable[None]]
 Header = tuple[bytes, bytes]
 
 JSON = "application/json"
-EVENT_STREAM = "text/event-stream; charset=utf-8"
 #: An extension of `http/server.py`: `scope["extensions"][ABORT]["abort"]()` drops the connection at
 #: once, with its unsent bytes. Servers without it close the connection when they can.
 ABORT = "dynemo.abort"

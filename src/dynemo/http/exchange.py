@@ -17,7 +17,6 @@ from dynemo.api.dialect import Dialect
 from dynemo.errors import BodyTooLarge, DynemoError, SlowReader
 from dynemo.http.asgi import (
     ABORT,
-    EVENT_STREAM,
     JSON,
     Header,
     Receive,
@@ -182,7 +181,7 @@ class Exchange:
 
     async def _start_stream(self) -> None:
         self._is_stream = True
-        await self._start(200, EVENT_STREAM, None, _STREAM_HEADERS)
+        await self._start(200, self._dialect.stream_type, None, _STREAM_HEADERS)
 
     async def _start(
         self, status: int, content_type: str, length: int | None, headers: Iterable[Header]
