@@ -96,6 +96,8 @@ class Unavailable(DynemoError):
 
 class InstanceGone(Unavailable):
     code = "instance_gone"
+    #: Seconds in which the plane itself may find the instance again; it does not travel.
+    returns_within = 0.0
 
 
 class InstanceSilent(InstanceGone):

@@ -49,7 +49,7 @@ class MigrationState:
         self._answered: list[int | str] = []  # an id or a text for each token
         self._attempts = 0
         self._before = 0  # tokens of earlier attempts
-        #: Loop time at which the search for another instance ends; None while none was lost.
+        #: Loop time at which the search for an instance ends; None while none was lost.
         self.deadline: float | None = None
 
     @property
@@ -64,6 +64,11 @@ class MigrationState:
     def lost(self) -> None:
         """Its instance has gone; the search for another one starts."""
         self.deadline = asyncio.get_running_loop().time() + _WAIT_SECONDS
+
+    def wait_at_least(self, seconds: float) -> None:
+        """An instance is gone, and may return in that time; no other deadline runs yet."""
+        if self.deadline is None:
+            self.deadline = asyncio.get_running_loop().time() + seconds
 
     def begin_anew(self) -> None:
         self._attempts += 1

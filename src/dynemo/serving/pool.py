@@ -16,7 +16,7 @@ from time import monotonic
 from msgspec import msgpack, structs
 
 from dynemo.connection.buffer import CancelReader
-from dynemo.errors import EngineLost, PlaneAway, Unavailable
+from dynemo.errors import EngineLost, InstanceGone, PlaneAway, Unavailable
 from dynemo.messages.answer import Delta
 from dynemo.messages.records import Capabilities, Instance, Load
 from dynemo.messages.request import Request
@@ -124,6 +124,8 @@ class Pool:
             except Unavailable as error:
                 if isinstance(error, PlaneAway) and progress.deadline is None:
                     raise
+                if isinstance(error, InstanceGone) and error.returns_within:
+                    progress.wait_at_least(error.returns_within)
                 problem = error
             except EngineLost as error:
                 problem = error
@@ -156,8 +158,8 @@ class Pool:
         problem: Unavailable | EngineLost,
         deadline: float | None,
     ) -> str:
-        """Raises `problem` if no instance is left. A stream that has lost its instance waits until
-        its deadline: the instance may come back, or the plane to the others."""
+        """Raises `problem` if no instance is left. A request with a deadline waits until then: its
+        instance may come back, or the plane to the others."""
         self._report_loads()
         unfit = self._unfit_for(request)
         chosen = self._pick(request, failed | unfit if failed else unfit)

@@ -56,7 +56,8 @@ log = logging.getLogger("dynemo.requests")
 _OPEN_SECONDS = 2.5
 _LOOK_SECONDS = 1.0
 _REOPEN_SECONDS = 0.5  # between attempts at a server that has refused us
-_TAKEOVER_SECONDS = 1.0  # for another server of several to take over
+_TAKEOVER_SECONDS = 1.8  # for another server of several to take over
+_RESUBSCRIBE_SECONDS = 2.0  # in which a worker subscribes at the server that takes over
 _ENVELOPE_BYTES = 4096  # room for the fields of an envelope besides its request
 _NO_RESPONDERS = "503"
 
@@ -124,13 +125,16 @@ class NatsRequests:
             message = await wait_for_reply(pending.reply, timeout)
         except TimeoutError:
             raise InstanceSilent(f"Worker {name} did not reply in {timeout:g} s.") from None
-        except Error as error:
+        except Error as cause:
             problem = self._away()
-            raise PlaneAway(f"{problem} The last error is {quoted(str(error))}.") from error
+            raise PlaneAway(f"{problem} The last error is {quoted(str(cause))}.") from cause
         finally:
             self._pending.pop(number, None)
         if (message.headers or {}).get("Status") == _NO_RESPONDERS:
-            raise InstanceGone(f"Nobody takes requests for worker {name}.")
+            error = InstanceGone(f"Nobody takes requests for worker {name}.")
+            if self._has_others:  # its server may have failed, and it subscribes at another one
+                error.returns_within = _RESUBSCRIBE_SECONDS
+            raise error
         return bytes(message.data)
 
     @asynccontextmanager
