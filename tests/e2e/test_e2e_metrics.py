@@ -59,7 +59,7 @@ def test_of_a_local_engine(demo: Path) -> None:
         assert _ask(server) == 0
         cached = _ask(server)
         assert cached > 0
-        assert _value(server.url, "dynemo_cached_tokens_total") == cached
+        wait_until(lambda: _value(server.url, "dynemo_cached_tokens_total") == cached)
         with _busy(server):
             wait_until(lambda: _value(server.url, "dynemo_engine_running") == 1, 20)
             wait_until(lambda: _value(server.url, "dynemo_engine_kv_use") > 0, 20)
@@ -77,8 +77,8 @@ def test_of_a_worker_s_engine(demo: Path, tmp_path: Path) -> None:
         _ask(ingress)
         cached = _ask(ingress)
         assert cached > 0
-        assert _value(ingress.url, "dynemo_cached_tokens_total") == cached
-        assert _value(status, "dynemo_worker_cached_tokens_total") == cached
+        wait_until(lambda: _value(ingress.url, "dynemo_cached_tokens_total") == cached)
+        wait_until(lambda: _value(status, "dynemo_worker_cached_tokens_total") == cached)
         with _busy(ingress):
             for url in (status, ingress.url):
                 wait_until(lambda url=url: _value(url, "dynemo_engine_running") == 1, 20)

@@ -178,8 +178,8 @@ def test_the_metrics_of_a_worker(servers: Servers) -> None:
             os.kill(worker.host_pids()[0], signal.SIGKILL)
         wait_until(lambda: metric(url, "dynemo_engine_restarts_total", model="demo") == 1)
         ended = "dynemo_worker_requests_total"
+        wait_until(lambda: metric(url, ended, outcome="finished") == 3)
         assert metric(url, ended, outcome="lost") == 2
-        assert metric(url, ended, outcome="finished") == 3
         assert metric(url, "dynemo_worker_requests_in_flight") == 0
         assert metric(url, "dynemo_worker_input_tokens_total") > 3 * whole.usage[0]
         # Tokens from before the move count, too.
@@ -188,7 +188,7 @@ def test_the_metrics_of_a_worker(servers: Servers) -> None:
         # A worker has no metrics of an ingress.
         assert metric(url, "dynemo_requests_total") == 0
         assert metric(url, "dynemo_requests_moved_total") == 0
-        assert metric(ingress, "dynemo_requests_total", status="200") == 3
+        wait_until(lambda: metric(ingress, "dynemo_requests_total", status="200") == 3)
         assert metric(ingress, "dynemo_engine_restarts_total") == 0
 
 
@@ -204,4 +204,4 @@ def test_an_answer_that_nobody_wants_any_more(servers: Servers) -> None:
         cancelled = {"outcome": "cancelled"}
         wait_until(lambda: metric(url, "dynemo_worker_requests_total", **cancelled) == 1)
         assert metric(url, "dynemo_worker_requests_in_flight") == 0
-        assert any("answer: cancelled" in line for line in worker.lines)
+        wait_until(lambda: any("answer: cancelled" in line for line in worker.lines))

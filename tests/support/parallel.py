@@ -12,7 +12,7 @@ import pytest
 from xdist.scheduler import LoadFileScheduling
 
 #: Tests wait more than they compute. With more processes they would miss time limits.
-_MORE_THAN_CORES, _MOST = 1, 8
+_MORE_THAN_CORES, _MOST = 2, 8
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
