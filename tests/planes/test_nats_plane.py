@@ -94,7 +94,7 @@ def test_a_request_under_way_fails_when_the_server_goes(nats: NatsProcess) -> No
                     await asking
                 assert time.monotonic() - began < 1.8  # the timeout is 2 s
                 for task in asyncio.all_tasks():
-                    if task.get_coro().__qualname__ == "_reply":  # type: ignore[union-attr]
+                    if task.get_coro().__qualname__ == "reply_to":  # type: ignore[union-attr]
                         task.cancel()
                 await serving.__aexit__(None, None, None)
 

@@ -8,14 +8,20 @@ import asyncio
 import contextlib
 import logging
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from msgspec import msgpack
+
 from dynemo.connection.tls import explain
 from dynemo.errors import PlaneAway, UsageError
+from dynemo.messages.records import Load
+from dynemo.planes.requests.base import OnRequest
 from dynemo.spelling import quoted
+from dynemo.wire.failures import encode_error
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -229,3 +235,20 @@ def _check_seed(seed: str, source: str) -> None:
         nkeys.from_seed(bytearray(seed.strip().encode())).wipe()
     except (nkeys.NkeysError, ValueError):
         raise UsageError(f"{source} does not hold an nkey seed, which starts with SU.") from None
+
+
+async def reply_to(message: "Msg", handler: OnRequest, load: Callable[[], Load]) -> None:
+    """Replies to a message: to a request with nothing or with the handler's error, to an empty
+    message with the load."""
+    from nats.errors import Error
+
+    reply = b""
+    try:
+        if message.data:
+            await handler(message.data)
+        else:
+            reply = msgpack.encode(load())
+    except Exception as error:
+        reply = encode_error(error)
+    with contextlib.suppress(Error):  # the plane is away: the request has failed at the ingress
+        await message.respond(reply)

@@ -41,10 +41,11 @@ from dynemo.planes.requests.nats.client import (
     options,
     reason_of,
     refusal,
+    reply_to,
     unsubscribe,
 )
 from dynemo.spelling import quoted
-from dynemo.wire.failures import decode_error, encode_error
+from dynemo.wire.failures import decode_error
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -146,7 +147,7 @@ class NatsRequests:
         async with asyncio.TaskGroup() as tasks:
 
             async def on_message(message: "Msg") -> None:
-                tasks.create_task(_reply(message, handler, load))
+                tasks.create_task(reply_to(message, handler, load))
 
             self._served[name] = on_message
             try:
@@ -328,21 +329,6 @@ class NatsRequests:
     async def _on_closed(self, client: "Client") -> None:
         if client is self._client:
             self._ended.set()
-
-
-async def _reply(message: "Msg", handler: OnRequest, load: Callable[[], Load]) -> None:
-    from nats.errors import Error
-
-    reply = b""
-    try:
-        if message.data:
-            await handler(message.data)
-        else:
-            reply = _encode(load())
-    except Exception as error:
-        reply = encode_error(error)
-    with contextlib.suppress(Error):  # the plane is away: the request has failed at the ingress
-        await message.respond(reply)
 
 
 @asynccontextmanager
