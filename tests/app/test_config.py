@@ -207,7 +207,8 @@ def test_variables_of_other_programs_are_ignored() -> None:
         ),
         (
             "in=none out=vllm --model-name a",
-            "--model-name needs an engine in out=; this run has in=none out=vllm.",
+            "--model-name needs an engine in out=, and another in= than none; "
+            "this run has in=none out=vllm.",
         ),
     ],
 )

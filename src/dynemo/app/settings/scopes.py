@@ -63,7 +63,10 @@ ENGINE = Scope(
     advice="Give it to the workers of the pool.",
 )  # fmt: skip
 #: Of an engine over several machines, only rank 0 serves a model under a name.
-LEADER = replace(ENGINE, inputs=INPUTS - {"none"})
+LEADER = Scope(
+    "an engine in out=, and another in= than none", INPUTS - {"none"}, _ENGINES,
+    advice="Give it to rank 0 of the engine, or to the workers of the pool.",
+)  # fmt: skip
 TENSOR_PARALLEL = _engines_that(
     "an engine that splits a model over devices",
     frozenset(name for name, entry in ENGINES.items() if entry.has_tensor_parallel),
