@@ -21,6 +21,7 @@ pytest_plugins = [
     "support.dyn_fixtures",
     "support.parallel",
     "support.processes",
+    "support.recorded_servers",
 ]
 
 #: `make engines` installs engines into this folder. Processes that the tests start look there, not

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -25,24 +25,10 @@ from dynemo.wire.versions import VersionRange
 from support import protocol_1
 from support.old_ingress import OldIngress
 from support.old_worker import recorded_request
-from support.recorded_servers import RecordedServers
+from support.recorded_servers import OVER_NATS, OVER_TCP, RecordedServers
 from support.recording import Recording, answers, load
 from support.records import make_record
 from support.waiting import until
-
-OVER_NATS = (
-    "answer_tokens", "answer_text", "embedding", "request_guided", "request_migrated",
-    "request_all_fields", "request_large", "cancel", "late_open", "drain", "heartbeats",
-    "engine_lost", "refusals",
-)  # fmt: skip
-OVER_TCP = ("tcp", "tcp_refusals")
-
-
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RecordedServers]:
-    found = RecordedServers(tmp_path_factory.mktemp("nats"))
-    yield found
-    found.stop()
 
 
 def _error(error: protocol_1.DynemoError) -> DynemoError:
@@ -159,12 +145,12 @@ async def _worker(driver: Driver, instance: str, url: str | None) -> AsyncIterat
         yield server
 
 
-def play(scenario: str, servers: RecordedServers) -> tuple[Driver, OldIngress]:
+def play(scenario: str, nats_servers: RecordedServers) -> tuple[Driver, OldIngress]:
     async def body() -> tuple[Driver, OldIngress]:
         recording = load(scenario)
         driver = Driver(recording)
         ingress = OldIngress(recording, driver)
-        url = servers.url(scenario) if recording.request_plane == "nats" else None
+        url = nats_servers.url(scenario) if recording.request_plane == "nats" else None
         async with AsyncExitStack() as stack:
             for instance in recording.instances:
                 server = await stack.enter_async_context(_worker(driver, instance, url))
@@ -184,10 +170,10 @@ def play(scenario: str, servers: RecordedServers) -> tuple[Driver, OldIngress]:
 
 @pytest.mark.parametrize("scenario", [*OVER_NATS, *OVER_TCP])
 def test_an_old_ingress_reads_what_this_worker_answers(
-    scenario: str, servers: RecordedServers
+    scenario: str, nats_servers: RecordedServers
 ) -> None:
     recording = load(scenario)
-    driver, ingress = play(scenario, servers)
+    driver, ingress = play(scenario, nats_servers)
     expected = answers(recording)
     assert set(ingress.answers) == set(expected)
     for stream, answer in ingress.answers.items():
@@ -202,10 +188,10 @@ def test_an_old_ingress_reads_what_this_worker_answers(
 
 @pytest.mark.parametrize("scenario", [*OVER_NATS, *OVER_TCP])
 def test_this_worker_reads_all_that_an_old_ingress_asks(
-    scenario: str, servers: RecordedServers
+    scenario: str, nats_servers: RecordedServers
 ) -> None:
     recording = load(scenario)
-    driver, _ = play(scenario, servers)
+    driver, _ = play(scenario, nats_servers)
     for event in recording.events:
         if (envelope := event.envelope) is None or envelope.stream not in driver.engine.seen:
             continue
@@ -219,14 +205,14 @@ def test_this_worker_reads_all_that_an_old_ingress_asks(
 
 @pytest.mark.parametrize("scenario", ["answer_tokens", "tcp"])
 def test_a_worker_that_speaks_more_versions_meets_an_old_ingress(
-    scenario: str, servers: RecordedServers, monkeypatch: pytest.MonkeyPatch
+    scenario: str, nats_servers: RecordedServers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(versions, "SPOKEN", VersionRange(1, 3))
-    _, ingress = play(scenario, servers)
+    _, ingress = play(scenario, nats_servers)
     expected = answers(load(scenario))
     assert [a.ids for a in ingress.answers.values()] == [a.ids for a in expected.values()]
 
 
-def test_an_old_ingress_gets_the_load_that_it_asks_for(servers: RecordedServers) -> None:
-    _, ingress = play("answer_tokens", servers)
+def test_an_old_ingress_gets_the_load_that_it_asks_for(nats_servers: RecordedServers) -> None:
+    _, ingress = play("answer_tokens", nats_servers)
     assert ingress.load == protocol_1.Load(*load("answer_tokens").load or ())

@@ -1,7 +1,7 @@
 """A recorded worker of protocol 1 with an ingress of this release."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from functools import cache
 
@@ -27,24 +27,10 @@ from dynemo.serving.remote import RemoteInstance
 from dynemo.wire import versions
 from dynemo.wire.versions import VersionRange
 from support.old_worker import OldWorker, recorded_request
-from support.recorded_servers import RecordedServers
+from support.recorded_servers import OVER_NATS, OVER_TCP, RecordedServers
 from support.recording import Answer, Event, Recording, answers, load, load_raw, request_of
 from support.records import make_record
 from support.waiting import until
-
-OVER_NATS = (
-    "answer_tokens", "answer_text", "embedding", "request_guided", "request_migrated",
-    "request_all_fields", "request_large", "cancel", "late_open", "drain", "heartbeats",
-    "engine_lost", "refusals",
-)  # fmt: skip
-OVER_TCP = ("tcp", "tcp_refusals")
-
-
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RecordedServers]:
-    found = RecordedServers(tmp_path_factory.mktemp("nats"))
-    yield found
-    found.stop()
 
 
 @cache
@@ -139,7 +125,7 @@ def _record(recording: Recording, instance_id: str, loopback: str) -> InstanceRe
 
 @asynccontextmanager
 async def _played(
-    scenario: str, servers: RecordedServers
+    scenario: str, nats_servers: RecordedServers
 ) -> AsyncIterator[tuple[Driver, OldWorker]]:
     """Plays the scenario to its end, while the ingress still runs."""
     recording = load(scenario)
@@ -149,7 +135,7 @@ async def _played(
         responses = await stack.enter_async_context(listen("127.0.0.1"))
         requests: RequestPlane
         if recording.request_plane == "nats":
-            url = servers.url(scenario)
+            url = nats_servers.url(scenario)
             await stack.enter_async_context(worker.subscribed(url))
             requests = await stack.enter_async_context(nats_requests(NatsSettings((url,))))
         else:
@@ -161,9 +147,9 @@ async def _played(
         yield driver, worker
 
 
-def play(scenario: str, servers: RecordedServers) -> tuple[Driver, OldWorker, Load | None]:
+def play(scenario: str, nats_servers: RecordedServers) -> tuple[Driver, OldWorker, Load | None]:
     async def body() -> tuple[Driver, OldWorker, Load | None]:
-        async with _played(scenario, servers) as (driver, worker):
+        async with _played(scenario, nats_servers) as (driver, worker):
             return driver, worker, driver.load_of_worker()
 
     return asyncio.run(body(), debug=True)
@@ -171,10 +157,10 @@ def play(scenario: str, servers: RecordedServers) -> tuple[Driver, OldWorker, Lo
 
 @pytest.mark.parametrize("scenario", [*OVER_NATS, *OVER_TCP])
 def test_an_old_worker_gets_what_it_knows_and_its_answers_arrive(
-    scenario: str, servers: RecordedServers
+    scenario: str, nats_servers: RecordedServers
 ) -> None:
     recording = load(scenario)
-    driver, worker, _ = play(scenario, servers)
+    driver, worker, _ = play(scenario, nats_servers)
     asked = [event for event in recording.events if event.envelope is not None]
     assert asked
     for event in asked:
@@ -190,16 +176,16 @@ def test_an_old_worker_gets_what_it_knows_and_its_answers_arrive(
 
 @pytest.mark.parametrize("scenario", ["answer_tokens", "tcp"])
 def test_an_ingress_that_speaks_more_versions_meets_an_old_worker(
-    scenario: str, servers: RecordedServers, monkeypatch: pytest.MonkeyPatch
+    scenario: str, nats_servers: RecordedServers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(versions, "SPOKEN", VersionRange(1, 3))
-    driver, _, _ = play(scenario, servers)
+    driver, _, _ = play(scenario, nats_servers)
     assert driver.answers == answers(load(scenario))
 
 
-def test_an_answer_moves_from_one_old_worker_to_another(servers: RecordedServers) -> None:
+def test_an_answer_moves_from_one_old_worker_to_another(nats_servers: RecordedServers) -> None:
     recording = load("request_migrated")
-    driver, worker, _ = play("request_migrated", servers)
+    driver, worker, _ = play("request_migrated", nats_servers)
     [answer] = driver.answers.values()
     assert "".join(answer.texts) == recording.answered["text"]
     assert list(answer.finish or ()) == recording.answered["finish"]
@@ -209,9 +195,9 @@ def test_an_answer_moves_from_one_old_worker_to_another(servers: RecordedServers
     assert worker.requests[2].continued > 0
 
 
-def test_the_ids_of_an_old_worker_make_the_recorded_text(servers: RecordedServers) -> None:
+def test_the_ids_of_an_old_worker_make_the_recorded_text(nats_servers: RecordedServers) -> None:
     recording = load("answer_tokens")
-    driver, _, _ = play("answer_tokens", servers)
+    driver, _, _ = play("answer_tokens", nats_servers)
     answer = driver.answers[1]
     detokenizer = demo_card().tokenizer.detokenizer()
     text = detokenizer.feed(answer.ids) + detokenizer.flush()
@@ -220,11 +206,13 @@ def test_the_ids_of_an_old_worker_make_the_recorded_text(servers: RecordedServer
 
 
 @pytest.mark.parametrize("scenario", ["answer_tokens", "tcp"])
-def test_an_old_worker_reports_its_load_on_request(scenario: str, servers: RecordedServers) -> None:
-    driver, _, _ = play(scenario, servers)
+def test_an_old_worker_reports_its_load_on_request(
+    scenario: str, nats_servers: RecordedServers
+) -> None:
+    driver, _, _ = play(scenario, nats_servers)
     assert driver.load == Load(*load(scenario).load or ())
 
 
-def test_heartbeats_and_ends_of_an_old_worker_carry_its_load(servers: RecordedServers) -> None:
-    _, _, last = play("heartbeats", servers)
+def test_heartbeats_and_ends_of_an_old_worker_carry_its_load(nats_servers: RecordedServers) -> None:
+    _, _, last = play("heartbeats", nats_servers)
     assert last == Load(2, 0, 0.0)

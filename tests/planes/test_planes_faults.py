@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager, closing, suppress
@@ -12,53 +11,25 @@ import pytest
 from msgspec import msgpack
 
 from dynemo.connection.addresses import split_address
-from dynemo.connection.framed import FramedConnection
 from dynemo.connection.heartbeat import Beat
 from dynemo.connection.server import EngineHandler
 from dynemo.connection.unauthenticated import MAX_UNAUTHENTICATED
-from dynemo.errors import EngineLost, InstanceGone, SlowReader, Unavailable
+from dynemo.errors import EngineLost, SlowReader, Unavailable
 from dynemo.messages.answer import Delta, Finish
 from dynemo.messages.records import Load
-from dynemo.messages.wire import Envelope, Greeting
+from dynemo.messages.wire import Envelope
 from dynemo.planes.requests.memory import MemoryRequests
-from dynemo.planes.requests.tcp import TcpRequests, tcp_request_server
 from dynemo.planes.responses.ingresses import ingress_connections
 from dynemo.planes.responses.listen import listen
 from dynemo.wire.failures import encode_error
-from dynemo.wire.frames import HEADER, MAX_BODY, Frame, FrameKind
+from dynemo.wire.frames import FrameKind
 from dynemo.wire.versions import SPOKEN
 from support.planes_world import FakeEngine, Ingress, Worker, collect, make_request
+from support.raw_peer import GARBAGE, Peer
 from support.records import make_record
 from support.waiting import until
 
 _BEAT = Beat(ping=0.2, silence=2, idle=60)
-
-
-class Peer:
-    """A worker or an ingress that sends raw frames."""
-
-    def __init__(self) -> None:
-        self.got: list[Frame] = []
-        self.is_closed = False
-        self.connection = FramedConnection(lambda frames: self.got.extend(frames), self._close)
-
-    def _close(self, _: Exception | None) -> None:
-        self.is_closed = True
-
-    async def dial(self, address: str) -> None:
-        host, port = split_address(address)
-        await asyncio.get_running_loop().create_connection(lambda: self.connection, host, port)
-
-    def greet(self, instance_id: str, key: bytes, protocol: int = SPOKEN.newest) -> None:
-        self.connection.send(
-            FrameKind.HELLO, 0, msgpack.encode(Greeting(protocol, instance_id, key))
-        )
-
-    async def next(self, kind: FrameKind) -> Frame:
-        await until(lambda: any(frame.kind == kind for frame in self.got))
-        found = next(frame for frame in self.got if frame.kind == kind)
-        self.got.remove(found)
-        return found
 
 
 @asynccontextmanager
@@ -93,27 +64,14 @@ async def _undisturbed(beat: Beat | None = None) -> AsyncIterator[tuple[Ingress,
         assert len(worker.ingresses._all) == 1
 
 
-_GARBAGE = {
-    "noise": os.urandom(64 * 1024),
-    "http": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
-    "oversize": HEADER.pack(MAX_BODY + 1, FrameKind.HELLO, 0),
-    "large before HELLO": HEADER.pack(8192, FrameKind.HELLO, 0),
-    "unknown kind": HEADER.pack(0, 99, 1),
-    "DATA before HELLO": HEADER.pack(0, FrameKind.DATA, 1),
-    "OPEN before HELLO": HEADER.pack(0, FrameKind.OPEN, 1),
-    "PING before HELLO": HEADER.pack(0, FrameKind.PING, 0),
-    "empty HELLO": HEADER.pack(0, FrameKind.HELLO, 0),
-}
-
-
-@pytest.mark.parametrize("name", _GARBAGE)
+@pytest.mark.parametrize("name", GARBAGE)
 def test_garbage_closes_its_own_connection(name: str, caplog: pytest.LogCaptureFixture) -> None:
     async def body() -> None:
         async with _undisturbed() as (ingress, _):
             host, port = split_address(_address(ingress))
             reader, writer = await asyncio.open_connection(host, port)
             try:
-                writer.write(_GARBAGE[name])
+                writer.write(GARBAGE[name])
                 async with asyncio.timeout(5):
                     with suppress(ConnectionResetError):
                         assert await reader.read() == b""
@@ -443,63 +401,6 @@ def test_an_unreachable_ingress_learns_the_address_that_failed() -> None:
             with pytest.raises(Exception, match=r"cannot reach .*127\.0\.0\.1:1.*--advertise"):
                 await anext(ingress.remote(worker.record).generate(make_request()))
             assert not worker.ingresses.running
-
-    asyncio.run(body())
-
-
-# The TCP request plane, which uses the worker's own port.
-
-
-@asynccontextmanager
-async def _called(
-    beat: Beat | None = None,
-) -> AsyncIterator[tuple[Ingress, Worker]]:
-    engine = FakeEngine()
-    async with (
-        listen("127.0.0.1", beat=beat) as responses,
-        ingress_connections("w" * 32, EngineHandler(engine), beat=beat) as ingresses,
-        tcp_request_server(ingresses) as server,
-    ):
-        record = make_record("w" * 32, server)
-        async with server.serve(record, ingresses.accept):
-            yield Ingress(responses, TcpRequests(responses)), Worker(record, ingresses, engine)
-
-
-@pytest.mark.parametrize("name", _GARBAGE)
-def test_garbage_at_the_workers_port_closes_its_own_connection(name: str) -> None:
-    async def body() -> None:
-        async with _called() as (ingress, worker):
-            remote = ingress.remote(worker.record)
-            worker.engine.delay = 0.01
-            async with aclosing(remote.generate(make_request(1, 30))) as deltas:
-                await anext(deltas)
-                peer = Peer()
-                await peer.dial(worker.record.loopback)
-                assert peer.connection._transport is not None
-                peer.connection._transport.write(_GARBAGE[name])
-                await until(lambda: peer.is_closed)
-                assert await collect(deltas) == list(range(2, 31))
-
-    asyncio.run(body())
-
-
-@pytest.mark.parametrize("wrong", ["key", "instance", "record"])
-def test_the_worker_takes_no_request_without_its_key(wrong: str) -> None:
-    async def body() -> None:
-        async with _called() as (ingress, worker):
-            if wrong == "record":
-                worker.record = make_record("w" * 32)  # it has no address
-            else:
-                peer = Peer()
-                await peer.dial(worker.record.loopback)
-                key = bytes(32) if wrong == "key" else bytes.fromhex(worker.record.key)
-                peer.greet("w" * 32 if wrong == "key" else "other", key)
-                peer.connection.send(FrameKind.OPEN, 1, b"")
-                await until(lambda: peer.is_closed)
-                assert not peer.got
-                return
-            with pytest.raises(InstanceGone):
-                await anext(ingress.remote(worker.record).generate(make_request()))
 
     asyncio.run(body())
 

@@ -1,8 +1,18 @@
-"""NATS servers for the recorded scenarios."""
+"""The recorded scenarios of a pool, and NATS servers for them."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from support.nats_process import NatsProcess
+
+OVER_NATS = (
+    "answer_tokens", "answer_text", "embedding", "request_guided", "request_migrated",
+    "request_all_fields", "request_large", "cancel", "late_open", "drain", "heartbeats",
+    "engine_lost", "refusals",
+)  # fmt: skip
+OVER_TCP = ("tcp", "tcp_refusals")
 
 #: The server of `request_large` refuses larger messages.
 MAX_PAYLOAD = 5120
@@ -26,3 +36,10 @@ class RecordedServers:
     def stop(self) -> None:
         for server in self._started.values():
             server.stop()
+
+
+@pytest.fixture(scope="module")
+def nats_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RecordedServers]:
+    found = RecordedServers(tmp_path_factory.mktemp("nats"))
+    yield found
+    found.stop()

@@ -154,8 +154,8 @@ def _cause(error: Exception | None) -> str:
 class HostClient(StreamClient):
     """The runner's connection to its engine host.
 
-    `greeted` resolves to the host's Instance, or raises why the engine could not start. `on_lost`
-    is called once, after every open stream has failed with EngineLost.
+    `greeted` resolves to the host's Instance. If the engine cannot start, it raises the reason.
+    `on_lost` is called once, after every open stream has failed with EngineLost.
     """
 
     def __init__(self, on_lost: Callable[[], None]) -> None:

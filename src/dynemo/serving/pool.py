@@ -189,7 +189,7 @@ class Pool:
             self._router.reported(name, remote.load)
 
     def _pick(self, request: Request, left_out: AbstractSet[str]) -> str | None:
-        """Picks a doubtful instance only if there is no other."""
+        """Asks the router. Picks a doubtful instance only if every other one is left out."""
         chosen = self._router.choose(request.token_ids, left_out)
         if chosen is None or not self._remotes[chosen].is_doubtful:
             return chosen

@@ -93,7 +93,7 @@ class LocalInstance:
         return self._client.ask(request, buffer)
 
     def _set_client(self, client: HostClient | None) -> None:
-        """The client for all further requests; None while there is no engine."""
+        """Uses this client for the next requests. None means that no engine is running."""
         self._client = client
         for event, is_set in ((self.up, client is not None), (self.down, client is None)):
             if is_set:
