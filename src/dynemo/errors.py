@@ -9,13 +9,19 @@
     |   +-- ContextLengthExceeded  context_length_exceeded  400  the prompt alone does not fit.
     |   +-- UnknownModel           unknown_model            404  no such model.
     |   +-- BodyTooLarge           body_too_large           413  the body is over its bound.
+    |   +-- Unauthenticated        unauthenticated          401  no key, or an unknown one.
+    |   +-- Forbidden              forbidden                403  this client may not do that.
+    |   +-- RequestCrashedEngine   request_crashed_engine   422  it ended two engines.
     +-- Unavailable        unavailable                503  no instance can take the request now.
     |   +-- InstanceGone   instance_gone              503  that instance does not answer.
     |   |   +-- InstanceSilent  instance_silent       503  it may answer later.
     |   +-- PlaneAway      request_plane_away         503  no instance at all can be asked.
+    |   +-- Overloaded     overloaded                 429  the queue or the client's share is full.
+    +-- DeadlineExceeded   deadline_exceeded          504  the request's own time is over.
     +-- EngineError        engine_error               500  the engine refused or failed a request.
     |   +-- EngineLost     engine_lost                502  its process ended during the request.
     |       +-- EngineNotLoaded  engine_not_loaded    502, exit 2  it ended before a request.
+    |       +-- EngineStalled    engine_stalled       502  it lives, and makes no progress.
     +-- SlowReader         slow_reader                408  a stream's reader fell behind its bound.
     +-- WireError          protocol_error             500  a frame that breaks the protocol.
 
@@ -83,6 +89,23 @@ class BodyTooLarge(RequestError):
     code = "body_too_large"
 
 
+class Unauthenticated(RequestError):
+    status = 401
+    code = "unauthenticated"
+
+
+class Forbidden(RequestError):
+    status = 403
+    code = "forbidden"
+
+
+class RequestCrashedEngine(RequestError):
+    """Clients retry a 5xx on their own; each retry would cost two more engines."""
+
+    status = 422
+    code = "request_crashed_engine"
+
+
 class Unavailable(DynemoError):
     """`retry_after` is in seconds."""
 
@@ -108,6 +131,16 @@ class PlaneAway(Unavailable):
     code = "request_plane_away"
 
 
+class Overloaded(Unavailable):
+    status = 429
+    code = "overloaded"
+
+
+class DeadlineExceeded(DynemoError):
+    status = 504
+    code = "deadline_exceeded"
+
+
 class EngineError(DynemoError):
     code = "engine_error"
 
@@ -120,6 +153,10 @@ class EngineLost(EngineError):
 class EngineNotLoaded(EngineLost):
     exit_code = 2
     code = "engine_not_loaded"
+
+
+class EngineStalled(EngineLost):
+    code = "engine_stalled"
 
 
 class SlowReader(DynemoError):

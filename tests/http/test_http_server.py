@@ -153,7 +153,7 @@ def test_a_large_body_gets_its_answer() -> None:
 
 
 def test_a_head_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "_HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(server_module, "HEAD_SECONDS", 0.2)
 
     async def scenario() -> None:
         async with running(make_app(FakePipeline())) as server:

@@ -7,14 +7,9 @@ from typing import Any
 from msgspec import json
 
 from dynemo.errors import RequestError
+from dynemo.limits import SCHEMA_ITEMS, SCHEMA_REMAINDERS
 
 GUIDE_FIELD = "guide"
-#: The most items that the arrays of a schema may require, in total. The engines' builds of
-#: llguidance expand each item. They fail at twice as many, and at a billion they take all memory.
-_MOST_ITEMS = 20_000
-#: The most remainders for `multipleOf`, each of which is a state. Ten times as many delay all other
-#: answers for seconds.
-_MOST_REMAINDERS = 100_000
 
 
 def check_size(schema: str) -> None:
@@ -29,10 +24,10 @@ def check_size(schema: str) -> None:
             left += part.values()
             items += max(_count(part.get("minItems")), _count(part.get("maxItems")))
             remainders = lcm(remainders, _numerator(part.get("multipleOf")))
-            if items > _MOST_ITEMS:
-                raise refused(f"'minItems' and 'maxItems' may be {_MOST_ITEMS} in sum")
-            if remainders > _MOST_REMAINDERS:
-                raise refused(f"'multipleOf' may count with {_MOST_REMAINDERS} remainders")
+            if items > SCHEMA_ITEMS:
+                raise refused(f"'minItems' and 'maxItems' may be {SCHEMA_ITEMS} in sum")
+            if remainders > SCHEMA_REMAINDERS:
+                raise refused(f"'multipleOf' may count with {SCHEMA_REMAINDERS} remainders")
 
 
 def refused(reason: str) -> RequestError:
@@ -54,5 +49,5 @@ def _numerator(value: Any) -> int:
     _, digits, exponent = Decimal(str(value)).normalize().as_tuple()
     assert isinstance(exponent, int)
     if exponent > 9:  # not written out: it may be hundreds
-        return _MOST_REMAINDERS + 1
+        return SCHEMA_REMAINDERS + 1
     return int("".join(map(str, digits)) + "0" * exponent)

@@ -15,6 +15,7 @@ from uuid import uuid4
 
 from dynemo.api.dialect import Dialect
 from dynemo.errors import BodyTooLarge, DynemoError, SlowReader
+from dynemo.http.access.client import client_of_address
 from dynemo.http.asgi import (
     ABORT,
     JSON,
@@ -28,6 +29,7 @@ from dynemo.http.asgi import (
 )
 from dynemo.http.cancel_scope import CancelScope
 from dynemo.http.errors import BodyTooSlow, ClientGone, headers_of
+from dynemo.limits import BODY_BYTES, STALL_SECONDS
 
 _STREAM_HEADERS: list[Header] = [
     (b"cache-control", b"no-cache"),
@@ -37,8 +39,8 @@ _STREAM_HEADERS: list[Header] = [
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    body: int = 32 * 2**20  #: bytes of a request's body
-    stall: float = 30.0  #: seconds that one read or write may take
+    body: int = BODY_BYTES  #: bytes of a request's body
+    stall: float = STALL_SECONDS  #: seconds that one read or write may take
     farewell: float = 2.0  #: seconds for the last event to a client, or for dropping a body
 
 
@@ -50,6 +52,7 @@ class Exchange:
     ) -> None:
         self.id = uuid4().hex
         self.scope = scope
+        self.client = client_of_address(scope)
         self._dialect = dialect  # in which errors are written
         self.limits = limits
         self._receive = receive

@@ -14,16 +14,13 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from dynemo.errors import Unavailable, UsageError
 from dynemo.http.app import App
 from dynemo.http.asgi import ABORT
+from dynemo.limits import HEAD_BYTES, HEAD_SECONDS, KEEP_ALIVE_SECONDS
 from dynemo.spelling import quoted
 
 BACKLOG = 2048
 #: Bytes of an answer that the kernel buffers for a client. Its own default is 4 MB for each client
 #: that reads slowly, which no bound of ours would count.
 _UNSENT_BYTES = 128 * 1024
-#: Bytes and seconds that the head of a request may take; uvicorn bounds neither.
-_HEAD_BYTES = 64 * 1024
-_HEAD_SECONDS = 30.0
-_KEEP_ALIVE_SECONDS = 75
 #: For the last event to clients whose streams were cancelled, and for connections to close.
 _FAREWELL_SECONDS = 2.5
 
@@ -93,7 +90,7 @@ async def serve(
             proxy_headers=False,
             server_header=False,
             backlog=BACKLOG,
-            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
         )
     )
     try:
@@ -181,7 +178,7 @@ class _Protocol(HttpToolsProtocol):
         if self._is_in_head:
             self._head_bytes += len(data)
         super().data_received(data)
-        if self._is_in_head and self._head_bytes > _HEAD_BYTES and self.transport is not None:
+        if self._is_in_head and self._head_bytes > HEAD_BYTES and self.transport is not None:
             self.transport.abort()
 
     def on_message_begin(self) -> None:
@@ -210,7 +207,7 @@ class _Protocol(HttpToolsProtocol):
         self._is_in_head = True
         self._head_bytes = 0
         self._stop_timer()
-        self._head_timer = self.loop.call_later(_HEAD_SECONDS, self.transport.abort)
+        self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
 
     def _stop_timer(self) -> None:
         if self._head_timer is not None:

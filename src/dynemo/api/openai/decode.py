@@ -8,13 +8,13 @@ import msgspec
 
 from dynemo.api.openai.types import AnyMessage
 from dynemo.errors import RequestError
+from dynemo.limits import SHOWN_CHARACTERS
 
 # msgspec names the place of an error only in its text: `... - at `$.messages[0].role``. Only this
 # module reads that text, and tests/api/test_openai_decode.py checks its format.
 _PLACE = re.compile(r"(?P<what>.*?)(?: - at (?:`key` in )?`\$\.?(?P<path>[^`]*)`)?", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>.*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<field>.*)`", re.DOTALL)
-_SHOWN = 200
 
 T = TypeVar("T")
 
@@ -76,4 +76,4 @@ def _join(path: str, field: str) -> str:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
+    return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "..."

@@ -13,10 +13,10 @@ from dynemo.api.dialect import AnswerHead, Call
 from dynemo.api.openai.decode import decode
 from dynemo.api.openai.types import Embedding, EmbeddingList, EmbeddingRequest, EmbeddingUsage
 from dynemo.errors import EngineError, RequestError, UnsupportedField
+from dynemo.limits import EMBEDDING_INPUTS
 from dynemo.messages.answer import EmbeddingPiece, Piece, Usage
 from dynemo.messages.ask import Ask
 
-MAX_INPUTS = 2048
 _FORMS = (list[str], list[int], list[list[int]])
 
 
@@ -26,8 +26,8 @@ def read_embeddings_call(body: bytes) -> Call:
     if asked.dimensions is not None:
         raise UnsupportedField("'dimensions' is not supported yet.", param="dimensions")
     inputs = _inputs(asked.input)
-    if not 1 <= len(inputs) <= MAX_INPUTS:
-        raise RequestError(f"'input' takes 1 to {MAX_INPUTS} texts.", param="input")
+    if not 1 <= len(inputs) <= EMBEDDING_INPUTS:
+        raise RequestError(f"'input' takes 1 to {EMBEDDING_INPUTS} texts.", param="input")
     if not all(inputs):
         raise RequestError("'input' must not hold an empty text.", param="input")
     writer = partial(EmbeddingsWriter, is_base64=asked.encoding_format == "base64")
