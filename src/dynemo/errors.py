@@ -22,6 +22,8 @@
     |   +-- EngineLost     engine_lost                502  its process ended during the request.
     |       +-- EngineNotLoaded  engine_not_loaded    502, exit 2  it ended before a request.
     |       +-- EngineStalled    engine_stalled       502  it lives, and makes no progress.
+    |       +-- InstanceLost     instance_lost        502  its worker, or the connection, was lost.
+    |           +-- HandedBack   handed_back          502  its worker stops, and gave the rest back.
     +-- SlowReader         slow_reader                408  a stream's reader fell behind its bound.
     +-- WireError          protocol_error             500  a frame that breaks the protocol.
 
@@ -157,6 +159,14 @@ class EngineNotLoaded(EngineLost):
 
 class EngineStalled(EngineLost):
     code = "engine_stalled"
+
+
+class InstanceLost(EngineLost):
+    code = "instance_lost"
+
+
+class HandedBack(InstanceLost):
+    code = "handed_back"
 
 
 class SlowReader(DynemoError):

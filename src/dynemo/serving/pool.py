@@ -24,6 +24,7 @@ from dynemo.prompt.needs import needs_of_request
 from dynemo.router.router import Router
 from dynemo.serving.migration import MigrationState, TextCodec
 from dynemo.serving.remote import RemoteInstance
+from dynemo.serving.suspects import Attempt, Suspects
 from dynemo.trace import trace_id
 
 log = logging.getLogger("dynemo.pool")
@@ -55,6 +56,7 @@ class Pool:
         self._changed = asyncio.Event()
         self._reported_at = 0.0
         self.moves = 0
+        self._suspects = Suspects()
 
     def __len__(self) -> int:
         return len(self._remotes)
@@ -104,9 +106,8 @@ class Pool:
         self, request: Request, cancel_reader: CancelReader | None = None
     ) -> AsyncGenerator[Delta, None]:
         """See `Backend.generate`."""
-        progress = MigrationState(request, self._codec)
+        progress = MigrationState(request, self._codec, self._migration_limit)
         failed: set[str] = set()
-        moves = 0
         problem: Unavailable | EngineLost = Unavailable("There are no instances now.")
         while True:
             rest = progress.rest()
@@ -114,10 +115,14 @@ class Pool:
             remote = self._remotes[chosen]
             self._router.started(chosen, rest.token_ids)
             rest = _within(rest, remote.record.instance.context_length)
+            attempt = self._suspects.attempt(chosen, progress)
             try:
+                await attempt.start()
                 async with aclosing(remote.generate(rest, cancel_reader)) as deltas:
                     async for delta in deltas:
                         progress.take(delta)
+                        if attempt.is_on_probation:
+                            attempt.check()
                         yield progress.adjusted(delta)
                         if delta.finish is not None:
                             return
@@ -132,24 +137,28 @@ class Pool:
                 if (finish := progress.complete()) is not None:
                     yield Delta(finish=finish)
                     return
-                moves += 1
-                # Another instance would start the schema of a guided answer from its beginning.
-                if moves > self._migration_limit or (request.guide and progress.count):
-                    raise
-                progress.lost()
-                self.moves += 1
-                log.warning(
-                    "Request %s moves to another instance after %d tokens. %s",
-                    request.id,
-                    progress.count,
-                    error,
-                    extra={"trace_id": trace_id(request.traceparent) or None},
-                )
+                self._move(progress, attempt, error)
             finally:
+                attempt.end()
                 self._router.ended(chosen)
                 self._router.reported(chosen, remote.load)
             failed.add(chosen)
             progress.begin_anew()
+
+    def _move(self, progress: MigrationState, attempt: Attempt, error: EngineLost) -> None:
+        """Lets the rest of an answer move to another instance. Raises the error if it may not."""
+        attempt.lost(error)
+        if not progress.may_continue():
+            raise error
+        progress.search()
+        self.moves += 1
+        log.warning(
+            "Request %s moves to another instance after %d tokens. %s",
+            progress.request.id,
+            progress.count,
+            error,
+            extra={"trace_id": trace_id(progress.request.traceparent) or None},
+        )
 
     async def _choose(
         self,
@@ -191,10 +200,13 @@ class Pool:
     def _pick(self, request: Request, left_out: AbstractSet[str]) -> str | None:
         """Asks the router. Picks a doubtful instance only if every other one is left out."""
         chosen = self._router.choose(request.token_ids, left_out)
-        if chosen is None or not self._remotes[chosen].is_doubtful:
+        if chosen is None or not self._is_doubtful(chosen):
             return chosen
-        doubtful = {name for name, remote in self._remotes.items() if remote.is_doubtful}
+        doubtful = {name for name in self._remotes if self._is_doubtful(name)}
         return self._router.choose(request.token_ids, left_out | doubtful) or chosen
+
+    def _is_doubtful(self, name: str) -> bool:
+        return self._remotes[name].is_doubtful or self._suspects.has_suspect(name)
 
     def _unfit_for(self, request: Request) -> frozenset[str]:
         """The instances that cannot honour all fields of a request, or have no room for it.
