@@ -1,4 +1,4 @@
-"""Which requests are suspects after the death of an engine, and when they may start."""
+"""Suspects after the death of an engine, and the time at which they may start."""
 
 import asyncio
 

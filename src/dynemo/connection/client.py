@@ -68,7 +68,7 @@ class StreamClient:
         raise error
 
     def failure(self, error: Exception | None) -> EngineLost:
-        """What a stream fails with when the connection closes because of `error`."""
+        """Makes the error of a stream whose connection has closed because of `error`."""
         problem = _cause(error)
         return InstanceLost(f"{self._peer} ended before its answer did.{problem}")
 
