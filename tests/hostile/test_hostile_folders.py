@@ -160,7 +160,7 @@ def test_a_circle_of_links_is_refused(tmp_path: Path) -> None:
 
 
 def test_bad_files_in_our_folder_hide_nothing(tmp_path: Path) -> None:
-    """A fifo, a device, a link out, a huge file and bytes that are no text: each is skipped."""
+    """A fifo, a device, a link out, a huge file and bytes that are not text: each is skipped."""
 
     async def body() -> None:
         async with open_file(tmp_path, lease_ttl=60) as found:

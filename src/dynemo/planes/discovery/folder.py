@@ -259,7 +259,7 @@ def _read(file: Path, prefix: str | None) -> tuple[str, bytes] | None:
 
 
 def _content(file: Path, most: int) -> bytes:
-    """At most so many bytes of a regular file; empty if it is none, or longer than a record."""
+    """At most so many bytes of a regular file. Empty for other files, and for those that are too long."""
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
