@@ -259,7 +259,7 @@ def _read(file: Path, prefix: str | None) -> tuple[str, bytes] | None:
 
 
 def _content(file: Path, most: int) -> bytes:
-    """At most so many bytes of a regular file. Empty for other files, and for one that is too long."""
+    """At most so many bytes of a regular file. Empty for other files, and for too long ones."""
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
