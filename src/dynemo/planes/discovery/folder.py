@@ -244,8 +244,8 @@ def _files(lease: Path) -> list[Path]:
 
 
 def _read(file: Path, prefix: str | None) -> tuple[str, bytes] | None:
-    """A file's key, and its value if the key starts with `prefix`. None: it is no file of ours, or
-    has just been removed."""
+    """A file's key, and its value if the key starts with `prefix`. None for a file that is not
+    ours, or that has just been removed."""
     data = _content(file, _KEY_BYTES if prefix is None else _MAX_FILE)
     first, newline, value = data.partition(b"\n")
     if not newline or len(first) > _KEY_BYTES:
