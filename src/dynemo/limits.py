@@ -26,3 +26,6 @@ SCHEMA_REMAINDERS = 100_000
 DEADLINE_SECONDS = 86_400.0  #: the most that `X-Request-Timeout` may ask for
 EMBEDDING_INPUTS = 2048  #: prompts of one request for embeddings
 SHOWN_CHARACTERS = 200  #: of a client's own words that an error repeats
+
+# Discovery: what another process may register.
+DISCOVERY_VALUE_BYTES = 2**20  #: of one value; longer data is stored in several
