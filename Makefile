@@ -62,7 +62,8 @@ clean:
 
 .venv/ready-test: pyproject.toml .venv/ready-run
 	@echo "Installing what the tests need ..." >&2
-	@tools/system-packages chromium=chromium chromedriver=chromium-driver etcd=etcd-server $(NETNS) </dev/null >&2
+	@tools/system-packages chromium=chromium chromedriver=chromium-driver etcd=etcd-server \
+		nginx=nginx-light $(NETNS) </dev/null >&2
 	@$(PIP) $$($(BIN)/python tools/group.py dev) </dev/null >&2
 	@touch $@
 
