@@ -4,6 +4,7 @@
 #                             (both install what the tests need)
 # make engines                installs vLLM and SGLang for the tests (5 GB); without, those are skipped
 # make lint | types | bench | demo-model
+# make audit                  checks the locked packages for known vulnerabilities; needs the internet
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	command -v $$p >/dev/null 2>&1 && \
@@ -16,7 +17,7 @@ PROSE := $(wildcard *.md) docs bench tools src tests
 # Network namespaces are Linux's, and root's.
 NETNS := $(shell [ "$$(uname)$$(id -u)" = Linux0 ] && echo ip=iproute2)
 
-.PHONY: run quick test engines lint types bench demo-model clean
+.PHONY: run quick test engines lint types bench demo-model audit clean
 
 run: .venv/ready-run
 	@$(BIN)/dynemo-run $(ARGS)
@@ -43,6 +44,13 @@ bench: .venv/ready-bench
 demo-model:
 	@tools/demo_model/build.sh
 
+audit: .venv/ready-test
+	@$(PIP) pip-audit </dev/null >&2
+	@for lock in dev bench; do $(BIN)/python -m pip_audit --strict --disable-pip --require-hashes \
+		--requirement tools/locks/$$lock.txt || exit 1; done
+	@for set in src/dynemo/environments/*/*.txt; do $(BIN)/python -m pip_audit --disable-pip --no-deps \
+		--requirement $$set || exit 1; done
+
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache
 
@@ -54,17 +62,18 @@ clean:
 	@$(PYTHON) -m venv .venv </dev/null >&2 || { rm -rf .venv; \
 		echo "Python cannot make a virtual environment; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 
-.venv/ready-run: pyproject.toml | .venv/bin/python
+.venv/ready-run: pyproject.toml tools/locks/run.txt | .venv/bin/python
 	@echo "Installing dynemo-run into .venv (once, about 200 MB) ..." >&2
-	@$(PIP) --editable . </dev/null >&2
+	@$(PIP) --require-hashes --requirement tools/locks/run.txt </dev/null >&2
+	@$(PIP) --no-deps --no-build-isolation --editable . </dev/null >&2
 	@$(BIN)/python -m compileall -q src
 	@touch $@
 
-.venv/ready-test: pyproject.toml .venv/ready-run
+.venv/ready-test: tools/locks/dev.txt .venv/ready-run
 	@echo "Installing what the tests need ..." >&2
 	@tools/system-packages chromium=chromium chromedriver=chromium-driver etcd=etcd-server \
 		nginx=nginx-light $(NETNS) </dev/null >&2
-	@$(PIP) $$($(BIN)/python tools/group.py dev) </dev/null >&2
+	@$(PIP) --require-hashes --requirement tools/locks/dev.txt </dev/null >&2
 	@touch $@
 
 # Into a folder of this checkout's, where tests/conftest.py looks for them.
@@ -74,7 +83,7 @@ clean:
 			</dev/null >&2 || exit 1; done
 	@touch $@
 
-.venv/ready-bench: .venv/ready-run
+.venv/ready-bench: tools/locks/bench.txt .venv/ready-run
 	@tools/system-packages etcd=etcd-server </dev/null >&2 || echo "The rows of a pool are left out." >&2
-	@$(PIP) $$($(BIN)/python tools/group.py bench) </dev/null >&2
+	@$(PIP) --require-hashes --requirement tools/locks/bench.txt </dev/null >&2
 	@touch $@

@@ -3,12 +3,15 @@
 import re
 import subprocess
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
 from hatchling.builders.sdist import SdistBuilder
 from hatchling.builders.wheel import WheelBuilder
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from uv import find_uv_bin
 
 ROOT = Path(__file__).parent.parent
@@ -48,6 +51,30 @@ def test_the_source_distribution_holds_tests_and_docs(tmp_path: Path) -> None:
         }
         assert files
         assert files <= held
+
+
+@pytest.mark.parametrize("lock", ["run", "bench", "dev"])
+def test_the_locks_fit_pyproject(lock: str) -> None:
+    """`tools/locks/lock.sh` writes them; it keeps what still fits."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    groups = {"run": ["build"], "bench": ["build", "bench"], "dev": ["dev"]}[lock]
+    wanted = [*project["project"]["dependencies"]]
+    for group in groups:
+        wanted += _requirements(project["dependency-groups"], group)
+    text = (ROOT / "tools" / "locks" / f"{lock}.txt").read_text(encoding="utf-8")
+    locked = dict(re.findall(r"^([a-z0-9-]+)(?:\[[^]]*])?==([^ ;\n]+)", text, re.M))
+    for line in map(Requirement, wanted):
+        version = locked.get(canonicalize_name(line.name))
+        assert version, f"{line.name} is missing; run tools/locks/lock.sh"
+        assert line.specifier.contains(version)
+    assert text.count(" \\\n    --hash=sha256:") >= len(locked)
+
+
+def _requirements(groups: dict[str, list[str | dict[str, str]]], name: str) -> list[str]:
+    found: list[str] = []
+    for entry in groups[name]:
+        found += [entry] if isinstance(entry, str) else _requirements(groups, *entry.values())
+    return found
 
 
 @pytest.mark.network

@@ -24,5 +24,6 @@ SCHEMA_ITEMS = 20_000
 SCHEMA_REMAINDERS = 100_000
 
 # Requests.
+DEADLINE_SECONDS = 86_400.0  #: the most that `X-Request-Timeout` may ask for
 EMBEDDING_INPUTS = 2048  #: prompts of one request for embeddings
 SHOWN_CHARACTERS = 200  #: of a client's own words that an error repeats

@@ -15,7 +15,7 @@ from dynemo.commands.engine.install import _signals_ignored, install, remove
 from dynemo.commands.engine.list import describe
 from dynemo.environments.find import find_python, locate
 from dynemo.environments.installed import Environment, home_of, read_environment
-from dynemo.environments.installer import Installer, configured_pip
+from dynemo.environments.installer import HASH, Installer, configured_pip
 from dynemo.environments.registry import ENGINES
 from dynemo.environments.variants import Variant, find_variant, variants_of
 from dynemo.errors import DynemoError, EngineNotInstalled, UsageError
@@ -117,6 +117,13 @@ class TestThatFails:
             install(impossible)
         assert "mistralrs==0.0.0.1" in str(caught.value)
         assert len(str(caught.value).splitlines()) < 15
+        assert not home_of("mistralrs").exists()
+
+    def test_refuses_a_file_with_another_hash(self, empty: Path, tmp_path: Path) -> None:
+        file = tmp_path / "changed.txt"
+        file.write_text(f"mistralrs==0.9.5 \\\n    --hash=sha256:{'0' * 64}\n")
+        with pytest.raises(DynemoError, match=r"(?i)hash"):
+            install(Variant("mistralrs", "cpu", str(file)))
         assert not home_of("mistralrs").exists()
 
     def test_leaves_what_was_there_before(self, empty: Path, impossible: Variant) -> None:
@@ -320,6 +327,12 @@ class TestVariants:
         names = {line.split("==")[0] for line in lines}
         assert "msgspec" in names
         assert names & set(ENGINES[variant.engine].distributions)
+
+    @pytest.mark.parametrize(
+        "variant", [v for v in VARIANTS if v.is_complete], ids=lambda v: f"{v.engine}-{v.device}"
+    )
+    def test_has_hashes(self, variant: Variant) -> None:
+        assert [line for line in variant.requirements if HASH not in line] == []
 
     def test_the_error_for_an_unknown_device_lists_the_known_ones(self) -> None:
         with pytest.raises(UsageError, match='for --device "rocm"; choose one of cpu, cuda'):

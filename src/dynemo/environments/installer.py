@@ -21,6 +21,7 @@ from tempfile import TemporaryFile
 from dynemo.environments.variants import PackageSource
 from dynemo.errors import DynemoError
 
+HASH = " --hash="  #: begins each hash of a requirement
 _TICK = 0.1
 _LINES = 12
 _WIDTH = 400
@@ -57,8 +58,9 @@ class Installer:
         source: PackageSource | None = None,
         with_dependencies: bool = False,
     ) -> None:
-        """Installs into an environment of `make`. Raises DynemoError with the last lines that the
-        installer printed."""
+        """Installs into an environment of `make`. If all requirements have hashes, a file with
+        another hash is refused. Raises DynemoError with the last lines that the installer printed.
+        """
         python = str(folder / "bin" / "python")
         if self.uv:
             command = [*self.uv, "pip", "install", "--quiet", "--python", python]
@@ -69,6 +71,7 @@ class Installer:
             index = ["--index-url", source.url]
             command += index if source.is_index else ["--no-index", "--find-links", source.url]
         command += [] if with_dependencies else ["--no-deps"]
+        command += ["--require-hashes"] if all(HASH in line for line in requirements) else []
         listed = folder / "requirements.txt"
         listed.write_text("\n".join(requirements) + "\n", encoding="utf-8")
         indexes = _uv_indexes(self.pip) if self.uv and source is None else {}

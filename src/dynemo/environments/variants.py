@@ -1,8 +1,9 @@
 """The environments that `dynemo-run engine install` can make: requirements by engine and device.
 
 Each engine's folder has its sets, every version pinned, and `variants.py`, which lists them.
-`tools/engines/lock.sh` writes the sets of engines with many dependencies. A build that the usual
-package index lacks comes from its maker's index, unless the user's pip is configured to find it.
+`tools/engines/lock.sh` writes these sets with the hashes of their files. A build that the usual
+package index lacks comes from its maker's index, unless the user's pip is configured to find it;
+it has no hash, because each platform has another file there.
 """
 
 import sys
@@ -60,7 +61,9 @@ class Variant:
 
     @property
     def requirements(self) -> list[str]:
-        lines = (_FOLDER / self.file).read_text(encoding="utf-8").splitlines()
+        """One line for each package: its version, its marker, and the hashes of its files."""
+        text = (_FOLDER / self.file).read_text(encoding="utf-8").replace(" \\\n", " ")
+        lines = (" ".join(line.split()) for line in text.splitlines())
         return [line for line in lines if line and not line.startswith("#")]
 
 

@@ -27,7 +27,7 @@ from dynemo.environments.installed import (
     python_of,
     read_environment,
 )
-from dynemo.environments.installer import Installer, find_installer
+from dynemo.environments.installer import HASH, Installer, find_installer
 from dynemo.environments.registry import ENGINES
 from dynemo.environments.variants import PackageSource, Variant
 from dynemo.errors import DynemoError, UsageError
@@ -199,7 +199,8 @@ def _name(line: str) -> str:
 
 
 def _with_build(line: str, build: str) -> str:
-    pin, semicolon, marker = line.partition(" ;")
+    """The requirement of that build, which has other hashes than the listed ones."""
+    pin, semicolon, marker = line.partition(HASH)[0].partition(" ;")
     return f"{pin}{build}{semicolon}{marker}"
 
 
