@@ -58,7 +58,7 @@ def test_a_page_of_another_site_gets_nothing(browser: Chrome, tmp_path: Path) ->
             browser.get(f"file://{page}")
             title = ""
             while not title:
-                title = browser.execute_script("return document.title")  # type: ignore[no-untyped-call]
+                title = browser.execute_script("return document.title")
             assert title == "failed,failed"
         metrics = httpx2.get(f"{server.url}/metrics").text
         assert 'dynemo_requests_total{model="demo"' not in metrics
