@@ -17,7 +17,7 @@ DEATH = EngineLost("The engine ended.")
 
 def _progress(limit: int = 3) -> MigrationState:
     request = Request(id="r", token_ids=[1], prompt="", max_tokens=9999, sampling=Sampling())
-    return MigrationState(request, CODEC, limit)
+    return MigrationState(request, CODEC, limit=limit)
 
 
 async def _started(suspects: Suspects, progress: MigrationState, tokens: int = 0) -> Attempt:

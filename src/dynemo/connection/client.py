@@ -17,6 +17,7 @@ from dynemo.errors import (
     Unavailable,
     WireError,
 )
+from dynemo.foreign import msgpack_decoder
 from dynemo.messages.answer import Delta
 from dynemo.messages.records import Instance, Load
 from dynemo.messages.request import Request
@@ -29,8 +30,8 @@ from dynemo.wire.state import ConnectionState, Role, StreamState, connection_aft
 
 _DATA = int(FrameKind.DATA)
 _encode = msgpack.Encoder().encode
-_decode_hello = msgpack.Decoder(Hello).decode
-_decode_load = msgpack.Decoder(Load).decode
+_decode_hello = msgpack_decoder(Hello)
+_decode_load = msgpack_decoder(Load)
 
 
 class StreamClient:

@@ -42,9 +42,18 @@ def _texts(tokenizer: Tokenizer, ids: Sequence[int]) -> Iterator[str]:
 
 
 class MigrationState:
-    """The progress of one request. `limit` is how often it may move."""
+    """The progress of one request."""
 
-    def __init__(self, request: Request, codec: TextCodec, limit: int = 0) -> None:
+    def __init__(
+        self,
+        request: Request,
+        codec: TextCodec,
+        latest: float | None = None,
+        *,
+        limit: int = 0,
+    ) -> None:
+        """`latest` is the loop time at which the request itself ends; `limit` is how often it may
+        move."""
         self.limit = limit
         self.moves = 0  #: that count against the limit
         self.deaths = 0  #: of engines that it may have ended
@@ -52,6 +61,7 @@ class MigrationState:
         self.probation = 1  #: tokens that it must get from its next instance to be cleared
         self.request = request
         self._codec = codec
+        self._latest = latest
         self._answered: list[int | str] = []  # an id or a text for each token
         self._attempts = 0
         self._before = 0  # tokens of earlier attempts
@@ -75,7 +85,7 @@ class MigrationState:
     def search(self) -> None:
         """Its instance has gone; the search for another one starts."""
         seconds = _MIDDLE_SECONDS if self.count else _FIRST_SECONDS
-        self.deadline = asyncio.get_running_loop().time() + seconds
+        self.deadline = self._in(seconds)
 
     def may_continue(self) -> bool:
         """Whether another instance can continue it. A guided answer would start again from the
@@ -85,7 +95,12 @@ class MigrationState:
     def wait_at_least(self, seconds: float) -> None:
         """An instance is gone, and may return in that time; no other deadline runs yet."""
         if self.deadline is None:
-            self.deadline = asyncio.get_running_loop().time() + seconds
+            self.deadline = self._in(seconds)
+
+    def _in(self, seconds: float) -> float:
+        """Returns the loop time in so many seconds, but no later than the request ends."""
+        then = asyncio.get_running_loop().time() + seconds
+        return then if self._latest is None else min(then, self._latest)
 
     def begin_anew(self) -> None:
         self._attempts += 1

@@ -103,10 +103,13 @@ class Pool:
         return "" if self._remotes else "no instances"
 
     async def generate(
-        self, request: Request, cancel_reader: CancelReader | None = None
+        self,
+        request: Request,
+        cancel_reader: CancelReader | None = None,
+        deadline: float | None = None,
     ) -> AsyncGenerator[Delta, None]:
         """See `Backend.generate`."""
-        progress = MigrationState(request, self._codec, self._migration_limit)
+        progress = MigrationState(request, self._codec, deadline, limit=self._migration_limit)
         failed: set[str] = set()
         problem: Unavailable | EngineLost = Unavailable("There are no instances now.")
         while True:
@@ -152,13 +155,7 @@ class Pool:
             raise error
         progress.search()
         self.moves += 1
-        log.warning(
-            "Request %s moves to another instance after %d tokens. %s",
-            progress.request.id,
-            progress.count,
-            error,
-            extra={"trace_id": trace_id(progress.request.traceparent) or None},
-        )
+        _log_move(progress.request, progress.count, error)
 
     async def _choose(
         self,
@@ -242,6 +239,16 @@ class Pool:
             self._ids = [frozenset(one.id for one in instances) for instances in alike.values()]
             self._unfit = {}
             self._combined = _combine(self._classes) if self._classes else None
+
+
+def _log_move(request: Request, count: int, error: EngineLost) -> None:
+    log.warning(
+        "Request %s moves to another instance after %d tokens. %s",
+        request.id,
+        count,
+        error,
+        extra={"trace_id": trace_id(request.traceparent) or None},
+    )
 
 
 def _within(request: Request, context_length: int) -> Request:

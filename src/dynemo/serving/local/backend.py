@@ -60,10 +60,13 @@ class LocalBackend:
         return self._local.trouble
 
     async def generate(
-        self, request: Request, cancel_reader: CancelReader | None = None
+        self,
+        request: Request,
+        cancel_reader: CancelReader | None = None,
+        deadline: float | None = None,
     ) -> AsyncGenerator[Delta, None]:
         """See `Backend.generate`."""
-        progress = MigrationState(request, self._codec, _LIMIT)
+        progress = MigrationState(request, self._codec, deadline, limit=_LIMIT)
         problem = EngineLost("The engine has ended.")
         while True:
             attempt = self._suspects.attempt("", progress)
