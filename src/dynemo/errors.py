@@ -15,6 +15,7 @@
     +-- Unavailable        unavailable                503  no instance can take the request now.
     |   +-- InstanceGone   instance_gone              503  that instance does not answer.
     |   |   +-- InstanceSilent  instance_silent       503  it may answer later.
+    |   |   +-- InstanceRestarts  instance_restarts   503  its engine is being started again.
     |   +-- PlaneAway      request_plane_away         503  no instance at all can be asked.
     |   +-- Overloaded     overloaded                 429  the queue or the client's share is full.
     +-- DeadlineExceeded   deadline_exceeded          504  the request's own time is over.
@@ -127,6 +128,11 @@ class InstanceGone(Unavailable):
 
 class InstanceSilent(InstanceGone):
     code = "instance_silent"
+
+
+class InstanceRestarts(InstanceGone):
+    code = "instance_restarts"
+    returns_within = 5.0
 
 
 class PlaneAway(Unavailable):

@@ -104,7 +104,7 @@ def test_one_suspect_at_a_time_starts_on_an_instance() -> None:
 
 
 def test_a_suspect_waits_only_for_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_FIRST_SECONDS", 0.05)
+    monkeypatch.setattr(module, "_SUSPECT_SECONDS", 0.05)
     monkeypatch.setattr(module, "_NEW_SECONDS", 0.05)
 
     async def body() -> None:
@@ -147,10 +147,10 @@ def test_two_deaths_in_a_crowd_end_nobody() -> None:
         for _ in range(2):
             for one in several:
                 one.is_suspect = False  # their wait to be alone was over
-            _lost(*[await _started(suspects, one) for one in several])
+            _lost(*[await _started(suspects, one, 40) for one in several])
         assert [one.deaths for one in several] == [2, 2]
-        alone = await _started(suspects, several[0], 999)
-        assert suspects.has_suspect("a")  # until it ends
+        alone = await _started(suspects, several[0], 40)
+        assert suspects.has_suspect("a")  # until it has more tokens than before
         alone.end()
 
     asyncio.run(body())

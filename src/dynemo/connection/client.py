@@ -14,7 +14,7 @@ from dynemo.errors import (
     EngineLost,
     HandedBack,
     InstanceLost,
-    Unavailable,
+    InstanceRestarts,
     WireError,
 )
 from dynemo.foreign import msgpack_decoder
@@ -187,7 +187,7 @@ class HostClient(StreamClient):
     async def ask(self, request: bytes, buffer: StreamBuffer) -> AsyncGenerator[Delta, None]:
         """Sends an encoded Request. Gives what `buffer` holds each time it is taken."""
         if self.state is not ConnectionState.OPEN:
-            raise Unavailable("The engine takes no requests now.")
+            raise InstanceRestarts("The engine takes no requests now.")
         stream = next(self._numbers)
         self._buffers[stream] = buffer
         try:

@@ -11,19 +11,16 @@ engines, the second one alone, fails. These waits are bounded; after them a requ
 
 import asyncio
 import contextlib
-import sys
 from asyncio import Future
 
 from dynemo.errors import EngineLost, HandedBack, InstanceLost, RequestCrashedEngine
 from dynemo.serving.migration import MigrationState
 
-#: Seconds that a suspect waits to be alone, before its first token and in the middle of an answer.
-_FIRST_SECONDS = 10.0
-_MIDDLE_SECONDS = 3.0
-#: Seconds that a new request waits for a suspect.
+#: Seconds that a suspect waits to be alone, and that a new request waits for a suspect.
+_SUSPECT_SECONDS = 10.0
 _NEW_SECONDS = 2.0
-#: A suspect that had at most this many tokens when the engine died must get past them alone. An
-#: older one needs one token: a crash that depends on its text comes at once again.
+#: A suspect must get past the tokens that it had when the engine died. If it had more than this, and
+#: it is its first death, one token is enough: a crash that depends on the text comes at once again.
 _YOUNG = 16
 
 
@@ -145,13 +142,10 @@ class Attempt:
         progress = self._progress
         progress.deaths += 1
         progress.is_suspect = True
-        if progress.deaths > 1:
-            if suspects == 1:
-                raise self._crashed()
-            progress.probation = sys.maxsize  # alone until it ends
-        else:
-            here = progress.count_here
-            progress.probation = here + 1 if here <= _YOUNG else 1
+        if progress.deaths > 1 and suspects == 1:
+            raise self._crashed()
+        here = progress.count_here
+        progress.probation = here + 1 if here <= _YOUNG or progress.deaths > 1 else 1
 
     def _crashed(self) -> RequestCrashedEngine:
         return RequestCrashedEngine(
@@ -169,9 +163,7 @@ class Attempt:
         return not engine.on_probation if self._counts else not engine.suspects
 
     async def _wait(self) -> None:
-        progress, seconds = self._progress, _NEW_SECONDS
-        if self._counts:
-            seconds = _MIDDLE_SECONDS if progress.count else _FIRST_SECONDS
+        seconds = _SUSPECT_SECONDS if self._counts else _NEW_SECONDS
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while not self._may_start():

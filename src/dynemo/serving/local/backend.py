@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import Any
 
 from dynemo.connection.buffer import CancelReader
-from dynemo.errors import EngineLost, Unavailable
+from dynemo.errors import DynemoError, EngineLost, InstanceRestarts
 from dynemo.messages.answer import Delta
 from dynemo.messages.records import Instance, Load
 from dynemo.messages.request import Request
@@ -67,7 +67,7 @@ class LocalBackend:
     ) -> AsyncGenerator[Delta, None]:
         """See `Backend.generate`."""
         progress = MigrationState(request, self._codec, deadline, limit=_LIMIT)
-        problem = EngineLost("The engine has ended.")
+        problem: DynemoError = EngineLost("The engine has ended.")
         while True:
             attempt = self._suspects.attempt("", progress)
             try:
@@ -81,9 +81,10 @@ class LocalBackend:
                         yield progress.adjusted(delta)
                         if delta.finish is not None:
                             return
-            except Unavailable:
+            except InstanceRestarts as error:
                 if progress.deadline is None:
-                    raise
+                    problem = error
+                    progress.search()
             except EngineLost as error:
                 if (finish := progress.complete()) is not None:
                     yield Delta(finish=finish)
@@ -99,7 +100,7 @@ class LocalBackend:
             await self._restarted(progress, problem)
             progress.begin_anew()
 
-    async def _restarted(self, progress: MigrationState, problem: EngineLost) -> None:
+    async def _restarted(self, progress: MigrationState, problem: DynemoError) -> None:
         """Returns when an engine takes requests. Raises `problem` if none does in time."""
         await asyncio.sleep(_PAUSE)
         up = asyncio.ensure_future(self._local.up.wait())

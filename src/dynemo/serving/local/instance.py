@@ -16,8 +16,8 @@ from dynemo.errors import (
     EngineError,
     EngineLost,
     EngineNotLoaded,
+    InstanceRestarts,
     ModelError,
-    Unavailable,
     WireError,
 )
 from dynemo.messages.answer import Delta
@@ -92,7 +92,7 @@ class LocalInstance:
     def ask(self, request: bytes, buffer: StreamBuffer) -> AsyncGenerator[Delta, None]:
         """See `HostClient.ask`."""
         if self._client is None:
-            raise Unavailable(with_reason("The engine takes no requests now", self._trouble))
+            raise InstanceRestarts(with_reason("The engine takes no requests now", self._trouble))
         return self._client.ask(request, buffer)
 
     def _set_client(self, client: HostClient | None) -> None:
