@@ -27,3 +27,7 @@ SCHEMA_REMAINDERS = 100_000
 DEADLINE_SECONDS = 86_400.0  #: the most that `X-Request-Timeout` may ask for
 EMBEDDING_INPUTS = 2048  #: prompts of one request for embeddings
 SHOWN_CHARACTERS = 200  #: of a client's own words that an error repeats
+
+# Keys of the API.
+API_KEYS = 10_000  #: in one file
+KEY_FILE_BYTES = 4 * 2**20
