@@ -31,3 +31,6 @@ SHOWN_CHARACTERS = 200  #: of a client's own words that an error repeats
 # Keys of the API.
 API_KEYS = 10_000  #: in one file
 KEY_FILE_BYTES = 4 * 2**20
+
+# Discovery: what another process may register.
+DISCOVERY_VALUE_BYTES = 2**20  #: of one value; longer data is stored in several

@@ -57,6 +57,7 @@ class Option(Flag):
     topic: str
     where: tuple[Scope, ...]  #: any of them
     shown: str = ""  #: what the help says of the default; empty: the default itself
+    is_rare: bool = False  #: only `--help all` shows it
     variables: tuple[str, ...] = ()  #: others that are read, where they are known by these names
 
     def __post_init__(self) -> None:
@@ -194,20 +195,20 @@ class Config:
         help="A file with a key on each line, and what it may do (`docs/http.md`).",
     ))
     tls_cert_path: Path | None = setting(None, values.path, Option(
-        metavar="PATH", topic=SERVERS, where=(SERVER,),
+        metavar="PATH", topic=SERVERS, is_rare=True, where=(SERVER,),
         help="Serve HTTPS with this certificate (PEM, with its chain).", shown="HTTP",
     ))
     tls_key_path: Path | None = setting(None, values.path, Option(
-        metavar="PATH", topic=SERVERS, where=(SERVER.with_need(_TLS_CERT),),
+        metavar="PATH", topic=SERVERS, is_rare=True, where=(SERVER.with_need(_TLS_CERT),),
         help="The certificate's private key (PEM, without a password).",
         shown="in the certificate's file",
     ))
     tls_client_ca_path: Path | None = setting(None, values.path, Option(
-        metavar="PATH", topic=SERVERS, where=(SERVER.with_need(_TLS_CERT),),
+        metavar="PATH", topic=SERVERS, is_rare=True, where=(SERVER.with_need(_TLS_CERT),),
         help="Require client certificates that this authority (PEM) has signed.",
     ))
     metrics_port: tuple[str, int] | None = setting(None, values.host_port, Option(
-        metavar="[HOST:]PORT", topic=SERVERS, where=(SERVER,),
+        metavar="[HOST:]PORT", topic=SERVERS, is_rare=True, where=(SERVER,),
         help="Serve /metrics there, without a key, and not at the other port.",
     ))
     allowed_host: tuple[str, ...] = setting((), values.several, Option(
@@ -216,7 +217,7 @@ class Config:
         shown="loopback names and its addresses",
     ))
     cors_origin: tuple[str, ...] = setting((), values.several, Option(
-        metavar="ORIGIN", topic=SERVERS, where=(SERVER,), is_list=True,
+        metavar="ORIGIN", topic=SERVERS, is_rare=True, where=(SERVER,), is_list=True,
         help="A site whose pages may send requests, or `app://` and the like; `*`: any.",
         shown="sites on loopback",
     ))

@@ -1,4 +1,4 @@
-"""What one key may use: requests and tokens a minute, and requests at once.
+"""Limits the use of one key: requests and tokens a minute, and requests at once.
 
 A rate is a bucket that holds one minute's worth and fills all the time. A request needs one request
 and one token in its buckets. How many tokens it takes is known only later, so the bucket of tokens
@@ -19,7 +19,7 @@ Clock = Callable[[], float]  #: seconds
 
 @dataclass(frozen=True, slots=True)
 class KeyRules:
-    """What a key may do. None: no limit."""
+    """The limits of a key. None: no limit."""
 
     name: str
     models: frozenset[str] | None = None
