@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from msgspec import msgpack
 
 from dynemo.connection.addresses import host_id
-from dynemo.errors import DynemoError, Unavailable, UsageError
+from dynemo.errors import DynemoError, InstanceAway, Unavailable, UsageError
 from dynemo.messages.records import Instance, InstanceRecord
 from dynemo.planes.discovery.base import identity_key, instance_key
 from dynemo.planes.discovery.discovery import Discovery
@@ -135,7 +135,7 @@ async def serve_worker(
 
 def _admit(local: LocalInstance) -> None:
     if local.trouble:
-        raise Unavailable(with_reason("The engine takes no requests now", local.trouble))
+        raise InstanceAway(with_reason("The engine takes no requests now", local.trouble))
 
 
 async def _keep_registered(

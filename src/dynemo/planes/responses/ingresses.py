@@ -10,7 +10,9 @@ import logging
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
+from time import monotonic
 
 from msgspec import DecodeError, msgpack
 
@@ -25,7 +27,7 @@ from dynemo.connection.framed import FramedConnection
 from dynemo.connection.heartbeat import Beat
 from dynemo.connection.logged_peers import LoggedPeers
 from dynemo.connection.server import RequestHandler, StreamServer
-from dynemo.errors import Unavailable, WireError
+from dynemo.errors import IngressUnreachable, InstanceAway, Overloaded, Unavailable, WireError
 from dynemo.messages.records import Load
 from dynemo.messages.wire import Envelope
 from dynemo.planes.responses.outgoing import IngressConnection
@@ -36,11 +38,23 @@ from dynemo.wire.versions import negotiate, spoken_by
 log = logging.getLogger("dynemo.responses")
 
 DIAL_SECONDS = 1.5  # less than an ingress waits for a request to be accepted
+#: The most seconds between two attempts to reach an ingress.
+REDIAL_SECONDS = 6.0
 _MAX_REMEMBERED = 1024
 
 _decode_envelope = msgpack.Decoder(Envelope).decode
 
 Dial = Callable[[FramedConnection, str], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class _Unreachable:
+    """An ingress that this worker could not reach. Its requests are refused at once; the next one
+    after `until` dials again."""
+
+    problem: str
+    backoff: float
+    until: float
 
 
 class IngressConnections:
@@ -66,7 +80,7 @@ class IngressConnections:
         self.beat = beat
         self.refused = LoggedPeers()  #: keys of ingresses of another protocol
         self._dial = dial
-        self._unreachable = LoggedPeers()  # by key
+        self._unreachable: dict[bytes, _Unreachable] = {}  # by key
         self._is_draining = False
         self._accepting = 0
         self._all: set[IngressConnection] = set()
@@ -142,9 +156,9 @@ class IngressConnections:
 
     def _check(self) -> None:
         if self._is_draining:
-            raise Unavailable(f"Worker {self.instance_id[:8]} is draining.")
+            raise InstanceAway(f"Worker {self.instance_id[:8]} is draining.")
         if self.running + self._accepting >= self.max_streams:
-            raise Unavailable(f"Worker {self.instance_id[:8]} is busy.")
+            raise Overloaded(f"Worker {self.instance_id[:8]} is busy.")
         self.admit()
 
     async def _connected(self, envelope: Envelope) -> IngressConnection:
@@ -152,7 +166,10 @@ class IngressConnections:
         found = self._by_key.get(envelope.key)
         if found is not None and found.connection.is_open:
             return found
+        failed = self._unreachable.get(envelope.key)
         dialling = self._dialling.get(envelope.key)
+        if failed is not None and (dialling is not None or monotonic() < failed.until):
+            raise IngressUnreachable(failed.problem)
         if dialling is None:
             dialling = self.tasks.create_task(self._connect(envelope, version))
             self._dialling[envelope.key] = dialling
@@ -183,18 +200,28 @@ class IngressConnections:
                 address, ingress = await first_of(addresses, dial, lambda it: it.connection.abort())
         except (ConnectionError, TimeoutError) as error:
             reasons = str(error) or reasons
-            if self._unreachable.is_new(key):
-                log.warning("Cannot reach an ingress: %s.", reasons)
-            return Unavailable(
-                f"Worker {self.instance_id[:8]} cannot reach this ingress: {reasons}. Give the "
-                "ingress a reachable address with --advertise, and the same --tls on both sides."
-            )
-        self._unreachable.forget(key)
+            return self._remember(key, reasons)
+        self._unreachable.pop(key, None)
         self._last_address[key] = address
         if len(self._last_address) > _MAX_REMEMBERED:
             del self._last_address[next(iter(self._last_address))]
         self.adopt(key, ingress)
         return ingress
+
+    def _remember(self, key: bytes, reasons: str) -> IngressUnreachable:
+        """An ingress that cannot be reached: only one request in a while tries it again."""
+        before = self._unreachable.pop(key, None)
+        if before is None:
+            log.warning("Cannot reach an ingress: %s.", reasons)
+        backoff = min(2 * before.backoff, REDIAL_SECONDS) if before is not None else DIAL_SECONDS
+        problem = (
+            f"Worker {self.instance_id[:8]} cannot reach this ingress: {reasons}. Give the "
+            "ingress a reachable address with --advertise, and the same --tls on both sides."
+        )
+        self._unreachable[key] = _Unreachable(problem, backoff, monotonic() + backoff)
+        if len(self._unreachable) > _MAX_REMEMBERED:
+            del self._unreachable[next(iter(self._unreachable))]
+        return IngressUnreachable(problem)
 
     async def _connect_one(self, key: bytes, version: int, address: str) -> IngressConnection:
         ingress = IngressConnection(self.make_server, self.beat, self.lost)
