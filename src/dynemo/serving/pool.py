@@ -32,7 +32,8 @@ from dynemo.messages.request import Request
 from dynemo.router.breaker import Breakers
 from dynemo.router.router import Router
 from dynemo.serving.attempts import Attempts
-from dynemo.serving.instance_classes import InstanceClasses
+from dynemo.serving.classes import InstanceClasses
+from dynemo.serving.instance import InstanceStatus
 from dynemo.serving.migration import MigrationState, TextCodec
 from dynemo.serving.remote import RemoteInstance
 from dynemo.trace import trace_id
@@ -79,7 +80,7 @@ class Pool:
             self._classes.changed()
 
     def _instances(self) -> list[Instance]:
-        # A copy: a thread that prepares a long prompt calls this, and others may be added meanwhile.
+        # A copy, since a thread that prepares a long prompt calls this.
         return [remote.record.instance for remote in list(self._remotes.values())]
 
     @property
@@ -102,8 +103,14 @@ class Pool:
         return Load(sum(x.running for x in loads), sum(x.waiting for x in loads), kv_use)
 
     @property
-    def instances(self) -> list[tuple[Instance, Load]]:
-        return [(remote.record.instance, remote.load) for remote in self._remotes.values()]
+    def instances(self) -> list[InstanceStatus]:
+        return [self._status(remote) for remote in self._remotes.values()]
+
+    def _status(self, remote: RemoteInstance) -> InstanceStatus:
+        instance = remote.record.instance
+        if (breaker := self._breakers.of(instance.id)) is not None:
+            return InstanceStatus(instance, remote.load, breaker.cause, breaker.reason)
+        return InstanceStatus(instance, remote.load, remote.state)
 
     @property
     def trouble(self) -> str:

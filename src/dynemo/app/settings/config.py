@@ -139,13 +139,15 @@ def _from_file(path: Path) -> dict[str, Setting]:
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
-    import tomllib
+    from msgspec import DecodeError
+
+    from dynemo.foreign import decode_toml
 
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return decode_toml(path.read_text(encoding="utf-8"))
     except OSError as error:
         why = f"cannot be read: {error.strerror}"
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (DecodeError, UnicodeDecodeError) as error:
         why = f"is not valid TOML: {error}"
     raise UsageError(f"The file of --config, {quoted(str(path))}, {why}.")
 

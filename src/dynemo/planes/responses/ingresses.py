@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 
-from msgspec import DecodeError, msgpack
+from msgspec import DecodeError
 
 from dynemo.connection.addresses import (
     Dialable,
@@ -28,6 +28,7 @@ from dynemo.connection.heartbeat import Beat
 from dynemo.connection.logged_peers import LoggedPeers
 from dynemo.connection.server import RequestHandler, StreamServer
 from dynemo.errors import IngressUnreachable, InstanceAway, Overloaded, Unavailable, WireError
+from dynemo.foreign import msgpack_decoder
 from dynemo.messages.records import Load
 from dynemo.messages.wire import Envelope
 from dynemo.planes.responses.outgoing import IngressConnection
@@ -42,7 +43,7 @@ DIAL_SECONDS = 1.5  # less than an ingress waits for a request to be accepted
 REDIAL_SECONDS = 6.0
 _MAX_REMEMBERED = 1024
 
-_decode_envelope = msgpack.Decoder(Envelope).decode
+_decode_envelope = msgpack_decoder(Envelope)
 
 Dial = Callable[[FramedConnection, str], Awaitable[None]]
 
