@@ -114,10 +114,11 @@ async def serve_worker(
         registered(discovery, network.address, card, server) as record,
     ):
         ingresses.admit = lambda: _admit(local)
+        ingresses.failures = lambda: handler.failures
         if (instance := await loaded()) is None:
             return
         accept = handler.counted(ingresses.accept)
-        async with server.serve(record(instance), accept, lambda: local.load):
+        async with server.serve(record(instance), accept, lambda: ingresses.report(local.load)):
             key = instance_key(network.address, network.worker_id)
             keeping = asyncio.create_task(_keep_registered(local, discovery, key, record, on_ready))
             try:

@@ -29,7 +29,7 @@ from dynemo.connection.logged_peers import LoggedPeers
 from dynemo.connection.server import RequestHandler, StreamServer
 from dynemo.errors import IngressUnreachable, InstanceAway, Overloaded, Unavailable, WireError
 from dynemo.foreign import msgpack_decoder
-from dynemo.messages.records import Load
+from dynemo.messages.records import Load, LoadReport
 from dynemo.messages.wire import Envelope
 from dynemo.planes.responses.outgoing import IngressConnection
 from dynemo.wire import versions
@@ -42,6 +42,10 @@ DIAL_SECONDS = 1.5  # less than an ingress waits for a request to be accepted
 #: The most seconds between two attempts to reach an ingress.
 REDIAL_SECONDS = 6.0
 _MAX_REMEMBERED = 1024
+#: Reports of a changed load leave at most this often to each ingress, and in sum. With older
+#: reports, several ingresses send their next requests to the same worker.
+REPORT_SECONDS = 0.02
+MAX_REPORTS = 200.0  # a second
 
 _decode_envelope = msgpack_decoder(Envelope)
 
@@ -75,6 +79,8 @@ class IngressConnections:
         self.instance_id = instance_id
         #: Raises Unavailable if the worker should refuse the next request.
         self.admit: Callable[[], None] = lambda: None
+        #: Answers in sequence that the engine failed.
+        self.failures: Callable[[], int] = lambda: 0
         self.max_streams = 4096
         self.make_server = make_server
         self.tasks = tasks
@@ -88,6 +94,7 @@ class IngressConnections:
         self._by_key: dict[bytes, IngressConnection] = {}
         self._dialling: dict[bytes, asyncio.Task[IngressConnection | Unavailable]] = {}
         self._last_address: dict[bytes, str] = {}  # that connected
+        self._report_timer: asyncio.TimerHandle | None = None
 
     @property
     def running(self) -> int:
@@ -113,6 +120,32 @@ class IngressConnections:
             self._accepting -= 1
         self._check()
         ingress.open(envelope)
+        self._report_soon()
+
+    def report(self, load: Load, server: StreamServer | None = None) -> LoadReport:
+        """The report to the ingress of that server. It knows its own streams better than we do, and
+        subtracts them."""
+        own = 0 if server is None else len(server)
+        streams = self.running
+        if server is not None:
+            server.elsewhere = streams - own
+        return LoadReport(load.running, load.waiting, load.kv_use, streams, own, self.failures())
+
+    def _report_soon(self) -> None:
+        """Reports to each ingress, while streams start and end, what has changed for it."""
+        if self._report_timer is None:
+            wait = max(REPORT_SECONDS, len(self._all) / MAX_REPORTS)
+            loop = asyncio.get_running_loop()
+            self._report_timer = loop.call_later(wait, self._report)
+
+    def _report(self) -> None:
+        self._report_timer = None
+        running = self.running
+        for ingress in self._all:
+            if ingress.server.elsewhere != running - len(ingress.server):
+                ingress.server.pong()
+        if running:
+            self._report_soon()
 
     def adopt(self, key: bytes, ingress: IngressConnection) -> None:
         """Uses this connection for the ingress with that key from now on."""
@@ -149,6 +182,8 @@ class IngressConnections:
     async def close(self) -> None:
         """Cancels all streams and closes every connection, after what was sent has left."""
         self._is_draining = True
+        if self._report_timer is not None:
+            self._report_timer.cancel()
         for dialling in self._dialling.values():
             dialling.cancel()
         for ingress in self._all:
@@ -249,11 +284,15 @@ async def ingress_connections(
 ) -> AsyncIterator[IngressConnections]:
     """A worker's connections. Leaving cancels every stream and closes every connection.
 
-    `load_at_end` gives the load that END carries. `dial` replaces TCP.
+    `load_at_end` gives the engine's load, for END and PONG. `dial` replaces TCP.
     """
 
     def make_server(connection: FramedConnection) -> StreamServer:
-        return StreamServer(connection, handler, tasks, load_at_end)
+        return StreamServer(connection, handler, tasks, load_at_end, load_at_end and report)
+
+    def report(server: StreamServer) -> LoadReport:
+        assert load_at_end is not None
+        return ingresses.report(load_at_end(), server)
 
     problem: Exception | None = None
     async with asyncio.TaskGroup() as tasks:
