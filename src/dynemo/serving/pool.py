@@ -240,6 +240,10 @@ class Pool:
         ):
             log.warning(_ONLY_PROBES, instance_id, error)
 
+    def reported(self, instance_id: str, load: Load) -> None:
+        """An instance has reported its load."""
+        self._router.reported(instance_id, load)
+
     def _report_loads(self) -> None:
         """Gives the router the loads that came with heartbeats: other ingresses ask there, too."""
         now = monotonic()

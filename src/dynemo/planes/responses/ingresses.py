@@ -95,6 +95,7 @@ class IngressConnections:
         self._dialling: dict[bytes, asyncio.Task[IngressConnection | Unavailable]] = {}
         self._last_address: dict[bytes, str] = {}  # that connected
         self._report_timer: asyncio.TimerHandle | None = None
+        self._reported_at = 0.0  # loop time
 
     @property
     def running(self) -> int:
@@ -134,12 +135,15 @@ class IngressConnections:
     def _report_soon(self) -> None:
         """Reports to each ingress, while streams start and end, what has changed for it."""
         if self._report_timer is None:
-            wait = max(REPORT_SECONDS, len(self._all) / MAX_REPORTS)
             loop = asyncio.get_running_loop()
-            self._report_timer = loop.call_later(wait, self._report)
+            wait = max(REPORT_SECONDS, len(self._all) / MAX_REPORTS)
+            self._report_timer = loop.call_at(
+                max(loop.time(), self._reported_at + wait), self._report
+            )
 
     def _report(self) -> None:
         self._report_timer = None
+        self._reported_at = asyncio.get_running_loop().time()
         running = self.running
         for ingress in self._all:
             if ingress.server.elsewhere != running - len(ingress.server):
