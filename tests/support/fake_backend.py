@@ -29,6 +29,9 @@ class FakeBackend:
         return own + self.others
 
     def generate(
-        self, request: Request, cancel_reader: CancelReader | None = None
+        self,
+        request: Request,
+        cancel_reader: CancelReader | None = None,
+        deadline: float | None = None,
     ) -> AsyncGenerator[Delta, None]:
         raise NotImplementedError

@@ -26,7 +26,7 @@ class LoadReport(Load, frozen=True, array_like=True):
 
     streams: int | None = None  #: answers that the worker is giving, to all ingresses
     own: int = 0  #: of `streams`, those for the reader of this report
-    failures: int = 0  #: answers that the engine failed, since the last one that it did not
+    failures: int = 0  #: answers in sequence that the engine failed
 
 
 class Capabilities(Struct, frozen=True, kw_only=True):

@@ -105,7 +105,7 @@ class Breakers:
         self._open.pop(instance_id, None)
 
     def _trip(self, instance_id: str, breaker: Breaker, cause: Cause, reason: str) -> bool:
-        """Requests that were sent before it opened, or for want of another, change no backoff."""
+        """Only the failure of a probe changes the backoff, and not that of another request."""
         is_new = instance_id not in self._open
         breaker.cause, breaker.reason = cause, reason
         if is_new or breaker.is_probed:

@@ -12,7 +12,7 @@ from dynemo.errors import (
 
 #: What one request may spend on instances that do not take it, before it gives up. If three are
 #: busy, the others are too. An instance that nobody answers for costs one message, and other
-#: requests do not ask it again. A silent one, or one that cannot connect, costs seconds.
+#: requests do not ask it again. If it is silent or cannot connect, it costs seconds.
 BUDGET = 15
 BUSY, SLOW, GONE = 5, 3, 1
 

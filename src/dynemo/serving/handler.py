@@ -37,7 +37,7 @@ class WorkerHandler:
     def __init__(self, local: LocalInstance, metrics: WorkerMetrics) -> None:
         self.local = local
         self.metrics = metrics
-        self.failures = 0  #: answers that the engine failed, since the last one that it did not
+        self.failures = 0  #: answers in sequence that the engine failed
 
     def counted(self, handler: OnRequest) -> OnRequest:
         """The handler, with its refusals counted in the metrics."""

@@ -117,10 +117,13 @@ class Pool:
         return "" if self._remotes else "no instances"
 
     async def generate(
-        self, request: Request, cancel_reader: CancelReader | None = None
+        self,
+        request: Request,
+        cancel_reader: CancelReader | None = None,
+        deadline: float | None = None,
     ) -> AsyncGenerator[Delta, None]:
         """See `Backend.generate`."""
-        progress = MigrationState(request, self._codec)
+        progress = MigrationState(request, self._codec, deadline)
         tried = Attempts()
         while True:
             rest = progress.rest()
@@ -217,13 +220,7 @@ class Pool:
             raise error
         progress.lost()
         self.moves += 1
-        log.warning(
-            "Request %s moves to another instance after %d tokens. %s",
-            request.id,
-            progress.count,
-            error,
-            extra={"trace_id": trace_id(request.traceparent) or None},
-        )
+        _log_move(request, progress.count, error)
 
     def _retry_once(self, instance_id: str, error: EngineError, tried: Attempts) -> None:
         """An engine has failed a request before the first token. Raises `error` if another one has
@@ -254,8 +251,8 @@ class Pool:
             self._router.reported(name, remote.load)
 
     def _pick(self, request: Request, left_out: AbstractSet[str]) -> str | None:
-        """Asks the router. Picks a doubtful instance only if every other one is left out, and one
-        that has failed only if none is left. A probe comes before all that."""
+        """Asks the router. A probe comes first. An instance that is doubtful, and then one whose
+        breaker is open, is picked only if all others are left out."""
         failing = self._breakers.open
         if failing:
             for name in self._breakers.due():
@@ -278,6 +275,16 @@ def _is_unreachable(error: Unavailable) -> bool:
     """Whether the next request would fail in the same way. For a silent one, see `is_doubtful`."""
     is_gone = isinstance(error, InstanceGone) and not isinstance(error, InstanceSilent)
     return is_gone or isinstance(error, InstanceAway | IngressUnreachable)
+
+
+def _log_move(request: Request, count: int, error: EngineLost) -> None:
+    log.warning(
+        "Request %s moves to another instance after %d tokens. %s",
+        request.id,
+        count,
+        error,
+        extra={"trace_id": trace_id(request.traceparent) or None},
+    )
 
 
 def _within(request: Request, context_length: int) -> Request:

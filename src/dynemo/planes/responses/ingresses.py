@@ -133,7 +133,7 @@ class IngressConnections:
         return LoadReport(load.running, load.waiting, load.kv_use, streams, own, self.failures())
 
     def _report_soon(self) -> None:
-        """Reports to each ingress, while streams start and end, what has changed for it."""
+        """Reports to each ingress whose load has changed, while streams start and end."""
         if self._report_timer is None:
             loop = asyncio.get_running_loop()
             wait = max(REPORT_SECONDS, len(self._all) / MAX_REPORTS)
