@@ -52,7 +52,7 @@ class Access:
             check_origin(self.origins, origin_of(scope), scope, host)
 
     def client(self, scope: Scope) -> Client:
-        """Who asks. Raises Unauthenticated."""
+        """The client that sends the request. Raises Unauthenticated."""
         if self.keys is None:
             return client_of_address(scope)
         client = self.keys.find(scope)

@@ -66,7 +66,7 @@ def read_key_file(path: Path) -> list[ApiKey]:
 
 
 def conflict(keys: list[ApiKey]) -> str:
-    """What is wrong with these keys together; empty if nothing is."""
+    """Describes what is wrong with these keys together; empty if nothing is."""
     owners: dict[str, str] = {}
     rules: dict[str, KeyRules] = {}
     for key in keys:

@@ -1,9 +1,8 @@
-"""The keys of a server, and whose key a request has.
+"""Finds the client whose key a request has.
 
-A key is looked up by a keyed hash, whose own key is made at random when the process starts. The
-client cannot know which hash a guess has, so the time of the look-up says nothing about the keys,
-nor does it grow with their number. The hash that was found is compared in constant time. The keys
-themselves are dropped.
+A key is looked up by a keyed hash, whose own key is made at random when the process starts. No
+client knows the hash of its guess, so the time of the look-up says nothing about the keys. It does
+not grow with their number either. The hash that was found is compared in constant time.
 """
 
 import logging
