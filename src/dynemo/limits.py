@@ -23,5 +23,7 @@ SCHEMA_ITEMS = 20_000
 SCHEMA_REMAINDERS = 100_000
 
 # Requests.
+STOP_STRINGS = 16  #: of one request; OpenAI allows 4
+STOP_CHARACTERS = 256  #: of one stop string
 EMBEDDING_INPUTS = 2048  #: prompts of one request for embeddings
 SHOWN_CHARACTERS = 200  #: of a client's own words that an error repeats
