@@ -12,6 +12,13 @@ KEEP_ALIVE_SECONDS = 75  #: that an idle connection stays open
 
 # HTTP: bodies.
 BODY_BYTES = 32 * 2**20  #: of one request
+BODIES_BYTES = 256 * 2**20  #: of all requests whose bodies are unfinished or not read yet
+SMALL_BODY_BYTES = 32 * 1024  #: of each body, that do not count among those of all
+BODY_SECONDS = 60.0  #: until a body is complete, besides the seconds that its bytes add
+BODY_RATE = 16 * 1024  #: bytes that add one second
+BODY_CHUNKS = 2**16  #: pieces of a chunked body
+BODY_REST_SECONDS = 10.0  #: for the rest of a body that was answered before its end
+PIPELINED_REQUESTS = 16  #: that a client may send before the answer of an earlier one
 STALL_SECONDS = 30.0  #: that one read or write may take
 
 # Guides: what `response_format` and `grammar` may ask an engine to follow.

@@ -12,6 +12,7 @@ from typing import NoReturn
 from dynemo.api.dialects import DIALECTS, dialect_of
 from dynemo.errors import DynemoError, Unavailable
 from dynemo.http.asgi import Receive, Scope, Send
+from dynemo.http.body import BodyRoom
 from dynemo.http.errors import ClientGone, NoSuchPath, OtherSite, WrongMethod, internal_error
 from dynemo.http.exchange import Exchange, Limits
 from dynemo.http.generate import Generate
@@ -43,6 +44,7 @@ class App:
         limits: Limits | None = None,
     ) -> None:
         self._limits = limits or Limits()
+        self._room = BodyRoom()
         self._active: set[Exchange] = set()
         self._is_idle = asyncio.Event()
         self._is_idle.set()
@@ -84,7 +86,7 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             dialect = dialect_of(scope["path"])
-            await self._exchange(Exchange(scope, receive, send, self._limits, dialect))
+            await self._exchange(Exchange(scope, receive, send, self._limits, dialect, self._room))
         elif scope["type"] == "lifespan":
             await _live(receive, send)
         else:
@@ -96,6 +98,7 @@ class App:
         try:
             await self._answer(exchange)
         finally:
+            exchange.release_body()
             self._active.discard(exchange)
             if not self._active:
                 self._is_idle.set()
