@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import ctypes
 import errno
+import re
 import socket
 import struct
 from collections.abc import Iterator
@@ -226,6 +227,8 @@ class _Protocol(HttpToolsProtocol):
         self._stop_timer()
         if len(self.pipeline) >= PIPELINED_REQUESTS:
             raise ValueError("too many requests at once")  # the parser stops, and answers 400
+        if not self.url.startswith((b"/", b"*")):
+            self._take_host_of_url()
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -244,6 +247,13 @@ class _Protocol(HttpToolsProtocol):
         if self._is_in_body and self.cycle.response_complete and not self.transport.is_closing():
             self._stop_timer()
             self._head_timer = self.loop.call_later(BODY_REST_SECONDS, self.transport.abort)
+
+    def _take_host_of_url(self) -> None:
+        """The host of an absolute URL replaces the Host header (RFC 9112, 3.2.2)."""
+        _, _, rest = self.url.partition(b"://")
+        host = re.split(rb"[/?#]", rest, maxsplit=1)[0]
+        if [name for name, _ in self.headers].count(b"host") == 1:
+            self.headers[:] = [(n, host if n == b"host" else v) for n, v in self.headers]
 
     def _await_head(self) -> None:
         self._is_in_head = True
