@@ -31,11 +31,25 @@ SCHEMA_ITEMS = 20_000
 SCHEMA_REMAINDERS = 100_000
 
 # Requests.
+#: Values in a long body, counted as commas and opening brackets, also those inside texts. A prompt
+#: of a million tokens has fewer. Decoding that many holds up other streams for some 0.1 s.
+BODY_VALUES = 1_000_000
+JSON_DEPTH = 100  #: of a schema, of arguments and of `chat_template_kwargs`; engines fail at 128
+MESSAGES = 10_000  #: of one request; OpenAI allows 2,048
+PARTS = 10_000  #: of one message: parts of its content, or calls
+NAME_CHARACTERS = 1024  #: of a model's, speaker's or tool's name, and of the id of a call
+ARGUMENTS_CHARACTERS = 2**20  #: of one call
+TEMPLATE_KWARGS_BYTES = 4 * 2**20  #: of `chat_template_kwargs`, which may hold documents
+LOGIT_BIASES = 1024  #: tokens of one request; OpenAI allows 300
+CHOICES = 128  #: of one request, as OpenAI
 STOP_STRINGS = 16  #: of one request; OpenAI allows 4
 STOP_CHARACTERS = 256  #: of one stop string
 DEADLINE_SECONDS = 86_400.0  #: the most that `X-Request-Timeout` may ask for
 EMBEDDING_INPUTS = 2048  #: prompts of one request for embeddings
+EMBEDDING_TOKENS = 1_000_000  #: in all prompts of one request; OpenAI allows 300,000
 SHOWN_CHARACTERS = 200  #: of a client's own words that an error repeats
+ERROR_CHARACTERS = 2000  #: of an error's text, wherever it goes
+LOG_CHARACTERS = 20_000  #: of a log line; tracebacks of a user's own engine are long
 
 # Discovery: what another process may register.
 DISCOVERY_VALUE_BYTES = 2**20  #: of one value; longer data is stored in several
