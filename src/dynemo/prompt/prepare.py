@@ -87,7 +87,8 @@ def _prepare_embeddings(
 ) -> Prepared:
     fit = capable_instances(needs_of_ask(ask), instances, card.name)
     context_length = max(instance.context_length for instance in fit)
-    _check_total(ask.prompts)
+    if len(ask.prompts) > 1:
+        _check_total(ask.prompts)
     prompts = [_raw_prompt(ask, index, card, context_length) for index in range(len(ask.prompts))]
     requests = [
         Request(
