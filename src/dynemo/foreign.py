@@ -56,7 +56,7 @@ def decode_toml(text: str) -> dict[str, Any]:
 
 
 def most_values(data: bytes) -> int:
-    """The most values that JSON can hold. It counts what stands inside texts too."""
+    """The most values that JSON can hold. It counts commas and brackets inside texts too."""
     return data.count(b",") + data.count(b"[") + data.count(b"{")
 
 

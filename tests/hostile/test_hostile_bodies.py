@@ -1,4 +1,4 @@
-"""Requests whose bodies are large, deep, slow or cut into crumbs: the other streams go on."""
+"""Requests with large, deep, slow or crumbled bodies, while the other streams continue."""
 
 import asyncio
 import json
@@ -357,7 +357,7 @@ def test_a_body_that_drips_does_not_live_for_ever() -> None:
     run(scenario())
 
 
-def test_a_slow_upload_that_goes_on_is_answered() -> None:
+def test_a_slow_upload_that_continues_is_answered() -> None:
     body = chat_body(user="a" * 20_000)
     parts = [body[at : at + 1000] for at in range(0, len(body), 1000)]
 
