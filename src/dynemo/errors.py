@@ -15,7 +15,8 @@
     +-- Unavailable        unavailable                503  no instance can take the request now.
     |   +-- InstanceGone   instance_gone              503  that instance does not answer.
     |   |   +-- InstanceSilent  instance_silent       503  it may answer later.
-    |   |   +-- InstanceRestarts  instance_restarts   503  its engine is being started again.
+    |   +-- InstanceAway   instance_away              503  it drains, or restarts its engine.
+    |   +-- IngressUnreachable  ingress_unreachable  503  the worker cannot connect to answer.
     |   +-- PlaneAway      request_plane_away         503  no instance at all can be asked.
     |   +-- Overloaded     overloaded                 429  the queue or the client's share is full.
     +-- DeadlineExceeded   deadline_exceeded          504  the request's own time is over.
@@ -114,6 +115,8 @@ class Unavailable(DynemoError):
 
     status = 503
     code = "unavailable"
+    #: Seconds in which the instance may take requests again; it does not travel.
+    returns_within = 0.0
 
     def __init__(self, message: str, *, retry_after: int = 1) -> None:
         super().__init__(message)
@@ -122,17 +125,19 @@ class Unavailable(DynemoError):
 
 class InstanceGone(Unavailable):
     code = "instance_gone"
-    #: Seconds in which the plane itself may find the instance again; it does not travel.
-    returns_within = 0.0
 
 
 class InstanceSilent(InstanceGone):
     code = "instance_silent"
 
 
-class InstanceRestarts(InstanceGone):
-    code = "instance_restarts"
+class InstanceAway(Unavailable):
+    code = "instance_away"
     returns_within = 5.0
+
+
+class IngressUnreachable(Unavailable):
+    code = "ingress_unreachable"
 
 
 class PlaneAway(Unavailable):

@@ -19,8 +19,8 @@ from dynemo.serving.migration import MigrationState
 #: Seconds that a suspect waits to be alone, and that a new request waits for a suspect.
 _SUSPECT_SECONDS = 10.0
 _NEW_SECONDS = 2.0
-#: A suspect must get past the tokens that it had when the engine died. If it had more than this, and
-#: it is its first death, one token is enough: a crash that depends on the text comes at once again.
+#: A suspect must get past the tokens that it had when the engine died. After its first death, and
+#: with more tokens than this, one is enough: a crash that depends on the text comes at once again.
 _YOUNG = 16
 
 
@@ -86,6 +86,7 @@ class Attempt:
         "_instance_id",
         "_progress",
         "_suspects",
+        "has_answered",
         "is_on_probation",
     )
 
@@ -96,6 +97,7 @@ class Attempt:
         self._has_started = False
         self._counts = False  # among the engine's suspects
         self.is_on_probation = True
+        self.has_answered = False  #: set by the caller: a delta has come
         self._enter()
 
     async def start(self) -> None:

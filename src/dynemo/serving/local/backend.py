@@ -7,10 +7,11 @@ from contextlib import aclosing
 from typing import Any
 
 from dynemo.connection.buffer import CancelReader
-from dynemo.errors import DynemoError, EngineLost, InstanceRestarts
+from dynemo.errors import DynemoError, EngineLost, InstanceAway
 from dynemo.messages.answer import Delta
 from dynemo.messages.records import Instance, Load
 from dynemo.messages.request import Request
+from dynemo.serving.instance import InstanceStatus
 from dynemo.serving.local.instance import LocalInstance
 from dynemo.serving.migration import MigrationState, TextCodec
 from dynemo.serving.suspects import Suspects
@@ -48,7 +49,7 @@ class LocalBackend:
         return self._local.load
 
     @property
-    def instances(self) -> list[tuple[Instance, Load]]:
+    def instances(self) -> list[InstanceStatus]:
         return self._local.instances
 
     @property
@@ -81,7 +82,7 @@ class LocalBackend:
                         yield progress.adjusted(delta)
                         if delta.finish is not None:
                             return
-            except InstanceRestarts as error:
+            except InstanceAway as error:
                 if progress.deadline is None:
                     problem = error
                     progress.search()

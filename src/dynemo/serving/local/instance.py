@@ -16,13 +16,14 @@ from dynemo.errors import (
     EngineError,
     EngineLost,
     EngineNotLoaded,
-    InstanceRestarts,
+    InstanceAway,
     ModelError,
     WireError,
 )
 from dynemo.messages.answer import Delta
 from dynemo.messages.records import Instance, Load
 from dynemo.messages.request import Request
+from dynemo.serving.instance import InstanceStatus
 from dynemo.serving.local.child import Child, kill, signal_group
 from dynemo.serving.local.last_lines import complaint, ending
 from dynemo.spelling import with_reason
@@ -73,9 +74,9 @@ class LocalInstance:
         return self._client.load if self._client is not None else Load()
 
     @property
-    def instances(self) -> list[tuple[Instance, Load]]:
+    def instances(self) -> list[InstanceStatus]:
         instance = self.instance
-        return [] if instance is None else [(instance, self.load)]
+        return [] if instance is None else [InstanceStatus(instance, self.load)]
 
     @property
     def trouble(self) -> str:
@@ -92,7 +93,7 @@ class LocalInstance:
     def ask(self, request: bytes, buffer: StreamBuffer) -> AsyncGenerator[Delta, None]:
         """See `HostClient.ask`."""
         if self._client is None:
-            raise InstanceRestarts(with_reason("The engine takes no requests now", self._trouble))
+            raise InstanceAway(with_reason("The engine takes no requests now", self._trouble))
         return self._client.ask(request, buffer)
 
     def _set_client(self, client: HostClient | None) -> None:
