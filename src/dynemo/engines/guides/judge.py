@@ -1,0 +1,162 @@
+"""Judges each guide in a process that can be killed, before an engine gets it.
+
+A parser may need any time and memory for a guide, and may crash. In the engine's own process that
+would stop every request. So a child process of the engine host parses the guide first, with the
+engine's parser. The child is started at the first guide and kept. The engine pays the same price
+again for each choice, so the bounds are narrow (`limits.py`).
+
+The child is in the host's process group, which the runner kills at the end. It also ends by itself,
+because its standard input closes and because its CPU time is bounded.
+"""
+
+import asyncio
+import contextlib
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from hashlib import sha256
+from pathlib import Path
+
+from msgspec import msgpack
+
+import dynemo
+from dynemo import limits
+from dynemo.engines.guides.verdict import HEADER_BYTES, Verdict, refused
+from dynemo.errors import DynemoError, Unavailable
+from dynemo.foreign import msgpack_decoder
+from dynemo.messages.request import Guide
+
+_START = (
+    "import sys; sys.path.insert(0, sys.argv[1]); "
+    "from dynemo.engines.guides.child import run; run(sys.argv[2])"
+)
+_encode = msgpack.Encoder().encode
+_decode = msgpack_decoder(Verdict)
+
+
+class GuideJudge:
+    """Judges guides, each text once. `open_judge` opens one."""
+
+    def __init__(self, module: str, tasks: asyncio.TaskGroup) -> None:
+        self._module = module
+        self._tasks = tasks
+        self._verdicts: OrderedDict[bytes, Verdict] = OrderedDict()
+        self._judging: dict[bytes, asyncio.Task[Verdict | DynemoError]] = {}
+        self._places = asyncio.Semaphore(limits.GUIDE_JUDGES)
+        self._children: set[Process] = set()
+        self._idle: list[Process] = []
+
+    async def judge(self, guide: Guide) -> str:
+        """Returns the guide as the engine takes it.
+
+        Raises RequestError if the engine cannot follow it within the limits, and Unavailable if the
+        guide could not be judged now.
+        """
+        try:
+            data = guide.text.encode()
+        except UnicodeEncodeError:
+            raise refused("it is not valid Unicode", guide.kind) from None
+        if len(data) > limits.GUIDE_BYTES:
+            raise refused(f"it may have {limits.GUIDE_BYTES} bytes", guide.kind)
+        key = sha256(guide.kind.encode() + b"\0" + data).digest()
+        verdict: Verdict | DynemoError | None = self._verdicts.get(key)
+        if verdict is None:
+            task = self._judging.get(key)
+            if task is None:
+                task = self._judging[key] = self._tasks.create_task(self._judge(key, guide))
+            # The choices of a request share one judgement, and any of them may be cancelled.
+            verdict = await asyncio.shield(task)
+        else:
+            self._verdicts.move_to_end(key)
+        if isinstance(verdict, DynemoError):
+            raise verdict
+        return verdict.passed(guide.kind)
+
+    async def close(self) -> None:
+        for task in self._judging.values():
+            task.cancel()
+        for process in list(self._children):
+            await self._end(process)
+
+    async def _judge(self, key: bytes, guide: Guide) -> Verdict | DynemoError:
+        """Returns an error instead of raising it, because that would end the task group."""
+        try:
+            async with self._places, asyncio.timeout(limits.GUIDE_WAIT_SECONDS):
+                verdict = await self._ask_child(guide)
+        except (TimeoutError, OSError):
+            return Unavailable("The guide could not be judged in time. Try again.")
+        finally:
+            del self._judging[key]
+        self._verdicts[key] = verdict
+        if len(self._verdicts) > limits.GUIDE_VERDICTS:
+            self._verdicts.popitem(last=False)
+        return verdict
+
+    async def _ask_child(self, guide: Guide) -> Verdict:
+        process = await self._child()
+        is_idle = False
+        try:
+            verdict = await _ask(process, guide)
+            is_idle = not verdict.is_last
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return Verdict(refused=_reason(await process.wait()))
+        finally:
+            if is_idle:
+                self._idle.append(process)
+            else:
+                await self._end(process)
+        return verdict
+
+    async def _child(self) -> Process:
+        while self._idle:
+            process = self._idle.pop()
+            if process.returncode is None:
+                return process
+            await self._end(process)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-P", "-c", _START, str(Path(dynemo.__file__).parent.parent),
+            self._module, stdin=PIPE, stdout=PIPE, stderr=DEVNULL,
+        )  # fmt: skip
+        self._children.add(process)
+        return process
+
+    async def _end(self, process: Process) -> None:
+        """Kills a child that may have ended already."""
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+        assert process.stdin is not None
+        process.stdin.close()
+        await process.communicate()
+        self._children.discard(process)
+
+
+@asynccontextmanager
+async def open_judge(module: str) -> AsyncIterator[GuideJudge]:
+    """Opens a judge. `module` has `load()` and `judge(kind, text)`; see `child.py`."""
+    async with asyncio.TaskGroup() as tasks:
+        judge = GuideJudge(module, tasks)
+        try:
+            yield judge
+        finally:
+            await judge.close()
+
+
+async def _ask(process: Process, guide: Guide) -> Verdict:
+    """Raises IncompleteReadError or ConnectionError if the child has ended."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    body = _encode(guide)
+    process.stdin.write(len(body).to_bytes(HEADER_BYTES) + body)
+    await process.stdin.drain()
+    header = await process.stdout.readexactly(HEADER_BYTES)
+    return _decode(await process.stdout.readexactly(int.from_bytes(header)))
+
+
+def _reason(code: int) -> str:
+    if code == -signal.SIGPROF:
+        return f"its check takes more than {limits.GUIDE_SECONDS} s"
+    return "it needs more memory or is nested more deeply than a guide may be"
