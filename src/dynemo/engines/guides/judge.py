@@ -10,10 +10,10 @@ because its standard input closes and because its CPU time is bounded.
 """
 
 import asyncio
-import contextlib
 import signal
+import socket
+import subprocess
 import sys
-from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -46,8 +46,8 @@ class GuideJudge:
         self._verdicts: OrderedDict[bytes, Verdict] = OrderedDict()
         self._judging: dict[bytes, asyncio.Task[Verdict | DynemoError]] = {}
         self._places = asyncio.Semaphore(limits.GUIDE_JUDGES)
-        self._children: set[Process] = set()
-        self._idle: list[Process] = []
+        self._children: set[_Child] = set()
+        self._idle: list[_Child] = []
 
     async def judge(self, guide: Guide) -> str:
         """Returns the guide as the engine takes it.
@@ -78,8 +78,8 @@ class GuideJudge:
     async def close(self) -> None:
         for task in self._judging.values():
             task.cancel()
-        for process in list(self._children):
-            await self._end(process)
+        for child in list(self._children):
+            await self._end(child)
 
     async def _judge(self, key: bytes, guide: Guide) -> Verdict | DynemoError:
         """Returns an error instead of raising it, because that would end the task group."""
@@ -96,42 +96,66 @@ class GuideJudge:
         return verdict
 
     async def _ask_child(self, guide: Guide) -> Verdict:
-        process = await self._child()
+        child = self._take_child()
         is_idle = False
         try:
-            verdict = await _ask(process, guide)
+            verdict = await child.ask(guide)
             is_idle = not verdict.is_last
         except (asyncio.IncompleteReadError, ConnectionError):
-            return Verdict(refused=_reason(await process.wait()))
+            return Verdict(refused=_reason(await asyncio.to_thread(child.process.wait)))
         finally:
             if is_idle:
-                self._idle.append(process)
+                self._idle.append(child)
             else:
-                await self._end(process)
+                await self._end(child)
         return verdict
 
-    async def _child(self) -> Process:
+    def _take_child(self) -> "_Child":
         while self._idle:
-            process = self._idle.pop()
-            if process.returncode is None:
-                return process
-            await self._end(process)
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-P", "-c", _START, str(Path(dynemo.__file__).parent.parent),
-            self._module, stdin=PIPE, stdout=PIPE, stderr=DEVNULL,
-        )  # fmt: skip
-        self._children.add(process)
-        return process
+            child = self._idle.pop()
+            if child.process.poll() is None:
+                return child
+            child.close()
+            self._children.discard(child)
+        child = _Child(self._module)
+        self._children.add(child)
+        return child
 
-    async def _end(self, process: Process) -> None:
-        """Kills a child that may have ended already."""
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-        assert process.stdin is not None
-        process.stdin.close()
-        await process.communicate()
-        self._children.discard(process)
+    async def _end(self, child: "_Child") -> None:
+        child.close()
+        child.process.kill()
+        self._children.discard(child)
+        await asyncio.to_thread(child.process.wait)  # it may have much memory to give back
+
+
+class _Child:
+    """A process that runs `child.py`."""
+
+    def __init__(self, module: str) -> None:
+        self._sock, theirs = socket.socketpair()
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        path = str(Path(dynemo.__file__).parent.parent)
+        command = [sys.executable, "-P", "-c", _START, path, module]
+        with theirs:
+            self.process = subprocess.Popen(
+                command, stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=subprocess.DEVNULL
+            )
+
+    async def ask(self, guide: Guide) -> Verdict:
+        """Raises IncompleteReadError or ConnectionError if the process ends."""
+        if self._streams is None:
+            self._streams = await asyncio.open_connection(sock=self._sock)
+        reader, writer = self._streams
+        body = _encode(guide)
+        writer.write(len(body).to_bytes(HEADER_BYTES) + body)
+        await writer.drain()
+        header = await reader.readexactly(HEADER_BYTES)
+        return _decode(await reader.readexactly(int.from_bytes(header)))
+
+    def close(self) -> None:
+        if self._streams is not None:
+            self._streams[1].close()
+        self._sock.close()
 
 
 @asynccontextmanager
@@ -143,17 +167,6 @@ async def open_judge(module: str) -> AsyncIterator[GuideJudge]:
             yield judge
         finally:
             await judge.close()
-
-
-async def _ask(process: Process, guide: Guide) -> Verdict:
-    """Raises IncompleteReadError or ConnectionError if the child has ended."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    body = _encode(guide)
-    process.stdin.write(len(body).to_bytes(HEADER_BYTES) + body)
-    await process.stdin.drain()
-    header = await process.stdout.readexactly(HEADER_BYTES)
-    return _decode(await process.stdout.readexactly(int.from_bytes(header)))
 
 
 def _reason(code: int) -> str:

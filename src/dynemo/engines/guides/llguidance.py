@@ -62,12 +62,14 @@ class GuideMatcher:
     ) -> None:
         """Raises GuideRefused.
 
-        With `is_forcing`, llguidance computes the whole text that the grammar forces, as it does in
-        an engine.
+        With `is_forcing`, llguidance tokenizes the text that the grammar forces, as it does in an
+        engine.
         """
+        init, self._longest = _constraint(library, is_forcing)
+        self._longest.value = 0
         self._library = library
         self._pointer: int | None = library.llg_new_matcher(
-            ctypes.byref(_constraint(library, is_forcing)), kind.encode(), grammar.encode()
+            ctypes.byref(init), kind.encode(), grammar.encode()
         )
         if not library.llg_matcher_get_error(self._pointer):
             library.llg_matcher_compute_mask(self._pointer)
@@ -90,11 +92,9 @@ class GuideMatcher:
         mask = self._library.llg_matcher_get_mask(self._pointer)
         return bytes(byte for byte in range(_END) if mask[byte // 32] >> byte % 32 & 1)
 
-    def forced(self, most: int) -> int:
-        """Returns how many bytes can only be as they are from here on, at most `most`."""
-        ids = (ctypes.c_uint32 * most)()
-        count: int = self._library.llg_matcher_compute_ff_tokens(self._pointer, ids, most)
-        return max(0, count)
+    def forced(self) -> int:
+        """Returns the bytes of the longest text that was tokenized (see `is_forcing`)."""
+        return self._longest.value
 
     def reset(self) -> None:
         self._library.llg_matcher_reset(self._pointer)
@@ -129,7 +129,6 @@ def load_llguidance(path: str) -> ctypes.CDLL:
         "llg_matcher_get_error": (ctypes.c_char_p, [pointer]),
         "llg_matcher_compute_mask": (ctypes.c_int32, [pointer]),
         "llg_matcher_get_mask": (_Ids, [pointer]),
-        "llg_matcher_compute_ff_tokens": (ctypes.c_int32, [pointer, pointer, size]),
         "llg_matcher_validate_tokens": (ctypes.c_int32, [pointer, pointer, size]),
         "llg_matcher_consume_tokens": (ctypes.c_int32, [pointer, pointer, size]),
         "llg_matcher_is_accepting": (ctypes.c_bool, [pointer]),
@@ -145,8 +144,10 @@ def load_llguidance(path: str) -> ctypes.CDLL:
     return library
 
 
-def _tokenize(_: int, data: int, length: int, ids: Any, most: int) -> int:
+def _tokenize(longest: int, data: int, length: int, ids: Any, most: int) -> int:
     """Gives the bytes as tokens, as a tokenizer of an engine does with its own tokens."""
+    counter = ctypes.c_size_t.from_address(longest)
+    counter.value = max(counter.value, length)
     count = min(length, most)
     if count:
         address = ctypes.addressof(ids.contents)
@@ -158,8 +159,12 @@ _TOKENIZE = _TokenizeFunction(_tokenize)
 
 
 @cache
-def _constraint(library: ctypes.CDLL, is_forcing: bool) -> _ConstraintInit:
-    """Returns the settings of each matcher: tokens are bytes, and nothing is logged."""
+def _constraint(library: ctypes.CDLL, is_forcing: bool) -> tuple[_ConstraintInit, ctypes.c_size_t]:
+    """Returns the settings of each matcher, and where `_tokenize` writes.
+
+    Tokens are bytes, and nothing is logged.
+    """
+    longest = ctypes.c_size_t()
     tokens = [*(bytes([byte]) for byte in range(_END)), _END_BYTES]
     tokenizer_init = _TokenizerInit(
         vocab_size=len(tokens),
@@ -169,13 +174,14 @@ def _constraint(library: ctypes.CDLL, is_forcing: bool) -> _ConstraintInit:
         tokenize_assumes_string=is_forcing,
         tokenize_fn=ctypes.cast(_TOKENIZE, ctypes.c_void_p) if is_forcing else None,
         use_approximate_greedy_tokenize_fn=not is_forcing,
+        tokenize_user_data=ctypes.addressof(longest),
     )
     tokenizer = library.llg_new_tokenizer(ctypes.byref(tokenizer_init), None, 0)
     assert tokenizer, "llguidance refuses a vocabulary of bytes"
     init = _ConstraintInit()
     library.llg_constraint_init_set_defaults(ctypes.byref(init), tokenizer)
     init.log_buffer_level = init.log_stderr_level = 0
-    return init
+    return init, longest
 
 
 def _reason(error: str) -> str:

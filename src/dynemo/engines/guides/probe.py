@@ -37,5 +37,5 @@ def compile_guide(library: ctypes.CDLL, kind: str, grammar: str) -> None:
 
 
 def _check_forced(matcher: GuideMatcher) -> None:
-    if matcher.forced(GUIDE_CHARACTERS + 1) > GUIDE_CHARACTERS:
+    if matcher.forced() > GUIDE_CHARACTERS:
         raise GuideRefused(f"it may force {GUIDE_CHARACTERS} characters in a row")

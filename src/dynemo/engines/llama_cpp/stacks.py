@@ -198,7 +198,8 @@ def _go_far(stacks: Stacks, start: int, end: float) -> None:
     ways: Ways = dict.fromkeys(stacks.ready(start), 1)
     at_half = 0
     for length in range(_LONG_TEXT):
-        ways = dict.fromkeys(max(_steps(stacks, ways), key=_count, default={}), 1)
+        most: Ways = max(_steps(stacks, ways), key=_count, default={})
+        ways = dict.fromkeys(most, 1)
         if not ways or time.process_time() > end:
             return
         if length == _LONG_TEXT // 2:
