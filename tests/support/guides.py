@@ -179,7 +179,7 @@ HOSTILE_SCHEMAS: dict[str, tuple[Any, str]] = {
         {"type": "object", "properties": {f"p{n}": {"type": "integer"} for n in range(6000)}},
         "cannot be followed",
     ),
-    "nested choices": (_nested(7), "may have 262144 bytes"),
+    "nested choices": (_nested(5), "may have 262144 bytes"),
     "a product": (_product(), "cannot be followed"),
     "a chain of references": (
         {

@@ -40,9 +40,8 @@ _decode = msgpack_decoder(Verdict)
 class GuideJudge:
     """Judges guides, each text once. `open_judge` opens one."""
 
-    def __init__(self, module: str, tasks: asyncio.TaskGroup) -> None:
+    def __init__(self, module: str) -> None:
         self._module = module
-        self._tasks = tasks
         self._verdicts: OrderedDict[bytes, Verdict] = OrderedDict()
         self._judging: dict[bytes, asyncio.Task[Verdict | DynemoError]] = {}
         self._places = asyncio.Semaphore(limits.GUIDE_JUDGES)
@@ -66,7 +65,7 @@ class GuideJudge:
         if verdict is None:
             task = self._judging.get(key)
             if task is None:
-                task = self._judging[key] = self._tasks.create_task(self._judge(key, guide))
+                task = self._judging[key] = asyncio.create_task(self._judge(key, guide))
             # The choices of a request share one judgement, and any of them may be cancelled.
             verdict = await asyncio.shield(task)
         else:
@@ -76,15 +75,17 @@ class GuideJudge:
         return verdict.passed(guide.kind)
 
     async def close(self) -> None:
-        for task in self._judging.values():
+        tasks = list(self._judging.values())
+        for task in tasks:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         for child in list(self._children):
             await self._end(child)
 
     async def _judge(self, key: bytes, guide: Guide) -> Verdict | DynemoError:
-        """Returns an error instead of raising it, because that would end the task group."""
+        """Returns an error instead of raising it: all who wait may have left."""
         try:
-            async with self._places, asyncio.timeout(limits.GUIDE_WAIT_SECONDS):
+            async with asyncio.timeout(limits.GUIDE_WAIT_SECONDS), self._places:
                 verdict = await self._ask_child(guide)
         except (TimeoutError, OSError):
             return Unavailable("The guide could not be judged in time. Try again.")
@@ -161,12 +162,11 @@ class _Child:
 @asynccontextmanager
 async def open_judge(module: str) -> AsyncIterator[GuideJudge]:
     """Opens a judge. `module` has `load()` and `judge(kind, text)`; see `child.py`."""
-    async with asyncio.TaskGroup() as tasks:
-        judge = GuideJudge(module, tasks)
-        try:
-            yield judge
-        finally:
-            await judge.close()
+    judge = GuideJudge(module)
+    try:
+        yield judge
+    finally:
+        await judge.close()
 
 
 def _reason(code: int) -> str:
