@@ -18,12 +18,16 @@ from dynemo.engines.guides.verdict import HEADER_BYTES, GuideRefused, GuideUnsup
 from dynemo.foreign import decode_msgpack
 from dynemo.messages.request import Guide
 
+#: The tokens of other requests come first, if the CPU is busy.
+_NICENESS = 5
+
 
 def run(name: str) -> None:
     """Judges guides from standard input until it closes. `name` is the engine's module."""
     # A service manager signals all processes of a service; the engine host ends this one.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    os.nice(_NICENESS)
     answers = os.dup(1)
     os.dup2(2, 1)  # a library may print
     module = import_module(name)
