@@ -26,8 +26,8 @@ GUIDE_STACK_BYTES = 2**20  #: of its call stack; the threads of an engine have m
 GUIDE_WAIT_SECONDS = 10.0  #: for a judgement, with the wait for a process
 GUIDE_JUDGES = 2  #: processes of one engine
 GUIDE_VERDICTS = 128  #: that are kept
-#: Characters of one string of a schema, of its `minLength`, of a pattern with its repetitions
-#: written out, or of a text that a guide forces. An engine tokenizes such a text at each step.
+#: Characters of one string of a schema, and of a text that a guide forces. An engine tokenizes such
+#: a text at each step. It also bounds `minLength`, and a pattern with its repetitions written out.
 GUIDE_CHARACTERS = 10_000
 #: Items that the arrays of a schema may require, in total. The engines' builds of llguidance expand
 #: each item. They fail at twice as many, and at a billion they take all memory.

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.processes
 
 
 def _refusals(engine: str, guides: Mapping[str, Guide]) -> dict[str, str]:
-    """Judges all guides. Returns what is said of each, "" for those that passed."""
+    """Judges all guides. Returns the refusal of each, "" for those that passed."""
 
     async def judged() -> dict[str, str]:
         said = {}

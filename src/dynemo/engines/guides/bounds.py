@@ -21,7 +21,7 @@ def limit_memory() -> None:
 
 
 def limit_cpu(seconds: float) -> None:
-    """Ends the process by SIGPROF when it has used so much more CPU time; 0 is no limit."""
+    """Ends the process by SIGPROF when it has used so much more CPU time; 0 removes the limit."""
     signal.setitimer(signal.ITIMER_PROF, seconds)
 
 

@@ -1,7 +1,7 @@
 """The build of llguidance inside an engine, through its C interface.
 
-An engine uses llguidance to restrict an answer to a JSON schema, and the extension modules of
-xllamacpp and mistralrs export the functions of their builds. Another version of the library would
+An engine uses llguidance to restrict an answer to a JSON schema. The extension modules of xllamacpp
+and mistralrs export the functions of their builds. Another version of the library would
 judge some schemas differently. The structures grow only at their ends, so here they are followed by
 zeros.
 """

@@ -29,7 +29,7 @@ def compile_guide(library: ctypes.CDLL, kind: str, grammar: str) -> None:
                 allowed = matcher.allowed()
                 if not allowed or time.process_time() > end:
                     break
-                # A quote ends a string, so that the walk goes on behind it.
+                # A quote ends a string, so that the walk continues behind it.
                 is_quote = b'"' in allowed and choice.random() < 0.5
                 matcher.feed(b'"' if is_quote else bytes([choice.choice(allowed)]))
                 _check_forced(matcher)

@@ -1,4 +1,4 @@
-"""What a process that judges guides is asked, and what it answers."""
+"""The answer of a process that judges guides."""
 
 from msgspec import Struct
 

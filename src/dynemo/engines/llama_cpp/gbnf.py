@@ -1,7 +1,7 @@
 """Parses a GBNF grammar with llama.cpp's own parser, in the judging process.
 
-xllamacpp's extension module exports the parser, although it is no public interface. The names are
-those of C++ functions with their arguments, so a build in which these differ has no such names.
+xllamacpp's extension module exports the parser, which does not belong to its public interface. The
+names are those of C++ functions with their arguments, so a build in which these differ lacks them.
 """
 
 import ctypes

@@ -6,7 +6,7 @@ Two ways that reach the same stack are both followed. So a grammar with many way
 exponential time, and one whose stacks multiply takes exponential memory.
 
 This module follows the same rules on texts that it chooses. From each position of a grammar it goes
-where most ways are. A grammar may hide its growth from that, so the search is no proof.
+where most ways are. A grammar may hide its growth from this search.
 """
 
 import time
@@ -215,7 +215,7 @@ def _steps(stacks: Stacks, ways: Ways) -> Iterator[Ways]:
 
 
 def _is_possible(characters: tuple[int, int]) -> bool:
-    """Whether a text may have one of them. Surrogates are no characters."""
+    """Whether a text may have one of them. Surrogates do not count."""
     first, last = characters
     starts = first if first not in _SURROGATES else _SURROGATES.stop
     return starts <= min(last, _LAST_CHARACTER)
