@@ -171,12 +171,10 @@ def test_the_end_leaves_no_process() -> None:
             os.kill(process, 0)
 
 
-def test_a_process_that_died_while_idle_is_replaced() -> None:
+def test_a_process_that_was_killed_while_idle_is_replaced() -> None:
     async def body(judge: GuideJudge) -> None:
         first = (await judge.judge(FINE)).split()[0]
-        [child] = judge._children
         os.kill(int(first), 9)
-        child.process.wait()
         assert (await judge.judge(Guide("grammar", "b"))).split()[0] != first
 
     _run(body)

@@ -103,13 +103,18 @@ class GuideJudge:
             verdict = await child.ask(guide)
             is_idle = not verdict.is_last
         except (asyncio.IncompleteReadError, ConnectionError):
-            return Verdict(refused=_reason(await asyncio.to_thread(child.process.wait)))
+            code = await asyncio.to_thread(child.process.wait)
+            if code != -signal.SIGKILL or child.asked == 1:
+                return Verdict(refused=_reason(code))
+        else:
+            return verdict
         finally:
             if is_idle:
                 self._idle.append(child)
             else:
                 await self._end(child)
-        return verdict
+        # Somebody may have killed the child between two guides. A new one judges for certain.
+        return await self._ask_child(guide)
 
     def _take_child(self) -> "_Child":
         while self._idle:
@@ -134,6 +139,7 @@ class _Child:
 
     def __init__(self, module: str) -> None:
         self._sock, theirs = socket.socketpair()
+        self.asked = 0  #: guides
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         path = str(Path(dynemo.__file__).parent.parent)
         command = [sys.executable, "-P", "-c", _START, path, module]
@@ -144,6 +150,7 @@ class _Child:
 
     async def ask(self, guide: Guide) -> Verdict:
         """Raises IncompleteReadError or ConnectionError if the process ends."""
+        self.asked += 1
         if self._streams is None:
             self._streams = await asyncio.open_connection(sock=self._sock)
         reader, writer = self._streams
