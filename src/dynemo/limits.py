@@ -71,5 +71,9 @@ SHOWN_CHARACTERS = 200  #: of a client's own words that an error repeats
 ERROR_CHARACTERS = 2000  #: of an error's text, wherever it goes
 LOG_CHARACTERS = 20_000  #: of a log line; tracebacks of a user's own engine are long
 
+# Keys of the API.
+API_KEYS = 10_000  #: in one file
+KEY_FILE_BYTES = 4 * 2**20
+
 # Discovery: what another process may register.
 DISCOVERY_VALUE_BYTES = 2**20  #: of one value; longer data is stored in several
