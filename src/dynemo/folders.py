@@ -40,9 +40,9 @@ def trusted(path: Path, *, create: bool = False) -> Path:
     """The folder without links in its path. `create` makes what is missing, with mode 0700, but
     not what a link names.
 
-    Every folder and every link in the path must belong to this user or to the system. No other user
-    may be able to write to a folder, unless it has the sticky bit, as /tmp has. Each part is checked
-    before the next one, so that nobody can exchange a part that has been checked.
+    Every folder and link in the path must belong to this user or to the system. No other user may
+    write to a folder, unless it has the sticky bit, as /tmp has. Each part is checked before the
+    next one, so that nobody can exchange a part that has been checked.
 
     Raises OSError; its `strerror` names the part that is not safe.
     """

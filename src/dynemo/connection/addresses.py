@@ -21,6 +21,7 @@ from functools import cache
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from dynemo.connection.framed import FramedConnection
 from dynemo.connection.interfaces import interface_addresses
@@ -134,6 +135,14 @@ def split_address(text: str, default_port: int | None = None) -> tuple[str, int]
     if is_bare or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
         raise UsageError(f"{quoted(text)} is not an address; give HOST:PORT.")
     return host.strip("[]"), int(port)
+
+
+def host_of(url: str) -> str:
+    """The host of a server: of HOST, HOST:PORT or SCHEME://[USER@]HOST:PORT. Empty for a bad one."""
+    try:
+        return urlsplit(url if "://" in url else f"//{url}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def join_address(host: str, port: int) -> str:

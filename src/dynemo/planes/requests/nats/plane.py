@@ -33,6 +33,7 @@ from dynemo.errors import InstanceGone, InstanceSilent, PlaneAway, UsageError
 from dynemo.foreign import msgpack_decoder
 from dynemo.messages.records import InstanceRecord, Load
 from dynemo.messages.wire import Envelope
+from dynemo.planes.names import is_name_part
 from dynemo.planes.requests.base import ASK_SECONDS, OnRequest, wait_for_reply
 from dynemo.planes.requests.nats.client import (
     NatsSettings,
@@ -70,7 +71,10 @@ OnMessage = Callable[["Msg"], Awaitable[None]]
 
 
 def subject(record: InstanceRecord) -> str:
+    """Raises InstanceGone for a name that would change the subject, or NATS's own lines."""
     name = (record.namespace, record.component, record.endpoint, record.instance.id)
+    if not all(map(is_name_part, name)):
+        raise InstanceGone("The instance has a name that NATS cannot carry.")
     return ".".join(("dynemo", *name))
 
 
