@@ -138,7 +138,7 @@ def split_address(text: str, default_port: int | None = None) -> tuple[str, int]
 
 
 def host_of(url: str) -> str:
-    """The host of a server: of HOST, HOST:PORT or SCHEME://[USER@]HOST:PORT. Empty for a bad one."""
+    """The host of a server's URL, HOST:PORT or HOST; empty if there is none."""
     try:
         return urlsplit(url if "://" in url else f"//{url}").hostname or ""
     except ValueError:
