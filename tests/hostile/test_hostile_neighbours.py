@@ -423,5 +423,3 @@ def test_no_metadata_service_is_asked() -> None:
     error = _ask(_envelope(addresses=["169.254.169.254:80"]))
     assert isinstance(error, Unavailable)
     assert "link-local or metadata" in str(error)
-
-
