@@ -267,7 +267,7 @@ def test_other_addresses_are_dialled(host: str) -> None:
 
 
 class Service:
-    """A server on loopback that is none of ours, such as a database. Counts its connections."""
+    """A server on loopback of others, such as a database. Counts its connections."""
 
     def __init__(self) -> None:
         self.connections = 0
@@ -310,7 +310,7 @@ def _envelope(**fields: Any) -> bytes:
 
 
 def _ask(body: bytes) -> Exception:
-    """What a worker answers to a stranger's envelope."""
+    """Returns a worker's answer to a stranger's envelope."""
 
     async def ask() -> Exception:
         async with ingress_connections("w" * 32, EngineHandler(FakeEngine())) as ingresses:
