@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from uuid import uuid4
 
 from dynemo.answer.output import OutputProcessor
+from dynemo.answer.stops import StopAutomaton
 from dynemo.connection.buffer import CancelReader
 from dynemo.errors import Unavailable, UnknownModel
 from dynemo.messages.answer import FinishPiece, Piece
@@ -124,7 +125,10 @@ class Pipeline:
         deadline of `place` bounds the waits for an instance; the caller ends the answer at it.
         """
         deadline = None if place is None else place.deadline
-        choices = [_choice(job, index, cancel_reader, deadline) for index in range(job.choices)]
+        stops = StopAutomaton(job.prepared.stops) if job.prepared.stops else None
+        choices = [
+            _choice(job, index, stops, cancel_reader, deadline) for index in range(job.choices)
+        ]
         if len(choices) == 1:
             return choices[0]
         return _interleaved(choices, job.prepared.at_once or len(choices))
@@ -137,11 +141,15 @@ def unknown_model(name: str) -> UnknownModel:
 
 
 async def _choice(
-    job: Job, index: int, cancel_reader: CancelReader | None, deadline: float | None
+    job: Job,
+    index: int,
+    stops: StopAutomaton | None,
+    cancel_reader: CancelReader | None,
+    deadline: float | None,
 ) -> AsyncGenerator[Sequence[Piece], None]:
     request = job.prepared.requests[index]
     detokenizer = job.model.card.tokenizer.detokenizer()
-    output = OutputProcessor(index, request, detokenizer, job.prepared.stops)
+    output = OutputProcessor(index, request, detokenizer, stops)
     async with aclosing(job.model.backend.generate(request, cancel_reader, deadline)) as deltas:
         async for delta in deltas:
             pieces = output.feed(delta)
