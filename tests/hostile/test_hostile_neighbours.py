@@ -28,7 +28,7 @@ from dynemo.planes.discovery.memory import MemoryStore, open_memory
 from dynemo.planes.discovery.records import read_record
 from dynemo.planes.names import parse_name
 from dynemo.planes.requests.memory import MemoryRequests
-from dynemo.planes.requests.nats.plane import subject
+from dynemo.planes.requests.nats.client import subject
 from dynemo.planes.responses.ingresses import ingress_connections
 from dynemo.planes.responses.listen import listen
 from dynemo.prompt.card.wire import pack_card

@@ -32,7 +32,6 @@ from dynemo.connection.addresses import Dialable
 from dynemo.errors import InstanceGone, InstanceSilent, PlaneAway, UsageError
 from dynemo.messages.records import InstanceRecord, Load
 from dynemo.messages.wire import Envelope
-from dynemo.planes.names import is_name_part
 from dynemo.planes.requests.base import ASK_SECONDS, OnRequest, wait_for_reply
 from dynemo.planes.requests.nats.client import (
     REPORT,
@@ -44,6 +43,7 @@ from dynemo.planes.requests.nats.client import (
     reason_of,
     refusal,
     reply_to,
+    subject,
     unsubscribe,
 )
 from dynemo.spelling import quoted
@@ -68,14 +68,6 @@ _NO_RESPONDERS = "503"
 _encode = msgpack.Encoder().encode
 
 OnMessage = Callable[["Msg"], Awaitable[None]]
-
-
-def subject(record: InstanceRecord) -> str:
-    """Raises InstanceGone for a name that would change the subject, or NATS's own lines."""
-    name = (record.namespace, record.component, record.endpoint, record.instance.id)
-    if not all(map(is_name_part, name)):
-        raise InstanceGone("The instance has a name that NATS cannot carry.")
-    return ".".join(("dynemo", *name))
 
 
 class NatsRequests:
