@@ -77,3 +77,17 @@ KEY_FILE_BYTES = 4 * 2**20
 
 # Discovery: what another process may register.
 DISCOVERY_VALUE_BYTES = 2**20  #: of one value; longer data is stored in several
+DISCOVERY_KEYS = 100_000  #: that one process reads under a prefix
+DISCOVERY_BYTES = 256 * 2**20  #: of the values that one process reads under a prefix
+RECORD_BYTES = 64 * 1024  #: of an instance's record
+INSTANCES = 10_000  #: that an ingress knows
+MODELS = 1000  #: that an ingress serves
+NAME_CHARACTERS = 256  #: of a model's name, and of other texts in a record
+RECORD_NAMES = 256  #: settings, guides or tasks that an instance lists
+CONTEXT_TOKENS = 2**31  #: context of an instance
+SLOTS = 2**20  #: of an instance
+
+# Peers: what another process may make us dial.
+ADDRESSES = 16  #: of one peer; the others are ignored
+ADDRESS_CHARACTERS = 300
+DIALLED_PEERS = 64  #: ingresses that a worker dials at once
