@@ -33,10 +33,10 @@ class Generate:
 
     async def _answer(self, exchange: Exchange, record: RequestRecord) -> None:
         body = await exchange.read_body()
-        if len(body) > _LONG_BODY:
-            call, job = await asyncio.to_thread(self._accept, body, record.traceparent)
-        else:
-            call, job = self._accept(body, record.traceparent)
+        is_long = len(body) > _LONG_BODY
+        read = self._operation.read
+        call = await asyncio.to_thread(read, body) if is_long else read(body)
+        job = await self._accept(call, record.traceparent, is_long=is_long)
         is_stream, make_writer = call.is_stream, call.writer
         del body, call  # a long prompt's, and the answer may take long
         record.accept(job)
@@ -59,10 +59,9 @@ class Generate:
             data += writer.close(record.counter.usage())
             await (exchange.end if is_stream else exchange.reply)(data)
 
-    def _accept(self, body: bytes, traceparent: str) -> tuple[Call, Job]:
-        call = self._operation.read(body)
+    async def _accept(self, call: Call, traceparent: str, *, is_long: bool) -> Job:
         try:
-            return call, self._pipeline.prepare(call.ask, traceparent)
+            return await self._pipeline.accept(call.ask, traceparent, is_long=is_long)
         except DynemoError as error:
             self._name_field(error)
             raise

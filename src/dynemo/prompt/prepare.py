@@ -1,6 +1,6 @@
 """Turns an ask into the engine's requests: defaults, prompt, token ids, limits. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from msgspec import structs
@@ -12,7 +12,8 @@ from dynemo.messages.request import Request, Sampling
 from dynemo.prompt.card.card import Card
 from dynemo.prompt.needs import SAMPLING, capable_instances, needs_of_ask
 from dynemo.prompt.normalise import plain_messages
-from dynemo.prompt.render import Prompt, RenderInput, build_prompt
+from dynemo.prompt.render import Prompt, RenderInput, render_prompt, tokenize_prompt
+from dynemo.prompt.template import ChatTemplate
 from dynemo.spelling import quoted
 
 
@@ -28,7 +29,13 @@ class Prepared:
 
 
 def prepare(
-    ask: Ask, card: Card, instances: Sequence[Instance], request_id: str, traceparent: str = ""
+    ask: Ask,
+    card: Card,
+    instances: Sequence[Instance],
+    request_id: str,
+    traceparent: str = "",
+    *,
+    render: Callable[[ChatTemplate, RenderInput], str] = render_prompt,
 ) -> Prepared:
     """Prepares an ask for the instances that could answer it (see `Backend.instance_classes`).
 
@@ -47,7 +54,8 @@ def prepare(
     fit = capable_instances(needs_of_ask(ask), instances, card.name)
     context_length = max(instance.context_length for instance in fit)
     _check_logit_bias(ask, card)
-    prompt = build_prompt(card.template, card.tokenizer, render_input(ask), limit=context_length)
+    text = render(card.template, render_input(ask))
+    prompt = tokenize_prompt(text, card.tokenizer, limit=context_length)
     request = Request(
         id=request_id,
         token_ids=prompt.token_ids,

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from dynemo.errors import RequestError
+from dynemo.prompt.errors import RenderTooLong
 
 Message = Mapping[str, Any]
 
@@ -92,6 +93,8 @@ class TemplateProbe:
     def _try(self, messages: Sequence[Message], has_tools: bool) -> str:
         try:
             return self._render(messages, tools=[_TOOL] if has_tools else None)
+        except RenderTooLong:
+            raise  # that says nothing about the shape of the messages
         except RequestError:
             return ""
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from dynemo.errors import ContextLengthExceeded, RequestError
 from dynemo.messages.ask import Turn
+from dynemo.prompt.errors import RenderTooLong
 from dynemo.prompt.normalise import fill_content, template_messages
 from dynemo.prompt.probe import Message
 from dynemo.prompt.template import ChatTemplate
@@ -94,13 +95,15 @@ def _check_length(text: str, tokenizer: Tokenizer, limit: int) -> None:
 def render_prompt(template: ChatTemplate, chat: RenderInput) -> str:
     """Renders the turns in the form that the template takes (see `normalise.py`).
 
-    Raises RequestError.
+    Raises RequestError; RenderTooLong if the template needs a process of its own.
     """
     chat = _with_flags_of_kwargs(chat)
     tools = chat.tools or None
     messages = template_messages(chat.turns, template.probe, has_tools=tools is not None)
     try:
         return _render(template, chat, messages)
+    except RenderTooLong:
+        raise
     except RequestError:
         # transformers turns null into an absent key. Some templates read the key anyway, and accept
         # empty text.
@@ -108,6 +111,8 @@ def render_prompt(template: ChatTemplate, chat: RenderInput) -> str:
             raise
         try:
             return _render(template, chat, fill_content(messages))
+        except RenderTooLong:
+            raise
         except RequestError:
             pass
         raise

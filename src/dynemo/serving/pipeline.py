@@ -1,7 +1,7 @@
 """The one path: preprocess -> route -> instance -> postprocess."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from uuid import uuid4
@@ -9,13 +9,18 @@ from uuid import uuid4
 from dynemo.answer.output import OutputProcessor
 from dynemo.connection.buffer import CancelReader
 from dynemo.errors import Unavailable, UnknownModel
+from dynemo.limits import RENDER_PROCESSES
 from dynemo.messages.answer import FinishPiece, Piece
 from dynemo.messages.ask import Ask, merged
 from dynemo.messages.records import Instance
 from dynemo.prompt.card.card import Card
+from dynemo.prompt.errors import RenderTooLong
 from dynemo.prompt.needs import capable_instances, needs_of_ask
 from dynemo.prompt.prepare import Prepared, prepare
+from dynemo.prompt.render import RenderInput, render_prompt
+from dynemo.prompt.template import ChatTemplate
 from dynemo.serving.instance import Backend
+from dynemo.serving.rendering import render_apart
 from dynemo.spelling import quoted, with_reason
 
 
@@ -61,6 +66,7 @@ class Pipeline:
     def __init__(self, models: Mapping[str, ServedModel], *, defaults: Ask) -> None:
         self._models = models
         self._defaults = defaults
+        self._processes = asyncio.Semaphore(RENDER_PROCESSES)
 
     @property
     def models(self) -> Mapping[str, ServedModel]:
@@ -72,16 +78,40 @@ class Pipeline:
         troubles = [model.backend.trouble for model in self._models.values()]
         return "" if not all(troubles) else next(iter(troubles), "no instances")
 
+    async def accept(self, ask: Ask, traceparent: str = "", *, is_long: bool = False) -> Job:
+        """Prepares an ask without holding up the event loop. Raises what `prepare` raises.
+
+        `is_long`: a thread renders and tokenizes it. A rendering that needs many steps gets a
+        process.
+        """
+        try:
+            if is_long:
+                return await asyncio.to_thread(self.prepare, ask, traceparent)
+            return self.prepare(ask, traceparent)
+        except RenderTooLong:
+            async with self._processes:
+                return await asyncio.to_thread(self.prepare_apart, ask, traceparent)
+
     def prepare(self, ask: Ask, traceparent: str = "") -> Job:
         """Raises RequestError (UnknownModel, ContextLengthExceeded, UnsupportedField, ...), and
-        Unavailable while no instance could answer.
+        Unavailable while no instance could answer. RenderTooLong: `prepare_apart` can do it.
 
         `ask.model` None means the first model. `traceparent` goes to the engine.
         """
+        return self._prepare(ask, traceparent, render_prompt)
+
+    def prepare_apart(self, ask: Ask, traceparent: str = "") -> Job:
+        """Does what `prepare` does, with the chat template in a process of its own. It blocks."""
+        return self._prepare(ask, traceparent, render_apart)
+
+    def _prepare(
+        self, ask: Ask, traceparent: str, render: Callable[[ChatTemplate, RenderInput], str]
+    ) -> Job:
         ask = merged(ask, self._defaults)
         model, instances = self._find_ready(ask.model)
         job_id = uuid4().hex
-        return Job(job_id, model, prepare(ask, model.card, instances, job_id, traceparent))
+        prepared = prepare(ask, model.card, instances, job_id, traceparent, render=render)
+        return Job(job_id, model, prepared)
 
     def check_settings(self, settings: Ask) -> None:
         """Raises UnsupportedField for a setting that no instance of the model can honour. Checks
