@@ -103,7 +103,7 @@ def test_a_process_of_its_own_is_stopped(name: str) -> None:
 
 @pytest.mark.processes
 def test_a_long_rendering_is_the_same_in_a_process_of_its_own() -> None:
-    """What this process does not compute is not refused: the other process computes it."""
+    """The other process computes it. It is not refused."""
     source = "{% for row in messages[0].content | batch(2, '-') %}{{ row | join }};{% endfor %}"
     made = ChatTemplate(source)
     with pytest.raises(RenderTooLong):

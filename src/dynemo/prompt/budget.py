@@ -1,10 +1,10 @@
-"""What one rendering in this process may cost, and what each operation of a template costs.
+"""The budget of one rendering in this process, and the price of each operation of a template.
 
-See `bounded.py` for the environment that asks.
+A price is in steps of about a microsecond. It is counted and not measured, so the same conversation
+always has the same price. `bounded.py` is the environment that pays.
 """
 
 import re
-import time
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Set
 from types import FunctionType
 from typing import Any, NoReturn
@@ -19,10 +19,8 @@ from dynemo.prompt.errors import RenderTooLong
 _TEXT = 10
 #: Steps that a list costs where nothing looks into its items: one for each 16.
 _ITEMS = 4
-#: Steps between two looks at the clock, which costs as much as ten of them.
-_CLOCK = 64
-#: A step takes 1 us at most. The rest is for the garbage collector, which may run meanwhile.
-_STEP_NANOSECONDS = 5000
+#: Steps of a text whose characters are looked at one by one: one for each 8.
+_CHARACTERS = 3
 #: The longest text that `*` makes, the longest number, and the widest column or indentation.
 _TEXT_MADE = 1 << 16
 _BITS_MADE = 4096
@@ -33,20 +31,18 @@ _ATOMS = (str, int, float, bool, type(None))
 
 
 class Budget:
-    """What is left for one rendering."""
+    """The steps that one rendering may still take."""
 
-    __slots__ = ("_clock", "_ends", "_left")
+    __slots__ = ("_left",)
 
     def __init__(self, steps: int) -> None:
         self._left = steps
-        self._clock = steps - _CLOCK
-        self._ends = time.thread_time_ns() + steps * _STEP_NANOSECONDS
 
     def step(self, steps: int = 1) -> bool:
         """Takes some steps. Always true, so that an expression can hold it."""
         self._left -= steps
-        if self._left < self._clock:
-            self._look()
+        if self._left < 0:
+            too_long()
         return True
 
     def take(self, value: Any) -> Any:
@@ -61,8 +57,8 @@ class Budget:
                 self._left -= len(value) >> _ITEMS
             elif isinstance(value, int) and value.bit_length() > _BITS_MADE:
                 too_long()
-        if self._left < self._clock:
-            self._look()
+        if self._left < 0:
+            too_long()
         return value
 
     def walk(self, value: Any) -> Any:
@@ -73,8 +69,8 @@ class Budget:
             self._left -= 1
             if not isinstance(value, _ATOMS):
                 self._walk(value)
-        if self._left < self._clock:
-            self._look()
+        if self._left < 0:
+            too_long()
         return value
 
     def contains(self, value: Any, container: Any) -> bool:
@@ -105,11 +101,6 @@ class Budget:
             elif isinstance(item, Namespace | Cycler):
                 rest += vars(item).values()
 
-    def _look(self) -> None:
-        if self._left < 0 or time.thread_time_ns() > self._ends:
-            too_long()
-        self._clock = self._left - _CLOCK
-
 
 def too_long() -> NoReturn:
     raise RenderTooLong(
@@ -127,7 +118,7 @@ def refuse(_budget: Budget, _value: Any, _args: Sequence[Any]) -> None:
 
 
 def free(_budget: Budget, _value: Any, _args: Sequence[Any]) -> None:
-    """For what takes the same time for any value."""
+    """The price of an operation that takes the same time for any value."""
 
 
 def _linear(budget: Budget, value: Any, _args: Sequence[Any]) -> None:
@@ -140,17 +131,26 @@ def walk_all(budget: Budget, value: Any, args: Sequence[Any]) -> None:
         budget.walk(arg)
 
 
+def _each(budget: Budget, value: Any, args: Sequence[Any]) -> None:
+    """The price of an operation that looks at each item or character."""
+    walk_all(budget, value, args)
+    if isinstance(value, str):
+        budget.step(len(value) >> _CHARACTERS)
+
+
 def _narrow(budget: Budget, value: Any, args: Sequence[Any]) -> None:
-    """For what repeats an argument for each item or line: a separator, an indentation."""
+    """The price of an operation that repeats an argument: a separator, an indentation."""
     _check_widths(args)
     budget.walk(value)
     if isinstance(value, str):
+        budget.step(len(value) >> _CHARACTERS)
         budget.step(value.count("\n") * _WIDTH >> _TEXT)
 
 
 def _join_method(budget: Budget, value: Any, args: Sequence[Any]) -> None:
     _check_widths([value])
-    walk_all(budget, value, args)
+    for items in args:
+        _each(budget, items, ())
 
 
 def _check_widths(values: Iterable[Any]) -> None:
@@ -217,9 +217,9 @@ def _named(price: Price, names: str) -> dict[str, Price]:
 
 FILTERS: dict[str, Price] = {
     **_named(free, "abs attr count d default first last length random"),
-    **_named(_linear, "capitalize float int items list lower map reject rejectattr reverse"),
-    **_named(_linear, "select selectattr title upper wordcount"),
-    **_named(walk_all, "dictsort e escape forceescape max min safe sort string trim unique"),
+    **_named(_linear, "float int items map reject rejectattr reverse select selectattr"),
+    **_named(walk_all, "dictsort e escape forceescape safe string trim"),
+    **_named(_each, "capitalize list lower max min sort title unique upper wordcount"),
     "format": percent,
     "indent": _narrow,
     "join": _narrow,
@@ -228,19 +228,19 @@ FILTERS: dict[str, Price] = {
     "tojson": _narrow,
 }
 
-#: Tests that compare their operands. The others look at a type or a name.
+#: Tests that look at all of their operands. The others look at a type or a name.
 COMPARING_TESTS = (
     "in", "==", "eq", "equalto", "!=", "ne", ">", "gt", "greaterthan", ">=", "ge", "<", "lt",
-    "lessthan", "<=", "le",
+    "lessthan", "<=", "le", "lower", "upper",
 )  # fmt: skip
 
 #: Methods of text, lists and mappings.
 _METHODS: dict[str, Price] = {
     **_named(free, "get items keys values"),
-    **_named(_linear, "capitalize casefold copy endswith find isalnum isalpha isascii isdecimal"),
-    **_named(_linear, "isdigit isidentifier islower isnumeric isprintable isspace istitle isupper"),
-    **_named(_linear, "lower lstrip partition removeprefix removesuffix rfind rindex rpartition"),
-    **_named(_linear, "rsplit rstrip split splitlines startswith strip swapcase title upper"),
+    **_named(_linear, "copy endswith find isascii lstrip partition removeprefix removesuffix"),
+    **_named(_linear, "rfind rindex rpartition rsplit rstrip split splitlines startswith strip"),
+    **_named(_each, "capitalize casefold isalnum isalpha isdecimal isdigit isidentifier islower"),
+    **_named(_each, "isnumeric isprintable isspace istitle isupper lower swapcase title upper"),
     **_named(_search, "count index"),
     "join": _join_method,
     "replace": _replace,

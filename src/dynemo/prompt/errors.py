@@ -1,4 +1,4 @@
-"""What a rendering raises when it is not refused, but has to run elsewhere."""
+"""The error of a rendering that has to run in another process."""
 
 from dynemo.errors import RequestError
 
