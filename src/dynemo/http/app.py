@@ -12,6 +12,7 @@ from dynemo.api.dialects import DIALECTS, dialect_of
 from dynemo.errors import DynemoError, Unavailable
 from dynemo.http.access.access import Access
 from dynemo.http.asgi import Header, Receive, Scope, Send
+from dynemo.http.body import BodyRoom
 from dynemo.http.errors import ClientGone, NoSuchPath, WrongMethod, internal_error
 from dynemo.http.exchange import Exchange, Limits
 from dynemo.http.generate import Generate
@@ -43,6 +44,7 @@ class App:
         access: Access | None = None,
     ) -> None:
         self._limits = limits or Limits()
+        self._room = BodyRoom()
         self._access = access or Access()
         self._active: set[Exchange] = set()
         self._is_idle = asyncio.Event()
@@ -85,7 +87,7 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             dialect = dialect_of(scope["path"])
-            await self._exchange(Exchange(scope, receive, send, self._limits, dialect))
+            await self._exchange(Exchange(scope, receive, send, self._limits, dialect, self._room))
         elif scope["type"] == "lifespan":
             await _live(receive, send)
         else:
@@ -97,6 +99,7 @@ class App:
         try:
             await self._answer(exchange)
         finally:
+            exchange.release_body()
             self._active.discard(exchange)
             if not self._active:
                 self._is_idle.set()

@@ -51,6 +51,7 @@ class Generate:
         job = await self._accept(call, record.traceparent, is_long=is_long)
         is_stream, make_writer = call.is_stream, call.writer
         del body, call  # a long prompt's, and the answer may take long
+        exchange.release_body()
         record.accept(job)
         writer = make_writer(AnswerHead(job.id, int(time.time()), job.model.name, job.choices))
         # The headers wait for the first piece: until then an error still has its own status.

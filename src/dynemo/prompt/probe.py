@@ -36,7 +36,7 @@ _TOOL = {
 }
 
 
-class Render(Protocol):
+class RenderMessages(Protocol):
     def __call__(
         self, messages: Sequence[Message], *, tools: Sequence[Any] | None = None
     ) -> str: ...
@@ -45,7 +45,7 @@ class Render(Protocol):
 class TemplateProbe:
     """Tests one template. Results are computed on first use and cached. Threads may share it."""
 
-    def __init__(self, render: Render) -> None:
+    def __init__(self, render: RenderMessages) -> None:
         self._render = render
         self._known: dict[tuple[str, bool], bool] = {}
 

@@ -1,12 +1,13 @@
 """The one path: preprocess -> route -> instance -> postprocess."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from uuid import uuid4
 
 from dynemo.answer.output import OutputProcessor
+from dynemo.answer.stops import StopAutomaton
 from dynemo.connection.buffer import CancelReader
 from dynemo.errors import Unavailable, UnknownModel
 from dynemo.limits import RENDER_PROCESSES
@@ -17,8 +18,7 @@ from dynemo.prompt.card.card import Card
 from dynemo.prompt.errors import RenderTooLong
 from dynemo.prompt.needs import capable_instances, needs_of_ask
 from dynemo.prompt.prepare import Prepared, prepare
-from dynemo.prompt.render import RenderInput, render_prompt
-from dynemo.prompt.template import ChatTemplate
+from dynemo.prompt.render import Render, render_prompt
 from dynemo.serving.instance import Backend
 from dynemo.serving.rendering import render_apart
 from dynemo.serving.room import Place
@@ -105,9 +105,7 @@ class Pipeline:
         """Does what `prepare` does, with the chat template in a process of its own. It blocks."""
         return self._prepare(ask, traceparent, render_apart)
 
-    def _prepare(
-        self, ask: Ask, traceparent: str, render: Callable[[ChatTemplate, RenderInput], str]
-    ) -> Job:
+    def _prepare(self, ask: Ask, traceparent: str, render: Render) -> Job:
         ask = merged(ask, self._defaults)
         model, instances = self._find_ready(ask.model)
         job_id = uuid4().hex
@@ -154,7 +152,10 @@ class Pipeline:
         deadline of `place` bounds the waits for an instance; the caller ends the answer at it.
         """
         deadline = None if place is None else place.deadline
-        choices = [_choice(job, index, cancel_reader, deadline) for index in range(job.choices)]
+        stops = StopAutomaton(job.prepared.stops) if job.prepared.stops else None
+        choices = [
+            _choice(job, index, stops, cancel_reader, deadline) for index in range(job.choices)
+        ]
         if len(choices) == 1:
             return choices[0]
         return _interleaved(choices, job.prepared.at_once or len(choices))
@@ -167,11 +168,15 @@ def unknown_model(name: str) -> UnknownModel:
 
 
 async def _choice(
-    job: Job, index: int, cancel_reader: CancelReader | None, deadline: float | None
+    job: Job,
+    index: int,
+    stops: StopAutomaton | None,
+    cancel_reader: CancelReader | None,
+    deadline: float | None,
 ) -> AsyncGenerator[Sequence[Piece], None]:
     request = job.prepared.requests[index]
     detokenizer = job.model.card.tokenizer.detokenizer()
-    output = OutputProcessor(index, request, detokenizer, job.prepared.stops)
+    output = OutputProcessor(index, request, detokenizer, stops)
     async with aclosing(job.model.backend.generate(request, cancel_reader, deadline)) as deltas:
         async for delta in deltas:
             pieces = output.feed(delta)

@@ -4,6 +4,8 @@ import msgspec
 
 from dynemo.api.openai.types import ErrorBody, ErrorDetail
 from dynemo.errors import DynemoError, RequestError, UsageError
+from dynemo.limits import ERROR_CHARACTERS, SHOWN_CHARACTERS
+from dynemo.spelling import shortened
 
 #: OpenAI's codes for our own. Any other code is its own name.
 _CODES = {
@@ -22,9 +24,9 @@ def describe(error: DynemoError) -> bytes:
     """The body of an error."""
     is_clients = isinstance(error, RequestError | UsageError)
     detail = ErrorDetail(
-        message=str(error),
+        message=shortened(str(error), ERROR_CHARACTERS),
         type="invalid_request_error" if is_clients else "server_error",
-        param=error.param or None,
+        param=shortened(error.param, SHOWN_CHARACTERS) if error.param else None,
         code=error.detail or _CODES.get(error.code, error.code),
     )
     return msgspec.json.encode(ErrorBody(detail))
