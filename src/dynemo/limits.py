@@ -63,5 +63,9 @@ RENDER_BYTES = 1 << 30  #: of its memory
 RENDER_PROCESSES = 2  #: at once
 PROMPT_BYTES = 64 * 2**20  #: of the text that it returns
 
+# Keys of the API.
+API_KEYS = 10_000  #: in one file
+KEY_FILE_BYTES = 4 * 2**20
+
 # Discovery: what another process may register.
 DISCOVERY_VALUE_BYTES = 2**20  #: of one value; longer data is stored in several

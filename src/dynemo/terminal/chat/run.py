@@ -13,6 +13,7 @@ from dynemo.errors import ContextLengthExceeded, DynemoError, Unavailable, Usage
 from dynemo.messages.ask import Ask, Turn
 from dynemo.prompt.errors import RenderTooLong
 from dynemo.serving.pipeline import Job, Pipeline
+from dynemo.serving.rendering import render_apart
 from dynemo.spelling import with_reason
 from dynemo.terminal.chat.commands import ChatSession, parse, run_command
 from dynemo.terminal.chat.conversation import ChatRound, Conversation, fit
@@ -156,7 +157,7 @@ def _prepare(chat: ChatSession, question: str) -> Job:
         try:
             return chat.pipeline.prepare(ask)
         except RenderTooLong:
-            return chat.pipeline.prepare_apart(ask)
+            return chat.pipeline.prepare(ask, render=render_apart)
 
     job, dropped = fit(chat.conversation, question, prepare)
     if dropped:
