@@ -23,6 +23,7 @@ SCHEMA_ITEMS = 20_000
 SCHEMA_REMAINDERS = 100_000
 
 # Requests.
+QUEUE_SECONDS = 600.0  #: that a request waits for its turn; clients wait no longer either
 DEADLINE_SECONDS = 86_400.0  #: the most that `X-Request-Timeout` may ask for
 EMBEDDING_INPUTS = 2048  #: prompts of one request for embeddings
 SHOWN_CHARACTERS = 200  #: of a client's own words that an error repeats

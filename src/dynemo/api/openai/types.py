@@ -22,6 +22,14 @@ Count = Annotated[int, Meta(ge=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 StopString = Annotated[str, Meta(min_length=1)]
 TokenId = Annotated[int, Meta(ge=0)]
+Priority = Annotated[
+    int,
+    Meta(
+        ge=-(2**31),
+        le=2**31 - 1,
+        description="Lower is earlier, among the requests of one client. 0 by default.",
+    ),
+]
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
 
@@ -119,6 +127,7 @@ class ChatRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     n: Annotated[int, Meta(ge=1, le=128)] | None = None
     response_format: ResponseFormat | None = None
     ignore_eos: bool | None = None
+    priority: Priority | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
@@ -211,6 +220,7 @@ class EmbeddingRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     input: str | list[Any]
     model: str | None = None
     encoding_format: Literal["float", "base64"] | None = None
+    priority: Priority | None = None
     dimensions: Unhonoured = None
     user: Remark | None = None
 
