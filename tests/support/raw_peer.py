@@ -17,7 +17,7 @@ _DEEP = b"\x81\xa1x" + b"\x91" * 4000 + b"\xc0"
 #: Each closes the connection that it arrives on.
 GARBAGE = {
     "noise": os.urandom(64 * 1024),
-    "http": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    "http": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "oversize": HEADER.pack(MAX_BODY + 1, FrameKind.HELLO, 0),
     "large before HELLO": HEADER.pack(8192, FrameKind.HELLO, 0),
     "unknown kind": HEADER.pack(0, 99, 1),
