@@ -13,6 +13,7 @@ count each request twice.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -45,6 +46,7 @@ class ModelMetrics:
 
     in_flight: Gauge
     queued: Gauge
+    wait: Histogram
     ttft: Histogram
     itl: Histogram
     input_tokens: Counter
@@ -69,7 +71,13 @@ class Exposition:
         self, name: str, text: str, read: Callable[[], Iterable[tuple[str, int]]]
     ) -> None:
         """Adds a counter whose value per model is kept elsewhere and read at each scrape."""
-        self.registry.register(_CountCollector(name, text, read))
+        self.registry.register(_ValueCollector(partial(CounterMetricFamily, name, text), read))
+
+    def watch_gauge(
+        self, name: str, text: str, read: Callable[[], Iterable[tuple[str, int]]]
+    ) -> None:
+        """Adds a gauge whose value per model is kept elsewhere and read at each scrape."""
+        self.registry.register(_ValueCollector(partial(GaugeMetricFamily, name, text), read))
 
     def expose(self, accept: str) -> tuple[bytes, str]:
         """Returns all metrics as text in the format of the Accept header, and its content type."""
@@ -100,6 +108,19 @@ class Metrics(Exposition):
             "dynemo_requests_queued",
             "Chat requests in flight that have no token yet.",
             model,
+            registry=registry,
+        )
+        self._wait = Histogram(
+            "dynemo_queue_wait_seconds",
+            "Time that a request waited for its turn at the engine.",
+            model,
+            buckets=_TTFT,
+            registry=registry,
+        )
+        self._rejected = Counter(
+            "dynemo_requests_rejected",
+            "Requests that found no room or no instance, or whose time was over.",
+            ["model", "reason"],
             registry=registry,
         )
         self._ttft = Histogram(
@@ -138,6 +159,7 @@ class Metrics(Exposition):
             found = self._models[model] = ModelMetrics(
                 in_flight=self._in_flight.labels(model),
                 queued=self._queued.labels(model),
+                wait=self._wait.labels(model),
                 ttft=self._ttft.labels(model),
                 itl=self._itl.labels(model),
                 input_tokens=self._input.labels(model),
@@ -145,6 +167,10 @@ class Metrics(Exposition):
                 output_tokens=self._output.labels(model),
             )
         return found
+
+    def rejected(self, model: str, reason: str) -> None:
+        """Counts one request that got no answer for want of room or time. `reason` is a code."""
+        self._rejected.labels(model, reason).inc()
 
     def ended(self, model: str, status: int, seconds: float) -> None:
         """Counts one request. `model` is a served model or `NO_MODEL`."""
@@ -221,17 +247,21 @@ class _LoadCollector(Collector):
         yield from families
 
 
-class _CountCollector(Collector):
-    def __init__(self, name: str, text: str, read: Callable[[], Iterable[tuple[str, int]]]) -> None:
-        self._name, self._text, self._read = name, text, read
+class _ValueCollector(Collector):
+    def __init__(
+        self,
+        make: Callable[..., CounterMetricFamily | GaugeMetricFamily],
+        read: Callable[[], Iterable[tuple[str, int]]],
+    ) -> None:
+        self._make, self._read = make, read
 
     def describe(self) -> Iterable[Metric]:
-        return [CounterMetricFamily(self._name, self._text, labels=["model"])]
+        return [self._make(labels=["model"])]
 
     def collect(self) -> Iterator[Metric]:
-        family = CounterMetricFamily(self._name, self._text, labels=["model"])
-        for model, count in self._read():
-            family.add_metric([model], count)
+        family = self._make(labels=["model"])
+        for model, value in self._read():
+            family.add_metric([model], value)
         yield family
 
 

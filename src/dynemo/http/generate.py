@@ -28,27 +28,29 @@ class Generate:
 
     async def __call__(self, exchange: Exchange) -> None:
         traceparent = continue_trace(find_headers(exchange.scope, b"traceparent"))
-        record = RequestRecord(self._metrics, self._operation, exchange.id, traceparent)
+        place = Place(exchange.client.name)
+        record = RequestRecord(self._metrics, self._operation, exchange.id, traceparent, place)
         with report_status(record.end):
             seconds = read_timeout(exchange.scope)
             async with exchange.working():
                 if seconds is None:
-                    await self._answer(exchange, record, Place(exchange.client.name))
+                    await self._answer(exchange, record, place)
                     return
                 loop = asyncio.get_running_loop()
                 timer = loop.call_later(seconds, exchange.cancel, exceeded(seconds))
                 try:
-                    place = Place(exchange.client.name, timer.when())
+                    place.deadline = timer.when()
                     await self._answer(exchange, record, place)
                 finally:
                     timer.cancel()
 
     async def _answer(self, exchange: Exchange, record: RequestRecord, place: Place) -> None:
         body = await exchange.read_body()
+        self._pipeline.check_room(place)
         if len(body) > _LONG_BODY:
-            call, job = await asyncio.to_thread(self._accept, body, record.traceparent)
+            call, job = await asyncio.to_thread(self._accept, body, record.traceparent, place)
         else:
-            call, job = self._accept(body, record.traceparent)
+            call, job = self._accept(body, record.traceparent, place)
         is_stream, make_writer = call.is_stream, call.writer
         del body, call  # a long prompt's, and the answer may take long
         record.accept(job)
@@ -71,8 +73,9 @@ class Generate:
             data += writer.close(record.counter.usage())
             await (exchange.end if is_stream else exchange.reply)(data)
 
-    def _accept(self, body: bytes, traceparent: str) -> tuple[Call, Job]:
+    def _accept(self, body: bytes, traceparent: str, place: Place) -> tuple[Call, Job]:
         call = self._operation.read(body)
+        self._pipeline.check_room(place, call.ask.model)
         try:
             return call, self._pipeline.prepare(call.ask, traceparent)
         except DynemoError as error:

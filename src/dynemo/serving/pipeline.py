@@ -130,11 +130,14 @@ class Pipeline:
         except KeyError:
             raise unknown_model(name) from None
 
-    def check_room(self, client: str, name: str | None) -> None:
-        """Raises Overloaded if a request of this client for this model would be refused now. Does
-        nothing for a model that is not served."""
-        if self._models and (name is None or name in self._models):
-            self._find(name).room.check(client, self._max_queue)
+    def check_room(self, place: Place, name: str | None = None) -> None:
+        """Raises Overloaded if the request would be refused now. It costs no time, so it comes
+        before all work. Without a name it checks only if there is one model."""
+        if name is None and len(self._models) == 1:
+            name = next(iter(self._models))
+        if name is not None and (model := self._models.get(name)) is not None:
+            place.model = name
+            model.room.check(place.client, self._max_queue)
 
     def run(
         self, job: Job, cancel_reader: CancelReader | None = None, place: Place | None = None

@@ -33,6 +33,7 @@ class Place:
     client: str = ""  #: clients take turns by this name
     deadline: float | None = None  #: loop time at which the request ends
     priority: int = 0  #: lower is earlier, among the requests of this client
+    model: str = ""  #: a served model; empty before it is known
     arrival: int = 0  #: the number of the request in its room; 0 before it asks for room
     waited: float | None = None  #: seconds until its first sequence went to the engine
 
