@@ -1,4 +1,4 @@
-"""The room of a model: who gets in at once, who waits, and who is refused."""
+"""The room of a model: requests that start at once, wait, or are refused."""
 
 import asyncio
 from collections.abc import Callable
@@ -20,7 +20,7 @@ def room_of(slots: int) -> tuple[Room, FakeBackend]:
 
 
 class Visitor:
-    """A request that enters in a task of its own, and leaves when it is told to."""
+    """A request that enters in a task of its own, and leaves with `leave`."""
 
     def __init__(self, room: Room, client: str = "a", bound: float | None = None) -> None:
         self.place = Place(client)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from msgspec import DecodeError, structs
+from msgspec import DecodeError
 
 from dynemo.app.networking import open_discovery
 from dynemo.app.settings.options import Config
@@ -22,6 +22,8 @@ from dynemo.planes.discovery.discovery import Discovery
 from dynemo.planes.names import ENDPOINT, NAMESPACE, EndpointName
 from dynemo.spelling import quoted
 
+_LATEST = 2.0**40  #: unix seconds
+
 log = logging.getLogger("dynemo.ps")
 
 WATCH_SECONDS = 2.0
@@ -30,6 +32,7 @@ _HEADS = (
     "RUNNING", "WAITING", "KV", "SLOTS", "CONTEXT", "AGE",
 )  # fmt: skip
 _NUMBERS = frozenset(_HEADS[_HEADS.index("RUNNING") :])
+_LOAD = ("running", "waiting", "kv_use")
 _CLEAR = "\x1b[H\x1b[2J"
 
 
@@ -73,7 +76,10 @@ async def read_records(discovery: Discovery) -> list[InstanceRecord]:
         prefix = instances_prefix(EndpointName(namespace, "", ENDPOINT))
         for key, value in (await discovery.read(prefix)).items():
             try:
-                records.append(decode_msgpack(value, InstanceRecord))
+                record = decode_msgpack(value, InstanceRecord)
+                if not 0 <= record.started < _LATEST:
+                    raise DecodeError("Its start is not a time")
+                records.append(record)
             except DecodeError as error:
                 log.warning(
                     "The record %s does not decode (%s) and is left out.", quoted(key), error
@@ -158,7 +164,7 @@ def _entry(record: InstanceRecord, load: Load | None, now: float) -> dict[str, A
         "engine": instance.engine,
         "version": instance.version,
         "device": instance.device,
-        "load": None if load is None else structs.asdict(load),
+        "load": None if load is None else {name: getattr(load, name) for name in _LOAD},
         "slots": instance.slots,
         "context_length": instance.context_length,
         "started": record.started,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from uuid import uuid4
 
 from dynemo.answer.output import OutputProcessor
+from dynemo.answer.stops import StopAutomaton
 from dynemo.connection.buffer import CancelReader
 from dynemo.errors import Overloaded, Unavailable, UnknownModel
 from dynemo.limits import QUEUE_SECONDS
@@ -92,14 +93,17 @@ class Pipeline:
         troubles = [model.backend.trouble for model in self._models.values()]
         return "" if not all(troubles) else next(iter(troubles), "no instances")
 
-    def prepare(self, ask: Ask, traceparent: str = "") -> Job:
+    def prepare(
+        self, ask: Ask, traceparent: str = "", *, allowed: frozenset[str] | None = None
+    ) -> Job:
         """Raises RequestError (UnknownModel, ContextLengthExceeded, UnsupportedField, ...), and
         Unavailable while no instance could answer.
 
-        `ask.model` None means the first model. `traceparent` goes to the engine.
+        `ask.model` None means the first model. `traceparent` goes to the engine. Models outside
+        `allowed` are unknown; None allows all.
         """
         ask = merged(ask, self._defaults)
-        model, instances = self._find_ready(ask.model)
+        model, instances = self._find_ready(ask.model, allowed)
         job_id = uuid4().hex
         prepared = prepare(ask, model.card, instances, job_id, traceparent)
         return Job(job_id, model, prepared, ask.priority or 0)
@@ -108,35 +112,40 @@ class Pipeline:
         """Raises UnsupportedField for a setting that no instance of the model can honour. Checks
         nothing while the model takes no requests."""
         if self._models:
-            model = self._find(settings.model)
+            model = self._find(settings.model, None)
             if instances := model.backend.instance_classes:
                 capable_instances(needs_of_ask(settings), instances, model.name)
 
-    def _find_ready(self, name: str | None) -> tuple[ServedModel, Sequence[Instance]]:
-        model = self._find(name)
+    def _find_ready(
+        self, name: str | None, allowed: frozenset[str] | None
+    ) -> tuple[ServedModel, Sequence[Instance]]:
+        model = self._find(name, allowed)
         instances = model.backend.instance_classes
         if not instances:
             statement = f"The model {quoted(model.name)} takes no requests now"
             raise Unavailable(with_reason(statement, model.backend.trouble))
         return model, instances
 
-    def _find(self, name: str | None) -> ServedModel:
+    def _find(self, name: str | None, allowed: frozenset[str] | None) -> ServedModel:
         if not self._models:
             raise Unavailable("No worker has registered yet.")
+        known = [each for each in self._models if allowed is None or each in allowed]
         if name is None:
-            return next(iter(self._models.values()))
-        try:
-            return self._models[name]
-        except KeyError:
-            raise unknown_model(name) from None
+            name = next(iter(known), "")
+        if name not in known:
+            raise unknown_model(name)
+        return self._models[name]
 
-    def check_room(self, place: Place, name: str | None = None) -> None:
+    def check_room(
+        self, place: Place, name: str | None = None, *, allowed: frozenset[str] | None = None
+    ) -> None:
         """Raises Overloaded if the request would be refused now. It costs no time, so it comes
         before all work. Without a name it checks only if there is one model."""
         if name is None and len(self._models) == 1:
             name = next(iter(self._models))
-        if name is not None and (model := self._models.get(name)) is not None:
-            place.model = name
+        model = self._models.get(name) if name is not None else None
+        if model is not None and (allowed is None or name in allowed):
+            place.model = model.name
             model.room.check(place.client, self._max_queue)
 
     def run(
@@ -155,13 +164,15 @@ class Pipeline:
         """
         place = place or Place()
         place.priority = job.priority
-        run = _Run(job, cancel_reader, place, self._max_queue)
+        stops = StopAutomaton(job.prepared.stops) if job.prepared.stops else None
+        run = _Run(job, stops, cancel_reader, place, self._max_queue)
         return _choice(run, 0) if job.choices == 1 else _interleaved(run)
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
     job: Job
+    stops: StopAutomaton | None
     cancel_reader: CancelReader | None
     place: Place
     max_queue: float | None
@@ -179,8 +190,6 @@ async def _choice(
     """One choice. It waits for its turn first, and calls `on_start` when it has come."""
     job, place, room = run.job, run.place, run.job.model.room
     request = job.prepared.requests[index]
-    detokenizer = job.model.card.tokenizer.detokenizer()
-    output = OutputProcessor(index, request, detokenizer, job.prepared.stops)
     generate = job.model.backend.generate
     has_begun = False
     pauses = _busy_pauses()
@@ -188,6 +197,8 @@ async def _choice(
     try:
         if on_start is not None:
             on_start()
+        detokenizer = job.model.card.tokenizer.detokenizer()
+        output = OutputProcessor(index, request, detokenizer, run.stops)
         while True:
             try:
                 async with aclosing(generate(request, run.cancel_reader, place.deadline)) as deltas:

@@ -17,8 +17,9 @@ from urllib.parse import urlsplit
 from msgspec import msgpack
 
 from dynemo.connection.tls import explain
-from dynemo.errors import PlaneAway, UsageError
-from dynemo.messages.records import Load
+from dynemo.errors import InstanceGone, PlaneAway, UsageError
+from dynemo.messages.records import InstanceRecord, Load
+from dynemo.planes.names import is_name_part
 from dynemo.planes.requests.base import OnRequest
 from dynemo.spelling import quoted
 from dynemo.wire.failures import encode_error
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from nats.aio.msg import Msg
     from nats.aio.subscription import Subscription
 
+#: The header of an empty message whose sender can read a `LoadReport`. Older ones read a `Load`.
+REPORT = "Dynemo-LoadReport"
 _RETRY_SECONDS = 0.2
 _CLOSE_SECONDS = 1.0
 _REFUSALS = ("authorization", "authentication", "account", "nkey", "signature")
@@ -119,6 +122,14 @@ def options(settings: NatsSettings) -> dict[str, Any]:
         "ping_interval": 5,
         "max_outstanding_pings": 2,
     }
+
+
+def subject(record: InstanceRecord) -> str:
+    """Raises InstanceGone for a name that would change the subject, or NATS's own lines."""
+    name = (record.namespace, record.component, record.endpoint, record.instance.id)
+    if not all(map(is_name_part, name)):
+        raise InstanceGone("The instance has a name that NATS cannot carry.")
+    return ".".join(("dynemo", *name))
 
 
 def refusal(error: Exception, settings: NatsSettings) -> str:
@@ -247,7 +258,11 @@ async def reply_to(message: "Msg", handler: OnRequest, load: Callable[[], Load])
         if message.data:
             await handler(message.data)
         else:
-            reply = msgpack.encode(load())
+            now = load()
+            wants_report = REPORT in (message.headers or {})
+            reply = msgpack.encode(
+                now if wants_report else Load(now.running, now.waiting, now.kv_use)
+            )
     except Exception as error:
         reply = encode_error(error)
     with contextlib.suppress(Error):  # the plane is away: the request has failed at the ingress
