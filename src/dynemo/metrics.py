@@ -91,7 +91,10 @@ class Metrics(Exposition):
 
     def __init__(self) -> None:
         super().__init__()
-        registry, model = self.registry, ["model"]
+        registry = self.registry
+        counter = partial(Counter, labelnames=["model"], registry=registry)
+        gauge = partial(Gauge, labelnames=["model"], registry=registry)
+        histogram = partial(Histogram, labelnames=["model"], registry=registry)
         self.requests = Counter(
             "dynemo_requests", "Requests that ended.", ["model", "status"], registry=registry
         )
@@ -102,54 +105,26 @@ class Metrics(Exposition):
             buckets=_DURATION,
             registry=registry,
         )
-        self._in_flight = Gauge(
-            "dynemo_requests_in_flight", "Chat requests in flight.", model, registry=registry
-        )
-        self._queued = Gauge(
-            "dynemo_requests_queued",
-            "Chat requests in flight that have no token yet.",
-            model,
-            registry=registry,
-        )
-        self._wait = Histogram(
-            "dynemo_queue_wait_seconds",
-            "Time that a request waited for its turn at the engine.",
-            model,
-            buckets=_TTFT,
-            registry=registry,
-        )
         self._rejected = Counter(
             "dynemo_requests_rejected",
             "Requests that found no room or no instance, or whose time was over.",
             ["model", "reason"],
             registry=registry,
         )
-        self._ttft = Histogram(
-            "dynemo_time_to_first_token_seconds",
-            "Time from a request's arrival to its first token.",
-            model,
-            buckets=_TTFT,
-            registry=registry,
-        )
-        self._itl = Histogram(
-            "dynemo_inter_token_latency_seconds",
-            "Time between tokens of one choice. Tokens that arrive together count as one "
-            "observation of their mean.",
-            model,
-            buckets=_ITL,
-            registry=registry,
-        )
-        self._input = Counter(
-            "dynemo_input_tokens", "Prompt tokens of accepted requests.", model, registry=registry
-        )
-        self._cached = Counter(
-            "dynemo_cached_tokens",
-            "Prompt tokens of ended answers that were in the engine's cache.",
-            model,
-            registry=registry,
-        )
-        output = "dynemo_output_tokens"
-        self._output = Counter(output, "Tokens generated.", model, registry=registry)
+        self._in_flight = gauge("dynemo_requests_in_flight", "Chat requests in flight.")
+        text = "Chat requests in flight that have no token yet."
+        self._queued = gauge("dynemo_requests_queued", text)
+        text = "Time that a request waited for its turn at the engine."
+        self._wait = histogram("dynemo_queue_wait_seconds", text, buckets=_TTFT)
+        text = "Time from a request's arrival to its first token."
+        self._ttft = histogram("dynemo_time_to_first_token_seconds", text, buckets=_TTFT)
+        text = "Time between tokens of one choice. Tokens that arrive together count as one "
+        text += "observation of their mean."
+        self._itl = histogram("dynemo_inter_token_latency_seconds", text, buckets=_ITL)
+        self._input = counter("dynemo_input_tokens", "Prompt tokens of accepted requests.")
+        text = "Prompt tokens of ended answers that were in the engine's cache."
+        self._cached = counter("dynemo_cached_tokens", text)
+        self._output = counter("dynemo_output_tokens", "Tokens generated.")
         self._models: dict[str, ModelMetrics] = {}
         self._keys = _key_counters(registry)
 

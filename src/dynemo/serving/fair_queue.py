@@ -2,8 +2,8 @@
 
 - The next turn is of the client with the fewest sequences at the engine now. Of several such
   clients, it is of the one whose sequences have held the engine for the least time.
-- So two clients with many long sequences get half of the engine each. If a third client sends a short
-  request, its turn comes as soon as a sequence ends.
+- So two clients with many long sequences get half of the engine each. If a third client sends a
+  short request, its turn comes as soon as a sequence ends.
 - A client that comes, or comes back, starts level with the client that had the last turn. It gets
   no credit for the time before.
 - Within one client, the lower priority is first, then the earlier arrival. A priority moves no
