@@ -72,6 +72,18 @@ SHOWN_CHARACTERS = 200  #: of a client's own words that an error repeats
 ERROR_CHARACTERS = 2000  #: of an error's text, wherever it goes
 LOG_CHARACTERS = 20_000  #: of a log line; tracebacks of a user's own engine are long
 
+# Chat templates: programs that come with a model.
+TEMPLATE_CHARACTERS = 256 * 1024  #: of one template; the longest of the tests has 18,600
+TEMPLATE_TOKENS = 20_000  #: its words and signs; the longest of the tests has 2,600
+#: Steps of one rendering in this process. A step is a statement, a call or 1,024 characters, and
+#: takes under 1 us. A usual conversation takes 15 steps for each message.
+RENDER_STEPS = 20_000
+# A rendering that needs more runs in a process of its own.
+RENDER_SECONDS = 2  #: of its CPU
+RENDER_BYTES = 1 << 30  #: of its memory
+RENDER_PROCESSES = 2  #: at once
+PROMPT_BYTES = 64 * 2**20  #: of the text that it returns
+
 # Keys of the API.
 API_KEYS = 10_000  #: in one file
 KEY_FILE_BYTES = 4 * 2**20
