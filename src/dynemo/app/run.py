@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import math
 import signal
 import sys
 import time
@@ -108,7 +109,8 @@ async def _serve(run: Run) -> int:
             return await _run_worker(run, local, ready)
         backend = LocalBackend(local, text_codec(run.card.tokenizer))
         model = ServedModel(name, int(time.time()), run.card, backend)
-        pipeline = Pipeline({name: model}, defaults=run.defaults)
+        bound = _max_queue(run.config, run.input)
+        pipeline = Pipeline({name: model}, defaults=run.defaults, max_queue=bound)
         if run.server is not None:
             greet = partial(_greeting, name, where=run.server.url)
             waiting = _announce_ready(greet, ready, pipeline, run.defaults, local.ended)
@@ -249,7 +251,8 @@ async def _serve_ingress(
             migration_limit=config.migration_limit,
         ) as found,
     ):
-        pipeline = Pipeline(found.models, defaults=defaults)
+        bound = _max_queue(config, run_input)
+        pipeline = Pipeline(found.models, defaults=defaults, max_queue=bound)
         if server is not None:
             greeting = _print_line(f"{config.out} · {server.url}")
             return await serve_http(pipeline, server, config.grace, greeting)
@@ -258,6 +261,11 @@ async def _serve_ingress(
         await found.appeared.wait()
         _check_template(pipeline, defaults)
         return await serve_terminal(config, run_input, text, defaults, pipeline)
+
+
+def _max_queue(config: Config, run_input: RunInput) -> float | None:
+    """Terminal inputs bound their requests themselves."""
+    return config.max_queue if run_input.kind == "http" else math.inf
 
 
 async def _until_stopped(ready: Ready) -> Instance:
