@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from msgspec import structs
 
 from dynemo.errors import ContextLengthExceeded, RequestError
-from dynemo.limits import EMBEDDING_TOKENS
+from dynemo.limits import EMBEDDING_TOKENS, GUIDE_BYTES
 from dynemo.messages.ask import Ask, Task, merged
 from dynemo.messages.records import Instance
 from dynemo.messages.request import Request, Sampling
@@ -58,6 +58,10 @@ def prepare(
     if ask.ignore_eos and ask.guide is not None:  # an engine would violate the schema to continue
         raise RequestError(
             "'ignore_eos' cannot be combined with a guided answer.", param="ignore_eos"
+        )
+    if ask.guide is not None and len(ask.guide.text) > GUIDE_BYTES:
+        raise RequestError(
+            f"The guide cannot be followed: it may have {GUIDE_BYTES} bytes.", param="guide"
         )
     fit = capable_instances(needs_of_ask(ask), instances, card.name)
     context_length = max(instance.context_length for instance in fit)
