@@ -7,6 +7,7 @@ suffixes `_BYTES` and `_SECONDS` name the unit.
 
 # HTTP: one connection.
 HEAD_BYTES = 64 * 1024  #: of a request's first line and headers
+HEADERS = 256  #: of one request
 HEAD_SECONDS = 30.0  #: until they are complete
 KEEP_ALIVE_SECONDS = 75  #: that an idle connection stays open
 PREFLIGHT_SECONDS = 600  #: that a browser may remember the answer to a preflight

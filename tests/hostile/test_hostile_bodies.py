@@ -25,7 +25,7 @@ from support.paced_stream import paced_stream
 from support.waiting import until
 
 EMBEDDINGS = "/v1/embeddings"
-#: Twenty times the goal for the longest gap inside another stream: the clients compete for the cores.
+#: Twenty times the goal for the longest gap inside another stream: clients compete for the cores.
 MOST_GAP = 1.0
 MB = 2**20
 
@@ -449,6 +449,7 @@ def test_pipelined_requests_are_bounded() -> None:
         ([b"Transfer-Encoding: gzip, chunked"], b"0\r\n\r\n", 400),
         ([b"Transfer-Encoding: chunked"], b"fffffffffffffffffffff\r\n", 400),
         ([b"Content-Length: 0"], b"", 400),
+        ([b"Content-Length: 0", *[b"a: b"] * 9000], b"", 400),
         ([b"Expect: 100-continue", b"Content-Length: 99999999"], b"", 413),
     ],
 )

@@ -8,6 +8,7 @@ import pytest
 
 from dynemo.http import memory
 from dynemo.http.memory import return_large_blocks, return_small_blocks
+from dynemo.limits import TRIM_BYTES
 from support.waiting import until
 
 MB = 2**20
@@ -30,7 +31,7 @@ def test_free_pages_between_used_ones_go_back(monkeypatch: pytest.MonkeyPatch) -
         full = resident()
         await asyncio.sleep(0.1)
         assert full - resident() < 20 * MB  # nothing has arrived
-        arrived = memory.TRIM_BYTES
+        arrived = TRIM_BYTES
         await until(lambda: full - resident() > 50 * MB)
         assert len(kept) == 500
         task.cancel()

@@ -22,6 +22,7 @@ from dynemo.limits import (
     BODY_REST_SECONDS,
     HEAD_BYTES,
     HEAD_SECONDS,
+    HEADERS,
     KEEP_ALIVE_SECONDS,
     PIPELINED_REQUESTS,
 )
@@ -211,8 +212,11 @@ class _Protocol(HttpToolsProtocol):
         self.transport.abort()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._is_in_head:  # trailers after a chunked body have no reader and no bound
-            super().on_header(name, value)
+        if not self._is_in_head:
+            return  # trailers after a chunked body have no reader and no bound
+        if len(self.headers) >= HEADERS:  # each look-up of a header would walk through them
+            raise ValueError("too many headers")
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self._is_in_head = False
