@@ -11,8 +11,8 @@ from dynemo.messages.answer import Finish
 PART_BYTES = 16 * 1024
 #: Bytes a second of an engine that has answered nothing yet: about 100 tokens.
 _GUESS = 800.0
-#: Shorter requests say little: most of their time is not the prompt's.
-_LEAST_BYTES = 1024
+#: The prompt of a shorter request takes no time that matters, and says nothing about the pace.
+_SHORT_BYTES = 2048
 _REMEMBERED = 8
 
 
@@ -25,7 +25,7 @@ class PrefillPace:
 
     def answered(self, stream: int, size: int, seconds: float) -> None:
         """A stream whose request has this size got its first token after so many seconds."""
-        if size >= _LEAST_BYTES:
+        if size >= _SHORT_BYTES:
             self._answered[stream] = size / max(seconds, 1e-3)
 
     def learn(self, stream: int, finish: Finish) -> None:
@@ -41,4 +41,4 @@ class PrefillPace:
 
     def expected(self, size: int) -> float:
         """Seconds for requests of this size together: at the lowest pace of the last answers."""
-        return size / min(self._paces, default=_GUESS)
+        return max(0, size - _SHORT_BYTES) / min(self._paces, default=_GUESS)
