@@ -1,4 +1,4 @@
-"""What a run has left behind: processes, files and keys."""
+"""Finds the processes, files and keys that a run has left behind."""
 
 import asyncio
 import os

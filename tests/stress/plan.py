@@ -6,7 +6,7 @@ from dataclasses import dataclass
 WORKERS = 6
 INGRESSES = 3
 
-#: Workers that no fault touches at any time, so that each stream can always go on.
+#: Workers that no fault touches at any time, so that each stream can always continue.
 _SPARED = 2
 #: Seconds after its end in which a fault still counts: processes start, and leases run out.
 _RECOVERY = {"worker": 6.0, "host": 5.0, "ingress": 6.0, "etcd": 5.0, "nats": 5.0}

@@ -23,7 +23,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One stream: what came, what was due, and when."""
+    """One stream: the answer, the expected answer, and the times."""
 
     answer: Answer
     expected: Answer
