@@ -76,7 +76,8 @@ clean:
 
 .venv/ready-test: tools/locks/dev.txt .venv/ready-run
 	@echo "Installing what the tests need ..." >&2
-	@tools/system-packages chromium=chromium chromedriver=chromium-driver etcd=etcd-server $(NETNS) </dev/null >&2
+	@tools/system-packages chromium=chromium chromedriver=chromium-driver etcd=etcd-server \
+		nginx=nginx-light $(NETNS) </dev/null >&2
 	@$(PIP) --require-hashes --requirement tools/locks/dev.txt </dev/null >&2
 	@touch $@
 

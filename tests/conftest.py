@@ -17,6 +17,7 @@ from dynemo.models.find import demo_checkout, demo_gguf
 ROOT = Path(__file__).parent.parent
 
 pytest_plugins = [
+    "support.browser",
     "support.certificates",
     "support.dyn_fixtures",
     "support.parallel",

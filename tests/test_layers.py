@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "src" / "dynemo"
 #: A lower layer may not import a higher one. The units of one layer do not import each other. The
 #: unit of a module is the longest name that fits it.
 LAYERS = (
-    {"errors", "limits", "spelling", "folders", "interrupt", "log", "trace", "metrics"},
+    {"errors", "limits", "foreign", "spelling", "folders", "interrupt", "log", "trace", "metrics"},
     {"messages", "command_line", "engine_api"},
     {"tokenizers", "wire", "router"},
     {"answer", "api", "prompt", "connection"},
@@ -33,6 +33,12 @@ _SHELL = {"asyncio", "socket", "subprocess", "nats", "aetcd", "uvicorn", "starle
 #: runner needs, because its environment has few packages.
 _HOST = "engines"
 _RUNNER_ONLY = {"environments", "serving", "planes", "http", "terminal", "commands", "app", "api"}
+
+#: `foreign` alone decodes what others wrote. A token's delta is decoded without its wrapper, and
+#: `deltas` handles the same errors itself.
+_DECODERS = {"json.loads", "json.load", "json.decode", "json.Decoder", "msgpack.decode"}
+_DECODERS |= {"msgpack.Decoder", "tomllib.loads", "tomllib.load", "pickle.loads", "pickle.load"}
+_DECODE = {"foreign", "wire.deltas"}
 
 
 def _modules() -> list[Path]:
@@ -119,6 +125,20 @@ def test_the_wall_between_runner_and_host(path: Path) -> None:
         assert not others & _RUNNER_ONLY
     else:
         assert _HOST not in others
+
+
+@pytest.mark.parametrize("path", _modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_only_one_module_decodes_foreign_data(path: Path) -> None:
+    if _name(path) in _DECODE:
+        return
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute):
+            used = ".".join(ast.unparse(node).split(".")[-2:])
+            assert used not in _DECODERS, f"{_name(path)} uses {used}, not a decoder of foreign.py"
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                used = f"{(node.module or '').rpartition('.')[2]}.{alias.name}"
+                assert used not in _DECODERS, f"{_name(path)} imports {used}"
 
 
 def test_no_folder_is_flat_where_files_share_a_prefix() -> None:

@@ -9,6 +9,7 @@ suffixes `_BYTES` and `_SECONDS` name the unit.
 HEAD_BYTES = 64 * 1024  #: of a request's first line and headers
 HEAD_SECONDS = 30.0  #: until they are complete
 KEEP_ALIVE_SECONDS = 75  #: that an idle connection stays open
+PREFLIGHT_SECONDS = 600  #: that a browser may remember the answer to a preflight
 
 # HTTP: bodies.
 BODY_BYTES = 32 * 2**20  #: of one request
@@ -23,5 +24,9 @@ SCHEMA_ITEMS = 20_000
 SCHEMA_REMAINDERS = 100_000
 
 # Requests.
+DEADLINE_SECONDS = 86_400.0  #: the most that `X-Request-Timeout` may ask for
 EMBEDDING_INPUTS = 2048  #: prompts of one request for embeddings
 SHOWN_CHARACTERS = 200  #: of a client's own words that an error repeats
+
+# Discovery: what another process may register.
+DISCOVERY_VALUE_BYTES = 2**20  #: of one value; longer data is stored in several

@@ -8,6 +8,7 @@ import pytest
 from dynemo.errors import UsageError
 from dynemo.planes.discovery.discovery import Discovery
 from dynemo.planes.discovery.file import open_file
+from dynemo.planes.discovery.marked import NAME
 from support.discovery_contract import TTL, DiscoveryContract, ProcessContract, Realm, member
 from support.discovery_seen import in_loop, watching
 
@@ -62,14 +63,14 @@ class TestFile(DiscoveryContract, ProcessContract):
 
     @in_loop
     async def test_only_the_owner_may_look(self, tmp_path: Path) -> None:
-        async with open_file(tmp_path / "new") as found:
+        os.chmod(tmp_path, 0o755)
+        async with open_file(tmp_path) as found:
             await found.put("/dynemo/a", b"1")
-            folders = [path for path in (tmp_path / "new").rglob("*") if path.is_dir()]
-            assert folders
-            assert all(path.stat().st_mode & 0o077 == 0 for path in folders)
-        os.chmod(tmp_path / "new", 0o755)
+            modes = {os.stat(folder).st_mode & 0o777 for folder, _, _ in os.walk(tmp_path / NAME)}
+            assert modes == {0o700}
+        os.chmod(tmp_path / NAME, 0o755)
         with pytest.raises(UsageError, match="0700"):
-            async with open_file(tmp_path / "new"):
+            async with open_file(tmp_path):
                 pass
 
     @in_loop
@@ -78,7 +79,7 @@ class TestFile(DiscoveryContract, ProcessContract):
             with member("file", where, "/dynemo/a"):
                 pass
             await found.put("/dynemo/b", b"1")  # it takes a lease, and sweeps the folder
-        assert [name for name in os.listdir(where) if len(name) == 16] == []
+            assert len(os.listdir(Path(where) / NAME)) == 3  # the marker, the lock, one lease
 
     @in_loop
     async def test_a_folder_that_cannot_be(self, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from dynemo.models.load import read_model
 from dynemo.planes.discovery.base import identity_key, instance_key
 from dynemo.planes.discovery.discovery import Discovery
 from dynemo.planes.discovery.file import open_file
+from dynemo.planes.discovery.marked import NAME
 from dynemo.planes.discovery.memory import MemoryStore, open_memory
 from dynemo.planes.names import parse_name
 from dynemo.planes.requests.memory import MemoryRequests
@@ -170,13 +171,13 @@ def test_an_old_ingress_reads_what_a_worker_registers(name: str) -> None:
     asyncio.run(body())
 
 
-def test_an_old_ingress_reads_the_folder_of_a_worker(tmp_path: Path) -> None:
+def test_the_files_of_a_lease_are_as_before(tmp_path: Path) -> None:
     path = tmp_path / "discovery"
 
     async def body() -> dict[str, bytes]:
         async with open_file(path) as discovery:
             await _registered(discovery, GGUF)
-            return {file.name: file.read_bytes() for file in path.glob("*/*")}
+            return {file.name: file.read_bytes() for file in (path / NAME).glob("*/*")}
 
     written = asyncio.run(body())
     recorded = [Path(file["file"]).name for file in load_raw("discovery_file")["files"]]

@@ -210,7 +210,7 @@ def _send_endless(server: Server, *, stream: bool) -> socket.socket:
     data = json.dumps(body).encode()
     host, port = server.url.removeprefix("http://").split(":")
     sock = socket.create_connection((host, int(port)))
-    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: "
+    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: "
     sock.sendall(f"{head}{len(data)}\r\n\r\n".encode() + data)
     return sock
 

@@ -1,44 +1,12 @@
 """The page at `/`, in a real browser."""
 
-import shutil
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
-from selenium.webdriver import Chrome, ChromeOptions
-from selenium.webdriver.chrome.service import Service
+from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from support.command import serving
-
-# The browser's sandbox does not work for root. The other flags prevent requests to the internet.
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-)
-
-
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Chrome]:
-    options = ChromeOptions()
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    options.binary_location = shutil.which("chromium") or shutil.which("google-chrome") or ""
-    driver = Chrome(options, Service(shutil.which("chromedriver") or "chromedriver"))
-    try:
-        yield driver
-    finally:
-        driver.quit()
 
 
 @pytest.mark.timeout(60)

@@ -130,7 +130,7 @@ def _answers(port: int) -> bool:
         client.settimeout(5)
         try:
             client.connect(("127.0.0.1", port))
-            client.sendall(b"GET /live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            client.sendall(b"GET /live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             return client.recv(100).startswith(b"HTTP/1.1 200")
         except OSError:
             return False

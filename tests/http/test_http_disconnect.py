@@ -138,7 +138,7 @@ def test_a_kept_connection_survives_its_answers() -> None:
                 assert answer["id"] == f"chatcmpl-{i + 1:032x}"
                 body = chat_body()
                 writer.write(
-                    b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b"
+                    b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b"
                     % (CHAT.encode(), len(body), body)
                 )
             await reader.readuntil(b"\r\n\r\n")

@@ -50,7 +50,9 @@ def _read_slowly(url: str) -> int:
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.connect((place.hostname, place.port))
-        head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n"
+        head = (
+            b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n"
+        )
         sock.sendall(head % len(body) + body)
         with suppress(ConnectionResetError):
             while data := sock.recv(100):

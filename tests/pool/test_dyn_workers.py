@@ -100,7 +100,7 @@ def test_strangers_at_the_response_port(pool: Fleet) -> None:
     ours = msgpack.encode(Greeting(SPOKEN.newest, "a" * 32, bytes(32)))
     said = [
         os.urandom(64 * 1024),
-        b"GET / HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n",
         HEADER.pack(MAX_BODY + 1, FrameKind.DATA, 1),
         encode(FrameKind.HELLO, 0, ours) + encode(FrameKind.OPEN, 1, bytes(16)),
     ]

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import uvloop
 
+from dynemo.http.access.access import Access
 from dynemo.http.app import App
 from dynemo.http.asgi import Event
 from dynemo.http.exchange import Limits
@@ -18,12 +19,15 @@ from support.fake_pipeline import FakePipeline
 
 T = TypeVar("T")
 
+#: A dict gets a `Host` header if it has none; a list of pairs is sent as it is.
+Headers = dict[str, str] | list[tuple[str, str]]
+
 CHAT = "/v1/chat/completions"
 USER = {"role": "user", "content": "hi"}
 
 
-def make_app(pipeline: FakePipeline, **limits: Any) -> App:
-    return App(pipeline, Metrics(), limits=Limits(**limits))
+def make_app(pipeline: FakePipeline, access: Access | None = None, **limits: Any) -> App:
+    return App(pipeline, Metrics(), limits=Limits(**limits), access=access)
 
 
 @dataclass
@@ -53,7 +57,7 @@ class Caller:
         method: str,
         path: str,
         body: bytes | Sequence[bytes] = b"",
-        headers: dict[str, str] | None = None,
+        headers: Headers | None = None,
     ) -> None:
         self.reply = Reply()
         self.arrived = asyncio.Event()  #: set by the first bytes of the body
@@ -64,7 +68,8 @@ class Caller:
             "type": "http",
             "method": method,
             "path": path,
-            "headers": [(k.encode(), v.encode()) for k, v in (headers or {}).items()],
+            "http_version": "1.1",
+            "headers": [(k.encode(), v.encode()) for k, v in _headers(headers)],
         }
 
     async def run(self) -> Reply:
@@ -95,12 +100,18 @@ class Caller:
             self.arrived.set()
 
 
+def _headers(given: Headers | None) -> list[tuple[str, str]]:
+    if isinstance(given, list):
+        return given
+    return list(({"host": "localhost"} | (given or {})).items())
+
+
 async def call(
     app: App,
     method: str,
     path: str,
     body: bytes | Sequence[bytes] = b"",
-    headers: dict[str, str] | None = None,
+    headers: Headers | None = None,
 ) -> Reply:
     return await Caller(app, method, path, body, headers).run()
 
@@ -131,7 +142,7 @@ class Running:
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Opens a raw connection and sends the request on it."""
         reader, writer = await self.open()
-        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
         writer.write(head.encode() + body)
         return reader, writer
 

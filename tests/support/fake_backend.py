@@ -27,6 +27,9 @@ class FakeBackend:
         return [(self.instance, self.load), *self.others] if self.instance else self.others
 
     def generate(
-        self, request: Request, cancel_reader: CancelReader | None = None
+        self,
+        request: Request,
+        cancel_reader: CancelReader | None = None,
+        deadline: float | None = None,
     ) -> AsyncGenerator[Delta, None]:
         raise NotImplementedError

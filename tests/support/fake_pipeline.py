@@ -14,6 +14,7 @@ from dynemo.messages.request import Request, Sampling
 from dynemo.prompt.card.card import Card
 from dynemo.prompt.prepare import Prepared
 from dynemo.serving.pipeline import Job, Pipeline, ServedModel
+from dynemo.serving.room import Place
 from support.fake_backend import FakeBackend
 from support.pieces import ended
 from support.records import make_instance
@@ -83,7 +84,7 @@ class FakePipeline(Pipeline):
         )
 
     async def run(
-        self, job: Job, cancel_reader: CancelReader | None = None
+        self, job: Job, cancel_reader: CancelReader | None = None, place: Place | None = None
     ) -> AsyncGenerator[Sequence[Piece], None]:
         script = self._script(job) if callable(self._script) else self._script
         self.running += 1

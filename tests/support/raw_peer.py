@@ -12,16 +12,19 @@ from dynemo.wire.frames import HEADER, MAX_BODY, Frame, FrameKind
 from dynemo.wire.versions import SPOKEN
 from support.waiting import until
 
+#: An array in 4,000 others, as the value of a field that nobody reads.
+_DEEP = b"\x81\xa1x" + b"\x91" * 4000 + b"\xc0"
 #: Each closes the connection that it arrives on.
 GARBAGE = {
     "noise": os.urandom(64 * 1024),
-    "http": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    "http": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "oversize": HEADER.pack(MAX_BODY + 1, FrameKind.HELLO, 0),
     "large before HELLO": HEADER.pack(8192, FrameKind.HELLO, 0),
     "unknown kind": HEADER.pack(0, 99, 1),
     "DATA before HELLO": HEADER.pack(0, FrameKind.DATA, 1),
     "OPEN before HELLO": HEADER.pack(0, FrameKind.OPEN, 1),
     "PING before HELLO": HEADER.pack(0, FrameKind.PING, 0),
+    "deep HELLO": HEADER.pack(len(_DEEP), FrameKind.HELLO, 0) + _DEEP,
     "empty HELLO": HEADER.pack(0, FrameKind.HELLO, 0),
 }
 

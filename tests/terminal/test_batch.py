@@ -210,7 +210,7 @@ def test_a_line_that_kills_engines_fails_alone(tmp_path: Path) -> None:
     is_down = asyncio.Event()
 
     class Fragile(ScriptedPipeline):
-        async def run(self, job: Any, cancel_reader: Any = None) -> Any:
+        async def run(self, job: Any, cancel_reader: Any = None, place: Any = None) -> Any:
             question = said(self.ask_of(job).turns[0])
             running.add(question)
             try:

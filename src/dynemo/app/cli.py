@@ -22,8 +22,7 @@ from dynemo.interrupt import interrupt_ends, interrupt_raises
 from dynemo.spelling import quoted
 
 if TYPE_CHECKING:
-    import socket
-
+    from dynemo.http.bound_server import BoundServer
     from dynemo.messages.ask import Ask
 
 
@@ -114,7 +113,7 @@ def _start_engine(invocation: Invocation, defaults: "Ask") -> int:
     config, run_input = invocation.config, invocation.mode.input
     spec, files = engine_spec(config, invocation.mode)
     python = find_python(find_entry(spec.engine), config.engine_python)
-    listener = _listener(config, run_input)
+    server = _server(config, run_input)
     with interrupt_raises():  # it leaves no folder behind
         child = spawn(spec, python)
     if spec.parallel.rank > 0:
@@ -131,15 +130,15 @@ def _start_engine(invocation: Invocation, defaults: "Ask") -> int:
     except BaseException:
         discard(child)
         raise
-    return run(Run(config, run_input, spec, python, defaults, card, child, text, listener))
+    return run(Run(config, run_input, spec, python, defaults, card, child, text, server))
 
 
 def _start_ingress(config: Config, run_input: RunInput, defaults: "Ask") -> int:
-    listener = _listener(config, run_input)
+    server = _server(config, run_input)
     text = _standard_input() if run_input.kind == "stdin" else ""
     from dynemo.app.run import run_ingress
 
-    return run_ingress(config, run_input, defaults, text, listener)
+    return run_ingress(config, run_input, defaults, text, server)
 
 
 def _check_input(run_input: RunInput) -> None:
@@ -168,14 +167,12 @@ def _standard_input() -> str:
     return read_prompt(sys.stdin.buffer)
 
 
-def _listener(config: Config, run_input: RunInput) -> "socket.socket | None":
-    """The socket of in=http, or of a worker's status port."""
-    if run_input.kind == "http":
-        from dynemo.http.server import bind
+def _server(config: Config, run_input: RunInput) -> "BoundServer | None":
+    """The server of in=http, or a worker's status port."""
+    if run_input.kind not in ("http", "dyn"):
+        return None
+    if run_input.kind == "dyn" and config.status_port is None:
+        return None
+    from dynemo.app.http_server import open_server, open_status_server
 
-        return bind(config.http_host, config.http_port)
-    if run_input.kind == "dyn" and config.status_port is not None:
-        from dynemo.http.server import bind
-
-        return bind(*config.status_port, flag="--status-port")
-    return None
+    return (open_server if run_input.kind == "http" else open_status_server)(config)

@@ -102,15 +102,17 @@ def _own_file(output: RunOutput) -> str:
 
 def _extra(path: Path | None) -> dict[str, Any]:
     """The options in the file of --extra-engine-args. Raises UsageError."""
-    from msgspec import DecodeError, json
+    from msgspec import DecodeError
+
+    from dynemo.foreign import decode_json
 
     if path is None:
         return {}
     try:
-        return json.decode(path.read_bytes(), type=dict[str, Any])
+        return decode_json(path.read_bytes(), dict[str, Any])
     except OSError as error:
         why = f"cannot be read: {error.strerror}"
-    except (DecodeError, UnicodeDecodeError) as error:
+    except DecodeError as error:
         why = f"is not a JSON object: {error}"
     raise UsageError(f"The file of --extra-engine-args, {quoted(str(path))}, {why}.")
 

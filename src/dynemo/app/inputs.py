@@ -2,15 +2,18 @@
 
 import asyncio
 import signal
-import socket
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dynemo.app.settings.modes import RunInput
 from dynemo.app.settings.options import Config
 from dynemo.messages.ask import Ask
 from dynemo.serving.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from dynemo.http.bound_server import BoundServer
 
 #: After so many seconds of stopping, a line says how to stop at once.
 _HINT_SECONDS = 1.0
@@ -18,7 +21,7 @@ _HINT_SECONDS = 1.0
 
 async def serve_http(
     pipeline: Pipeline,
-    listener: socket.socket,
+    server: "BoundServer",
     grace: float,
     ready: Coroutine[None, None, None],
 ) -> int:
@@ -33,7 +36,8 @@ async def serve_http(
     waiting = asyncio.ensure_future(ready)
     waiting.add_done_callback(lambda task: stop.set() if _failed(task) else None)
     try:
-        await serve(build_app(pipeline), listener=listener, grace=grace, stop=stop)
+        app = build_app(pipeline, server.access)
+        await serve(app, listener=server.listener, grace=grace, stop=stop)
     finally:
         waiting.cancel()
         await asyncio.wait([waiting])
@@ -104,8 +108,3 @@ def stop_on_signals() -> asyncio.Event:
 
 def _print_hint() -> None:
     print("dynemo-run: Waiting for running requests; press Ctrl-C to stop now.", file=sys.stderr)
-
-
-def url_of(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Coroutine
@@ -13,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dynemo.app.inputs import serve_http, serve_terminal, stop_on_signals, url_of
+from dynemo.app.inputs import serve_http, serve_terminal, stop_on_signals
 from dynemo.app.settings.modes import RunInput
 from dynemo.app.settings.options import Config
 from dynemo.errors import EngineLost, RequestError, UsageError
@@ -30,6 +29,7 @@ from dynemo.serving.pipeline import Pipeline, ServedModel
 from dynemo.terminal.loading import loading_shown
 
 if TYPE_CHECKING:
+    from dynemo.http.bound_server import BoundServer
     from dynemo.metrics import WorkerMetrics
 
 #: New objects before Python collects garbage. One read of a busy connection makes thousands of
@@ -49,7 +49,7 @@ class Run:
     card: Card
     child: Child
     text: str  #: the prompt of in=stdin
-    listener: socket.socket | None  #: for in=http, or for --status-port
+    server: "BoundServer | None"  #: of in=http, or of --status-port
 
 
 def run(run: Run) -> int:
@@ -63,10 +63,10 @@ def run_follower(spec: EngineSpec, child: Child) -> int:
 
 
 def run_ingress(
-    config: Config, run_input: RunInput, defaults: Ask, text: str, listener: socket.socket | None
+    config: Config, run_input: RunInput, defaults: Ask, text: str, server: "BoundServer | None"
 ) -> int:
     """Runs an input in front of a pool to the end. Returns the exit code. Raises DynemoError."""
-    return _in_loop(run_input, _serve_ingress(config, run_input, defaults, text, listener))
+    return _in_loop(run_input, _serve_ingress(config, run_input, defaults, text, server))
 
 
 def _in_loop(run_input: RunInput, work: Coroutine[None, None, int]) -> int:
@@ -106,10 +106,10 @@ async def _serve(run: Run) -> int:
             return await _run_worker(run, local, ready)
         model = ServedModel(name, int(time.time()), run.card, local)
         pipeline = Pipeline({name: model}, defaults=run.defaults)
-        if run.listener is not None:
-            greet = partial(_greeting, name, where=url_of(run.listener))
+        if run.server is not None:
+            greet = partial(_greeting, name, where=run.server.url)
             waiting = _announce_ready(greet, ready, pipeline, run.defaults, local.ended)
-            return await serve_http(pipeline, run.listener, run.config.grace, waiting)
+            return await serve_http(pipeline, run.server, run.config.grace, waiting)
         if run.input.kind == "text":
             import dynemo.terminal.chat.run  # noqa: F401  (slow to import, and the engine is loading)
         print(_greeting(name, await _until_stopped(ready)), file=sys.stderr)
@@ -173,7 +173,7 @@ async def _run_worker(run: Run, local: LocalInstance, ready: Ready) -> int:
     stop = stop_on_signals()
     local.ended.add_done_callback(lambda _: stop.set())
     where = run.input.value
-    greeting = [where if run.listener is None else f"{where} · status {url_of(run.listener)}"]
+    greeting = [where if run.server is None else f"{where} · status {run.server.url}"]
 
     def greet() -> None:
         if greeting and local.instance is not None:
@@ -205,13 +205,13 @@ def _status(
     run: Run, local: LocalInstance, metrics: "WorkerMetrics", stop: asyncio.Event
 ) -> AbstractAsyncContextManager[None]:
     """The status port of a worker, open from before the engine loads until everything has ended."""
-    if run.listener is None:
+    if run.server is None:
         return nullcontext()
     from dynemo.http.status import status_port
 
     model = ServedModel(run.card.name, int(time.time()), run.card, local)
     pipeline = Pipeline({model.name: model}, defaults=run.defaults)
-    return status_port(pipeline, metrics, run.listener, stop)
+    return status_port(pipeline, metrics, run.server, stop)
 
 
 async def _loaded(ready: Ready, stop: asyncio.Event) -> Instance | None:
@@ -228,7 +228,7 @@ async def _loaded(ready: Ready, stop: asyncio.Event) -> Instance | None:
 
 
 async def _serve_ingress(
-    config: Config, run_input: RunInput, defaults: Ask, text: str, listener: socket.socket | None
+    config: Config, run_input: RunInput, defaults: Ask, text: str, server: "BoundServer | None"
 ) -> int:
     from dynemo.app.networking import ingress_planes
     from dynemo.router.router import make_router
@@ -245,9 +245,9 @@ async def _serve_ingress(
         ) as found,
     ):
         pipeline = Pipeline(found.models, defaults=defaults)
-        if listener is not None:
-            greeting = _print_line(f"{config.out} · {url_of(listener)}")
-            return await serve_http(pipeline, listener, config.grace, greeting)
+        if server is not None:
+            greeting = _print_line(f"{config.out} · {server.url}")
+            return await serve_http(pipeline, server, config.grace, greeting)
         if not found.appeared.is_set():
             print(f"dynemo-run: Waiting for a worker of {config.out} ...", file=sys.stderr)
         await found.appeared.wait()

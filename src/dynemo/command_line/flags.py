@@ -24,6 +24,7 @@ class Flag:
     choices: tuple[str, ...] = ()  #: the only values; empty: any that `parse` takes
     aliases: tuple[str, ...] = ()  #: other spellings
     is_required: bool = False
+    is_list: bool = False  #: may be given several times; `parse` gives a tuple
 
     @property
     def key(self) -> str:

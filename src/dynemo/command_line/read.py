@@ -18,9 +18,9 @@ def read_flags(
     """The values by the flags' keys, and the words that are not flags, in order.
 
     A flag may stand anywhere. If a flag is given twice, the last value counts, so that a script can
-    append to its flags. A flag without a value has the number of times that it was given
-    (`-vv` is 2). Abbreviations are not accepted. `otherwise` is the advice for an unknown flag that
-    has no near neighbour. Raises UsageError.
+    append to its flags; the values of a list add up. A flag without a value has the number of
+    times that it was given (`-vv` is 2). Abbreviations are not accepted. `otherwise` is the advice
+    for an unknown flag that has no near neighbour. Raises UsageError.
     """
     by_name = {spelling: flag for flag in flags for spelling in flag.spellings}
     given: dict[str, Any] = {}
@@ -45,7 +45,8 @@ def read_flags(
             if not rest or rest[0].startswith("--") or rest[0] in by_name:
                 raise UsageError(f"{source} needs a value: {source} {flag.metavar}.")
             text = rest.pop(0)
-        given[flag.key] = flag.read(text, source)
+        value = flag.read(text, source)
+        given[flag.key] = given.get(flag.key, ()) + value if flag.is_list else value
     return given, words
 
 

@@ -9,12 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from msgspec import DecodeError, msgpack, structs
+from msgspec import DecodeError, structs
 
 from dynemo.app.networking import open_discovery
 from dynemo.app.settings.options import Config
 from dynemo.commands.loads import loads
 from dynemo.errors import Unavailable
+from dynemo.foreign import decode_msgpack
 from dynemo.messages.records import InstanceRecord, Load
 from dynemo.planes.discovery.base import ROOT, instances_prefix
 from dynemo.planes.discovery.discovery import Discovery
@@ -72,7 +73,7 @@ async def read_records(discovery: Discovery) -> list[InstanceRecord]:
         prefix = instances_prefix(EndpointName(namespace, "", ENDPOINT))
         for key, value in (await discovery.read(prefix)).items():
             try:
-                records.append(msgpack.decode(value, type=InstanceRecord))
+                records.append(decode_msgpack(value, InstanceRecord))
             except DecodeError as error:
                 log.warning(
                     "The record %s does not decode (%s) and is left out.", quoted(key), error

@@ -6,8 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from msgspec import DecodeError
+
 from dynemo.api.openai.read import read_turns
 from dynemo.errors import RequestError, UsageError
+from dynemo.foreign import decode_any_json
 from dynemo.prompt.render import Prompt, RenderInput, build_prompt, render_as_given, tokenize_prompt
 from dynemo.prompt.template import ChatTemplate
 from dynemo.spelling import quoted, unknown
@@ -97,15 +100,10 @@ def read_lines(path: Path) -> Iterator[bytes]:
 def read_json(path: Path) -> object:
     """The value in a JSON file. Raises UsageError."""
     try:
-        return json.loads(path.read_bytes())
+        return decode_any_json(path.read_bytes())
     except OSError as error:
         raise UsageError(f"Cannot read {quoted(str(path))}: {error.strerror or error}.") from None
-    except json.JSONDecodeError as error:
-        raise UsageError(
-            f"{quoted(str(path))} is not valid JSON: {error.msg} (line {error.lineno}, column "
-            f"{error.colno})."
-        ) from None
-    except (UnicodeError, RecursionError) as error:
+    except DecodeError as error:
         raise UsageError(f"{quoted(str(path))} is not valid JSON: {error}.") from None
 
 
@@ -120,8 +118,8 @@ def read_tools(path: Path) -> list[Any]:
 def parse_kwargs(text: str) -> dict[str, Any]:
     """The object in `--kwargs`. Raises UsageError."""
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        value = decode_any_json(text)
+    except DecodeError as error:
         raise UsageError(f"--kwargs is not valid JSON: {error}.") from None
     if not isinstance(value, dict):
         raise UsageError('--kwargs must be a JSON object, such as {"enable_thinking": false}.')
@@ -130,8 +128,8 @@ def parse_kwargs(text: str) -> dict[str, Any]:
 
 def _parse_line(line: bytes, number: int) -> object:
     try:
-        return json.loads(line)
-    except (ValueError, RecursionError) as error:
+        return decode_any_json(line)
+    except DecodeError as error:
         raise RequestError(f"Line {number} is not valid JSON: {error}.") from None
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from dynemo.errors import DynemoError, UsageError
+from dynemo.foreign import decode_any_json
 
 HOST = "127.0.0.1"
 _START_SECONDS = 15.0
@@ -178,7 +179,7 @@ class Server:
         deadline = time.monotonic() + 1
         while True:
             try:
-                content: dict[str, Any] = json.loads(self._file.read_text())
+                content: dict[str, Any] = decode_any_json(self._file.read_text())
                 return int(content["pid"]), int(content["port"])
             except (OSError, ValueError, KeyError, TypeError):
                 if time.monotonic() > deadline:
@@ -213,7 +214,7 @@ def etcd_answers(port: int) -> bool:
     connection = http.client.HTTPConnection(HOST, port, timeout=2)
     try:
         connection.request("GET", "/health")
-        answer = json.loads(connection.getresponse().read(1000))
+        answer = decode_any_json(connection.getresponse().read(1000))
         return str(answer["health"]) == "true"
     except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
         return False

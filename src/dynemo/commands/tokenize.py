@@ -10,7 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from msgspec import DecodeError
+
 from dynemo.errors import RequestError, UsageError
+from dynemo.foreign import decode_any_json
 from dynemo.spelling import quoted
 from dynemo.tokenizers.base import Tokenizer
 
@@ -104,8 +107,8 @@ def _lines(source: str | Path | Iterable[bytes]) -> Iterator[bytes]:
 
 def _object(line: bytes, number: int) -> Mapping[str, Any]:
     try:
-        value = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        value = decode_any_json(line)
+    except DecodeError as error:
         raise RequestError(f"Line {number} is not valid JSON: {error}.") from None
     if not isinstance(value, dict):
         raise RequestError(f"Line {number} is not a JSON object.")

@@ -9,6 +9,7 @@ from msgspec import DecodeError, msgpack
 from dynemo.connection.buffer import StreamBuffer
 from dynemo.connection.framed import FramedConnection
 from dynemo.errors import BodyTooLarge, DynemoError, EngineLost, Unavailable, WireError
+from dynemo.foreign import msgpack_decoder
 from dynemo.messages.answer import Delta
 from dynemo.messages.records import Instance, Load
 from dynemo.messages.request import Request
@@ -21,8 +22,8 @@ from dynemo.wire.state import ConnectionState, Role, StreamState, connection_aft
 
 _DATA = int(FrameKind.DATA)
 _encode = msgpack.Encoder().encode
-_decode_hello = msgpack.Decoder(Hello).decode
-_decode_load = msgpack.Decoder(Load).decode
+_decode_hello = msgpack_decoder(Hello)
+_decode_load = msgpack_decoder(Load)
 
 
 class StreamClient:

@@ -14,6 +14,7 @@ from msgspec import ValidationError, msgpack
 
 from dynemo.connection.framed import FramedConnection
 from dynemo.errors import EngineError, UnsupportedField
+from dynemo.foreign import msgpack_decoder
 from dynemo.messages.answer import Delta
 from dynemo.messages.records import Load
 from dynemo.messages.request import Request
@@ -23,7 +24,7 @@ from dynemo.wire.frames import FrameKind
 from dynemo.wire.state import StreamState
 
 _encode = msgpack.Encoder().encode
-_decode_request = msgpack.Decoder(Request).decode
+_decode_request = msgpack_decoder(Request)
 
 
 class StreamSink:

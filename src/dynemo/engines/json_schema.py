@@ -4,9 +4,8 @@ from decimal import Decimal
 from math import lcm
 from typing import Any
 
-from msgspec import json
-
 from dynemo.errors import RequestError
+from dynemo.foreign import decode_json
 from dynemo.limits import SCHEMA_ITEMS, SCHEMA_REMAINDERS
 
 GUIDE_FIELD = "guide"
@@ -15,7 +14,7 @@ GUIDE_FIELD = "guide"
 def check_size(schema: str) -> None:
     """Raises RequestError for a schema that would exhaust an engine's memory or time."""
     items, remainders = 0, 1
-    left = [json.decode(schema)]
+    left = [decode_json(schema, Any)]
     while left:
         part = left.pop()
         if isinstance(part, list):

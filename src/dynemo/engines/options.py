@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import DecodeError, json
 
 from dynemo.errors import UsageError
+from dynemo.foreign import decode_json
 from dynemo.messages.spec import EngineSpec
 from dynemo.spelling import quoted, unknown
 
@@ -100,6 +101,6 @@ def in_json(value: Any) -> str:
 
 def _value(text: str) -> Any:
     try:
-        return json.decode(text)
+        return decode_json(text, Any)
     except DecodeError:
         return text

@@ -7,9 +7,10 @@ engines/.NAME.lock               held while an environment is made or removed; n
 
 from pathlib import Path
 
-from msgspec import DecodeError, Struct, json
+from msgspec import DecodeError, Struct
 
 from dynemo.folders import data_folder
+from dynemo.foreign import decode_json
 
 
 class Environment(Struct, frozen=True, kw_only=True):
@@ -35,7 +36,7 @@ def environment_file(engine: str) -> Path:
 def read_environment(engine: str) -> Environment | None:
     """The environment in use; None if there is none, or if its file cannot be read."""
     try:
-        return json.decode(environment_file(engine).read_bytes(), type=Environment)
+        return decode_json(environment_file(engine).read_bytes(), Environment)
     except (OSError, DecodeError):
         return None
 

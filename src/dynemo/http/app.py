@@ -1,7 +1,6 @@
 """The HTTP input as a pure ASGI app, independent of the server that runs it.
 
-There is no CORS: with `*`, any website that a person visits could talk to a model on their own
-machine. The page at `/` has the same origin and needs none.
+Each request passes `access/` before its route runs.
 """
 
 import asyncio
@@ -11,8 +10,9 @@ from typing import NoReturn
 
 from dynemo.api.dialects import DIALECTS, dialect_of
 from dynemo.errors import DynemoError, Unavailable
-from dynemo.http.asgi import Receive, Scope, Send
-from dynemo.http.errors import ClientGone, NoSuchPath, OtherSite, WrongMethod, internal_error
+from dynemo.http.access.access import Access
+from dynemo.http.asgi import Header, Receive, Scope, Send
+from dynemo.http.errors import ClientGone, NoSuchPath, WrongMethod, internal_error
 from dynemo.http.exchange import Exchange, Limits
 from dynemo.http.generate import Generate
 from dynemo.http.health import Health
@@ -21,7 +21,6 @@ from dynemo.http.openapi import OpenApi
 from dynemo.http.page.page import Page
 from dynemo.metrics import Metrics, WorkerMetrics
 from dynemo.serving.pipeline import Pipeline
-from dynemo.spelling import quoted
 
 Endpoint = Callable[[Exchange], Awaitable[None]]
 Route = Mapping[str, Endpoint]  #: by method
@@ -41,8 +40,10 @@ class App:
         metrics: Metrics | WorkerMetrics,
         *,
         limits: Limits | None = None,
+        access: Access | None = None,
     ) -> None:
         self._limits = limits or Limits()
+        self._access = access or Access()
         self._active: set[Exchange] = set()
         self._is_idle = asyncio.Event()
         self._is_idle.set()
@@ -102,7 +103,8 @@ class App:
 
     async def _answer(self, exchange: Exchange) -> None:
         try:
-            await self._find(exchange)(exchange)
+            endpoint = self._admit(exchange) or self._find(exchange)
+            await endpoint(exchange)
         except ClientGone:
             pass
         except DynemoError as error:
@@ -110,6 +112,16 @@ class App:
         except Exception:
             _log.exception("Request %s failed inside the server.", exchange.id)
             await exchange.fail(internal_error())
+
+    def _admit(self, exchange: Exchange) -> Endpoint | None:
+        """Checks who asks. Gives an endpoint if that is all that the request needs."""
+        access, scope = self._access, exchange.scope
+        host = access.check_host(scope)
+        exchange.headers = access.cors_headers(scope)
+        if (headers := access.preflight(scope)) is not None:
+            return _permits(headers)
+        access.check_origin(scope, host)
+        return None
 
     def _route(self, path: str) -> Route | None:
         if (route := self._routes.get(path)) is not None:
@@ -126,21 +138,19 @@ class App:
         endpoint = route.get(method)
         if endpoint is None:
             _refuse_method(method, path, route)
-        if method == "POST":
-            _refuse_other_sites(exchange)
         if self.is_draining and method == "POST":
             raise Unavailable("The server is shutting down.")
         return endpoint
 
 
-def build_app(pipeline: Pipeline) -> App:
+def build_app(pipeline: Pipeline, access: Access) -> App:
     """An app with metrics of its own."""
-    return App(pipeline, Metrics())
+    return App(pipeline, Metrics(), access=access)
 
 
-def build_status_app(pipeline: Pipeline, metrics: WorkerMetrics) -> App:
+def build_status_app(pipeline: Pipeline, metrics: WorkerMetrics, access: Access) -> App:
     """`/health`, `/live` and `/metrics` alone, for the status port of a worker."""
-    return App(pipeline, metrics)
+    return App(pipeline, metrics, access=access)
 
 
 def _reads(endpoint: Endpoint) -> Route:
@@ -155,11 +165,13 @@ def _refuse_method(method: str, path: str, route: Route) -> NoReturn:
     )
 
 
-def _refuse_other_sites(exchange: Exchange) -> None:
-    """A web page may make a browser post to any address; the browser then names the page's site."""
-    origin = exchange.header(b"origin")
-    if origin and origin.partition("://")[2] != exchange.header(b"host"):
-        raise OtherSite(f"Pages of {quoted(origin[:200])} may not send requests to this server.")
+def _permits(headers: list[Header]) -> Endpoint:
+    """Answers a preflight."""
+
+    async def permit(exchange: Exchange) -> None:
+        await exchange.reply(b"", content_type="text/plain", headers=headers)
+
+    return permit
 
 
 async def _live(receive: Receive, send: Send) -> None:

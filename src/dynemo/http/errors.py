@@ -11,11 +11,6 @@ class ClientGone(Exception):
     """The client closed its connection: there is nobody to answer."""
 
 
-class OtherSite(RequestError):
-    status = 403
-    code = "cross_site"
-
-
 class NoSuchPath(RequestError):
     status = 404
     code = "unknown_path"

@@ -53,6 +53,7 @@ class Exchange:
         self.id = uuid4().hex
         self.scope = scope
         self.client = client_of_address(scope)
+        self.headers: list[Header] = []  # of the answer, whatever it is
         self._dialect = dialect  # in which errors are written
         self.limits = limits
         self._receive = receive
@@ -196,7 +197,7 @@ class Exchange:
         ]
         if length is not None:
             all_headers.append((b"content-length", b"%d" % length))
-        await self._send(start_event(status, [*all_headers, *headers]))
+        await self._send(start_event(status, [*all_headers, *self.headers, *headers]))
 
     async def _write(self, data: bytes, *, more: bool) -> None:
         self._sending_since = self._loop.time()

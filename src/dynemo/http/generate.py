@@ -7,10 +7,12 @@ from contextlib import aclosing
 from dynemo.api.dialect import AnswerHead, Call, Operation
 from dynemo.errors import DynemoError
 from dynemo.http.asgi import find_headers
+from dynemo.http.deadline import exceeded, read_timeout
 from dynemo.http.exchange import Exchange
 from dynemo.http.record import RequestRecord, report_status
 from dynemo.metrics import Metrics
 from dynemo.serving.pipeline import Job, Pipeline
+from dynemo.serving.room import Place
 from dynemo.trace import continue_trace
 
 #: Bytes of a body above which a thread renders and tokenizes it. At some 0.3 us a byte it would
@@ -28,10 +30,20 @@ class Generate:
         traceparent = continue_trace(find_headers(exchange.scope, b"traceparent"))
         record = RequestRecord(self._metrics, self._operation, exchange.id, traceparent)
         with report_status(record.end):
+            seconds = read_timeout(exchange.scope)
             async with exchange.working():
-                await self._answer(exchange, record)
+                if seconds is None:
+                    await self._answer(exchange, record, Place(exchange.client.name))
+                    return
+                loop = asyncio.get_running_loop()
+                timer = loop.call_later(seconds, exchange.cancel, exceeded(seconds))
+                try:
+                    place = Place(exchange.client.name, timer.when())
+                    await self._answer(exchange, record, place)
+                finally:
+                    timer.cancel()
 
-    async def _answer(self, exchange: Exchange, record: RequestRecord) -> None:
+    async def _answer(self, exchange: Exchange, record: RequestRecord, place: Place) -> None:
         body = await exchange.read_body()
         if len(body) > _LONG_BODY:
             call, job = await asyncio.to_thread(self._accept, body, record.traceparent)
@@ -45,7 +57,7 @@ class Generate:
         data = writer.open()
         async with exchange.listening():
             try:
-                async with aclosing(self._pipeline.run(job, exchange.cancel)) as batches:
+                async with aclosing(self._pipeline.run(job, exchange.cancel, place)) as batches:
                     async for pieces in batches:
                         record.add(pieces)
                         data += writer.write(pieces)

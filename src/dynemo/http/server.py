@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import re
 import socket
 import struct
 from collections.abc import Iterator
@@ -201,7 +202,16 @@ class _Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._is_in_head = False
         self._stop_timer()
+        if not self.url.startswith((b"/", b"*")):
+            self._take_host_of_url()
         super().on_headers_complete()
+
+    def _take_host_of_url(self) -> None:
+        """The host of an absolute URL replaces the Host header (RFC 9112, 3.2.2)."""
+        _, _, rest = self.url.partition(b"://")
+        host = re.split(rb"[/?#]", rest, maxsplit=1)[0]
+        if [name for name, _ in self.headers].count(b"host") == 1:
+            self.headers[:] = [(n, host if n == b"host" else v) for n, v in self.headers]
 
     def _await_head(self) -> None:
         self._is_in_head = True

@@ -2,11 +2,11 @@
 
 import asyncio
 import logging
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from dynemo.http.app import build_status_app
+from dynemo.http.bound_server import BoundServer
 from dynemo.http.server import serve
 from dynemo.metrics import WorkerMetrics
 from dynemo.serving.pipeline import Pipeline
@@ -18,10 +18,11 @@ _GRACE = 0.5
 
 @asynccontextmanager
 async def status_port(
-    pipeline: Pipeline, metrics: WorkerMetrics, listener: socket.socket, stop: asyncio.Event
+    pipeline: Pipeline, metrics: WorkerMetrics, server: BoundServer, stop: asyncio.Event
 ) -> AsyncIterator[None]:
-    """Open while entered; `/health` says `draining` once `stop` is set. Closes `listener`."""
-    app = build_status_app(pipeline, metrics)
+    """Open while entered; `/health` says `draining` once `stop` is set. Closes its
+    listener."""
+    app = build_status_app(pipeline, metrics, server.access)
     over = asyncio.Event()
 
     async def drain() -> None:
@@ -30,7 +31,7 @@ async def status_port(
 
     draining = asyncio.create_task(drain(), name="status draining")
     serving = asyncio.create_task(
-        serve(app, listener=listener, grace=_GRACE, stop=over), name="status port"
+        serve(app, listener=server.listener, grace=_GRACE, stop=over), name="status port"
     )
     serving.add_done_callback(_log_failure)
     try:

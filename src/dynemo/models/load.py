@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from msgspec import DecodeError, Struct, ValidationError, convert, json
+from msgspec import DecodeError, Struct, ValidationError, convert
 
 from dynemo.errors import ModelError
+from dynemo.foreign import decode_json
 from dynemo.messages.ask import Ask
 from dynemo.models.checkout.read import Checkout, read_checkout
 from dynemo.models.find import Found
@@ -170,7 +171,7 @@ def _of_engine(folder: Path, name: str, override: Checkout | None) -> ModelFiles
             "to name the checkout that it was built from."
         )
     try:
-        config = json.decode((folder / "config.json").read_bytes(), type=_EngineConfig)
+        config = decode_json((folder / "config.json").read_bytes(), _EngineConfig)
     except (OSError, DecodeError) as error:
         raise ModelError(f'"{folder / "config.json"}" cannot be read: {error}.') from None
     pretrained, context_length = config.pretrained_config, config.build_config.max_seq_len

@@ -5,10 +5,12 @@ objects in most templates. Content may be a list of parts on the wire, and is a 
 templates. A tool call's content is null on the wire, and absent or empty in templates.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from msgspec import DecodeError
+
+from dynemo.foreign import decode_any_json
 from dynemo.messages.ask import ReasoningPart, ToolCallPart, ToolResultPart, Turn
 from dynemo.prompt.probe import TemplateProbe
 
@@ -109,8 +111,8 @@ def _call(part: ToolCallPart, wants_objects: bool) -> dict[str, Any]:
 
 def _parsed(arguments: str) -> Any:
     try:
-        parsed = json.loads(arguments) if arguments.strip() else {}
-    except ValueError:
+        parsed = decode_any_json(arguments) if arguments.strip() else {}
+    except DecodeError:
         # The model may have written this text. The template decides: an error would end the chat.
         return arguments
     return parsed if isinstance(parsed, dict | list) else arguments

@@ -5,11 +5,12 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from time import perf_counter
 
-from msgspec import Struct, msgpack
+from msgspec import Struct
 
 from dynemo.connection.server import StreamSink
 from dynemo.connection.sink import ForwardingBuffer
 from dynemo.errors import EngineLost, Unavailable
+from dynemo.foreign import msgpack_decoder
 from dynemo.messages.answer import Delta, Finish
 from dynemo.messages.records import Load
 from dynemo.metrics import WorkerMetrics
@@ -27,7 +28,7 @@ class _Head(Struct):
     traceparent: str = ""
 
 
-_decode_head = msgpack.Decoder(_Head).decode
+_decode_head = msgpack_decoder(_Head)
 
 
 class WorkerHandler:

@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
-from msgspec import DecodeError, msgpack
+from msgspec import DecodeError
 
 from dynemo.connection.logged_peers import LoggedPeers
 from dynemo.errors import DynemoError, Unavailable
+from dynemo.foreign import msgpack_decoder
 from dynemo.messages.records import InstanceRecord
 from dynemo.planes.discovery.base import Change, instances_prefix
 from dynemo.planes.discovery.discovery import Discovery
@@ -39,7 +40,7 @@ _UNDECODABLE = (
     "release, upgrade this ingress."
 )
 
-_decode_record = msgpack.Decoder(InstanceRecord).decode
+_decode_record = msgpack_decoder(InstanceRecord)
 
 
 @dataclass(frozen=True)

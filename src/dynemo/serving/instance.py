@@ -50,10 +50,14 @@ class Backend(Protocol):
         ...
 
     def generate(
-        self, request: Request, cancel_reader: CancelReader | None = None
+        self,
+        request: Request,
+        cancel_reader: CancelReader | None = None,
+        deadline: float | None = None,
     ) -> AsyncGenerator[Delta, None]:
         """The answer. Its last delta has `finish`. Closing the generator at any time cancels the
         request, down to the engine. `cancel_reader` is called if the reader falls behind its bound.
+        `deadline` is the loop time at which the caller closes it: no wait needs to be longer.
 
         Raises Unavailable (nothing was generated; another instance may be asked), EngineLost,
         EngineError or SlowReader.

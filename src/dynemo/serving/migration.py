@@ -43,9 +43,11 @@ def _texts(tokenizer: Tokenizer, ids: Sequence[int]) -> Iterator[str]:
 class MigrationState:
     """The progress of one request."""
 
-    def __init__(self, request: Request, codec: TextCodec) -> None:
+    def __init__(self, request: Request, codec: TextCodec, latest: float | None = None) -> None:
+        """`latest` is the loop time at which the request itself ends."""
         self._request = request
         self._codec = codec
+        self._latest = latest
         self._answered: list[int | str] = []  # an id or a text for each token
         self._attempts = 0
         self._before = 0  # tokens of earlier attempts
@@ -63,12 +65,17 @@ class MigrationState:
 
     def lost(self) -> None:
         """Its instance has gone; the search for another one starts."""
-        self.deadline = asyncio.get_running_loop().time() + _WAIT_SECONDS
+        self.deadline = self._in(_WAIT_SECONDS)
 
     def wait_at_least(self, seconds: float) -> None:
         """An instance is gone, and may return in that time; no other deadline runs yet."""
         if self.deadline is None:
-            self.deadline = asyncio.get_running_loop().time() + seconds
+            self.deadline = self._in(seconds)
+
+    def _in(self, seconds: float) -> float:
+        """Returns the loop time in so many seconds, but no later than the request ends."""
+        then = asyncio.get_running_loop().time() + seconds
+        return then if self._latest is None else min(then, self._latest)
 
     def begin_anew(self) -> None:
         self._attempts += 1

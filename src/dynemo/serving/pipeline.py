@@ -16,6 +16,7 @@ from dynemo.prompt.card.card import Card
 from dynemo.prompt.needs import capable_instances, needs_of_ask
 from dynemo.prompt.prepare import Prepared, prepare
 from dynemo.serving.instance import Backend
+from dynemo.serving.room import Place
 from dynemo.spelling import quoted, with_reason
 
 
@@ -110,7 +111,7 @@ class Pipeline:
             raise unknown_model(name) from None
 
     def run(
-        self, job: Job, cancel_reader: CancelReader | None = None
+        self, job: Job, cancel_reader: CancelReader | None = None, place: Place | None = None
     ) -> AsyncGenerator[Sequence[Piece], None]:
         """The answer's pieces in batches, choices interleaved; a `FinishPiece` ends each choice.
 
@@ -119,9 +120,11 @@ class Pipeline:
         before the first batch; EngineLost, EngineError or SlowReader at any time.
 
         `cancel_reader` is called if the reader falls behind its bound. The reader may be waiting
-        for a client that does not read, and would not notice an error here for a long time.
+        for a client that does not read, and would not notice an error here for a long time. The
+        deadline of `place` bounds the waits for an instance; the caller ends the answer at it.
         """
-        choices = [_choice(job, index, cancel_reader) for index in range(job.choices)]
+        deadline = None if place is None else place.deadline
+        choices = [_choice(job, index, cancel_reader, deadline) for index in range(job.choices)]
         if len(choices) == 1:
             return choices[0]
         return _interleaved(choices, job.prepared.at_once or len(choices))
@@ -134,12 +137,12 @@ def unknown_model(name: str) -> UnknownModel:
 
 
 async def _choice(
-    job: Job, index: int, cancel_reader: CancelReader | None
+    job: Job, index: int, cancel_reader: CancelReader | None, deadline: float | None
 ) -> AsyncGenerator[Sequence[Piece], None]:
     request = job.prepared.requests[index]
     detokenizer = job.model.card.tokenizer.detokenizer()
     output = OutputProcessor(index, request, detokenizer, job.prepared.stops)
-    async with aclosing(job.model.backend.generate(request, cancel_reader)) as deltas:
+    async with aclosing(job.model.backend.generate(request, cancel_reader, deadline)) as deltas:
         async for delta in deltas:
             pieces = output.feed(delta)
             if pieces:

@@ -101,10 +101,13 @@ class Pool:
         return "" if self._remotes else "no instances"
 
     async def generate(
-        self, request: Request, cancel_reader: CancelReader | None = None
+        self,
+        request: Request,
+        cancel_reader: CancelReader | None = None,
+        deadline: float | None = None,
     ) -> AsyncGenerator[Delta, None]:
         """See `Backend.generate`."""
-        progress = MigrationState(request, self._codec)
+        progress = MigrationState(request, self._codec, deadline)
         failed: set[str] = set()
         moves = 0
         problem: Unavailable | EngineLost = Unavailable("There are no instances now.")
@@ -138,13 +141,7 @@ class Pool:
                     raise
                 progress.lost()
                 self.moves += 1
-                log.warning(
-                    "Request %s moves to another instance after %d tokens. %s",
-                    request.id,
-                    progress.count,
-                    error,
-                    extra={"trace_id": trace_id(request.traceparent) or None},
-                )
+                _log_move(request, progress.count, error)
             finally:
                 self._router.ended(chosen)
                 self._router.reported(chosen, remote.load)
@@ -230,6 +227,16 @@ class Pool:
             self._ids = [frozenset(one.id for one in instances) for instances in alike.values()]
             self._unfit = {}
             self._combined = _combine(self._classes) if self._classes else None
+
+
+def _log_move(request: Request, count: int, error: EngineLost) -> None:
+    log.warning(
+        "Request %s moves to another instance after %d tokens. %s",
+        request.id,
+        count,
+        error,
+        extra={"trace_id": trace_id(request.traceparent) or None},
+    )
 
 
 def _within(request: Request, context_length: int) -> Request:

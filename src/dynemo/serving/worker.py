@@ -14,6 +14,7 @@ from msgspec import msgpack
 
 from dynemo.connection.addresses import host_id
 from dynemo.errors import DynemoError, Unavailable, UsageError
+from dynemo.foreign import decode_msgpack
 from dynemo.messages.records import Instance, InstanceRecord
 from dynemo.planes.discovery.base import identity_key, instance_key
 from dynemo.planes.discovery.discovery import Discovery
@@ -39,7 +40,7 @@ async def claim_name(discovery: Discovery, address: EndpointName, card: Card) ->
     key = identity_key(address.namespace, card.name)
     other = await discovery.claim(key, msgpack.encode(identity))
     if other is not None:
-        theirs = msgpack.decode(other, type=CardIdentity)
+        theirs = decode_msgpack(other, CardIdentity)
         raise UsageError(
             f"Another worker serves {quoted(card.name)} in {address.namespace} with another model: "
             f"{difference(identity, theirs)}. Give this one another --model-name."

@@ -1,9 +1,11 @@
 """The bodies of DATA and END. Pure."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from msgspec import ValidationError, msgpack, structs
 
+from dynemo.foreign import as_decode_error, decode_msgpack, msgpack_decoder
 from dynemo.messages.answer import Delta
 from dynemo.messages.records import Load
 from dynemo.messages.wire import FinalDelta
@@ -13,15 +15,19 @@ from dynemo.messages.wire import FinalDelta
 _REASONS = ("stop", "length")
 
 _encode = msgpack.Encoder().encode
+#: Bare, because each token passes it: a wrapper would cost as much as the decoding.
 _decode_delta = msgpack.Decoder(Delta).decode
-_decode_final = msgpack.Decoder(FinalDelta).decode
+_decode_final = msgpack_decoder(FinalDelta)
 
 
 def decode_deltas(bodies: Sequence[bytes]) -> Delta:
     """The bodies of DATA frames, in order, as one delta. Raises DecodeError."""
-    if len(bodies) == 1:
-        return _decode_delta(bodies[0])
-    deltas = [_decode_delta(body) for body in bodies]
+    try:
+        if len(bodies) == 1:
+            return _decode_delta(bodies[0])
+        deltas = [_decode_delta(body) for body in bodies]
+    except RecursionError as error:
+        raise as_decode_error(error) from None
     ids = [token_id for delta in deltas for token_id in delta.token_ids]
     texts = [text for delta in deltas for text in delta.texts]
     cached = max([delta.cached_tokens for delta in deltas])
@@ -53,7 +59,7 @@ def decode_final(body: bytes) -> tuple[Delta, Load | None]:
 
 
 def _with_known_reason(body: bytes) -> bytes:
-    match msgpack.decode(body):
+    match decode_msgpack(body, Any):
         case [ids, texts, [str(), *counts], *others]:
             return _encode([ids, texts, ["stop", *counts], *others])
     return body

@@ -12,6 +12,7 @@ from msgspec import DecodeError, msgpack
 
 from dynemo import errors
 from dynemo.errors import DynemoError, EngineError, RequestError, Unavailable, WireError
+from dynemo.foreign import msgpack_decoder
 from dynemo.messages.wire import Failure
 
 log = logging.getLogger("dynemo.engine")
@@ -46,7 +47,7 @@ _CLASSES: dict[str, type[DynemoError]] = {
 }
 
 _encode = msgpack.Encoder().encode
-_decode = msgpack.Decoder(Failure).decode
+_decode = msgpack_decoder(Failure)
 
 
 def encode_error(error: BaseException) -> bytes:

@@ -1,6 +1,7 @@
 """The bytes of a request body to a typed request, with mistakes described as OpenAI does."""
 
 import re
+from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeVar
 
@@ -8,6 +9,7 @@ import msgspec
 
 from dynemo.api.openai.types import AnyMessage
 from dynemo.errors import RequestError
+from dynemo.foreign import json_decoder
 from dynemo.limits import SHOWN_CHARACTERS
 
 # msgspec names the place of an error only in its text: `... - at `$.messages[0].role``. Only this
@@ -20,8 +22,8 @@ T = TypeVar("T")
 
 
 @cache
-def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(kind)
+def _decoder(kind: Any) -> Callable[[bytes], Any]:
+    return json_decoder(kind)
 
 
 def convert_messages(messages: list[Any]) -> list[AnyMessage]:
@@ -37,16 +39,12 @@ def decode(body: bytes, kind: type[T]) -> T:
     the form `messages[0].content`."""
     key: Any = kind
     try:
-        found: T = _decoder(key).decode(body)
+        found: T = _decoder(key)(body)
         return found
     except msgspec.ValidationError as error:
         raise _invalid(str(error)) from None
     except msgspec.DecodeError as error:
         raise _unparsable(f"{error}.") from None
-    except UnicodeDecodeError:
-        raise _unparsable("It is not valid UTF-8.") from None
-    except RecursionError:
-        raise _unparsable("It is nested too deeply.") from None
 
 
 def _unparsable(problem: str) -> RequestError:

@@ -7,6 +7,7 @@ from msgspec import DecodeError, Raw, json, structs
 from dynemo.api.openai.chat import read_chat_ask
 from dynemo.api.openai.types import ChatRequest
 from dynemo.errors import RequestError, UsageError
+from dynemo.foreign import decode_json
 from dynemo.messages.ask import Ask
 from dynemo.spelling import quoted, unknown
 
@@ -18,12 +19,12 @@ _STAND_INS = {"model": Raw(b'""'), "messages": Raw(b'[{"role": "user", "content"
 def read_request_template(path: str) -> Ask:
     """The defaults in the file. Raises UsageError for a field that a request could not have."""
     try:
-        fields = json.decode(Path(path).expanduser().read_bytes(), type=dict[str, Raw])
+        fields = decode_json(Path(path).expanduser().read_bytes(), dict[str, Raw])
     except OSError as error:
         raise UsageError(
             f"The request template {quoted(path)} cannot be read: {error.strerror}."
         ) from None
-    except (DecodeError, UnicodeDecodeError) as error:
+    except DecodeError as error:
         raise UsageError(
             f"The request template {quoted(path)} is not a JSON object: {error}."
         ) from None

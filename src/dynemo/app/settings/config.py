@@ -28,6 +28,7 @@ _SERVICE_URL = re.compile(r"(tcp|udp|sctp)://.*")
 #: Names that are words of the command line, and the fields that they set.
 _WORDS = {"in": "input", "out": "out"}
 _BY_KEY = {key: option for option in OPTIONS for key in option.keys}
+_LISTS = {key for key, option in _BY_KEY.items() if option.is_list}
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,8 @@ def _from_file(path: Path) -> dict[str, Setting]:
         if isinstance(value, dict):
             _refuse_table(key, value, path)
         _check_key(key, quoted(str(path)))
+        if isinstance(value, list) and name in _LISTS:
+            value = ",".join(map(str, value))
         if isinstance(value, bool | list):
             shown = str(value).lower() if isinstance(value, bool) else value
             raise UsageError(f"{source} takes text or a number, not {shown}.")
@@ -139,13 +142,15 @@ def _from_file(path: Path) -> dict[str, Setting]:
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
-    import tomllib
+    from msgspec import DecodeError
+
+    from dynemo.foreign import decode_toml
 
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return decode_toml(path.read_text(encoding="utf-8"))
     except OSError as error:
         why = f"cannot be read: {error.strerror}"
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (DecodeError, UnicodeDecodeError) as error:
         why = f"is not valid TOML: {error}"
     raise UsageError(f"The file of --config, {quoted(str(path))}, {why}.")
 

@@ -96,6 +96,10 @@ def _has_servers(config: "Config") -> bool:
     return _uses_etcd(config) or _uses_nats(config)
 
 
+def _has_status_port(config: "Config") -> bool:
+    return config.status_port is not None
+
+
 def _has_nodes(config: "Config") -> bool:
     return config.num_nodes > 1
 
@@ -104,6 +108,7 @@ _ETCD = Need("--discovery etcd", _uses_etcd)
 _NATS = Need("--request-plane nats", _uses_nats)
 _TCP = Need("--request-plane tcp", _uses_tcp)
 _SERVERS = Need("--discovery etcd or --request-plane nats", _has_servers)
+_STATUS_PORT = Need("--status-port", _has_status_port)
 _NODES = Need("--num-nodes 2 or more", _has_nodes)
 _POOL = (WORKER, INGRESS)
 
@@ -173,6 +178,16 @@ class Config:
     http_port: int = setting(8080, values.port, Option(
         metavar="PORT", topic=SERVERS, where=(SERVER,),
         help="The port to listen on; 0 picks a free one.",
+    ))
+    allowed_host: tuple[str, ...] = setting((), values.several, Option(
+        metavar="NAME", topic=SERVERS, where=(SERVER, WORKER.with_need(_STATUS_PORT)), is_list=True,
+        help="A host name by which clients may call the server; `*`: any.",
+        shown="loopback names and its addresses",
+    ))
+    cors_origin: tuple[str, ...] = setting((), values.several, Option(
+        metavar="ORIGIN", topic=SERVERS, where=(SERVER,), is_list=True,
+        help="A site whose pages may send requests, or `app://` and the like; `*`: any.",
+        shown="sites on loopback",
     ))
     grace: float = setting(5.0, values.seconds, Option(
         metavar="SECONDS", topic=SERVERS, where=(SERVER, WORKER),
@@ -274,7 +289,7 @@ def _options() -> tuple[Option, ...]:
             name = option.name or f"--{row.name.replace('_', '-')}"
             value = f"{row.default:g}" if isinstance(row.default, float) else row.default
             shown = option.shown or value
-            default = "" if shown in (None, "") else f" (default: {shown})"
+            default = "" if shown in (None, "", ()) else f" (default: {shown})"
             described = f"{option.help.removesuffix('.')}{default}."
             found.append(replace(option, name=name, field=row.name, help=described))
     return tuple(found)

@@ -55,6 +55,14 @@ def meeting_point(text: str) -> str:
     return text
 
 
+def several(text: str) -> tuple[str, ...]:
+    """Values with commas between them."""
+    words = tuple(word for word in map(str.strip, text.split(",")) if word)
+    if not words:
+        raise ValueError("a value, or several with commas between them")
+    return words
+
+
 def discovery(text: str) -> str:
     split_backend(text)
     return text

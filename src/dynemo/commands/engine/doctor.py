@@ -13,12 +13,13 @@ from importlib.resources import files
 from tempfile import NamedTemporaryFile, TemporaryFile
 from time import monotonic, sleep
 
-from msgspec import DecodeError, Struct, json
+from msgspec import DecodeError, Struct
 
 from dynemo.commands.engine.list import Row, describe
 from dynemo.environments.entry import EngineEntry
 from dynemo.environments.registry import ENGINES
 from dynemo.errors import EngineNotInstalled, UsageError
+from dynemo.foreign import decode_json
 from dynemo.models.find import demo_checkout, demo_gguf
 from dynemo.spelling import quoted
 from dynemo.terminal.status_line import StatusLine, gigabytes, status_line
@@ -100,7 +101,7 @@ def _probe(entry: EngineEntry, row: Row, line: StatusLine) -> Report:
     done = _run(command, line, f"{entry.name} · importing")
     lines = done.out.splitlines() or [""]
     try:
-        return json.decode(lines[-1], type=Report)
+        return decode_json(lines[-1], Report)
     except DecodeError:
         return Report(error=f"exit code {done.code}: {_last(done.err).rstrip('.')}")
 

@@ -34,6 +34,9 @@ from dynemo.errors import DynemoError, UsageError
 from dynemo.spelling import either
 from dynemo.terminal.status_line import StatusLine, gigabytes, status_line
 
+#: The names that `install` makes in an engine's folder.
+_MADE = re.compile(r"[a-z0-9_.]+-[0-9a-f]{8}|environment\.(?:json|new)")
+
 
 def install(variant: Variant, python: str = sys.executable) -> int:
     """Makes the environment, unless it exists. Returns the exit code. Raises DynemoError."""
@@ -77,7 +80,13 @@ def remove(engine: str) -> int:
                 f"`engine install` has made no environment for {engine}, so none can be removed."
             )
         environment_file(engine).unlink(missing_ok=True)  # first, because the rest takes long
-        shutil.rmtree(home_of(engine))
+        try:
+            _clear(home_of(engine), keep="")
+        except OSError as error:
+            raise DynemoError(
+                f"The environment of {engine} cannot be removed: {error.strerror}. Remove "
+                f"{home_of(engine)} yourself."
+            ) from None
     print(f"The environment of {engine} is removed.")
     return 0
 
@@ -252,13 +261,17 @@ def _point_to(made: Environment) -> None:
 
 
 def _clear(home: Path, *, keep: str) -> None:
-    """Removes what is not in use: other versions, and the rest of killed attempts."""
+    """Removes what `install` has made and is not in use: other versions, and the rest of killed
+    attempts. Leaves everything else."""
     kept = {keep, "environment.json"} if keep else set()
     for entry in home.iterdir() if home.exists() else ():
-        if entry.name not in kept:
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-    if home.exists() and not kept:
-        home.rmdir()
+        if entry.name in kept or not _MADE.fullmatch(entry.name):
+            continue
+        is_folder = entry.is_dir() and not entry.is_symlink()
+        shutil.rmtree(entry) if is_folder else entry.unlink()
+    if not kept:
+        with contextlib.suppress(OSError):  # a file of somebody else's is there
+            home.rmdir()
 
 
 def _size(folder: Path) -> int:

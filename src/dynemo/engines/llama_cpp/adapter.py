@@ -20,6 +20,7 @@ from dynemo.engines.llama_cpp.grammar import open_grammar
 from dynemo.engines.llama_cpp.params import common_params, device_name
 from dynemo.engines.llama_cpp.wire import ask, get, post
 from dynemo.errors import EngineError, EngineNotInstalled, ModelError, RequestError
+from dynemo.foreign import decode_json, json_decoder
 from dynemo.messages.answer import Delta, Finish, FinishReason
 from dynemo.messages.records import Capabilities, Load
 from dynemo.messages.request import Request
@@ -84,8 +85,8 @@ class _Embedded(Struct):
     embedding: list[list[float]]  #: one vector if the texts are pooled
 
 
-_decode_event = json.Decoder(_Event).decode
-_decode_slots = json.Decoder(list[_Slot]).decode
+_decode_event = json_decoder(_Event)
+_decode_slots = json_decoder(list[_Slot])
 
 
 #: A server started for embeddings cannot generate text.
@@ -136,7 +137,7 @@ class LlamaCpp:
     async def _embed(self, request: Request) -> Delta:
         body = json.encode({"content": request.token_ids, "cache_prompt": False})
         answer = await ask(self._path, "/embedding", body)
-        [vector] = json.decode(answer, type=list[_Embedded])[0].embedding
+        [vector] = decode_json(answer, list[_Embedded])[0].embedding
         data = array("f", vector)
         if byteorder == "big":
             data.byteswap()

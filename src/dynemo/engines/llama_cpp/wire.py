@@ -8,8 +8,12 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
+
+from msgspec import DecodeError
 
 from dynemo.errors import EngineError, RequestError
+from dynemo.foreign import decode_json
 
 _EVENT = b"data: "
 _CLOSED = "llama.cpp's server closed the connection."
@@ -128,9 +132,7 @@ async def _chunk(reader: asyncio.StreamReader) -> bytes:
 
 def _reason(body: bytes) -> str:
     """Returns the message in the server's error body, or the body itself, without a full stop."""
-    from msgspec import DecodeError, json
-
     try:
-        return str(json.decode(body)["error"]["message"]).rstrip(".")
+        return str(decode_json(body, dict[str, Any])["error"]["message"]).rstrip(".")
     except (DecodeError, KeyError, TypeError):
         return body[:500].decode(errors="replace").rstrip(".")

@@ -18,6 +18,7 @@ from msgspec import DecodeError, Raw, json
 from dynemo.engines.mistralrs.tokenizer import tokenizer_json
 from dynemo.engines.options import check_values, read_options, unknown_argument
 from dynemo.errors import ModelError, UsageError
+from dynemo.foreign import decode_json
 from dynemo.messages.spec import EngineSpec
 
 #: The arguments of `Runner`, and of its model, that the user may set.
@@ -206,7 +207,7 @@ def _config(source: Path, target: Path) -> None:
     """
     file = source / "config.json"
     with suppress(DecodeError):
-        config = json.decode(file.read_bytes(), type=dict[str, Any])
+        config = decode_json(file.read_bytes(), dict[str, Any])
         if (changed := with_rope(config)) != config:
             (target / file.name).write_bytes(json.encode(changed))
             return
@@ -217,7 +218,7 @@ def _tokenizer(source: Path, target: Path) -> Path:
     """Writes a folder's tokenizer into another folder, without its post-processor."""
     file = source / "tokenizer.json"
     try:
-        parts = json.decode(file.read_bytes(), type=dict[str, Raw])
+        parts = decode_json(file.read_bytes(), dict[str, Raw])
     except OSError as error:
         raise ModelError(f'"{file}" cannot be read: {error.strerror}.') from error
     except DecodeError as error:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 from uuid import uuid4
 
+from dynemo.engines.compiled import keep_compiled_code
 from dynemo.engines.guard import start_tracker
 from dynemo.engines.sglang.args import prepare, server_args
 from dynemo.errors import EngineError, EngineNotInstalled, ModelError, RequestError, Unavailable
@@ -211,9 +212,7 @@ def _launch(spec: EngineSpec) -> Any:
     It blocks the main thread, where a signal reports a failed scheduler. Nothing else runs on the
     event loop before the engine exists.
     """
-    # Keeps the code that torch compiles for the first request, for the next start.
-    compiled = f"{tempfile.gettempdir()}/torchinductor-{os.getuid()}"
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", compiled)
+    keep_compiled_code(spec.workdir)
     # The folder for its sockets, which it does not remove.
     tempfile.tempdir = os.environ["TMPDIR"] = spec.workdir
     start_tracker()

@@ -4,9 +4,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from msgspec import json
-
 from dynemo.errors import UsageError
+from dynemo.foreign import decode_json
 from dynemo.messages.spec import EngineSpec
 
 
@@ -28,7 +27,7 @@ def check_ranks(spec: EngineSpec) -> None:
 
 
 def _stages(config: Path) -> int:
-    built: dict[str, Any] = json.decode(config.read_bytes())
+    built: dict[str, Any] = decode_json(config.read_bytes(), dict[str, Any])
     mapping = built.get("pretrained_config", {}).get("mapping", {})
     stages: int = mapping.get("pp_size", 1)
     return max(1, stages)

@@ -15,6 +15,7 @@ from contextlib import aclosing, asynccontextmanager, contextmanager
 from importlib.util import find_spec
 from typing import Any
 
+from dynemo.engines.compiled import keep_compiled_code
 from dynemo.engines.guard import start_guard, start_tracker
 from dynemo.engines.rendezvous import rendezvous_address
 from dynemo.engines.vllm.args import engine_args, is_gguf
@@ -187,8 +188,7 @@ def _prepare(spec: EngineSpec) -> Log:
         )
     if spec.parallel.nodes > 1:
         rendezvous_address(spec.parallel)  # checked before the import, which takes seconds
-    temporary = tempfile.gettempdir()
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", f"{temporary}/torchinductor-{os.getuid()}")
+    keep_compiled_code(spec.workdir)
     tempfile.tempdir = None  # read again on next use
     os.environ.update(
         # Sockets and files that vLLM does not remove, but not the compiled code for the next start.

@@ -9,6 +9,8 @@ import logging
 import os
 from typing import Any
 
+from dynemo.foreign import decode_any_json
+
 _LEVELS = ("WARNING", "INFO", "DEBUG")
 _LONGEST = 400
 #: The error by which the host learns that its core has ended. It has no details.
@@ -52,7 +54,7 @@ class Log:
         """
         try:
             with open(self._failures, encoding="utf-8") as file:
-                logged: list[tuple[str, str]] = [json.loads(line) for line in file]
+                logged: list[tuple[str, str]] = [decode_any_json(line) for line in file]
         except FileNotFoundError:
             return None
         raised = [reason for error, reason in logged if error not in ("", _DEAD)]

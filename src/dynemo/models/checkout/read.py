@@ -10,14 +10,16 @@
 It reads what transformers writes, and the older forms that transformers still reads.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from msgspec import DecodeError
+
 from dynemo.errors import ModelError
+from dynemo.foreign import decode_any_json
 from dynemo.models.checkout.config import (
     context_length,
     eos_ids,
@@ -224,15 +226,12 @@ def _read_json(file: Path) -> Json:
         return {}
     text = _read_text(file).removeprefix("\ufeff")
     try:
-        value = json.loads(text)
-    except RecursionError:
-        raise ModelError(f'"{file}" is nested too deeply. Download it again.') from None
-    except json.JSONDecodeError as error:
+        value = decode_any_json(text)
+    except DecodeError as error:
         file_type = file_type_of(text[:SNIFF_BYTES].encode())
         if file_type in (FileType.JSON, FileType.TEXT):
             raise ModelError(
-                f'"{file}" is not valid JSON: {error.msg} (line {error.lineno}, column '
-                f"{error.colno}). Correct it, or download it again."
+                f'"{file}" is not valid JSON: {error}. Correct it, or download it again.'
             ) from None
         raise ModelError(f'"{file}" is {file_type}, not JSON. {advice_for(file_type)}') from None
     if not isinstance(value, dict):

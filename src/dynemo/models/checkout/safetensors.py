@@ -6,9 +6,10 @@ each tensor ends in the rest of the file.
 
 from pathlib import Path
 
-from msgspec import DecodeError, Struct, json
+from msgspec import DecodeError, Struct
 
 from dynemo.errors import ModelError
+from dynemo.foreign import decode_json
 from dynemo.models.file_type import SNIFF_BYTES, FileType, advice_for, file_type_of
 
 
@@ -48,7 +49,7 @@ def check_whole(path: Path) -> None:
 
 def _end_of_tensors(path: Path, header: bytes) -> int:
     try:
-        tensors = json.decode(header, type=dict[str, _Tensor])
+        tensors = decode_json(header, dict[str, _Tensor])
     except DecodeError as error:
         raise ModelError(f'"{path}" has a broken header ({error}). Download it again.') from None
     return max((tensor.data_offsets[1] for tensor in tensors.values()), default=0)

@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from msgspec import Struct, json
+from msgspec import Struct
 
 from dynemo.errors import ModelError
+from dynemo.foreign import decode_json
 from dynemo.models.choose import ModelChoice, ModelFormat, choose
 from dynemo.models.hub.errors import HubUnreachable, translated
 from dynemo.models.hub.fetch import HubSource, fetch
@@ -203,7 +204,7 @@ def _has_all_shards(snapshot: Path) -> bool:
     index = snapshot / "model.safetensors.index.json"
     if not index.is_file():
         return True
-    shards = set(json.decode(index.read_bytes(), type=_Index).weight_map.values())
+    shards = set(decode_json(index.read_bytes(), _Index).weight_map.values())
     return all((snapshot / shard).is_file() for shard in shards)
 
 

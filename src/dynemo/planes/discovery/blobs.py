@@ -11,9 +11,10 @@ import asyncio
 import hashlib
 
 from dynemo.errors import Unavailable
+from dynemo.limits import DISCOVERY_VALUE_BYTES
 from dynemo.planes.discovery.base import BLOBS, LeaseLost, Store
 
-CHUNK = 1024 * 1024  # an etcd request is at most 1.5 MiB
+CHUNK = DISCOVERY_VALUE_BYTES  # an etcd request is at most 1.5 MiB
 MAX_CHUNKS = 256
 TTL = 60  # seconds; much more than the time between two calls of `keep_blob`
 _STALL_SECONDS = 2.0  # without progress of the process that writes

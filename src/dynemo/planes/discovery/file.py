@@ -1,12 +1,17 @@
 """The store in a folder, for the processes of one user on one host.
 
-    FOLDER/                 0700
-      lock                  held by a change that depends on more than one lease
-      {lease, 16 hex}/      a lease
-        .alive              its content is the lease's time, its mtime the last renewal; the owner
-                            holds a lock on it, so that its death shows at once
-        {hash of key}       a line with the key, then the value
-      .new-…, .dead-…       a lease that is being made, or removed
+    DIR/                      the user's; it may hold anything
+      dynemo-discovery/       ours, 0700
+        made-by-dynemo-run    the marker; see `marked.py`
+        lock                  held by a change that depends on more than one lease
+        {lease, 16 hex}/      a lease
+          .alive              its content is the lease's time, its mtime the last renewal; the owner
+                              holds a lock on it, so that its death shows at once
+          {hash of key}       a line with the key, then the value
+        .new-…, .dead-…       a lease that is being made, or removed
+
+Another user must not be able to exchange any part of the path. Release 0.1 kept its leases in DIR
+itself: they are read, and never changed.
 
 A lease has expired if nobody holds its lock (its owner died; shared leases have no lock), or if it
 was not renewed in time (its owner is stopped). Files appear and disappear by renaming, so that
@@ -17,7 +22,6 @@ changes.
 import asyncio
 import contextlib
 import os
-import stat
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -130,25 +134,16 @@ def _folder(argument: str, environment: Mapping[str, str]) -> Path:
 
 @contextlib.asynccontextmanager
 async def open_file(path: Path, *, lease_ttl: float = LEASE_TTL) -> AsyncIterator[Discovery]:
-    """Raises UsageError if the folder cannot be made, or is open to other users."""
-    _check(path)
+    """Raises UsageError if our folder cannot be made in `path`, or if other users can reach it."""
     folder = Folder(path)
+    try:
+        folder.make()
+    except OSError as error:
+        raise UsageError(
+            f"Cannot use {quoted(str(path))} for discovery: {error.strerror}."
+        ) from None
     try:
         async with discovering(FileStore(folder), lease_ttl) as found:
             yield found
     finally:
         folder.close()
-
-
-def _check(path: Path) -> None:
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = path.stat()
-    except OSError as error:
-        raise UsageError(
-            f"Cannot use {quoted(str(path))} for discovery: {error.strerror}."
-        ) from None
-    if status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o077:
-        raise UsageError(
-            f"{quoted(str(path))} must belong to you alone (mode 0700) to be used for discovery."
-        )

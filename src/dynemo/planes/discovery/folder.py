@@ -4,26 +4,42 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import secrets
-import shutil
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from dynemo.limits import DISCOVERY_VALUE_BYTES
 from dynemo.planes.discovery.base import LeaseLost
+from dynemo.planes.discovery.marked import marked_folder
 
 _ALIVE = ".alive"
 _LOCK_SECONDS = 2.0
 _LEFTOVER_SECONDS = 60.0
 _SETTLED_NS = 100_000_000  # much more than the resolution of a file system's times
+_KEY_BYTES = 4096  # of a file's first line
+_MAX_FILE = _KEY_BYTES + DISCOVERY_VALUE_BYTES
+_ALIVE_BYTES = 64
+
+# The names that this module makes. It removes nothing else.
+_LEASE = re.compile(r"[0-9a-f]{16}")
+_LEFTOVER = re.compile(r"\.(?:new|dead)-[0-9a-f]{16}")
+_FILE = re.compile(r"[0-9a-f]{32}|\.[0-9a-f]{16}|\.alive")
 
 
 class Folder:
-    """Raises OSError, besides what each method names. Several threads may use it at once."""
+    """The leases in the marked folder inside `path`. Raises OSError, besides what each method
+    names. Several threads may use it at once."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._locks: dict[int, int] = {}  # by lease of ours: an open file
+
+    def make(self) -> None:
+        """Makes the folder, if it is missing."""
+        marked_folder(self.path, create=True)
 
     def close(self) -> None:
         for lock in self._locks.values():
@@ -36,6 +52,7 @@ class Folder:
         return lease
 
     def share(self, lease: int, ttl: int) -> bool:
+        self.make()
         with self._locked():
             if self.keep(lease):
                 return False
@@ -45,8 +62,8 @@ class Folder:
 
     def keep(self, lease: int) -> bool:
         """A lease may have expired although its folder is still there; it then stays expired."""
-        alive = self._of(lease) / _ALIVE
         try:
+            alive = self._of(lease) / _ALIVE
             if not _is_stale(alive):
                 os.utime(alive)
                 return True
@@ -61,9 +78,9 @@ class Folder:
         self._unlock(lease)
 
     def put(self, key: str, value: bytes, lease: int) -> None:
-        target = self._of(lease) / _file(key)
-        partial = target.with_name(f".{secrets.token_hex(8)}")
         try:
+            target = self._of(lease) / _file(key)
+            partial = target.with_name(f".{secrets.token_hex(8)}")
             partial.write_bytes(key.encode() + b"\n" + value)
             partial.replace(target)
         except FileNotFoundError:
@@ -82,36 +99,36 @@ class Folder:
 
     def get(self, key: str) -> bytes | None:
         for lease in self.leases():
-            with contextlib.suppress(FileNotFoundError):
-                return _read(lease / _file(key), key)[1]
+            if (found := _read(lease / _file(key), key)) is not None and found[0] == key:
+                return found[1]
         return None
 
     def leases(self) -> list[Path]:
         """The folders of the leases that have not expired."""
-        return [path for path in self._all() if not _has_expired(path)]
+        own = marked_folder(self.path)
+        found = [*_named(own, _LEASE), *_leases_of_0_1(own.parent)]
+        return [path for path in found if not _has_expired(path)]
 
     def sweep(self) -> None:
         """Removes expired leases, and those that a process left half made when it died."""
-        expired = [path for path in self._all() if _has_expired(path)]
+        own = marked_folder(self.path)
+        expired = [path for path in _named(own, _LEASE) if _has_expired(path)]
         if expired:
             with self._locked():
                 for path in filter(_has_expired, expired):
                     self._remove(int(path.name, 16))
-        for path in self.path.glob(".*-*"):
+        for path in _named(own, _LEFTOVER):
             with contextlib.suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime > _LEFTOVER_SECONDS:
-                    shutil.rmtree(path, ignore_errors=True)
-
-    def _all(self) -> list[Path]:
-        return [Path(entry.path) for entry in os.scandir(self.path) if len(entry.name) == 16]
+                    _delete(path)
 
     def _of(self, lease: int) -> Path:
-        return self.path / f"{lease:016x}"
+        return marked_folder(self.path) / f"{lease:016x}"
 
     def _make(self, lease: int, ttl: int, *, is_owned: bool) -> None:
         """Makes it under another name first, so that nobody sees it before it is locked."""
-        new = self.path / f".new-{secrets.token_hex(8)}"
-        new.mkdir(mode=0o700, parents=True)
+        new = marked_folder(self.path, create=True) / f".new-{secrets.token_hex(8)}"
+        new.mkdir(mode=0o700)
         alive = new / _ALIVE
         alive.write_text(f"{ttl} {'owned' if is_owned else 'shared'}", encoding="ascii")
         if is_owned:
@@ -124,14 +141,16 @@ class Folder:
             os.close(lock)
 
     def _remove(self, lease: int) -> None:
-        dead = self.path / f".dead-{secrets.token_hex(8)}"
         with contextlib.suppress(FileNotFoundError):
-            self._of(lease).rename(dead)
-            shutil.rmtree(dead, ignore_errors=True)
+            path = self._of(lease)
+            dead = path.with_name(f".dead-{secrets.token_hex(8)}")
+            path.rename(dead)
+            _delete(dead)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        path = marked_folder(self.path) / "lock"
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         deadline = time.monotonic() + _LOCK_SECONDS
         try:
             while True:
@@ -156,11 +175,9 @@ class Scan:
         self._read: dict[Path, tuple[int, dict[str, bytes]]] = {}
 
     def keys(self) -> list[str]:
-        found = []
-        for lease in self._folder.leases():
-            with contextlib.suppress(FileNotFoundError):
-                found += [_read(file, None)[0] for file in _files(lease)]
-        return [key for key in found if key.startswith(self._prefix)]
+        files = [file for lease in self._folder.leases() for file in _files(lease)]
+        pairs = [pair for file in files if (pair := _read(file, None)) is not None]
+        return [key for key, _ in pairs if key.startswith(self._prefix)]
 
     def read(self) -> dict[str, bytes]:
         found = {}
@@ -178,11 +195,41 @@ class Scan:
         return {key: value for _, held in found.values() for key, value in held.items()}
 
     def _values(self, lease: Path) -> dict[str, bytes]:
-        pairs = []
-        for file in _files(lease):
-            with contextlib.suppress(FileNotFoundError):
-                pairs.append(_read(file, self._prefix))
+        pairs = [pair for file in _files(lease) if (pair := _read(file, self._prefix)) is not None]
         return {key: value for key, value in pairs if key.startswith(self._prefix)}
+
+
+def _leases_of_0_1(folder: Path) -> list[Path]:
+    """The leases of processes of release 0.1, which kept them in the user's folder itself. They are
+    read, and never changed."""
+    return [path for path in _named(folder, _LEASE) if (path / _ALIVE).is_file()]
+
+
+def _named(folder: Path, names: re.Pattern[str]) -> list[Path]:
+    """The folders in `folder` with such a name that belong to this user. Never links."""
+    with os.scandir(folder) as entries:
+        named = [entry for entry in entries if names.fullmatch(entry.name)]
+    return [Path(entry.path) for entry in named if _is_own_folder(entry)]
+
+
+def _is_own_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        status = entry.stat(follow_symlinks=False)
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
+
+
+def _delete(lease: Path) -> None:
+    """Deletes a lease's folder and the files that this module makes in one. What is there besides
+    stays, and with it the folder."""
+    with contextlib.suppress(OSError):
+        with os.scandir(lease) as entries:
+            files = [entry for entry in entries if _FILE.fullmatch(entry.name)]
+        for file in files:
+            if file.is_file(follow_symlinks=False):
+                os.unlink(file.path)
+        lease.rmdir()
 
 
 def _file(key: str) -> str:
@@ -191,21 +238,54 @@ def _file(key: str) -> str:
 
 
 def _files(lease: Path) -> list[Path]:
-    return [Path(entry.path) for entry in os.scandir(lease) if not entry.name.startswith(".")]
+    with contextlib.suppress(OSError), os.scandir(lease) as entries:
+        return [Path(entry.path) for entry in entries if not entry.name.startswith(".")]
+    return []
 
 
-def _read(file: Path, prefix: str | None) -> tuple[str, bytes]:
-    """A file's key, and its value if the key starts with `prefix`."""
-    with file.open("rb") as stream:
-        key = stream.readline().rstrip(b"\n").decode()
-        wanted = prefix is not None and key.startswith(prefix)
-        return key, stream.read() if wanted else b""
+def _read(file: Path, prefix: str | None) -> tuple[str, bytes] | None:
+    """A file's key, and its value if the key starts with `prefix`. None for a file that is not
+    ours, or that has just been removed."""
+    data = _content(file, _KEY_BYTES if prefix is None else _MAX_FILE)
+    first, newline, value = data.partition(b"\n")
+    if not newline or len(first) > _KEY_BYTES:
+        return None
+    try:
+        key = first.decode()
+    except UnicodeDecodeError:
+        return None
+    wanted = prefix is not None and key.startswith(prefix)
+    return key, value if wanted else b""
+
+
+def _content(file: Path, most: int) -> bytes:
+    """At most so many bytes of a regular file. Empty for other files, and for too long ones."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_FILE:
+            return b""
+        with open(descriptor, "rb", closefd=False) as stream:
+            return stream.read(most)
+    finally:
+        os.close(descriptor)
 
 
 def _is_stale(alive: Path) -> bool:
     """Whether it was not renewed in time. Raises FileNotFoundError."""
-    kept = alive.stat().st_mtime
-    return time.time() - kept > float(alive.read_text(encoding="ascii").split()[0])
+    kept = alive.lstat().st_mtime
+    return not time.time() - kept <= _ttl(alive)[0]
+
+
+def _ttl(alive: Path) -> tuple[float, bool]:
+    """Its time in seconds, and whether it is shared. A file that is not ours has no time."""
+    match _content(alive, _ALIVE_BYTES).split():
+        case [seconds, kind] if seconds.isdigit():
+            return float(seconds), kind == b"shared"
+    return 0.0, False
 
 
 def _has_expired(lease: Path) -> bool:
@@ -213,12 +293,12 @@ def _has_expired(lease: Path) -> bool:
     try:
         if _is_stale(alive):
             return True
-        if alive.read_text(encoding="ascii").endswith("shared"):
+        if _ttl(alive)[1]:
             return False
         with alive.open("rb") as stream:
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except FileNotFoundError:
+    except OSError:
         pass
     return True

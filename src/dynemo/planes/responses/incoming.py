@@ -9,13 +9,12 @@ import hmac
 import logging
 from typing import Protocol
 
-from msgspec import msgpack
-
 from dynemo.connection.buffer import StreamBuffer
 from dynemo.connection.client import StreamClient
 from dynemo.connection.heartbeat import Beat, Heartbeat
 from dynemo.connection.logged_peers import LoggedPeers
 from dynemo.errors import DynemoError, EngineLost, WireError
+from dynemo.foreign import msgpack_decoder
 from dynemo.messages.wire import Greeting
 from dynemo.wire import versions
 from dynemo.wire.failures import decode_error, encode_error, reason_of
@@ -28,7 +27,7 @@ log = logging.getLogger("dynemo.responses")
 #: The longest body that a peer may send before its HELLO.
 MAX_UNGREETED = 4096
 
-decode_greeting = msgpack.Decoder(Greeting).decode
+decode_greeting = msgpack_decoder(Greeting)
 
 
 class Listener(Protocol):

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
-from msgspec import DecodeError, msgpack
+from msgspec import DecodeError
 
 from dynemo.connection.addresses import (
     Dialable,
@@ -26,6 +26,7 @@ from dynemo.connection.heartbeat import Beat
 from dynemo.connection.logged_peers import LoggedPeers
 from dynemo.connection.server import RequestHandler, StreamServer
 from dynemo.errors import Unavailable, WireError
+from dynemo.foreign import msgpack_decoder
 from dynemo.messages.records import Load
 from dynemo.messages.wire import Envelope
 from dynemo.planes.responses.outgoing import IngressConnection
@@ -38,7 +39,7 @@ log = logging.getLogger("dynemo.responses")
 DIAL_SECONDS = 1.5  # less than an ingress waits for a request to be accepted
 _MAX_REMEMBERED = 1024
 
-_decode_envelope = msgpack.Decoder(Envelope).decode
+_decode_envelope = msgpack_decoder(Envelope)
 
 Dial = Callable[[FramedConnection, str], Awaitable[None]]
 

@@ -15,6 +15,7 @@ from typing import Any
 from msgspec import MsgspecError, Struct, ValidationError, convert, msgpack
 
 from dynemo.errors import DynemoError, ModelError
+from dynemo.foreign import msgpack_decoder
 from dynemo.messages.ask import Ask, set_fields
 from dynemo.prompt.card.card import Card
 from dynemo.prompt.template import ChatTemplate
@@ -44,7 +45,7 @@ class _Wire(Struct, frozen=True, kw_only=True):
 
 
 _encode = msgpack.Encoder().encode
-_decode = msgpack.Decoder(_Wire).decode
+_decode = msgpack_decoder(_Wire)
 
 
 def pack_card(card: Card) -> bytes:

@@ -82,7 +82,10 @@ class LocalInstance:
         return "" if self._client is not None else self._trouble
 
     def generate(
-        self, request: Request, cancel_reader: CancelReader | None = None
+        self,
+        request: Request,
+        cancel_reader: CancelReader | None = None,
+        deadline: float | None = None,  # noqa: ARG002 (nothing here waits)
     ) -> AsyncGenerator[Delta, None]:
         return self.ask(encode_request(request), StreamBuffer(cancel_reader))
 

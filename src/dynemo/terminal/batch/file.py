@@ -18,6 +18,7 @@ from typing import BinaryIO, NamedTuple
 import msgspec
 
 from dynemo.errors import DynemoError, UsageError
+from dynemo.foreign import decode_json
 from dynemo.terminal.batch.line import Key, OutputLine, key_of
 
 #: The most bytes per line. A longer line becomes an error line.
@@ -150,8 +151,8 @@ def _may_begin(text: bytes, key: Key) -> bool:
 
 def _read(text: bytes) -> _Seen | None:
     try:
-        return msgspec.json.decode(text, type=_Seen)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return decode_json(text, _Seen)
+    except msgspec.DecodeError:
         return None
 
 

@@ -8,13 +8,12 @@ from msgspec import UNSET, Raw, Struct, UnsetType, structs
 
 from dynemo.api.openai.chat import read_chat_ask
 from dynemo.errors import DynemoError, RequestError, UnsupportedField
+from dynemo.foreign import decode_json
 from dynemo.messages.ask import Ask, set_fields, text_turn
 from dynemo.terminal.reply import Reply
 
 #: Fields that identify a line. They are copied to the output line.
 IDS = ("id", "custom_id")
-
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class Key(Struct, frozen=True):
@@ -49,10 +48,10 @@ def parse(data: bytes) -> Ask:
     Raises RequestError, which names the wrong field.
     """
     try:
-        fields = msgspec.json.decode(data, type=dict[str, Raw])
+        fields = decode_json(data, dict[str, Raw])
     except msgspec.ValidationError:
         raise RequestError("The line is not a JSON object.") from None
-    except _UNREADABLE as error:
+    except msgspec.DecodeError as error:
         raise RequestError(f"The line is not valid JSON: {error}.") from None
     for name in IDS:
         fields.pop(name, None)
@@ -75,8 +74,8 @@ def parse(data: bytes) -> Ask:
 
 def _as_messages(text: Raw) -> Raw:
     try:
-        content = msgspec.json.decode(text, type=str)
-    except _UNREADABLE:
+        content = decode_json(text, str)
+    except msgspec.DecodeError:
         raise RequestError("'text' must be a string.", param="text") from None
     return Raw(msgspec.json.encode([{"role": "user", "content": content}]))
 
@@ -114,7 +113,7 @@ def failed(key: Key, data: bytes, error: DynemoError) -> OutputLine:
 def _ids(data: bytes) -> dict[str, Any]:
     """Returns the ids of a line, even if the rest of it is invalid."""
     try:
-        fields = msgspec.json.decode(data, type=dict[str, Raw])
-        return {name: msgspec.json.decode(fields[name]) for name in IDS if name in fields}
-    except _UNREADABLE:
+        fields = decode_json(data, dict[str, Raw])
+        return {name: decode_json(fields[name], Any) for name in IDS if name in fields}
+    except msgspec.DecodeError:
         return {}

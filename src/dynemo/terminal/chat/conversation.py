@@ -1,7 +1,7 @@
 """The conversation of a chat, and the part of it that fits the model's context."""
 
 import json
-import os
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,17 +113,31 @@ def save(conversation: Conversation, name: str) -> Path:
         )
         + "\n"
     )
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         if path in conversation.saved:
-            partial.write_text(data, encoding="utf-8")
-            partial.replace(path)
+            _replace(path, data)
         else:
-            with path.open("x", encoding="utf-8") as file:
-                file.write(data)
+            _create(path, data)
     except FileExistsError:
         raise UsageError(f'"{name}" already exists. Choose another name.') from None
     except OSError as error:
         raise UsageError(f'"{name}" cannot be written: {error.strerror}.') from None
     conversation.saved.add(path)
     return path
+
+
+def _replace(path: Path, data: str) -> None:
+    partial = path.with_name(f".{secrets.token_hex(8)}")
+    _create(partial, data)
+    partial.replace(path)
+
+
+def _create(path: Path, data: str) -> None:
+    """Writes a new file. It follows no link, and leaves no half of a file on a full disk."""
+    with path.open("x", encoding="utf-8") as file:
+        try:
+            file.write(data)
+            file.flush()
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise

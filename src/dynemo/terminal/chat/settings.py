@@ -1,10 +1,13 @@
 """The settings of a chat's requests. `/set` changes them by the API's names and ranges."""
 
+from typing import Any
+
 import msgspec
 from msgspec import structs
 
 from dynemo.api.openai.chat import read_chat_ask
 from dynemo.errors import RequestError
+from dynemo.foreign import decode_json
 from dynemo.messages.ask import SUBJECT, Ask
 from dynemo.spelling import unknown
 
@@ -23,8 +26,8 @@ def change(ask: Ask, name: str, text: str) -> Ask:
     """
     check_name(name)
     try:
-        value = msgspec.json.decode(text.encode())
-    except (msgspec.DecodeError, RecursionError):
+        value: Any = decode_json(text, Any)
+    except msgspec.DecodeError:
         value = text
     body = {"messages": [{"role": "user", "content": ""}], name: value}
     changed = read_chat_ask(msgspec.json.encode(body))

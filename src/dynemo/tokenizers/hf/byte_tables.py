@@ -1,6 +1,8 @@
 """Reads the tables in a `tokenizer.json` that the `tokenizers` library hides, or returns slowly."""
 
-from msgspec import DecodeError, Struct, ValidationError, json
+from msgspec import DecodeError, Struct
+
+from dynemo.foreign import json_decoder
 
 
 class ByteLevelTables(Struct):
@@ -18,12 +20,12 @@ class _File(Struct):
     model: ByteLevelTables
 
 
-_decode = json.Decoder(_File).decode
+_decode = json_decoder(_File)
 
 
 def byte_level_tables(file: bytes) -> ByteLevelTables | None:
     """Returns the file's byte-level tables, or None if its model has none."""
     try:
         return _decode(file).model
-    except (DecodeError, ValidationError):
+    except DecodeError:
         return None

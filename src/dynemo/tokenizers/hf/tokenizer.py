@@ -5,7 +5,6 @@ The library is imported when a tokenizer is loaded, because the import takes ten
 
 from __future__ import annotations
 
-import json
 import re
 import threading
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dynemo.errors import ModelError
+from dynemo.foreign import decode_any_json
 from dynemo.tokenizers.base import Detokenizer
 from dynemo.tokenizers.detokenize import ByteDetokenizer, FallbackDetokenizer, WindowDetokenizer
 from dynemo.tokenizers.hf.byte_tables import byte_level_tables
@@ -228,7 +228,7 @@ class _Decoder:
 def _steps(backend: Backend) -> list[dict[str, Any]]:
     if backend.decoder is None:
         return [{"type": "None"}]
-    description = json.loads(backend.decoder.__getstate__())
+    description = decode_any_json(backend.decoder.__getstate__())
     steps = description["decoders"] if description["type"] == "Sequence" else [description]
     return [step for step in steps if isinstance(step, dict)]
 

@@ -30,6 +30,7 @@ from msgspec import DecodeError, msgpack
 
 from dynemo.connection.addresses import Dialable
 from dynemo.errors import InstanceGone, InstanceSilent, PlaneAway, UsageError
+from dynemo.foreign import msgpack_decoder
 from dynemo.messages.records import InstanceRecord, Load
 from dynemo.messages.wire import Envelope
 from dynemo.planes.requests.base import ASK_SECONDS, OnRequest, wait_for_reply
@@ -63,7 +64,7 @@ _ENVELOPE_BYTES = 4096  # room for the fields of an envelope besides its request
 _NO_RESPONDERS = "503"
 
 _encode = msgpack.Encoder().encode
-_decode_load = msgpack.Decoder(Load).decode
+_decode_load = msgpack_decoder(Load)
 
 OnMessage = Callable[["Msg"], Awaitable[None]]
 
