@@ -4,7 +4,7 @@
 #                             (both install what the tests need)
 # make engines                installs vLLM and SGLang for the tests (5 GB); without, those are skipped
 # make lint | types | bench | demo-model
-# make chaos | soak           runs a pool under faults for 20 minutes, or under mixed load for 30;
+# make chaos | soak | fuzz    runs a pool under faults, a pool under mixed load, or readers with bad data;
 #                             ARGS="--minutes 3 --seed 7"
 # make audit                  checks the locked packages for known vulnerabilities; needs the internet
 
@@ -19,7 +19,7 @@ PROSE := $(wildcard *.md) docs bench tools src tests
 # Network namespaces are Linux's, and root's.
 NETNS := $(shell [ "$$(uname)$$(id -u)" = Linux0 ] && echo ip=iproute2)
 
-.PHONY: run quick test chaos soak engines lint types bench demo-model audit clean
+.PHONY: run quick test chaos soak fuzz engines lint types bench demo-model audit clean
 
 run: .venv/ready-run
 	@$(BIN)/dynemo-run $(ARGS)
@@ -30,7 +30,7 @@ quick: .venv/ready-test
 test: .venv/ready-test
 	@$(BIN)/python -m pytest -n auto $(ARGS)
 
-chaos soak: .venv/ready-test
+chaos soak fuzz: .venv/ready-test
 	@PYTHONPATH=tests $(BIN)/python -m stress $@ $(ARGS)
 
 engines: .venv/ready-engines
