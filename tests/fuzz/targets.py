@@ -35,7 +35,7 @@ from dynemo.models.load import read_model
 from dynemo.prompt.card.wire import _MAGIC, VERSION, pack_card, unpack_card
 from dynemo.prompt.template import ChatTemplate
 from dynemo.wire.failures import decode_error
-from dynemo.wire.frames import HEADER, FrameKind, FrameReader, encode
+from dynemo.wire.frames import FrameKind, FrameReader, encode
 from dynemo.wire.state import ConnectionState, Role, StreamState, connection_after, stream_after
 from fuzz.mutate import json_body
 from support.gguf_files import tiny_model
