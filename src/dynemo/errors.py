@@ -15,6 +15,8 @@
     +-- Unavailable        unavailable                503  no instance can take the request now.
     |   +-- InstanceGone   instance_gone              503  that instance does not answer.
     |   |   +-- InstanceSilent  instance_silent       503  it may answer later.
+    |   +-- InstanceAway   instance_away              503  it drains, or restarts its engine.
+    |   +-- IngressUnreachable  ingress_unreachable  503  the worker cannot connect to answer.
     |   +-- PlaneAway      request_plane_away         503  no instance at all can be asked.
     |   +-- Overloaded     overloaded                 429  the queue or the client's share is full.
     +-- DeadlineExceeded   deadline_exceeded          504  the request's own time is over.
@@ -125,6 +127,14 @@ class InstanceGone(Unavailable):
 
 class InstanceSilent(InstanceGone):
     code = "instance_silent"
+
+
+class InstanceAway(Unavailable):
+    code = "instance_away"
+
+
+class IngressUnreachable(Unavailable):
+    code = "ingress_unreachable"
 
 
 class PlaneAway(Unavailable):

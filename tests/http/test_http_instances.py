@@ -8,6 +8,7 @@ from test_http_metrics import scrape
 from dynemo.http.app import App
 from dynemo.messages.records import Load
 from dynemo.metrics import MAX_INSTANCES
+from dynemo.serving.instance import InstanceStatus
 from support.asgi_client import call, make_app
 from support.fake_pipeline import FakePipeline
 
@@ -19,7 +20,9 @@ def app_with(count: int) -> App:
     backend = pipeline.backend
     assert backend.instance is not None
     backend.others = [
-        (structs.replace(backend.instance, id=f"i{n}", engine="echo"), Load(n, 0, 0.25))
+        InstanceStatus(
+            structs.replace(backend.instance, id=f"i{n}", engine="echo"), Load(n, 0, 0.25)
+        )
         for n in range(2, count + 1)
     ]
     return make_app(pipeline)

@@ -99,7 +99,7 @@ def test_an_instance_of_a_later_release_is_left_out_and_logged_once(
                 await theirs.put(key, msgpack.encode(record))
             await asyncio.wait_for(found.appeared.wait(), 5)
             await asyncio.sleep(0.2)  # time for some retries
-            [(instance, _)] = found.models["demo"].backend.instances
+            [(instance, *_)] = found.models["demo"].backend.instances
             assert instance.id == "both" * 8
 
     asyncio.run(body())

@@ -6,6 +6,7 @@ from dynemo.connection.buffer import CancelReader
 from dynemo.messages.answer import Delta
 from dynemo.messages.records import Instance, Load
 from dynemo.messages.request import Request
+from dynemo.serving.instance import InstanceStatus
 
 
 class FakeBackend:
@@ -14,7 +15,7 @@ class FakeBackend:
     def __init__(self, instance: Instance, load: Load | None = None) -> None:
         self.instance: Instance | None = instance
         self.load = load or Load()
-        self.others: list[tuple[Instance, Load]] = []
+        self.others: list[InstanceStatus] = []
         self.trouble = ""
         self.restarts = self.moves = 0
 
@@ -23,8 +24,9 @@ class FakeBackend:
         return [self.instance] if self.instance else []
 
     @property
-    def instances(self) -> list[tuple[Instance, Load]]:
-        return [(self.instance, self.load), *self.others] if self.instance else self.others
+    def instances(self) -> list[InstanceStatus]:
+        own = [InstanceStatus(self.instance, self.load)] if self.instance else []
+        return own + self.others
 
     def generate(
         self,

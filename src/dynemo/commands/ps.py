@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from msgspec import DecodeError, structs
+from msgspec import DecodeError
 
 from dynemo.app.networking import open_discovery
 from dynemo.app.settings.options import Config
@@ -30,6 +30,7 @@ _HEADS = (
     "RUNNING", "WAITING", "KV", "SLOTS", "CONTEXT", "AGE",
 )  # fmt: skip
 _NUMBERS = frozenset(_HEADS[_HEADS.index("RUNNING") :])
+_LOAD = ("running", "waiting", "kv_use")
 _CLEAR = "\x1b[H\x1b[2J"
 
 
@@ -158,7 +159,7 @@ def _entry(record: InstanceRecord, load: Load | None, now: float) -> dict[str, A
         "engine": instance.engine,
         "version": instance.version,
         "device": instance.device,
-        "load": None if load is None else structs.asdict(load),
+        "load": None if load is None else {name: getattr(load, name) for name in _LOAD},
         "slots": instance.slots,
         "context_length": instance.context_length,
         "started": record.started,

@@ -15,7 +15,7 @@ from dynemo.messages.records import Instance, Load
 from dynemo.messages.request import Request
 from dynemo.messages.wire import Hello
 from dynemo.wire import versions
-from dynemo.wire.deltas import decode_final
+from dynemo.wire.deltas import decode_final, decode_load, updated_load
 from dynemo.wire.failures import decode_error
 from dynemo.wire.frames import MAX_BODY, Frame, FrameKind
 from dynemo.wire.state import ConnectionState, Role, StreamState, connection_after, stream_after
@@ -23,7 +23,6 @@ from dynemo.wire.state import ConnectionState, Role, StreamState, connection_aft
 _DATA = int(FrameKind.DATA)
 _encode = msgpack.Encoder().encode
 _decode_hello = msgpack_decoder(Hello)
-_decode_load = msgpack_decoder(Load)
 
 
 class StreamClient:
@@ -50,7 +49,7 @@ class StreamClient:
     def on_connection(self, frame: Frame) -> None:
         """Acts on a frame on stream 0, after `state` has changed. Raises WireError, DecodeError."""
         if frame.kind == FrameKind.PONG:
-            self.load = _decode_load(frame.body)
+            self.load = decode_load(frame.body)
 
     def on_stream_not_open(self, state: StreamState, frame: Frame) -> None:
         """Acts on a frame of a stream that is not open: drops it, since it is late. Raises
@@ -123,7 +122,8 @@ class StreamClient:
         buffer = self._buffers[frame.stream]
         if frame.kind == FrameKind.END:
             delta, load = decode_final(frame.body)
-            self.load = load or self.load
+            if load is not None:
+                self.load = updated_load(self.load, load)
             buffer.put(delta, len(frame.body))
         elif frame.kind == FrameKind.ERROR:
             buffer.fail(decode_error(frame.body))

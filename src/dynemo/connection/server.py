@@ -16,7 +16,7 @@ from dynemo.connection.framed import FramedConnection
 from dynemo.errors import EngineError, UnsupportedField
 from dynemo.foreign import msgpack_decoder
 from dynemo.messages.answer import Delta
-from dynemo.messages.records import Load
+from dynemo.messages.records import Load, LoadReport
 from dynemo.messages.request import Request
 from dynemo.wire.deltas import encode_final
 from dynemo.wire.failures import encode_error
@@ -81,7 +81,8 @@ class EngineHandler:
 class StreamServer:
     """The streams that a server answers on one connection. `tasks` owns their tasks.
 
-    `load_at_end` gives the load that each END carries, if it is known without asking.
+    `load_at_end` gives the load that each END carries, if it is known without asking; `report`
+    makes a PONG of it.
     """
 
     def __init__(
@@ -90,12 +91,15 @@ class StreamServer:
         handler: RequestHandler,
         tasks: asyncio.TaskGroup,
         load_at_end: Callable[[], Load] | None = None,
+        report: "Callable[[StreamServer], LoadReport] | None" = None,
     ) -> None:
         self._connection = connection
         self._handler = handler
         self._tasks = tasks
         self._load_at_end = load_at_end
+        self._report = report
         self._running: dict[int, asyncio.Task[None]] = {}
+        self.elsewhere = 0  #: streams of other connections, in the last report to this client
         self._load = Load()
         self._load_task: asyncio.Task[None] | None = None
 
@@ -143,7 +147,9 @@ class StreamServer:
         It answers at once, since a PONG says that this process lives, and an engine may take long
         to give its load. Another PONG then carries the new load.
         """
-        if self._load_at_end is not None:
+        if self._report is not None:
+            self._load = self._report(self)
+        elif self._load_at_end is not None:
             self._load = self._load_at_end()
         self._connection.send(FrameKind.PONG, 0, _encode(self._load))
         is_asking = self._load_task is not None and not self._load_task.done()

@@ -7,9 +7,10 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+from dynemo.http.access.client import Client
 from dynemo.http.exchange import Exchange
-from dynemo.messages.records import Instance, Load
 from dynemo.metrics import ALL_INSTANCES, MAX_INSTANCES, Exposition, LoadSample
+from dynemo.serving.instance import InstanceState, InstanceStatus
 from dynemo.serving.pipeline import Pipeline, ServedModel
 
 
@@ -23,6 +24,8 @@ class InstanceHealth(Struct, frozen=True, kw_only=True):
     running: int
     waiting: int
     kv_use: float
+    state: InstanceState
+    reason: str | None  #: why it is not `ready`, in sentences
 
 
 class ModelHealth(Struct, frozen=True, kw_only=True):
@@ -58,13 +61,18 @@ class Health:
             lambda: [(m.name, m.backend.restarts) for m in pipeline.models.values()],
         )
 
-    def report(self) -> HealthReport:
+    def report(self, client: Client) -> HealthReport:
+        """The models are those that the client may know."""
         trouble = "draining" if self._is_draining() else self._pipeline.trouble
         return HealthReport(
             status="unavailable" if trouble else "ok",
             reason=trouble or None,
             loading_seconds=self._seconds() if trouble == "loading" else None,
-            models=[_model_health(served) for served in self._pipeline.models.values()],
+            models=[
+                _model_health(served)
+                for served in self._pipeline.models.values()
+                if client.may_use(served.name)
+            ],
         )
 
     def _seconds(self) -> float:
@@ -74,7 +82,7 @@ class Health:
         await exchange.reply(b'{"status":"ok"}')
 
     async def health(self, exchange: Exchange) -> None:
-        report = self.report()
+        report = self.report(exchange.client)
         status = 200 if report.status == "ok" else 503
         await exchange.reply(msgspec.json.encode(report), status=status)
 
@@ -89,7 +97,7 @@ class Health:
         ]
         is_each = sum(len(instances) for _, _, instances in models) <= MAX_INSTANCES
         for name, backend, instances in models:
-            for instance, load in instances if is_each else ():
+            for instance, load, _, _ in instances if is_each else ():
                 yield LoadSample(name, instance.id, load.running, load.waiting, load.kv_use)
             if instances and not is_each:
                 load = backend.load
@@ -100,12 +108,13 @@ def _model_health(served: ServedModel) -> ModelHealth:
     return ModelHealth(
         id=served.name,
         context_length=served.context_length,
-        instances=[_instance_health(*each) for each in served.backend.instances],
+        instances=[_instance_health(each) for each in served.backend.instances],
         reason=served.backend.trouble or None,
     )
 
 
-def _instance_health(instance: Instance, load: Load) -> InstanceHealth:
+def _instance_health(status: InstanceStatus) -> InstanceHealth:
+    instance, load = status.instance, status.load
     return InstanceHealth(
         id=instance.id,
         engine=instance.engine,
@@ -116,4 +125,6 @@ def _instance_health(instance: Instance, load: Load) -> InstanceHealth:
         running=load.running,
         waiting=load.waiting,
         kv_use=load.kv_use,
+        state=status.state,
+        reason=status.reason or None,
     )

@@ -18,6 +18,17 @@ class Load(Struct, frozen=True, array_like=True):
     kv_use: float = 0.0  #: share of the KV cache in use, 0 to 1
 
 
+class LoadReport(Load, frozen=True, array_like=True):
+    """The load of a worker, as it travels in PONG. Peers of protocol 1 send and read a `Load`.
+
+    The fields of `Load` come from the engine, and are up to seconds older than the others.
+    """
+
+    streams: int | None = None  #: answers that the worker is giving, to all ingresses
+    own: int = 0  #: of `streams`, those for the reader of this report
+    failures: int = 0  #: answers in sequence that the engine failed
+
+
 class Capabilities(Struct, frozen=True, kw_only=True):
     """The names of everything that an engine can honour. A request that needs more is refused
     before the engine gets it.

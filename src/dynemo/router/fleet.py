@@ -7,11 +7,14 @@ of at most `SCANNED` instances. Each excluded instance adds at most one step.
 from collections.abc import Callable, Collection
 from itertools import count
 
-from dynemo.messages.records import Load
+from dynemo.messages.records import Load, LoadReport
 
 #: Up to this many instances, all are scanned for the least loaded one. Above it, two are drawn at
 #: random and compared. This is nearly as good, and keeps ingresses from all choosing the same one.
 SCANNED = 16
+#: The weight of a request from another ingress. Its report is older than our own count, and other
+#: ingresses act on the same report: with 1.0, all of them would choose the same instance.
+TRUST = 0.8
 #: Random draws before the search continues in order past excluded instances.
 DRAWS = 4
 
@@ -19,19 +22,27 @@ DRAWS = 4
 class Member:
     """One instance. A `serial` is never reused, so an id that returns counts as a new instance."""
 
-    __slots__ = ("elsewhere", "id", "in_flight", "load", "place", "pressure", "serial")
+    __slots__ = ("_last", "elsewhere", "id", "in_flight", "load", "place", "pressure", "serial")
 
     def __init__(self, instance_id: str, serial: int) -> None:
         self.id = instance_id
         self.serial = serial
         self.place = 0
         self.in_flight = 0  #: requests from this ingress
-        self.elsewhere = 0  #: requests from others, according to its last report
+        self.elsewhere = 0.0  #: requests from others, according to its last report
         self.pressure = 0.0
         self.load = 0.0  #: in requests; see `weigh`
+        self._last: Load | None = None
 
     def report(self, load: Load) -> None:
-        self.elsewhere = max(0, load.running + load.waiting - self.in_flight)
+        if load is self._last:
+            return  # its own requests may have ended since
+        self._last = load
+        if isinstance(load, LoadReport) and load.streams is not None:
+            elsewhere = load.streams - load.own
+        else:
+            elsewhere = load.running + load.waiting - self.in_flight
+        self.elsewhere = TRUST * max(0, elsewhere)
         # The queue counts twice: an instance whose requests wait is full, whatever its size. A full
         # cache counts as one request.
         self.pressure = load.waiting + load.kv_use

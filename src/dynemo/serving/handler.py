@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from dynemo.connection.server import StreamSink
 from dynemo.connection.sink import ForwardingBuffer
-from dynemo.errors import EngineLost, Unavailable
+from dynemo.errors import EngineError, EngineLost, Unavailable
 from dynemo.foreign import msgpack_decoder
 from dynemo.messages.answer import Delta, Finish
 from dynemo.messages.records import Load
@@ -37,6 +37,7 @@ class WorkerHandler:
     def __init__(self, local: LocalInstance, metrics: WorkerMetrics) -> None:
         self.local = local
         self.metrics = metrics
+        self.failures = 0  #: answers in sequence that the engine failed
 
     def counted(self, handler: OnRequest) -> OnRequest:
         """The handler, with its refusals counted in the metrics."""
@@ -64,9 +65,12 @@ class WorkerHandler:
                     yield delta
         except Exception as error:
             outcome = _outcome(error)
+            self.failures += isinstance(error, EngineError)
             raise
         finally:
             self.metrics.in_flight.dec()
+            if outcome == "finished":
+                self.failures = 0
             seconds = perf_counter() - began
             self.metrics.ended(outcome, seconds)
             count = self._count(finish, buffer.sent + received)

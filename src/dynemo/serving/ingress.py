@@ -131,6 +131,7 @@ class Ingress:
         self._left_out.pop(key, None)
         self._idle_since.pop(record.model, None)
         pool.add(RemoteInstance(record, self._planes.requests, self._planes.responses))
+        self._planes.responses.on_load[record.instance.id] = pool.reported
         self._names[key] = (record.model, record.instance.id)
         self.appeared.set()
         log.info("Instance %s of %s is available.", record.instance.id, record.model)
@@ -141,6 +142,7 @@ class Ingress:
         if model:
             pool = self._pools[model]
             pool.remove(instance_id)
+            self._planes.responses.on_load.pop(instance_id, None)
             if not len(pool):
                 self._idle_since[model] = time.monotonic()
             log.info("Instance %s of %s has gone.", instance_id, model)

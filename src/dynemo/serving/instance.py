@@ -1,12 +1,25 @@
 """The port for everything that answers requests."""
 
 from collections.abc import AsyncGenerator, Sequence
-from typing import Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from dynemo.connection.buffer import CancelReader
 from dynemo.messages.answer import Delta
 from dynemo.messages.records import Instance, Load
 from dynemo.messages.request import Request
+
+#: What a request can expect of an instance now. `silent`: its replies are late. `failing`: its
+#: engine failed the last requests. `unreachable`: it cannot be asked, or cannot answer.
+InstanceState = Literal["ready", "draining", "silent", "failing", "unreachable"]
+
+
+class InstanceStatus(NamedTuple):
+    """One instance now. `reason` has sentences, unless it is ready."""
+
+    instance: Instance
+    load: Load
+    state: InstanceState = "ready"
+    reason: str = ""
 
 
 class Backend(Protocol):
@@ -30,8 +43,8 @@ class Backend(Protocol):
         ...
 
     @property
-    def instances(self) -> Sequence[tuple[Instance, Load]]:
-        """Each single instance that can take requests, with its own load."""
+    def instances(self) -> Sequence[InstanceStatus]:
+        """Each single instance, with its own load and state."""
         ...
 
     @property

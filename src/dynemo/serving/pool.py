@@ -7,21 +7,33 @@ nothing missing and nothing twice.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from collections.abc import Set as AbstractSet
 from contextlib import aclosing
-from threading import Lock
 from time import monotonic
 
-from msgspec import msgpack, structs
+from msgspec import structs
 
 from dynemo.connection.buffer import CancelReader
-from dynemo.errors import EngineLost, InstanceGone, PlaneAway, Unavailable
+from dynemo.errors import (
+    DynemoError,
+    EngineError,
+    EngineLost,
+    IngressUnreachable,
+    InstanceAway,
+    InstanceGone,
+    InstanceSilent,
+    PlaneAway,
+    Unavailable,
+)
 from dynemo.messages.answer import Delta
-from dynemo.messages.records import Capabilities, Instance, Load
+from dynemo.messages.records import Instance, Load
 from dynemo.messages.request import Request
-from dynemo.prompt.needs import needs_of_request
+from dynemo.router.breaker import Breakers
 from dynemo.router.router import Router
+from dynemo.serving.attempts import Attempts
+from dynemo.serving.classes import InstanceClasses
+from dynemo.serving.instance import InstanceStatus
 from dynemo.serving.migration import MigrationState, TextCodec
 from dynemo.serving.remote import RemoteInstance
 from dynemo.trace import trace_id
@@ -31,9 +43,8 @@ log = logging.getLogger("dynemo.pool")
 _PAUSE = 0.1  # seconds before a retry, when all instances have failed
 #: Seconds after which the router gets the reported loads of all instances again.
 _REPORT_SECONDS = 1.0
-_MAX_UNFIT = 64  # remembered sets of unfit instances
 
-_encode = msgpack.Encoder().encode
+_ONLY_PROBES = "Instance %s gets requests only now and then until it answers one. %s"
 
 
 class Pool:
@@ -46,14 +57,10 @@ class Pool:
         self._codec = codec
         self._migration_limit = migration_limit
         self._remotes: dict[str, RemoteInstance] = {}
-        self._combined: Instance | None = None
-        self._classes: list[Instance] = []
-        self._ids: list[frozenset[str]] = []  # of the instances of each class
-        self._unfit: dict[tuple[bool, ...], frozenset[str]] = {}  # by which classes fit
-        self._has_changed = False  # since `_refresh`
-        self._refreshing = Lock()  # a thread that prepares a long prompt refreshes, too
+        self._classes = InstanceClasses(self._instances)
         self._changed = asyncio.Event()
         self._reported_at = 0.0
+        self._breakers = Breakers(lambda: monotonic())
         self.moves = 0
 
     def __len__(self) -> int:
@@ -62,14 +69,19 @@ class Pool:
     def add(self, remote: RemoteInstance) -> None:
         self._remotes[remote.record.instance.id] = remote
         self._router.add(remote.record.instance.id)
-        self._has_changed = True
+        self._classes.changed()
         self._changed.set()
 
     def remove(self, instance_id: str) -> None:
         """Sends it no further requests. Its running streams continue."""
         if self._remotes.pop(instance_id, None) is not None:
             self._router.remove(instance_id)
-            self._has_changed = True
+            self._breakers.forget(instance_id)
+            self._classes.changed()
+
+    def _instances(self) -> list[Instance]:
+        # A copy, since a thread that prepares a long prompt calls this.
+        return [remote.record.instance for remote in list(self._remotes.values())]
 
     @property
     def remotes(self) -> list[RemoteInstance]:
@@ -78,13 +90,11 @@ class Pool:
     @property
     def instance(self) -> Instance | None:
         """All capabilities, the largest context and all slots; None without instances."""
-        self._refresh()
-        return self._combined
+        return self._classes.combined
 
     @property
     def instance_classes(self) -> list[Instance]:
-        self._refresh()
-        return self._classes
+        return self._classes.each
 
     @property
     def load(self) -> Load:
@@ -93,8 +103,14 @@ class Pool:
         return Load(sum(x.running for x in loads), sum(x.waiting for x in loads), kv_use)
 
     @property
-    def instances(self) -> list[tuple[Instance, Load]]:
-        return [(remote.record.instance, remote.load) for remote in self._remotes.values()]
+    def instances(self) -> list[InstanceStatus]:
+        return [self._status(remote) for remote in self._remotes.values()]
+
+    def _status(self, remote: RemoteInstance) -> InstanceStatus:
+        instance = remote.record.instance
+        if (breaker := self._breakers.of(instance.id)) is not None:
+            return InstanceStatus(instance, remote.load, breaker.cause, breaker.reason)
+        return InstanceStatus(instance, remote.load, remote.state)
 
     @property
     def trouble(self) -> str:
@@ -108,73 +124,122 @@ class Pool:
     ) -> AsyncGenerator[Delta, None]:
         """See `Backend.generate`."""
         progress = MigrationState(request, self._codec, deadline)
-        failed: set[str] = set()
-        moves = 0
-        problem: Unavailable | EngineLost = Unavailable("There are no instances now.")
+        tried = Attempts()
         while True:
             rest = progress.rest()
-            chosen = await self._choose(rest, failed, problem, progress.deadline)
+            chosen = await self._choose(rest, tried, progress.deadline)
             remote = self._remotes[chosen]
             self._router.started(chosen, rest.token_ids)
             rest = _within(rest, remote.record.instance.context_length)
+            has_answered = False
             try:
                 async with aclosing(remote.generate(rest, cancel_reader)) as deltas:
                     async for delta in deltas:
+                        if not has_answered:
+                            has_answered = True
+                            self._answered(chosen, tried)
                         progress.take(delta)
                         yield progress.adjusted(delta)
                         if delta.finish is not None:
                             return
             except Unavailable as error:
-                if isinstance(error, PlaneAway) and progress.deadline is None:
-                    raise
-                if isinstance(error, InstanceGone) and error.returns_within:
-                    progress.wait_at_least(error.returns_within)
-                problem = error
+                self._refused(chosen, error, tried, progress)
             except EngineLost as error:
-                problem = error
+                if not has_answered:
+                    self._failed(chosen, error, is_certain=False)
+                tried.lost(chosen, error)
                 if (finish := progress.complete()) is not None:
                     yield Delta(finish=finish)
                     return
-                moves += 1
-                # Another instance would start the schema of a guided answer from its beginning.
-                if moves > self._migration_limit or (request.guide and progress.count):
+                self._move(request, error, tried, progress)
+            except EngineError as error:
+                if has_answered:
                     raise
-                progress.lost()
-                self.moves += 1
-                _log_move(request, progress.count, error)
+                self._retry_once(chosen, error, tried)
             finally:
                 self._router.ended(chosen)
                 self._router.reported(chosen, remote.load)
-            failed.add(chosen)
             progress.begin_anew()
 
-    async def _choose(
-        self,
-        request: Request,
-        failed: set[str],
-        problem: Unavailable | EngineLost,
-        deadline: float | None,
-    ) -> str:
-        """Raises `problem` if no instance is left. A request with a deadline waits until then: its
-        instance may come back, or the plane to the others."""
+    async def _choose(self, request: Request, tried: Attempts, deadline: float | None) -> str:
+        """Raises `tried.problem` if no instance is left. A request with a deadline waits until
+        then: its instance may come back, or the plane to the others."""
         self._report_loads()
-        unfit = self._unfit_for(request)
-        chosen = self._pick(request, failed | unfit if failed else unfit)
+        unfit = self._classes.unfit_for(request)
+        chosen = None
+        if not tried.is_over:
+            chosen = self._pick(request, tried.failed | unfit if tried.failed else unfit)
         if chosen is not None:
             return chosen
+        if tried.blamed:
+            self._failed(tried.blamed, tried.problem, is_certain=False)
+            raise tried.problem
         if deadline is None or asyncio.get_running_loop().time() > deadline:
-            raise problem
-        failed.clear()
+            raise tried.problem
+        tried.begin_again()
         try:
             async with asyncio.timeout_at(deadline):
                 await asyncio.sleep(_PAUSE)  # all of them have just failed
                 while (chosen := self._pick(request, unfit)) is None:
                     self._changed.clear()
                     await self._changed.wait()
-                    unfit = self._unfit_for(request)
+                    unfit = self._classes.unfit_for(request)
         except TimeoutError:
-            raise problem from None
+            raise tried.problem from None
         return chosen
+
+    def _answered(self, instance_id: str, tried: Attempts) -> None:
+        """The first delta of a request has come."""
+        if instance_id in self._remotes and self._breakers.answered(instance_id):
+            log.info("Instance %s answers again.", instance_id)
+        if tried.blamed:
+            self._failed(tried.blamed, tried.problem, is_certain=True)
+            tried.blamed = ""
+
+    def _refused(
+        self, instance_id: str, error: Unavailable, tried: Attempts, progress: MigrationState
+    ) -> None:
+        """An instance does not take the request. Raises `error` if no other one can be asked."""
+        if isinstance(error, PlaneAway) and progress.deadline is None:
+            raise error
+        tried.refused(instance_id, error)
+        if isinstance(error, InstanceGone) and error.returns_within:
+            progress.wait_at_least(error.returns_within)
+        elif _is_unreachable(error) and instance_id in self._remotes:
+            level = logging.INFO if isinstance(error, InstanceAway) else logging.WARNING
+            if self._breakers.unreachable(instance_id, str(error)):
+                log.log(level, _ONLY_PROBES, instance_id, error)
+
+    def _move(
+        self, request: Request, error: EngineLost, tried: Attempts, progress: MigrationState
+    ) -> None:
+        """An instance is lost. Raises `error` if its request may not move to another one."""
+        tried.moves += 1
+        # Another instance would start the schema of a guided answer from its beginning.
+        if tried.moves > self._migration_limit or (request.guide and progress.count):
+            raise error
+        progress.lost()
+        self.moves += 1
+        _log_move(request, progress.count, error)
+
+    def _retry_once(self, instance_id: str, error: EngineError, tried: Attempts) -> None:
+        """An engine has failed a request before the first token. Raises `error` if another one has
+        failed it, too: perhaps the request is at fault."""
+        if tried.blamed:
+            self._failed(tried.blamed, error, is_certain=False)
+            self._failed(instance_id, error, is_certain=False)
+            raise error
+        tried.blame(instance_id, error)
+
+    def _failed(self, instance_id: str, error: DynemoError, *, is_certain: bool) -> None:
+        if instance_id in self._remotes and self._breakers.failed(
+            instance_id, str(error), is_certain=is_certain
+        ):
+            log.warning(_ONLY_PROBES, instance_id, error)
+
+    def reported(self, instance_id: str, load: Load) -> None:
+        """An instance has reported its load."""
+        self._router.reported(instance_id, load)
 
     def _report_loads(self) -> None:
         """Gives the router the loads that came with heartbeats: other ingresses ask there, too."""
@@ -186,47 +251,30 @@ class Pool:
             self._router.reported(name, remote.load)
 
     def _pick(self, request: Request, left_out: AbstractSet[str]) -> str | None:
-        """Asks the router. Picks a doubtful instance only if every other one is left out."""
+        """Asks the router. A probe comes first. An instance that is doubtful, and then one whose
+        breaker is open, is picked only if all others are left out."""
+        failing = self._breakers.open
+        if failing:
+            for name in self._breakers.due():
+                if name not in left_out:
+                    self._breakers.probing(name)
+                    return name
+            others = self._pick_healthy(request, left_out | failing)
+            return others or self._router.choose(request.token_ids, left_out)
+        return self._pick_healthy(request, left_out)
+
+    def _pick_healthy(self, request: Request, left_out: AbstractSet[str]) -> str | None:
         chosen = self._router.choose(request.token_ids, left_out)
         if chosen is None or not self._remotes[chosen].is_doubtful:
             return chosen
         doubtful = {name for name, remote in self._remotes.items() if remote.is_doubtful}
         return self._router.choose(request.token_ids, left_out | doubtful) or chosen
 
-    def _unfit_for(self, request: Request) -> frozenset[str]:
-        """The instances that cannot honour all fields of a request, or have no room for it.
 
-        It compares classes and not instances, of which there may be a thousand.
-        """
-        needs = needs_of_request(request)
-        wanted = 1 if request.is_unbounded else request.max_tokens
-        room = len(request.token_ids) + (0 if request.embed else wanted)
-        fit = tuple(
-            one.context_length >= room and needs.met_by(one.capabilities)
-            for one in self.instance_classes
-        )
-        if (unfit := self._unfit.get(fit)) is None:
-            others = [names for names, is_fit in zip(self._ids, fit, strict=True) if not is_fit]
-            if len(self._unfit) == _MAX_UNFIT:
-                self._unfit.clear()
-            unfit = self._unfit[fit] = frozenset().union(*others)
-        return unfit
-
-    def _refresh(self) -> None:
-        """Recomputes the classes if instances have come or gone since the last call."""
-        with self._refreshing:
-            if not self._has_changed:
-                return
-            self._has_changed = False
-            alike: dict[bytes, list[Instance]] = {}
-            for remote in self.remotes:  # a copy: others may be added meanwhile
-                instance = remote.record.instance
-                instance_class = _encode((instance.context_length, instance.capabilities))
-                alike.setdefault(instance_class, []).append(instance)
-            self._classes = [_combine(instances) for instances in alike.values()]
-            self._ids = [frozenset(one.id for one in instances) for instances in alike.values()]
-            self._unfit = {}
-            self._combined = _combine(self._classes) if self._classes else None
+def _is_unreachable(error: Unavailable) -> bool:
+    """Whether the next request would fail in the same way. For a silent one, see `is_doubtful`."""
+    is_gone = isinstance(error, InstanceGone) and not isinstance(error, InstanceSilent)
+    return is_gone or isinstance(error, InstanceAway | IngressUnreachable)
 
 
 def _log_move(request: Request, count: int, error: EngineLost) -> None:
@@ -245,21 +293,3 @@ def _within(request: Request, context_length: int) -> Request:
     if not request.is_unbounded or request.max_tokens <= left:
         return request
     return structs.replace(request, max_tokens=left)
-
-
-def _combine(instances: Sequence[Instance]) -> Instance:
-    """All capabilities of all, the largest context, and the slots of all."""
-    first = instances[0]
-    each = [instance.capabilities for instance in instances]
-    return structs.replace(
-        first,
-        engine=", ".join(dict.fromkeys(instance.engine for instance in instances)),
-        context_length=max(instance.context_length for instance in instances),
-        slots=sum(instance.slots for instance in instances),
-        capabilities=Capabilities(
-            takes="messages" if any(c.takes == "messages" for c in each) else "tokens",
-            tasks=tuple(sorted({name for c in each for name in c.tasks})),
-            sampling=sorted({name for c in each for name in c.sampling}),
-            guides=sorted({name for c in each for name in c.guides}),
-        ),
-    )

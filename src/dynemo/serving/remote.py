@@ -4,6 +4,7 @@ import logging
 from collections.abc import AsyncGenerator
 from contextlib import closing
 from time import monotonic
+from typing import Literal
 
 from dynemo.connection.buffer import CancelReader
 from dynemo.connection.client import encode_request
@@ -40,18 +41,22 @@ class RemoteInstance:
         return self._responses.load_of(self.record.instance.id) or Load()
 
     @property
-    def is_doubtful(self) -> bool:
-        """Whether it is draining, or late with its reply to a request or to a heartbeat. It gets
-        requests only if no other instance can serve them.
-
-        A reply ends that, even a late one. So does time, for a request without a reply.
-        """
+    def state(self) -> Literal["ready", "draining", "silent"]:
+        """`silent`: it is late with its reply to a request or to a heartbeat. A reply ends that,
+        even a late one. So does time, for a request without a reply."""
         name = self.record.instance.id
         if self._responses.is_draining(name):
-            return True
+            return "draining"
         if self._is_silent():
-            return monotonic() - self._silent_since > _QUIET_SECONDS
-        return self._responses.is_late(name)
+            is_late = monotonic() - self._silent_since > _QUIET_SECONDS
+        else:
+            is_late = self._responses.is_late(name)
+        return "silent" if is_late else "ready"
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether it gets requests only if no other instance can serve them."""
+        return self.state != "ready"
 
     async def generate(
         self, request: Request, cancel_reader: CancelReader | None = None

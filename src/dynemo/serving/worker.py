@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from msgspec import msgpack
 
 from dynemo.connection.addresses import host_id
-from dynemo.errors import DynemoError, Unavailable, UsageError
+from dynemo.errors import DynemoError, InstanceAway, Unavailable, UsageError
 from dynemo.foreign import decode_msgpack
 from dynemo.messages.records import Instance, InstanceRecord
 from dynemo.planes.discovery.base import identity_key, instance_key
@@ -114,10 +114,11 @@ async def serve_worker(
         registered(discovery, network.address, card, server) as record,
     ):
         ingresses.admit = lambda: _admit(local)
+        ingresses.failures = lambda: handler.failures
         if (instance := await loaded()) is None:
             return
         accept = handler.counted(ingresses.accept)
-        async with server.serve(record(instance), accept, lambda: local.load):
+        async with server.serve(record(instance), accept, lambda: ingresses.report(local.load)):
             key = instance_key(network.address, network.worker_id)
             keeping = asyncio.create_task(_keep_registered(local, discovery, key, record, on_ready))
             try:
@@ -136,7 +137,7 @@ async def serve_worker(
 
 def _admit(local: LocalInstance) -> None:
     if local.trouble:
-        raise Unavailable(with_reason("The engine takes no requests now", local.trouble))
+        raise InstanceAway(with_reason("The engine takes no requests now", local.trouble))
 
 
 async def _keep_registered(

@@ -1,4 +1,4 @@
-"""The bodies of DATA and END. Pure."""
+"""The bodies of DATA, END and PONG. Pure."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from msgspec import ValidationError, msgpack, structs
 
 from dynemo.foreign import as_decode_error, decode_msgpack, msgpack_decoder
 from dynemo.messages.answer import Delta
-from dynemo.messages.records import Load
+from dynemo.messages.records import Load, LoadReport
 from dynemo.messages.wire import FinalDelta
 
 #: The reasons of a `Finish` that protocol 1 knows. A stream of protocol 1 that ends for another
@@ -17,6 +17,7 @@ _REASONS = ("stop", "length")
 _encode = msgpack.Encoder().encode
 #: Bare, because each token passes it: a wrapper would cost as much as the decoding.
 _decode_delta = msgpack.Decoder(Delta).decode
+_decode_report = msgpack_decoder(LoadReport)
 _decode_final = msgpack_decoder(FinalDelta)
 
 
@@ -56,6 +57,23 @@ def decode_final(body: bytes) -> tuple[Delta, Load | None]:
         final = _decode_final(_with_known_reason(body))
     delta = Delta(final.token_ids, final.texts, final.finish, final.cached_tokens, final.embedding)
     return delta, final.load
+
+
+def decode_load(body: bytes) -> Load:
+    """The load in a PONG: a `LoadReport`, or the `Load` of a peer of protocol 1. Raises
+    DecodeError."""
+    report = _decode_report(body)
+    if report.streams is None:
+        return Load(report.running, report.waiting, report.kv_use)
+    return report
+
+
+def updated_load(load: Load, final: Load) -> Load:
+    """The load with what END carries, which says nothing of streams."""
+    if not isinstance(load, LoadReport):
+        return final
+    changes = {"running": final.running, "waiting": final.waiting, "kv_use": final.kv_use}
+    return structs.replace(load, **changes)
 
 
 def _with_known_reason(body: bytes) -> bytes:

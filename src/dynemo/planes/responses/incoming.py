@@ -56,6 +56,10 @@ class Listener(Protocol):
 
     def greeted(self, connection: "WorkerConnection") -> None: ...
 
+    def reported(self, connection: "WorkerConnection") -> None:
+        """The worker has sent a load."""
+        ...
+
     def lost(self, connection: "WorkerConnection") -> None: ...
 
 
@@ -112,6 +116,8 @@ class WorkerConnection(StreamClient):
             self.connection.abort(reason)
         else:
             super().on_connection(frame)
+            if frame.kind == FrameKind.PONG:
+                self._listener.reported(self)
 
     def _greet(self, greeting: Greeting) -> None:
         if not hmac.compare_digest(greeting.key, self._listener.key):

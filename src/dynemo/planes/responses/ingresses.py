@@ -10,7 +10,9 @@ import logging
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
+from time import monotonic
 
 from msgspec import DecodeError
 
@@ -25,9 +27,9 @@ from dynemo.connection.framed import FramedConnection
 from dynemo.connection.heartbeat import Beat
 from dynemo.connection.logged_peers import LoggedPeers
 from dynemo.connection.server import RequestHandler, StreamServer
-from dynemo.errors import Unavailable, WireError
+from dynemo.errors import IngressUnreachable, InstanceAway, Overloaded, Unavailable, WireError
 from dynemo.foreign import msgpack_decoder
-from dynemo.messages.records import Load
+from dynemo.messages.records import Load, LoadReport
 from dynemo.messages.wire import Envelope
 from dynemo.planes.responses.outgoing import IngressConnection
 from dynemo.wire import versions
@@ -37,11 +39,27 @@ from dynemo.wire.versions import negotiate, spoken_by
 log = logging.getLogger("dynemo.responses")
 
 DIAL_SECONDS = 1.5  # less than an ingress waits for a request to be accepted
+#: The most seconds between two attempts to reach an ingress.
+REDIAL_SECONDS = 6.0
 _MAX_REMEMBERED = 1024
+#: Reports of a changed load leave at most this often to each ingress, and in sum. With older
+#: reports, several ingresses send their next requests to the same worker.
+REPORT_SECONDS = 0.02
+MAX_REPORTS = 200.0  # a second
 
 _decode_envelope = msgpack_decoder(Envelope)
 
 Dial = Callable[[FramedConnection, str], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class _Unreachable:
+    """An ingress that this worker could not reach. Its requests are refused at once; the next one
+    after `until` dials again."""
+
+    problem: str
+    backoff: float
+    until: float
 
 
 class IngressConnections:
@@ -61,19 +79,23 @@ class IngressConnections:
         self.instance_id = instance_id
         #: Raises Unavailable if the worker should refuse the next request.
         self.admit: Callable[[], None] = lambda: None
+        #: Answers in sequence that the engine failed.
+        self.failures: Callable[[], int] = lambda: 0
         self.max_streams = 4096
         self.make_server = make_server
         self.tasks = tasks
         self.beat = beat
         self.refused = LoggedPeers()  #: keys of ingresses of another protocol
         self._dial = dial
-        self._unreachable = LoggedPeers()  # by key
+        self._unreachable: dict[bytes, _Unreachable] = {}  # by key
         self._is_draining = False
         self._accepting = 0
         self._all: set[IngressConnection] = set()
         self._by_key: dict[bytes, IngressConnection] = {}
         self._dialling: dict[bytes, asyncio.Task[IngressConnection | Unavailable]] = {}
         self._last_address: dict[bytes, str] = {}  # that connected
+        self._report_timer: asyncio.TimerHandle | None = None
+        self._reported_at = 0.0  # loop time
 
     @property
     def running(self) -> int:
@@ -99,6 +121,35 @@ class IngressConnections:
             self._accepting -= 1
         self._check()
         ingress.open(envelope)
+        self._report_soon()
+
+    def report(self, load: Load, server: StreamServer | None = None) -> LoadReport:
+        """The report to the ingress of that server. It knows its own streams better than we do, and
+        subtracts them."""
+        own = 0 if server is None else len(server)
+        streams = self.running
+        if server is not None:
+            server.elsewhere = streams - own
+        return LoadReport(load.running, load.waiting, load.kv_use, streams, own, self.failures())
+
+    def _report_soon(self) -> None:
+        """Reports to each ingress whose load has changed, while streams start and end."""
+        if self._report_timer is None:
+            loop = asyncio.get_running_loop()
+            wait = max(REPORT_SECONDS, len(self._all) / MAX_REPORTS)
+            self._report_timer = loop.call_at(
+                max(loop.time(), self._reported_at + wait), self._report
+            )
+
+    def _report(self) -> None:
+        self._report_timer = None
+        self._reported_at = asyncio.get_running_loop().time()
+        running = self.running
+        for ingress in self._all:
+            if ingress.server.elsewhere != running - len(ingress.server):
+                ingress.server.pong()
+        if running:
+            self._report_soon()
 
     def adopt(self, key: bytes, ingress: IngressConnection) -> None:
         """Uses this connection for the ingress with that key from now on."""
@@ -135,6 +186,8 @@ class IngressConnections:
     async def close(self) -> None:
         """Cancels all streams and closes every connection, after what was sent has left."""
         self._is_draining = True
+        if self._report_timer is not None:
+            self._report_timer.cancel()
         for dialling in self._dialling.values():
             dialling.cancel()
         for ingress in self._all:
@@ -143,9 +196,9 @@ class IngressConnections:
 
     def _check(self) -> None:
         if self._is_draining:
-            raise Unavailable(f"Worker {self.instance_id[:8]} is draining.")
+            raise InstanceAway(f"Worker {self.instance_id[:8]} is draining.")
         if self.running + self._accepting >= self.max_streams:
-            raise Unavailable(f"Worker {self.instance_id[:8]} is busy.")
+            raise Overloaded(f"Worker {self.instance_id[:8]} is busy.")
         self.admit()
 
     async def _connected(self, envelope: Envelope) -> IngressConnection:
@@ -153,7 +206,10 @@ class IngressConnections:
         found = self._by_key.get(envelope.key)
         if found is not None and found.connection.is_open:
             return found
+        failed = self._unreachable.get(envelope.key)
         dialling = self._dialling.get(envelope.key)
+        if failed is not None and (dialling is not None or monotonic() < failed.until):
+            raise IngressUnreachable(failed.problem)
         if dialling is None:
             dialling = self.tasks.create_task(self._connect(envelope, version))
             self._dialling[envelope.key] = dialling
@@ -184,18 +240,28 @@ class IngressConnections:
                 address, ingress = await first_of(addresses, dial, lambda it: it.connection.abort())
         except (ConnectionError, TimeoutError) as error:
             reasons = str(error) or reasons
-            if self._unreachable.is_new(key):
-                log.warning("Cannot reach an ingress: %s.", reasons)
-            return Unavailable(
-                f"Worker {self.instance_id[:8]} cannot reach this ingress: {reasons}. Give the "
-                "ingress a reachable address with --advertise, and the same --tls on both sides."
-            )
-        self._unreachable.forget(key)
+            return self._remember(key, reasons)
+        self._unreachable.pop(key, None)
         self._last_address[key] = address
         if len(self._last_address) > _MAX_REMEMBERED:
             del self._last_address[next(iter(self._last_address))]
         self.adopt(key, ingress)
         return ingress
+
+    def _remember(self, key: bytes, reasons: str) -> IngressUnreachable:
+        """An ingress that cannot be reached: only one request in a while tries it again."""
+        before = self._unreachable.pop(key, None)
+        if before is None:
+            log.warning("Cannot reach an ingress: %s.", reasons)
+        backoff = min(2 * before.backoff, REDIAL_SECONDS) if before is not None else DIAL_SECONDS
+        problem = (
+            f"Worker {self.instance_id[:8]} cannot reach this ingress: {reasons}. Give the "
+            "ingress a reachable address with --advertise, and the same --tls on both sides."
+        )
+        self._unreachable[key] = _Unreachable(problem, backoff, monotonic() + backoff)
+        if len(self._unreachable) > _MAX_REMEMBERED:
+            del self._unreachable[next(iter(self._unreachable))]
+        return IngressUnreachable(problem)
 
     async def _connect_one(self, key: bytes, version: int, address: str) -> IngressConnection:
         ingress = IngressConnection(self.make_server, self.beat, self.lost)
@@ -222,11 +288,15 @@ async def ingress_connections(
 ) -> AsyncIterator[IngressConnections]:
     """A worker's connections. Leaving cancels every stream and closes every connection.
 
-    `load_at_end` gives the load that END carries. `dial` replaces TCP.
+    `load_at_end` gives the engine's load, for END and PONG. `dial` replaces TCP.
     """
 
     def make_server(connection: FramedConnection) -> StreamServer:
-        return StreamServer(connection, handler, tasks, load_at_end)
+        return StreamServer(connection, handler, tasks, load_at_end, load_at_end and report)
+
+    def report(server: StreamServer) -> LoadReport:
+        assert load_at_end is not None
+        return ingresses.report(load_at_end(), server)
 
     problem: Exception | None = None
     async with asyncio.TaskGroup() as tasks:

@@ -9,7 +9,7 @@ import asyncio
 import hmac
 import secrets
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import count
 
@@ -116,6 +116,8 @@ class ResponseListener:
         self._forgotten: dict[int, bytes] = {}
         self._unauthenticated = UnauthenticatedConnections()
         self._workers: dict[str, dict[WorkerConnection, None]] = {}
+        #: By instance id; each gets the id and every load that the instance reports.
+        self.on_load: dict[str, Callable[[str, Load], None]] = {}
 
     def pending_stream(
         self, instance_id: str, cancel_reader: CancelReader | None = None
@@ -199,6 +201,11 @@ class ResponseListener:
         self.refused.forget(connection.instance_id)
         self._unauthenticated.remove(connection.connection)
         self._workers.setdefault(connection.instance_id, {})[connection] = None
+
+    def reported(self, connection: WorkerConnection) -> None:
+        name = connection.instance_id
+        if (on_load := self.on_load.get(name)) is not None:
+            on_load(name, connection.load)
 
     def lost(self, connection: WorkerConnection) -> None:
         self._unauthenticated.remove(connection.connection)

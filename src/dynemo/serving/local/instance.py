@@ -23,6 +23,7 @@ from dynemo.errors import (
 from dynemo.messages.answer import Delta
 from dynemo.messages.records import Instance, Load
 from dynemo.messages.request import Request
+from dynemo.serving.instance import InstanceStatus
 from dynemo.serving.local.child import Child, kill, signal_group
 from dynemo.serving.local.last_lines import complaint, ending
 from dynemo.spelling import with_reason
@@ -73,9 +74,9 @@ class LocalInstance:
         return self._client.load if self._client is not None else Load()
 
     @property
-    def instances(self) -> list[tuple[Instance, Load]]:
+    def instances(self) -> list[InstanceStatus]:
         instance = self.instance
-        return [] if instance is None else [(instance, self.load)]
+        return [] if instance is None else [InstanceStatus(instance, self.load)]
 
     @property
     def trouble(self) -> str:

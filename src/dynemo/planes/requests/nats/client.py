@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from nats.aio.msg import Msg
     from nats.aio.subscription import Subscription
 
+#: The header of an empty message whose sender can read a `LoadReport`. Older ones read a `Load`.
+REPORT = "Dynemo-LoadReport"
 _RETRY_SECONDS = 0.2
 _CLOSE_SECONDS = 1.0
 _REFUSALS = ("authorization", "authentication", "account", "nkey", "signature")
@@ -247,7 +249,11 @@ async def reply_to(message: "Msg", handler: OnRequest, load: Callable[[], Load])
         if message.data:
             await handler(message.data)
         else:
-            reply = msgpack.encode(load())
+            now = load()
+            wants_report = REPORT in (message.headers or {})
+            reply = msgpack.encode(
+                now if wants_report else Load(now.running, now.waiting, now.kv_use)
+            )
     except Exception as error:
         reply = encode_error(error)
     with contextlib.suppress(Error):  # the plane is away: the request has failed at the ingress

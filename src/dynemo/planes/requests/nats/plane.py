@@ -1,7 +1,7 @@
 """The request plane over NATS: a subject for each instance, and a reply inbox for each client.
 
-An empty message asks for the instance's load; any other is an Envelope. An empty reply accepts a
-request; any other is a Failure.
+An empty message asks for the load, any other is an Envelope. An empty reply accepts a request, any
+other is a Failure. With the header `REPORT`, the reply to an empty message is a `LoadReport`.
 
 nats-py alone is not enough in five places:
 
@@ -30,11 +30,11 @@ from msgspec import DecodeError, msgpack
 
 from dynemo.connection.addresses import Dialable
 from dynemo.errors import InstanceGone, InstanceSilent, PlaneAway, UsageError
-from dynemo.foreign import msgpack_decoder
 from dynemo.messages.records import InstanceRecord, Load
 from dynemo.messages.wire import Envelope
 from dynemo.planes.requests.base import ASK_SECONDS, OnRequest, wait_for_reply
 from dynemo.planes.requests.nats.client import (
+    REPORT,
     NatsSettings,
     PendingReply,
     close,
@@ -46,6 +46,7 @@ from dynemo.planes.requests.nats.client import (
     unsubscribe,
 )
 from dynemo.spelling import quoted
+from dynemo.wire.deltas import decode_load
 from dynemo.wire.failures import decode_error
 
 if TYPE_CHECKING:
@@ -64,7 +65,6 @@ _ENVELOPE_BYTES = 4096  # room for the fields of an envelope besides its request
 _NO_RESPONDERS = "503"
 
 _encode = msgpack.Encoder().encode
-_decode_load = msgpack_decoder(Load)
 
 OnMessage = Callable[["Msg"], Awaitable[None]]
 
@@ -106,14 +106,20 @@ class NatsRequests:
             raise decode_error(failure)
 
     async def load(self, record: InstanceRecord, timeout: float = ASK_SECONDS) -> Load:
-        reply = await self._request(record, b"", timeout)
+        reply = await self._request(record, b"", timeout, {REPORT: "1"})
         try:
-            return _decode_load(reply)
+            return decode_load(reply)
         except DecodeError as error:
             name = record.instance.id[:8]
             raise InstanceGone(f"Worker {name} sent a load that does not decode.") from error
 
-    async def _request(self, record: InstanceRecord, body: bytes, timeout: float) -> bytes:
+    async def _request(
+        self,
+        record: InstanceRecord,
+        body: bytes,
+        timeout: float,
+        headers: dict[str, str] | None = None,
+    ) -> bytes:
         """The instance's reply. Raises InstanceGone, InstanceSilent, PlaneAway."""
         from nats.errors import Error
 
@@ -123,7 +129,8 @@ class NatsRequests:
             async with asyncio.timeout(timeout):
                 client = await self._connected()
                 pending = self._pending[number] = PendingReply(subject(record), body)
-                await client.publish(pending.subject, body, reply=f"{self._inbox}.{number}")
+                inbox = f"{self._inbox}.{number}"
+                await client.publish(pending.subject, body, reply=inbox, headers=headers)
             message = await wait_for_reply(pending.reply, timeout)
         except TimeoutError:
             raise InstanceSilent(f"Worker {name} did not reply in {timeout:g} s.") from None

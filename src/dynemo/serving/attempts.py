@@ -1,0 +1,59 @@
+"""The instances that were tried for one request, and what they said."""
+
+from dynemo.errors import (
+    DynemoError,
+    EngineError,
+    IngressUnreachable,
+    InstanceAway,
+    InstanceGone,
+    InstanceSilent,
+    Unavailable,
+)
+
+#: What one request may spend on instances that do not take it, before it gives up. If three are
+#: busy, the others are too. An instance that nobody answers for costs one message, and other
+#: requests do not ask it again. If it is silent or cannot connect, it costs seconds.
+BUDGET = 15
+BUSY, SLOW, GONE = 5, 3, 1
+
+
+class Attempts:
+    """The attempts of one request. `problem` is what the client hears if no instance answers."""
+
+    def __init__(self) -> None:
+        self.failed: set[str] = set()
+        self.problem: DynemoError = Unavailable("There are no instances now.")
+        #: The instance whose engine failed this request before its first token. Another one is
+        #: asked once: if it answers, the first is at fault, else the request.
+        self.blamed = ""
+        self.moves = 0
+        self._spent = 0
+
+    @property
+    def is_over(self) -> bool:
+        return self._spent >= BUDGET
+
+    def refused(self, instance_id: str, error: Unavailable) -> None:
+        self.failed.add(instance_id)
+        match error:
+            case InstanceSilent() | IngressUnreachable():
+                self._spent += SLOW
+            case InstanceGone() | InstanceAway():
+                self._spent += GONE
+            case _:
+                self._spent += BUSY
+        if not self.blamed:  # else the engine's error says more
+            self.problem = error
+
+    def lost(self, instance_id: str, error: EngineError) -> None:
+        self.failed.add(instance_id)
+        self.problem = error
+
+    def blame(self, instance_id: str, error: EngineError) -> None:
+        self.lost(instance_id, error)
+        self.blamed = instance_id
+
+    def begin_again(self) -> None:
+        """All instances may be asked again."""
+        self.failed.clear()
+        self._spent = 0
