@@ -71,9 +71,35 @@ SHOWN_CHARACTERS = 200  #: of a client's own words that an error repeats
 ERROR_CHARACTERS = 2000  #: of an error's text, wherever it goes
 LOG_CHARACTERS = 20_000  #: of a log line; tracebacks of a user's own engine are long
 
+# Chat templates: programs that come with a model.
+TEMPLATE_CHARACTERS = 256 * 1024  #: of one template; the longest of the tests has 18,600
+TEMPLATE_TOKENS = 20_000  #: its words and signs; the longest of the tests has 2,600
+#: Steps of one rendering in this process. A step is a statement, a call or 1,024 characters, and
+#: takes under 1 us. A usual conversation takes 15 steps for each message.
+RENDER_STEPS = 20_000
+# A rendering that needs more runs in a process of its own.
+RENDER_SECONDS = 2  #: of its CPU
+RENDER_BYTES = 1 << 30  #: of its memory
+RENDER_PROCESSES = 2  #: at once
+PROMPT_BYTES = 64 * 2**20  #: of the text that it returns
+
 # Keys of the API.
 API_KEYS = 10_000  #: in one file
 KEY_FILE_BYTES = 4 * 2**20
 
 # Discovery: what another process may register.
 DISCOVERY_VALUE_BYTES = 2**20  #: of one value; longer data is stored in several
+DISCOVERY_KEYS = 100_000  #: that one process reads under a prefix
+DISCOVERY_BYTES = 256 * 2**20  #: of the values that one process reads under a prefix
+RECORD_BYTES = 64 * 1024  #: of an instance's record
+INSTANCES = 10_000  #: that an ingress knows
+MODELS = 1000  #: that an ingress serves
+NAME_CHARACTERS = 256  #: of a model's name, and of other texts in a record
+RECORD_NAMES = 256  #: settings, guides or tasks that an instance lists
+CONTEXT_TOKENS = 2**31  #: context of an instance
+SLOTS = 2**20  #: of an instance
+
+# Peers: what another process may make us dial.
+ADDRESSES = 16  #: of one peer; the others are ignored
+ADDRESS_CHARACTERS = 300
+DIALLED_PEERS = 64  #: ingresses that a worker dials at once

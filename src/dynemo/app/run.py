@@ -22,9 +22,11 @@ from dynemo.messages.records import Instance
 from dynemo.messages.spec import EngineSpec
 from dynemo.planes.names import parse_name
 from dynemo.prompt.card.card import Card
+from dynemo.serving.local.backend import LocalBackend
 from dynemo.serving.local.child import Child, spawn
 from dynemo.serving.local.instance import Ended, LocalInstance, Ready, local_instance
 from dynemo.serving.local.weights import WeightsProgress
+from dynemo.serving.migration import text_codec
 from dynemo.serving.pipeline import Pipeline, ServedModel
 from dynemo.terminal.loading import loading_shown
 
@@ -104,7 +106,8 @@ async def _serve(run: Run) -> int:
         name = run.card.name
         if run.input.kind == "dyn":
             return await _run_worker(run, local, ready)
-        model = ServedModel(name, int(time.time()), run.card, local)
+        backend = LocalBackend(local, text_codec(run.card.tokenizer))
+        model = ServedModel(name, int(time.time()), run.card, backend)
         pipeline = Pipeline({name: model}, defaults=run.defaults)
         if run.server is not None:
             greet = partial(_greeting, name, where=run.server.url)

@@ -4,19 +4,24 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from uuid import uuid4
 
 from dynemo.answer.output import OutputProcessor
 from dynemo.answer.stops import StopAutomaton
 from dynemo.connection.buffer import CancelReader
 from dynemo.errors import Unavailable, UnknownModel
+from dynemo.limits import RENDER_PROCESSES
 from dynemo.messages.answer import FinishPiece, Piece
 from dynemo.messages.ask import Ask, merged
 from dynemo.messages.records import Instance
 from dynemo.prompt.card.card import Card
+from dynemo.prompt.errors import RenderTooLong
 from dynemo.prompt.needs import capable_instances, needs_of_ask
 from dynemo.prompt.prepare import Prepared, prepare
+from dynemo.prompt.render import Render, render_prompt
 from dynemo.serving.instance import Backend
+from dynemo.serving.rendering import render_apart
 from dynemo.serving.room import Place
 from dynemo.spelling import quoted, with_reason
 
@@ -63,6 +68,7 @@ class Pipeline:
     def __init__(self, models: Mapping[str, ServedModel], *, defaults: Ask) -> None:
         self._models = models
         self._defaults = defaults
+        self._processes = asyncio.Semaphore(RENDER_PROCESSES)
 
     @property
     def models(self) -> Mapping[str, ServedModel]:
@@ -74,11 +80,36 @@ class Pipeline:
         troubles = [model.backend.trouble for model in self._models.values()]
         return "" if not all(troubles) else next(iter(troubles), "no instances")
 
+    async def accept(
+        self,
+        ask: Ask,
+        traceparent: str = "",
+        *,
+        allowed: frozenset[str] | None = None,
+        is_long: bool = False,
+    ) -> Job:
+        """Prepares an ask without holding up the event loop. Raises what `prepare` raises.
+
+        `is_long`: a thread renders and tokenizes it. A rendering that needs many steps gets a
+        process of its own.
+        """
+        work = partial(self.prepare, ask, traceparent, allowed=allowed)
+        try:
+            return await asyncio.to_thread(work) if is_long else work()
+        except RenderTooLong:
+            async with self._processes:
+                return await asyncio.to_thread(work, render=render_apart)
+
     def prepare(
-        self, ask: Ask, traceparent: str = "", *, allowed: frozenset[str] | None = None
+        self,
+        ask: Ask,
+        traceparent: str = "",
+        *,
+        allowed: frozenset[str] | None = None,
+        render: Render = render_prompt,
     ) -> Job:
         """Raises RequestError (UnknownModel, ContextLengthExceeded, UnsupportedField, ...), and
-        Unavailable while no instance could answer.
+        Unavailable while no instance could answer. RenderTooLong: only `render_apart` can do it.
 
         `ask.model` None means the first model. `traceparent` goes to the engine. Models outside
         `allowed` are unknown; None allows all.
@@ -86,7 +117,8 @@ class Pipeline:
         ask = merged(ask, self._defaults)
         model, instances = self._find_ready(ask.model, allowed)
         job_id = uuid4().hex
-        return Job(job_id, model, prepare(ask, model.card, instances, job_id, traceparent))
+        prepared = prepare(ask, model.card, instances, job_id, traceparent, render=render)
+        return Job(job_id, model, prepared)
 
     def check_settings(self, settings: Ask) -> None:
         """Raises UnsupportedField for a setting that no instance of the model can honour. Checks
