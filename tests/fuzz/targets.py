@@ -20,7 +20,7 @@ from typing import Any
 from msgspec import DecodeError, msgpack
 
 from dynemo.api.dialects import DIALECTS
-from dynemo.errors import DynemoError, WireError
+from dynemo.errors import DynemoError, RequestError, WireError
 from dynemo.foreign import msgpack_decoder
 from dynemo.http.openapi import build
 from dynemo.messages.answer import Delta
@@ -175,8 +175,9 @@ _CHAT = [
 
 
 def _render(data: bytes) -> None:
-    source = data.decode(errors="replace")
-    ChatTemplate(source).render(_CHAT)
+    template = ChatTemplate(data.decode(errors="replace"))
+    with suppress(RequestError):  # some templates refuse this chat
+        template.render(_CHAT)
 
 
 def _template_seeds() -> list[bytes]:
