@@ -7,6 +7,7 @@ suffixes `_BYTES` and `_SECONDS` name the unit.
 
 # HTTP: one connection.
 HEAD_BYTES = 64 * 1024  #: of a request's first line and headers
+HEADERS = 256  #: of one request
 HEAD_SECONDS = 30.0  #: until they are complete
 KEEP_ALIVE_SECONDS = 75  #: that an idle connection stays open
 PREFLIGHT_SECONDS = 600  #: that a browser may remember the answer to a preflight
@@ -15,6 +16,9 @@ PREFLIGHT_SECONDS = 600  #: that a browser may remember the answer to a prefligh
 BODY_BYTES = 32 * 2**20  #: of one request
 BODIES_BYTES = 256 * 2**20  #: of all requests whose bodies are unfinished or not read yet
 SMALL_BODY_BYTES = 32 * 1024  #: of each body, that do not count among those of all
+HUGE_BODY_BYTES = 4 * 2**20  #: of a body that is read into a call with no other such body beside it
+TRIM_BYTES = 16 * 2**20  #: of bodies after which freed memory is given back to the system
+TRIM_SECONDS = 15.0  #: between two times that this is done
 BODY_SECONDS = 60.0  #: until a body is complete, besides the seconds that its bytes add
 BODY_RATE = 16 * 1024  #: bytes that add one second
 BODY_CHUNKS = 2**16  #: pieces of a chunked body
@@ -51,6 +55,7 @@ GRAMMAR_PATHS = 4096
 GRAMMAR_SECONDS = 0.15  #: of CPU time for the search for more states and ways
 
 # Requests.
+QUEUE_SECONDS = 600.0  #: that a request waits for its turn; clients wait no longer either
 #: Values in a long body, counted as commas and opening brackets, also those inside texts. A prompt
 #: of a million tokens has fewer. Decoding that many holds up other streams for some 0.1 s.
 BODY_VALUES = 1_000_000
@@ -71,9 +76,35 @@ SHOWN_CHARACTERS = 200  #: of a client's own words that an error repeats
 ERROR_CHARACTERS = 2000  #: of an error's text, wherever it goes
 LOG_CHARACTERS = 20_000  #: of a log line; tracebacks of a user's own engine are long
 
+# Chat templates: programs that come with a model.
+TEMPLATE_CHARACTERS = 256 * 1024  #: of one template; the longest of the tests has 18,600
+TEMPLATE_TOKENS = 20_000  #: its words and signs; the longest of the tests has 2,600
+#: Steps of one rendering in this process. A step is a statement, a call or 1,024 characters, and
+#: takes under 1 us. A usual conversation takes 15 steps for each message.
+RENDER_STEPS = 20_000
+# A rendering that needs more runs in a process of its own.
+RENDER_SECONDS = 2  #: of its CPU
+RENDER_BYTES = 1 << 30  #: of its memory
+RENDER_PROCESSES = 2  #: at once
+PROMPT_BYTES = 64 * 2**20  #: of the text that it returns
+
 # Keys of the API.
 API_KEYS = 10_000  #: in one file
 KEY_FILE_BYTES = 4 * 2**20
 
 # Discovery: what another process may register.
 DISCOVERY_VALUE_BYTES = 2**20  #: of one value; longer data is stored in several
+DISCOVERY_KEYS = 100_000  #: that one process reads under a prefix
+DISCOVERY_BYTES = 256 * 2**20  #: of the values that one process reads under a prefix
+RECORD_BYTES = 64 * 1024  #: of an instance's record
+INSTANCES = 10_000  #: that an ingress knows
+MODELS = 1000  #: that an ingress serves
+NAME_CHARACTERS = 256  #: of a model's name, and of other texts in a record
+RECORD_NAMES = 256  #: settings, guides or tasks that an instance lists
+CONTEXT_TOKENS = 2**31  #: context of an instance
+SLOTS = 2**20  #: of an instance
+
+# Peers: what another process may make us dial.
+ADDRESSES = 16  #: of one peer; the others are ignored
+ADDRESS_CHARACTERS = 300
+DIALLED_PEERS = 64  #: ingresses that a worker dials at once

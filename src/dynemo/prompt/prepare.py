@@ -16,8 +16,10 @@ from dynemo.prompt.normalise import plain_messages
 from dynemo.prompt.render import (
     LIKELY_CHARACTERS,
     Prompt,
+    Render,
     RenderInput,
     build_prompt,
+    render_prompt,
     tokens_beyond,
 )
 from dynemo.spelling import quoted
@@ -35,7 +37,13 @@ class Prepared:
 
 
 def prepare(
-    ask: Ask, card: Card, instances: Sequence[Instance], request_id: str, traceparent: str = ""
+    ask: Ask,
+    card: Card,
+    instances: Sequence[Instance],
+    request_id: str,
+    traceparent: str = "",
+    *,
+    render: Render = render_prompt,
 ) -> Prepared:
     """Prepares an ask for the instances that could answer it (see `Backend.instance_classes`).
 
@@ -58,7 +66,9 @@ def prepare(
     fit = capable_instances(needs_of_ask(ask), instances, card.name)
     context_length = max(instance.context_length for instance in fit)
     _check_logit_bias(ask, card)
-    prompt = build_prompt(card.template, card.tokenizer, render_input(ask), limit=context_length)
+    prompt = build_prompt(
+        card.template, card.tokenizer, render_input(ask), limit=context_length, render=render
+    )
     request = Request(
         id=request_id,
         token_ids=prompt.token_ids,
