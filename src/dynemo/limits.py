@@ -55,6 +55,7 @@ GRAMMAR_PATHS = 4096
 GRAMMAR_SECONDS = 0.15  #: of CPU time for the search for more states and ways
 
 # Requests.
+QUEUE_SECONDS = 600.0  #: that a request waits for its turn; clients wait no longer either
 #: Values in a long body, counted as commas and opening brackets, also those inside texts. A prompt
 #: of a million tokens has fewer. Decoding that many holds up other streams for some 0.1 s.
 BODY_VALUES = 1_000_000
