@@ -60,7 +60,12 @@ class FakePipeline(Pipeline):
         return self.now
 
     def prepare(
-        self, ask: Ask, traceparent: str = "", *, allowed: frozenset[str] | None = None
+        self,
+        ask: Ask,
+        traceparent: str = "",
+        *,
+        allowed: frozenset[str] | None = None,
+        cache_salt: str = "",
     ) -> Job:
         if self.refusal is not None:
             raise self.refusal
@@ -79,6 +84,7 @@ class FakePipeline(Pipeline):
             max_tokens=ask.max_tokens or 16,
             sampling=Sampling(),
             traceparent=traceparent,
+            cache_salt=cache_salt,
         )
         return Job(
             f"{len(self.asks):032x}",

@@ -65,7 +65,12 @@ class ScriptedPipeline(FakePipeline):
         return self.closed.count("cancelled")
 
     def prepare(
-        self, ask: Ask, traceparent: str = "", *, allowed: frozenset[str] | None = None
+        self,
+        ask: Ask,
+        traceparent: str = "",
+        *,
+        allowed: frozenset[str] | None = None,
+        cache_salt: str = "",
     ) -> Job:
         tokens = sum(len(said(turn).split()) for turn in ask.turns)
         if tokens >= self.context_length:

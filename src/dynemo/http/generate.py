@@ -75,8 +75,10 @@ class Generate:
     def _accept(self, body: bytes, record: RequestRecord) -> tuple[Call, Job]:
         call = self._operation.read(body)
         try:
-            allowed = record.client.models
-            job = self._pipeline.prepare(call.ask, record.traceparent, allowed=allowed)
+            client = record.client
+            job = self._pipeline.prepare(
+                call.ask, record.traceparent, allowed=client.models, cache_salt=client.cache_salt
+            )
             return call, job
         except DynemoError as error:
             self._name_field(error)

@@ -3,8 +3,10 @@
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import uuid4
+
+from msgspec import structs
 
 from dynemo.answer.output import OutputProcessor
 from dynemo.answer.stops import StopAutomaton
@@ -75,18 +77,27 @@ class Pipeline:
         return "" if not all(troubles) else next(iter(troubles), "no instances")
 
     def prepare(
-        self, ask: Ask, traceparent: str = "", *, allowed: frozenset[str] | None = None
+        self,
+        ask: Ask,
+        traceparent: str = "",
+        *,
+        allowed: frozenset[str] | None = None,
+        cache_salt: str = "",
     ) -> Job:
         """Raises RequestError (UnknownModel, ContextLengthExceeded, UnsupportedField, ...), and
         Unavailable while no instance could answer.
 
-        `ask.model` None means the first model. `traceparent` goes to the engine. Models outside
-        `allowed` are unknown; None allows all.
+        `ask.model` None means the first model. `traceparent` and `cache_salt` go to the engine.
+        Models outside `allowed` are unknown; None allows all.
         """
         ask = merged(ask, self._defaults)
         model, instances = self._find_ready(ask.model, allowed)
         job_id = uuid4().hex
-        return Job(job_id, model, prepare(ask, model.card, instances, job_id, traceparent))
+        prepared = prepare(ask, model.card, instances, job_id, traceparent)
+        if cache_salt and prepared.task == "chat":
+            salted = [structs.replace(one, cache_salt=cache_salt) for one in prepared.requests]
+            prepared = replace(prepared, requests=salted)
+        return Job(job_id, model, prepared)
 
     def check_settings(self, settings: Ask) -> None:
         """Raises UnsupportedField for a setting that no instance of the model can honour. Checks

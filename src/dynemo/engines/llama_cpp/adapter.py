@@ -9,7 +9,7 @@ import asyncio
 import os
 from array import array
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import aclosing, asynccontextmanager, closing
 from sys import byteorder
 from typing import Any
 
@@ -18,6 +18,7 @@ from msgspec import Struct, json
 from dynemo.engines.json_schema import GUIDE_FIELD
 from dynemo.engines.llama_cpp.grammar import open_grammar
 from dynemo.engines.llama_cpp.params import common_params, device_name
+from dynemo.engines.llama_cpp.slots import Slot, Slots
 from dynemo.engines.llama_cpp.wire import ask, get, post
 from dynemo.errors import EngineError, EngineNotInstalled, ModelError, RequestError
 from dynemo.foreign import decode_json, json_decoder
@@ -106,6 +107,7 @@ class LlamaCpp:
         # Slightly more than the slots, so that a free slot finds its next prompt in the server.
         # Further requests wait here, where they can be cancelled at once.
         self._admitted = asyncio.Semaphore(slots + 2)
+        self._slots = Slots(slots)
         self._open = 0  # requests that have not ended; the server does not report its queue
 
     async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
@@ -115,17 +117,14 @@ class LlamaCpp:
                 if request.embed:
                     yield await self._embed(request)
                     return
-                with closing(open_grammar(request.guide)) as grammar:
-                    body = json.encode(_body(request, self.context_length, grammar.text))
-                    sequence = _Sequence(request)
-                    async with post(self._path, "/completion", body) as events:
-                        while data := await events.next():
-                            delta = sequence.feed(_decode_event(data))
-                            if delta is not None:
-                                grammar.check(delta)
-                                yield delta
-                                if delta.finish is not None:
-                                    return
+                async with (
+                    self._slots.slot(request) as slot,
+                    aclosing(self._complete(request, slot)) as deltas,
+                ):
+                    async for delta in deltas:
+                        yield delta
+                        if delta.finish is not None:
+                            return
             raise EngineError("llama.cpp ended the answer without a final event.")
         except RequestError as error:
             if request.guide is not None:  # everything else was checked before
@@ -133,6 +132,18 @@ class LlamaCpp:
             raise
         finally:
             self._open -= 1
+
+    async def _complete(self, request: Request, slot: Slot) -> AsyncGenerator[Delta, None]:
+        with closing(open_grammar(request.guide)) as grammar:
+            body = json.encode(_body(request, self.context_length, grammar.text, slot))
+            sequence = _Sequence(request)
+            async with post(self._path, "/completion", body) as events:
+                while data := await events.next():
+                    delta = sequence.feed(_decode_event(data))
+                    if delta is not None:
+                        grammar.check(delta)
+                        slot.is_done = delta.finish is not None
+                        yield delta
 
     async def _embed(self, request: Request) -> Delta:
         body = json.encode({"content": request.token_ids, "cache_prompt": False})
@@ -202,7 +213,7 @@ def _reason(error: Any) -> str:
     return str(message).rstrip(".")
 
 
-def _body(request: Request, context_length: int, grammar: str) -> dict[str, Any]:
+def _body(request: Request, context_length: int, grammar: str, slot: Slot) -> dict[str, Any]:
     sampling = request.sampling
     return {
         "prompt": request.token_ids,
@@ -210,7 +221,8 @@ def _body(request: Request, context_length: int, grammar: str) -> dict[str, Any]
         "stream": True,
         "return_tokens": True,
         "return_progress": True,
-        "cache_prompt": True,
+        "cache_prompt": slot.has_cache,
+        "id_slot": slot.number,
         "response_fields": _FINAL_FIELDS,
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
