@@ -13,6 +13,7 @@ from dynemo.messages.records import Load
 from dynemo.messages.request import Request, Sampling
 from dynemo.prompt.card.card import Card
 from dynemo.prompt.prepare import Prepared
+from dynemo.prompt.render import Render, render_prompt
 from dynemo.serving.pipeline import Job, Pipeline, ServedModel
 from dynemo.serving.room import Place
 from support.fake_backend import FakeBackend
@@ -65,7 +66,7 @@ class FakePipeline(Pipeline):
         traceparent: str = "",
         *,
         allowed: frozenset[str] | None = None,
-        cache_salt: str = "",
+        render: Render = render_prompt,
     ) -> Job:
         if self.refusal is not None:
             raise self.refusal
@@ -84,7 +85,6 @@ class FakePipeline(Pipeline):
             max_tokens=ask.max_tokens or 16,
             sampling=Sampling(),
             traceparent=traceparent,
-            cache_salt=cache_salt,
         )
         return Job(
             f"{len(self.asks):032x}",

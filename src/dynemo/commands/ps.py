@@ -22,6 +22,8 @@ from dynemo.planes.discovery.discovery import Discovery
 from dynemo.planes.names import ENDPOINT, NAMESPACE, EndpointName
 from dynemo.spelling import quoted
 
+_LATEST = 2.0**40  #: unix seconds
+
 log = logging.getLogger("dynemo.ps")
 
 WATCH_SECONDS = 2.0
@@ -74,7 +76,10 @@ async def read_records(discovery: Discovery) -> list[InstanceRecord]:
         prefix = instances_prefix(EndpointName(namespace, "", ENDPOINT))
         for key, value in (await discovery.read(prefix)).items():
             try:
-                records.append(decode_msgpack(value, InstanceRecord))
+                record = decode_msgpack(value, InstanceRecord)
+                if not 0 <= record.started < _LATEST:
+                    raise DecodeError("Its start is not a time")
+                records.append(record)
             except DecodeError as error:
                 log.warning(
                     "The record %s does not decode (%s) and is left out.", quoted(key), error

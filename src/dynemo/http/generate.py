@@ -11,7 +11,7 @@ from dynemo.http.deadline import exceeded, read_timeout
 from dynemo.http.exchange import Exchange
 from dynemo.http.record import RequestRecord, report_status
 from dynemo.metrics import Metrics
-from dynemo.serving.pipeline import Job, Pipeline
+from dynemo.serving.pipeline import Job, Pipeline, salted
 from dynemo.serving.room import Place
 from dynemo.trace import continue_trace
 
@@ -45,10 +45,10 @@ class Generate:
 
     async def _answer(self, exchange: Exchange, record: RequestRecord, place: Place) -> None:
         body = await exchange.read_body()
-        if len(body) > _LONG_BODY:
-            call, job = await asyncio.to_thread(self._accept, body, record)
-        else:
-            call, job = self._accept(body, record)
+        is_long = len(body) > _LONG_BODY
+        read = self._operation.read
+        call = await asyncio.to_thread(read, body) if is_long else read(body)
+        job = await self._accept(call, record, is_long=is_long)
         is_stream, make_writer = call.is_stream, call.writer
         del body, call  # a long prompt's, and the answer may take long
         exchange.release_body()
@@ -72,14 +72,13 @@ class Generate:
             data += writer.close(record.counter.usage())
             await (exchange.end if is_stream else exchange.reply)(data)
 
-    def _accept(self, body: bytes, record: RequestRecord) -> tuple[Call, Job]:
-        call = self._operation.read(body)
+    async def _accept(self, call: Call, record: RequestRecord, *, is_long: bool) -> Job:
+        client = record.client
         try:
-            client = record.client
-            job = self._pipeline.prepare(
-                call.ask, record.traceparent, allowed=client.models, cache_salt=client.cache_salt
+            job = await self._pipeline.accept(
+                call.ask, record.traceparent, allowed=client.models, is_long=is_long
             )
-            return call, job
+            return salted(job, client.cache_salt)
         except DynemoError as error:
             self._name_field(error)
             raise

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 from uuid import uuid4
 
 from msgspec import structs
@@ -12,13 +13,17 @@ from dynemo.answer.output import OutputProcessor
 from dynemo.answer.stops import StopAutomaton
 from dynemo.connection.buffer import CancelReader
 from dynemo.errors import Unavailable, UnknownModel
+from dynemo.limits import RENDER_PROCESSES
 from dynemo.messages.answer import FinishPiece, Piece
 from dynemo.messages.ask import Ask, merged
 from dynemo.messages.records import Instance
 from dynemo.prompt.card.card import Card
+from dynemo.prompt.errors import RenderTooLong
 from dynemo.prompt.needs import capable_instances, needs_of_ask
 from dynemo.prompt.prepare import Prepared, prepare
+from dynemo.prompt.render import Render, render_prompt
 from dynemo.serving.instance import Backend
+from dynemo.serving.rendering import render_apart
 from dynemo.serving.room import Place
 from dynemo.spelling import quoted, with_reason
 
@@ -59,12 +64,22 @@ class Job:
         return len(self.prepared.requests)
 
 
+def salted(job: Job, salt: str) -> Job:
+    """A job that shares a prefix cache only with jobs of the same salt."""
+    prepared = job.prepared
+    if not salt or prepared.task != "chat":
+        return job
+    requests = [structs.replace(request, cache_salt=salt) for request in prepared.requests]
+    return replace(job, prepared=replace(prepared, requests=requests))
+
+
 class Pipeline:
     """All models that this process serves."""
 
     def __init__(self, models: Mapping[str, ServedModel], *, defaults: Ask) -> None:
         self._models = models
         self._defaults = defaults
+        self._processes = asyncio.Semaphore(RENDER_PROCESSES)
 
     @property
     def models(self) -> Mapping[str, ServedModel]:
@@ -76,27 +91,44 @@ class Pipeline:
         troubles = [model.backend.trouble for model in self._models.values()]
         return "" if not all(troubles) else next(iter(troubles), "no instances")
 
+    async def accept(
+        self,
+        ask: Ask,
+        traceparent: str = "",
+        *,
+        allowed: frozenset[str] | None = None,
+        is_long: bool = False,
+    ) -> Job:
+        """Prepares an ask without holding up the event loop. Raises what `prepare` raises.
+
+        `is_long`: a thread renders and tokenizes it. A rendering that needs many steps gets a
+        process of its own.
+        """
+        work = partial(self.prepare, ask, traceparent, allowed=allowed)
+        try:
+            return await asyncio.to_thread(work) if is_long else work()
+        except RenderTooLong:
+            async with self._processes:
+                return await asyncio.to_thread(work, render=render_apart)
+
     def prepare(
         self,
         ask: Ask,
         traceparent: str = "",
         *,
         allowed: frozenset[str] | None = None,
-        cache_salt: str = "",
+        render: Render = render_prompt,
     ) -> Job:
         """Raises RequestError (UnknownModel, ContextLengthExceeded, UnsupportedField, ...), and
-        Unavailable while no instance could answer.
+        Unavailable while no instance could answer. RenderTooLong: only `render_apart` can do it.
 
-        `ask.model` None means the first model. `traceparent` and `cache_salt` go to the engine.
-        Models outside `allowed` are unknown; None allows all.
+        `ask.model` None means the first model. `traceparent` goes to the engine. Models outside
+        `allowed` are unknown; None allows all.
         """
         ask = merged(ask, self._defaults)
         model, instances = self._find_ready(ask.model, allowed)
         job_id = uuid4().hex
-        prepared = prepare(ask, model.card, instances, job_id, traceparent)
-        if cache_salt and prepared.task == "chat":
-            salted = [structs.replace(one, cache_salt=cache_salt) for one in prepared.requests]
-            prepared = replace(prepared, requests=salted)
+        prepared = prepare(ask, model.card, instances, job_id, traceparent, render=render)
         return Job(job_id, model, prepared)
 
     def check_settings(self, settings: Ask) -> None:

@@ -9,13 +9,14 @@ import asyncio
 import os
 from array import array
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing
 from sys import byteorder
 from typing import Any
 
 from msgspec import Struct, json
 
-from dynemo.engines.json_schema import GUIDE_FIELD
+from dynemo.engines.guides.judge import GuideJudge, open_judge
+from dynemo.engines.guides.verdict import GUIDE_FIELD
 from dynemo.engines.llama_cpp.grammar import open_grammar
 from dynemo.engines.llama_cpp.params import common_params, device_name
 from dynemo.engines.llama_cpp.slots import Slot, Slots
@@ -96,7 +97,13 @@ _EMBEDDING = Capabilities(tasks=("embed",))
 
 class LlamaCpp:
     def __init__(
-        self, path: str, version: str, params: Any, context_length: int, slots: int
+        self,
+        path: str,
+        version: str,
+        params: Any,
+        context_length: int,
+        slots: int,
+        judge: GuideJudge,
     ) -> None:
         self.capabilities = _EMBEDDING if params.embedding else _CAPABILITIES
         self.version = version
@@ -104,6 +111,7 @@ class LlamaCpp:
         self.context_length = context_length
         self.slots = slots
         self._path = path
+        self._judge = judge
         # Slightly more than the slots, so that a free slot finds its next prompt in the server.
         # Further requests wait here, where they can be cancelled at once.
         self._admitted = asyncio.Semaphore(slots + 2)
@@ -113,18 +121,25 @@ class LlamaCpp:
     async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
         self._open += 1
         try:
+            # Judged before it takes a place, which another request could use meanwhile.
+            guide = "" if request.guide is None else await self._judge.judge(request.guide)
             async with self._admitted:
                 if request.embed:
                     yield await self._embed(request)
                     return
-                async with (
-                    self._slots.slot(request) as slot,
-                    aclosing(self._complete(request, slot)) as deltas,
-                ):
-                    async for delta in deltas:
-                        yield delta
-                        if delta.finish is not None:
-                            return
+                async with self._slots.slot(request) as slot:
+                    with closing(await open_grammar(guide)) as grammar:
+                        body = json.encode(_body(request, self.context_length, grammar.text, slot))
+                        sequence = _Sequence(request)
+                        async with post(self._path, "/completion", body) as events:
+                            while data := await events.next():
+                                delta = sequence.feed(_decode_event(data))
+                                if delta is not None:
+                                    grammar.check(delta)
+                                    slot.is_done = delta.finish is not None
+                                    yield delta
+                                    if slot.is_done:
+                                        return
             raise EngineError("llama.cpp ended the answer without a final event.")
         except RequestError as error:
             if request.guide is not None:  # everything else was checked before
@@ -132,18 +147,6 @@ class LlamaCpp:
             raise
         finally:
             self._open -= 1
-
-    async def _complete(self, request: Request, slot: Slot) -> AsyncGenerator[Delta, None]:
-        with closing(open_grammar(request.guide)) as grammar:
-            body = json.encode(_body(request, self.context_length, grammar.text, slot))
-            sequence = _Sequence(request)
-            async with post(self._path, "/completion", body) as events:
-                while data := await events.next():
-                    delta = sequence.feed(_decode_event(data))
-                    if delta is not None:
-                        grammar.check(delta)
-                        slot.is_done = delta.finish is not None
-                        yield delta
 
     async def _embed(self, request: Request) -> Delta:
         body = json.encode({"content": request.token_ids, "cache_prompt": False})
@@ -263,6 +266,7 @@ async def open_engine(spec: EngineSpec) -> AsyncIterator[LlamaCpp]:
         context = params.n_ctx // len(slots)
         # Importing `importlib.metadata` would take longer than loading a small model.
         version = getattr(xllamacpp, "__version__", "unknown")
-        yield LlamaCpp(path, version, params, context, len(slots))
+        async with open_judge("dynemo.engines.llama_cpp.guide") as judge:
+            yield LlamaCpp(path, version, params, context, len(slots), judge)
     finally:
         del server

@@ -64,7 +64,7 @@ class PendingStream:
             key=self._responses.key,
             addresses=reach.addresses,
             loopback=reach.loopback,
-            host=host_id() if reach.loopback else "",
+            host=host_id(),
             stream=self.stream,
             token=self.token,
             request=request if is_carried else b"",

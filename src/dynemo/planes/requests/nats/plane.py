@@ -43,6 +43,7 @@ from dynemo.planes.requests.nats.client import (
     reason_of,
     refusal,
     reply_to,
+    subject,
     unsubscribe,
 )
 from dynemo.spelling import quoted
@@ -67,11 +68,6 @@ _NO_RESPONDERS = "503"
 _encode = msgpack.Encoder().encode
 
 OnMessage = Callable[["Msg"], Awaitable[None]]
-
-
-def subject(record: InstanceRecord) -> str:
-    name = (record.namespace, record.component, record.endpoint, record.instance.id)
-    return ".".join(("dynemo", *name))
 
 
 class NatsRequests:
