@@ -20,7 +20,7 @@ async def use(slots: Slots, salt: str, ids: list[int], *, is_done: bool = True) 
 
 def test_the_server_chooses_until_there_is_a_salt() -> None:
     async def scenario() -> None:
-        slots = Slots(2)
+        slots = Slots(2, has_shared_cache=False)
         slot = await use(slots, "", [1])
         assert (slot.number, slot.has_cache) == (-1, True)
         slot = await use(slots, "a", [1])
@@ -33,7 +33,7 @@ def test_the_server_chooses_until_there_is_a_salt() -> None:
 
 def test_a_slot_is_reused_for_its_salt_alone() -> None:
     async def scenario() -> None:
-        slots = Slots(2)
+        slots = Slots(2, has_shared_cache=False)
         first, second = list(range(100)), list(range(1000, 1100))
         assert (await use(slots, "a", first)).number == 0
         assert (await use(slots, "a", second)).number == 1  # `first` keeps its slot
@@ -48,9 +48,20 @@ def test_a_slot_is_reused_for_its_salt_alone() -> None:
     asyncio.run(scenario())
 
 
+def test_a_cache_that_all_slots_share_is_not_used_for_salts() -> None:
+    async def scenario() -> None:
+        slots = Slots(2, has_shared_cache=True)
+        assert (await use(slots, "", [1])).has_cache
+        for salt in ("a", "a", ""):
+            slot = await use(slots, salt, [1])
+            assert (slot.number, slot.has_cache) == (-1, False)
+
+    asyncio.run(scenario())
+
+
 def test_an_unfinished_request_leaves_a_slot_of_nobody() -> None:
     async def scenario() -> None:
-        slots = Slots(1)
+        slots = Slots(1, has_shared_cache=False)
         await use(slots, "a", [1, 2])
         await use(slots, "b", [1, 2], is_done=False)  # it may not have begun
         assert not (await use(slots, "a", [1, 2])).has_cache
@@ -61,7 +72,7 @@ def test_an_unfinished_request_leaves_a_slot_of_nobody() -> None:
 
 def test_a_request_waits_while_all_slots_are_in_use() -> None:
     async def scenario() -> None:
-        slots = Slots(1)
+        slots = Slots(1, has_shared_cache=False)
         async with slots.slot(make_request("a", [1])):
             waiting = asyncio.create_task(use(slots, "a", [1]))
             cancelled = asyncio.create_task(use(slots, "a", [1]))

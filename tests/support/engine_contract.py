@@ -373,7 +373,7 @@ class ModelContract(EngineContract):
             served.collect(self.request(turned, 3, cache_salt=salt))[1].cached_tokens
             for salt in ("alice", "alice", "bob", "bob", "")
         ]
-        assert [bool(count) for count in cached] == [False, True, False, True, False]
+        assert [bool(count) for count in cached] == [False, True, False, True, False], cached
 
     def test_honours_each_sampling_field_that_it_declares(
         self, served: Served, prompt: list[int], own: int, eos: int

@@ -115,7 +115,7 @@ class LlamaCpp:
         # Slightly more than the slots, so that a free slot finds its next prompt in the server.
         # Further requests wait here, where they can be cancelled at once.
         self._admitted = asyncio.Semaphore(slots + 2)
-        self._slots = Slots(slots)
+        self._slots = Slots(slots, has_shared_cache=params.cache_ram_mib != 0)
         self._open = 0  # requests that have not ended; the server does not report its queue
 
     async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:

@@ -1,9 +1,13 @@
 """Keeps the prompts of API keys apart in llama.cpp's slots.
 
 A slot keeps the tokens of its last sequence, and the next prompt reuses the part that is equal. The
-server chooses the slot with the longest such part, whoever sent it. It has no salt for its cache.
-So once requests have salts, the slots are chosen here, and a slot is reused only for the salt that
-it holds. The server's own choice, and its second cache in memory, are then not used.
+server chooses the slot with the longest such part, for any client: its cache has no salt. So once
+requests have salts, the slots are chosen here, and a slot is reused only for the salt that it
+holds.
+
+The server also moves tokens between the slots and a second cache (`--cache-ram`), even into a slot
+that a request names. A run with API keys turns that cache off. A worker may have it, because it
+does not know of keys; its requests with salts then reuse nothing.
 """
 
 import asyncio
@@ -34,7 +38,8 @@ class _Held:
 class Slots:
     """Gives each slot to one request at a time."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, *, has_shared_cache: bool) -> None:
+        self._has_shared_cache = has_shared_cache
         self._room = asyncio.Semaphore(count)
         # By slot; the one that has been idle for longest comes first.
         self._idle = dict.fromkeys(range(count), _Held("", []))
@@ -44,8 +49,8 @@ class Slots:
     async def slot(self, request: Request) -> AsyncIterator[Slot]:
         """The slot for a request; waits while all are in use."""
         self._is_salted = self._is_salted or bool(request.cache_salt)
-        if not self._is_salted:
-            yield Slot()
+        if not self._is_salted or self._has_shared_cache:
+            yield Slot(has_cache=not self._is_salted)
             return
         async with self._room:
             slot = self._choose(request)
