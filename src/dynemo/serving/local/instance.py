@@ -187,12 +187,10 @@ class LocalInstance:
         return _reason(problem, ending(code, lines.tail), complaint(lines.tail), client.is_greeted)
 
 
-def _reason(
-    problem: DynemoError | None, ended: str, complained: str, has_loaded: bool
-) -> DynemoError:
+def _reason(problem: DynemoError | None, ended: str, note: str, has_loaded: bool) -> DynemoError:
     """Why an engine has ended."""
     if isinstance(problem, ModelError):
-        return ModelError(f"{problem}{complained}")
+        return ModelError(f"{problem}{note}")
     if problem is None or type(problem) is EngineLost:
         return (EngineLost if has_loaded else EngineNotLoaded)(ended)
     if isinstance(problem, EngineError) and not has_loaded:
