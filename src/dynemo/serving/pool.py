@@ -37,6 +37,7 @@ from dynemo.serving.classes import InstanceClasses
 from dynemo.serving.instance import InstanceStatus
 from dynemo.serving.migration import MigrationState, TextCodec
 from dynemo.serving.remote import RemoteInstance
+from dynemo.serving.share import own_share
 from dynemo.serving.suspects import Attempt, Suspects
 from dynemo.trace import trace_id
 
@@ -45,6 +46,7 @@ log = logging.getLogger("dynemo.pool")
 _PAUSE = 0.1  # seconds before a retry, when all instances have failed
 #: Seconds after which the router gets the reported loads of all instances again.
 _REPORT_SECONDS = 1.0
+_COUNT_SECONDS = 0.25  # between two counts of the slots that are left for this ingress
 
 _ONLY_PROBES = "Instance %s gets requests only now and then until it answers one. %s"
 
@@ -62,6 +64,8 @@ class Pool:
         self._classes = InstanceClasses(self._instances)
         self._changed = asyncio.Event()
         self._reported_at = 0.0
+        self._slots = 0
+        self._counted_at = 0.0  # when `_slots` was computed; 0.0: an instance has come or gone
         self._breakers = Breakers(lambda: monotonic())
         self.moves = 0
         self._suspects = Suspects()
@@ -73,6 +77,7 @@ class Pool:
         self._remotes[remote.record.instance.id] = remote
         self._router.add(remote.record.instance.id)
         self._classes.changed()
+        self._counted_at = 0.0
         self._changed.set()
 
     def remove(self, instance_id: str) -> None:
@@ -80,6 +85,7 @@ class Pool:
         if self._remotes.pop(instance_id, None) is not None:
             self._router.remove(instance_id)
             self._breakers.forget(instance_id)
+            self._counted_at = 0.0
             self._classes.changed()
 
     def _instances(self) -> list[Instance]:
@@ -94,6 +100,15 @@ class Pool:
     def instance(self) -> Instance | None:
         """All capabilities, the largest context and all slots; None without instances."""
         return self._classes.combined
+
+    @property
+    def slots(self) -> int:
+        """Those of all instances that take requests, without what others use of them."""
+        now = monotonic()
+        if now - self._counted_at > _COUNT_SECONDS:
+            self._counted_at = now
+            self._slots = own_share(self.instances)
+        return self._slots
 
     @property
     def instance_classes(self) -> list[Instance]:
