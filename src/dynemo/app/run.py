@@ -244,7 +244,7 @@ async def _serve_ingress(
             migration_limit=config.migration_limit,
         ) as found,
     ):
-        pipeline = Pipeline(found.models, defaults=defaults)
+        pipeline = Pipeline(found.models, defaults=defaults, absence=found.absence)
         if server is not None:
             greeting = _print_line(f"{config.out} · {server.url}")
             return await serve_http(pipeline, server, config.grace, greeting)

@@ -65,6 +65,7 @@ class Ingress:
         #: By name. Models without instances stay for a while; their requests get a 503.
         self.models: dict[str, ServedModel] = {}
         self.appeared = asyncio.Event()  #: set when the first model is served
+        self.is_listed = False  #: whether the first listing of discovery has been applied
         self._address = address
         self._planes = planes
         self._make_router = make_router
@@ -72,7 +73,7 @@ class Ingress:
         self._pools: dict[str, Pool] = {}
         self._identities: dict[str, str] = {}
         self._names: dict[str, tuple[str, str]] = {}  # of keys: model, instance
-        self._left_out: dict[str, InstanceRecord] = {}  # by key
+        self._left_out: dict[str, tuple[InstanceRecord, str]] = {}  # by key, with the reason
         self._undecodable = LoggedPeers()  # keys
         self._idle_since: dict[str, float] = {}  # models without instances
         self._lock = asyncio.Lock()
@@ -85,6 +86,14 @@ class Ingress:
                 for change in changes:
                     async with self._lock:
                         await self._apply(change)
+                self.is_listed = True
+
+    def absence(self, model: str) -> str:
+        """Why a model is not served yet, as a sentence; empty if no instance has that name."""
+        if not self.is_listed:
+            return "This server has just started, and does not know its workers yet."
+        left_out = (why for record, why in self._left_out.values() if record.model == model)
+        return next(left_out, "")
 
     async def tend(self) -> None:
         """Tries, forever, to add the instances that were left out, and drops unused models.
@@ -97,8 +106,8 @@ class Ingress:
             self._drop_idle_models()
             for key in list(self._left_out):
                 async with self._lock:
-                    if (record := self._left_out.get(key)) is not None:
-                        await self._add(key, record)
+                    if (left_out := self._left_out.get(key)) is not None:
+                        await self._add(key, left_out[0])
 
     async def _apply(self, change: Change) -> None:
         self._remove(change.key)
@@ -126,7 +135,7 @@ class Ingress:
         except DynemoError as error:
             if key not in self._left_out:
                 log.error("Instance %s gets no requests for now. %s", record.instance.id, error)
-            self._left_out[key] = record
+            self._left_out[key] = (record, str(error))
             return
         self._left_out.pop(key, None)
         self._idle_since.pop(record.model, None)

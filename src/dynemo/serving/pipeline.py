@@ -1,7 +1,7 @@
 """The one path: preprocess -> route -> instance -> postprocess."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from uuid import uuid4
@@ -59,9 +59,17 @@ class Job:
 class Pipeline:
     """All models that this process serves."""
 
-    def __init__(self, models: Mapping[str, ServedModel], *, defaults: Ask) -> None:
+    def __init__(
+        self,
+        models: Mapping[str, ServedModel],
+        *,
+        defaults: Ask,
+        absence: Callable[[str], str] = lambda _: "",
+    ) -> None:
+        """`absence` says why a model is not in `models` yet; empty if there is no such model."""
         self._models = models
         self._defaults = defaults
+        self._absence = absence
 
     @property
     def models(self) -> Mapping[str, ServedModel]:
@@ -101,14 +109,15 @@ class Pipeline:
         return model, instances
 
     def _find(self, name: str | None) -> ServedModel:
-        if not self._models:
-            raise Unavailable("No worker has registered yet.")
-        if name is None:
+        if name is None and self._models:
             return next(iter(self._models.values()))
-        try:
-            return self._models[name]
-        except KeyError:
-            raise unknown_model(name) from None
+        if name is not None and (model := self._models.get(name)) is not None:
+            return model
+        if why := self._absence(name or ""):
+            raise Unavailable(why)
+        if name is None or not self._models:
+            raise Unavailable("No worker has registered yet.")
+        raise unknown_model(name)
 
     def run(
         self, job: Job, cancel_reader: CancelReader | None = None, place: Place | None = None
