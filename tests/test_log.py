@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from dynemo.limits import LOG_CHARACTERS
 from dynemo.log import set_up
 
 
@@ -28,6 +29,13 @@ def test_a_json_line_keeps_every_field(capsys: pytest.CaptureFixture[str], as_it
     logging.getLogger("dynemo.http").info("answered", extra={"id": None, "finish": ["stop"]})
     line = json.loads(capsys.readouterr().err)
     assert (line["message"], line["id"], line["finish"]) == ("answered", None, ["stop"])
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_line_is_bounded(form: str, capsys: pytest.CaptureFixture[str], as_it_was: None) -> None:
+    set_up(form, 0, is_server=True)
+    logging.getLogger("dynemo.http").info("%s", "a" * 10**6)
+    assert 1000 < len(capsys.readouterr().err) < LOG_CHARACTERS + 200
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 import pytest
 
 from dynemo.app.settings.options import OPTIONS
-from dynemo.spelling import nearest, with_reason
+from dynemo.spelling import nearest, shortened, with_reason
 
 FLAGS = [spelling for option in OPTIONS for spelling in option.spellings]
 
@@ -40,3 +40,8 @@ def test_a_reason_is_a_word_or_sentences() -> None:
     assert with_reason("It waits", "It has ended. It restarts.") == (
         "It waits. It has ended. It restarts."
     )
+
+
+def test_a_long_text_is_shortened() -> None:
+    assert shortened("abcdef", 6) == "abcdef"
+    assert shortened("abcdefg", 6) == "abc..."

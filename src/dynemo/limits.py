@@ -13,6 +13,13 @@ PREFLIGHT_SECONDS = 600  #: that a browser may remember the answer to a prefligh
 
 # HTTP: bodies.
 BODY_BYTES = 32 * 2**20  #: of one request
+BODIES_BYTES = 256 * 2**20  #: of all requests whose bodies are unfinished or not read yet
+SMALL_BODY_BYTES = 32 * 1024  #: of each body, that do not count among those of all
+BODY_SECONDS = 60.0  #: until a body is complete, besides the seconds that its bytes add
+BODY_RATE = 16 * 1024  #: bytes that add one second
+BODY_CHUNKS = 2**16  #: pieces of a chunked body
+BODY_REST_SECONDS = 10.0  #: for the rest of a body that was answered before its end
+PIPELINED_REQUESTS = 16  #: that a client may send before the answer of an earlier one
 STALL_SECONDS = 30.0  #: that one read or write may take
 
 # Guides: what `response_format` and `grammar` may ask an engine to follow.
@@ -24,9 +31,29 @@ SCHEMA_ITEMS = 20_000
 SCHEMA_REMAINDERS = 100_000
 
 # Requests.
+#: Values in a long body, counted as commas and opening brackets, also those inside texts. A prompt
+#: of a million tokens has fewer. Decoding that many holds up other streams for some 0.1 s.
+BODY_VALUES = 1_000_000
+JSON_DEPTH = 100  #: of a schema, of arguments and of `chat_template_kwargs`; engines fail at 128
+MESSAGES = 10_000  #: of one request; OpenAI allows 2,048
+PARTS = 10_000  #: of one message: parts of its content, or calls
+NAME_CHARACTERS = 1024  #: of a model's, speaker's or tool's name, and of the id of a call
+ARGUMENTS_CHARACTERS = 2**20  #: of one call
+TEMPLATE_KWARGS_BYTES = 4 * 2**20  #: of `chat_template_kwargs`, which may hold documents
+LOGIT_BIASES = 1024  #: tokens of one request; OpenAI allows 300
+CHOICES = 128  #: of one request, as OpenAI
+STOP_STRINGS = 16  #: of one request; OpenAI allows 4
+STOP_CHARACTERS = 256  #: of one stop string
 DEADLINE_SECONDS = 86_400.0  #: the most that `X-Request-Timeout` may ask for
 EMBEDDING_INPUTS = 2048  #: prompts of one request for embeddings
+EMBEDDING_TOKENS = 1_000_000  #: in all prompts of one request; OpenAI allows 300,000
 SHOWN_CHARACTERS = 200  #: of a client's own words that an error repeats
+ERROR_CHARACTERS = 2000  #: of an error's text, wherever it goes
+LOG_CHARACTERS = 20_000  #: of a log line; tracebacks of a user's own engine are long
+
+# Keys of the API.
+API_KEYS = 10_000  #: in one file
+KEY_FILE_BYTES = 4 * 2**20
 
 # Discovery: what another process may register.
 DISCOVERY_VALUE_BYTES = 2**20  #: of one value; longer data is stored in several

@@ -5,6 +5,9 @@ import logging
 import sys
 import time
 
+from dynemo.limits import LOG_CHARACTERS
+from dynemo.spelling import shortened
+
 _LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
@@ -25,6 +28,10 @@ def _extra(record: logging.LogRecord) -> dict[str, object]:
     return {key: value for key, value in record.__dict__.items() if key not in _STANDARD}
 
 
+def _message(record: logging.LogRecord) -> str:
+    return shortened(record.getMessage(), LOG_CHARACTERS)
+
+
 def _logfmt_value(value: object) -> str:
     """Returns a field's value for logfmt, quoted if it could end the field or the line."""
     text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
@@ -40,7 +47,7 @@ class _Text(logging.Formatter):
             for key, value in _extra(record).items()
             if value is not None and value != []
         ]
-        head = f"{clock} {record.levelname.lower()} {record.name}: {record.getMessage()}"
+        head = f"{clock} {record.levelname.lower()} {record.name}: {_message(record)}"
         line = " ".join([head, *fields])
         trace = f"\n{self.formatException(record.exc_info)}" if record.exc_info else ""
         return line + trace
@@ -53,7 +60,7 @@ class _Json(logging.Formatter):
             + f".{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _message(record),
             **_extra(record),
         }
         if record.exc_info:

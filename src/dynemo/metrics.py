@@ -1,7 +1,8 @@
 """Defines all counters and histograms.
 
 Every label has a bounded set of values. `model` is the name of a served model, or `-` if a request
-names no served model. `instance` is an id, or `all` if there are more than `MAX_INSTANCES`.
+names no served model. `key` is the name of an API key, of which a file of keys has a bounded
+number. `instance` is an id, or `all` if there are more than `MAX_INSTANCES`.
 `status` is an HTTP status; 499 means that the client disconnected. An error after the headers
 counts under the status that it would have had before them. `outcome` is how a worker's answer
 ended: `finished`, `cancelled` (or handed back: the ingress continues on another worker), `lost`
@@ -11,7 +12,7 @@ A worker's metrics have their own names. Otherwise the sum over an ingress and i
 count each request twice.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -37,6 +38,12 @@ class LoadSample(NamedTuple):
     running: float
     waiting: float
     kv_use: float
+
+
+class GaugeSample(NamedTuple):
+    name: str
+    labels: tuple[str, ...]
+    value: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +72,15 @@ class Exposition:
         """Adds gauges of the engines' load, read at each scrape. Call it once per process."""
         self.registry.register(_LoadCollector(read))
 
+    def watch_gauges(
+        self,
+        gauges: Mapping[str, tuple[str, tuple[str, ...]]],
+        read: Callable[[], Iterable[GaugeSample]],
+    ) -> None:
+        """Adds gauges whose values are kept elsewhere and read at each scrape. `gauges` has a text
+        and the labels of each name."""
+        self.registry.register(_GaugeCollector(gauges, read))
+
     def watch_count(
         self, name: str, text: str, read: Callable[[], Iterable[tuple[str, int]]]
     ) -> None:
@@ -83,9 +99,7 @@ class Metrics(Exposition):
     def __init__(self) -> None:
         super().__init__()
         registry, model = self.registry, ["model"]
-        self.requests = Counter(
-            "dynemo_requests", "Requests that ended.", ["model", "status"], registry=registry
-        )
+        self.requests = _by_status("dynemo_requests", "Requests that ended.", registry)
         self.duration = Histogram(
             "dynemo_request_duration_seconds",
             "Time from a request's arrival to the end of its answer.",
@@ -93,12 +107,14 @@ class Metrics(Exposition):
             buckets=_DURATION,
             registry=registry,
         )
+        text = "Requests that ended with 429 or 503, because nothing could serve them."
+        self._rejected = _by_status("dynemo_requests_rejected", text, registry)
         self._in_flight = Gauge(
             "dynemo_requests_in_flight", "Chat requests in flight.", model, registry=registry
         )
         self._queued = Gauge(
             "dynemo_requests_queued",
-            "Chat requests in flight that have no token yet.",
+            "Requests in flight without a token.",
             model,
             registry=registry,
         )
@@ -126,10 +142,10 @@ class Metrics(Exposition):
             model,
             registry=registry,
         )
-        self._output = Counter(
-            "dynemo_output_tokens", "Tokens generated.", model, registry=registry
-        )
+        output = "dynemo_output_tokens"
+        self._output = Counter(output, "Tokens generated.", model, registry=registry)
         self._models: dict[str, ModelMetrics] = {}
+        self._keys = _key_counters(registry)
 
     def of(self, model: str) -> ModelMetrics:
         """Returns the metrics of a served model. Every name passed here stays in memory."""
@@ -150,6 +166,26 @@ class Metrics(Exposition):
         """Counts one request. `model` is a served model or `NO_MODEL`."""
         self.requests.labels(model, str(status)).inc()
         self.duration.labels(model, str(status)).observe(seconds)
+        if status in (429, 503):
+            self._rejected.labels(model, str(status)).inc()
+
+    def count_key(self, key: str, model: str, prompt: int, cached: int, completion: int) -> None:
+        """Counts one request of a key, by the key's name."""
+        for counter, amount in zip(self._keys, (1, prompt, cached, completion), strict=True):
+            counter.labels(key, model).inc(amount)
+
+
+def _key_counters(registry: CollectorRegistry) -> list[Counter]:
+    """Requests, and prompt, cached and generated tokens."""
+    return [
+        Counter(f"dynemo_key_{name}", text, ["key", "model"], registry=registry)
+        for name, text in (
+            ("requests", "Requests of a key that ended."),
+            ("input_tokens", "Prompt tokens of a key's requests that ended."),
+            ("cached_tokens", "Those of them that were in the engine's cache."),
+            ("output_tokens", "Tokens generated for a key."),
+        )
+    ]
 
 
 class WorkerMetrics(Exposition):
@@ -221,6 +257,30 @@ class _LoadCollector(Collector):
         yield from families
 
 
+class _GaugeCollector(Collector):
+    def __init__(
+        self,
+        gauges: Mapping[str, tuple[str, tuple[str, ...]]],
+        read: Callable[[], Iterable[GaugeSample]],
+    ) -> None:
+        self._gauges, self._read = gauges, read
+
+    def _families(self) -> dict[str, GaugeMetricFamily]:
+        return {
+            name: GaugeMetricFamily(name, text, labels=labels)
+            for name, (text, labels) in self._gauges.items()
+        }
+
+    def describe(self) -> Iterable[Metric]:
+        return self._families().values()
+
+    def collect(self) -> Iterable[Metric]:
+        families = self._families()
+        for sample in self._read():
+            families[sample.name].add_metric(sample.labels, sample.value)
+        return families.values()
+
+
 class _CountCollector(Collector):
     def __init__(self, name: str, text: str, read: Callable[[], Iterable[tuple[str, int]]]) -> None:
         self._name, self._text, self._read = name, text, read
@@ -235,8 +295,12 @@ class _CountCollector(Collector):
         yield family
 
 
+def _by_status(name: str, text: str, registry: CollectorRegistry) -> Counter:
+    return Counter(name, text, ["model", "status"], registry=registry)
+
+
 def _load_families() -> list[GaugeMetricFamily]:
-    labels = ["model", "instance"]
+    labels = ["model", "instance_id"]  # Prometheus adds its own label `instance` to each target
     return [
         GaugeMetricFamily("dynemo_engine_running", "Sequences being computed.", labels=labels),
         GaugeMetricFamily(

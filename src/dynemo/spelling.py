@@ -69,6 +69,11 @@ def with_reason(statement: str, reason: str) -> str:
     return f"{statement}. {reason}" if reason.endswith(".") else f"{statement}: {reason}."
 
 
+def shortened(text: str, most: int) -> str:
+    """Returns a text of at most `most` characters, and dots if some are left out."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
 def quoted(value: str) -> str:
     """Returns a value as messages show it: in double quotes, on one line."""
     import json  # imported here because only mistakes need it

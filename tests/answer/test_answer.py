@@ -1,6 +1,7 @@
 from collections.abc import Sequence
 
 from dynemo.answer.output import OutputProcessor
+from dynemo.answer.stops import StopAutomaton
 from dynemo.messages.answer import Delta, EmbeddingPiece, Finish, FinishPiece, TextPiece
 from dynemo.messages.request import Request, Sampling
 from dynemo.tokenizers.detokenize import ByteDetokenizer
@@ -19,7 +20,8 @@ def _answer(stops: Sequence[str] = (), stop_ids: Sequence[int] = ()) -> OutputPr
         sampling=Sampling(),
         stop_ids=list(stop_ids),
     )
-    return OutputProcessor(1, request, ByteDetokenizer(lambda token_id: bytes([token_id])), stops)
+    detokenizer = ByteDetokenizer(lambda token_id: bytes([token_id]))
+    return OutputProcessor(1, request, detokenizer, StopAutomaton(stops) if stops else None)
 
 
 def _ids(text: str) -> list[int]:

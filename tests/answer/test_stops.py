@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynemo.answer.stops import StopStrings
+from dynemo.answer.stops import StopAutomaton, StopStrings
 from dynemo.errors import RequestError
 
 
 def run(stops: list[str], pieces: list[str]) -> tuple[list[str], str, bool]:
     """Returns what each feed shows, what the flush adds, and whether the stream was stopped."""
-    watch = StopStrings(stops)
+    watch = StopStrings(StopAutomaton(stops))
     shown = []
     for piece in pieces:
         text, is_met = watch.feed(piece)
@@ -62,7 +62,7 @@ def test_stops(
 
 
 def test_text_after_a_stop_is_dropped() -> None:
-    watch = StopStrings(["."])
+    watch = StopStrings(StopAutomaton(["."]))
     assert watch.feed("a.b") == ("a", True)
     assert watch.feed("c") == ("", True)
     assert watch.flush() == ""
@@ -70,7 +70,7 @@ def test_text_after_a_stop_is_dropped() -> None:
 
 def test_an_empty_stop_string_is_refused() -> None:
     with pytest.raises(RequestError, match="cannot be empty") as caught:
-        StopStrings(["a", ""])
+        StopAutomaton(["a", ""])
     assert caught.value.param == "stop"
 
 
@@ -85,7 +85,7 @@ def test_any_cut_gives_the_text_before_the_first_stop(stops: list[str], pieces: 
 
 @given(stops=st.lists(letters, min_size=1, max_size=4), pieces=st.lists(st.text("abc", max_size=6)))
 def test_no_more_is_held_than_may_begin_a_stop(stops: list[str], pieces: list[str]) -> None:
-    watch = StopStrings(stops)
+    watch = StopStrings(StopAutomaton(stops))
     fed = shown = ""
     for piece in pieces:
         text, is_met = watch.feed(piece)
@@ -98,7 +98,7 @@ def test_no_more_is_held_than_may_begin_a_stop(stops: list[str], pieces: list[st
 def test_a_long_repetitive_stop_stays_linear() -> None:
     stop = "a" * 20_000 + "b"
     started = time.perf_counter()
-    watch = StopStrings([stop])
+    watch = StopStrings(StopAutomaton([stop]))
     for _ in range(2_000):
         watch.feed("a" * 50)
     assert watch.feed("b") == ("", True)
@@ -108,3 +108,29 @@ def test_a_long_repetitive_stop_stays_linear() -> None:
 @pytest.mark.parametrize("stop", ["^", "]", "-", "\\", "[a", "a-z", "\n"])
 def test_stop_strings_are_no_patterns(stop: str) -> None:
     assert run([stop, "unused"], ["bq", stop]) == (["bq", ""], "", True)
+
+
+def test_one_automaton_serves_many_streams() -> None:
+    automaton = StopAutomaton(["END"])
+    one, other = StopStrings(automaton), StopStrings(automaton)
+    assert one.feed("aEN") == ("a", False)
+    assert other.feed("D") == ("D", False)
+    assert one.feed("D") == ("", True)
+    assert not other.is_met
+
+
+@pytest.mark.parametrize(
+    "stops",
+    [
+        ["a" * length + "b" for length in range(240, 256)],
+        ["a" * length + chr(200 + length) for length in range(16)],
+        [chr(1000 + index) + "a" * 254 + "b" for index in range(16)],
+    ],
+)
+def test_hostile_stop_strings_stay_linear(stops: list[str]) -> None:
+    """A hundred thousand characters take some 0.1 s; 16 comparisons of 256 each would take 40."""
+    started = time.perf_counter()
+    watch = StopStrings(StopAutomaton(stops))
+    shown = [watch.feed("a" * 4)[0] for _ in range(25_000)] + [watch.flush()]
+    assert "".join(shown) == "a" * 100_000
+    assert time.perf_counter() - started < 4

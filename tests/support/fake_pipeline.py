@@ -59,12 +59,15 @@ class FakePipeline(Pipeline):
     def trouble(self) -> str:
         return self.now
 
-    def prepare(self, ask: Ask, traceparent: str = "") -> Job:
+    def prepare(
+        self, ask: Ask, traceparent: str = "", *, allowed: frozenset[str] | None = None
+    ) -> Job:
         if self.refusal is not None:
             raise self.refusal
         self.asks.append(ask)
-        model = self.served.get(ask.model or "demo")
-        if model is None:
+        name = ask.model or "demo"
+        model = self.served.get(name)
+        if model is None or (allowed is not None and name not in allowed):
             raise UnknownModel(
                 f"The model `{ask.model}` does not exist or you do not have access to it.",
                 param="model",

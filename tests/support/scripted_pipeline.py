@@ -64,7 +64,9 @@ class ScriptedPipeline(FakePipeline):
     def closed_early(self) -> int:
         return self.closed.count("cancelled")
 
-    def prepare(self, ask: Ask, traceparent: str = "") -> Job:
+    def prepare(
+        self, ask: Ask, traceparent: str = "", *, allowed: frozenset[str] | None = None
+    ) -> Job:
         tokens = sum(len(said(turn).split()) for turn in ask.turns)
         if tokens >= self.context_length:
             raise ContextLengthExceeded(

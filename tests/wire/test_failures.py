@@ -15,6 +15,7 @@ from dynemo.errors import (
     UnknownModel,
     WireError,
 )
+from dynemo.limits import ERROR_CHARACTERS
 from dynemo.messages.wire import Failure
 from dynemo.planes.discovery.base import Refused
 from dynemo.wire.failures import PROTOCOL_1, decode_error, encode_error, reason_of
@@ -129,3 +130,7 @@ def test_an_invalid_body_fails() -> None:
             decode_error(body)
         assert reason_of(body) == ""
     assert reason_of(encode_error(WireError("Upgrade the worker."))) == "Upgrade the worker."
+
+
+def test_a_message_that_travels_is_bounded() -> None:
+    assert len(str(decode_error(encode_error(RequestError("a" * 10**6))))) == ERROR_CHARACTERS

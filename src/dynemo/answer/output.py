@@ -3,11 +3,11 @@
 Pure.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from msgspec import structs
 
-from dynemo.answer.stops import StopStrings
+from dynemo.answer.stops import StopAutomaton, StopStrings
 from dynemo.messages.answer import Delta, EmbeddingPiece, Finish, FinishPiece, Piece, TextPiece
 from dynemo.messages.request import Request
 from dynemo.tokenizers.base import Detokenizer
@@ -30,13 +30,17 @@ class OutputProcessor:
     )
 
     def __init__(
-        self, index: int, request: Request, detokenizer: Detokenizer, stops: Sequence[str]
+        self,
+        index: int,
+        request: Request,
+        detokenizer: Detokenizer,
+        stops: StopAutomaton | None,
     ) -> None:
         self._index = index
         self._prompt_tokens = len(request.token_ids)
         self._stop_ids = frozenset(request.stop_ids)
         self._detokenizer = detokenizer
-        self._stops = StopStrings(stops) if stops else None
+        self._stops = None if stops is None else StopStrings(stops)
         self._tokens = 0
         self._cached = 0
 

@@ -2,6 +2,10 @@
 
 The answer ends where the first stop string begins, however the stream is split into pieces. Text is
 held back only if it may be the start of a stop string.
+
+All stop strings of a request are one Aho-Corasick automaton, which its choices share. A state is
+the longest end of the text that begins a stop string. So the work is linear in the text, whatever
+the stop strings are.
 """
 
 import re
@@ -10,27 +14,74 @@ from collections.abc import Sequence
 from dynemo.errors import RequestError
 
 
+class StopAutomaton:
+    """The stop strings of one request. It does not change, so that choices can share it.
+
+    The states are numbered from the root (0) outwards, so the children of a state have consecutive
+    numbers. That takes far less memory than a dict for each state.
+
+    Raises RequestError for an empty stop string.
+    """
+
+    __slots__ = ("begins", "children", "depths", "ends", "fails", "firsts")
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        if not all(stops):
+            raise RequestError("A stop string cannot be empty.", param="stop")
+        self.children: list[str] = []  #: the letters that lead on from a state
+        self.firsts: list[int] = []  #: the state to which the first of these letters leads
+        self.fails = [0]  #: the state of the longest proper end that is a state too
+        self.depths = [0]  #: how many characters the state holds
+        self.ends = [""]  #: the longest stop string that the state ends with, or empty text
+        self._build(list(dict.fromkeys(stops)))
+        first = re.escape(self.children[0])
+        #: Finds a character with which a stop string begins.
+        self.begins = re.compile(f"[{first}]") if first else None
+
+    def _build(self, stops: list[str]) -> None:
+        groups = [stops]  # for each state, the stop strings that begin with it
+        for state, group in enumerate(groups):
+            depth = self.depths[state]
+            longer: dict[str, list[str]] = {}
+            for stop in group:
+                if len(stop) > depth:
+                    longer.setdefault(stop[depth], []).append(stop)
+            self.children.append("".join(longer))
+            self.firsts.append(len(groups))
+            for letter, stops_below in longer.items():
+                fail = self.step(self.fails[state], letter) if state else 0
+                whole = next((stop for stop in stops_below if len(stop) == depth + 1), "")
+                self.fails.append(fail)
+                self.depths.append(depth + 1)
+                self.ends.append(whole or self.ends[fail])
+                groups.append(stops_below)
+
+    def step(self, state: int, letter: str) -> int:
+        """Returns the state after one more character."""
+        children = self.children
+        at = children[state].find(letter)
+        while at < 0 and state:
+            state = self.fails[state]
+            at = children[state].find(letter)
+        return 0 if at < 0 else self.firsts[state] + at
+
+
 class StopStrings:
     """Searches one stream. Streams do not share an instance.
 
     The match that begins first in the text wins. If several begin at the same position, the
     shortest one wins. So with the stop strings `abcd` and `bc`, the text `abc` waits for one more
-    character. The work is linear in the text for all stop strings.
-
-    Raises RequestError for an empty stop string.
+    character.
     """
 
-    __slots__ = ("_begins", "_found", "_held", "_match", "_seen", "_stops", "is_met")
+    __slots__ = ("_automaton", "_begins", "_found", "_held", "_match", "_state", "is_met")
 
-    def __init__(self, stops: Sequence[str]) -> None:
-        if not all(stops):
-            raise RequestError("A stop string cannot be empty.", param="stop")
-        self._stops = [_Stop(text) for text in dict.fromkeys(stops)]
-        first = "".join({re.escape(stop.text[0]) for stop in self._stops})
-        self._begins = re.compile(f"[{first}]") if first else None
-        self._held = ""
-        self._seen = 0  # number of characters fed so far
-        self._match: int | None = None  # where the best complete match begins
+    def __init__(self, automaton: StopAutomaton) -> None:
+        self._automaton = automaton
+        self._begins = automaton.begins
+        self._state = 0
+        self._held = ""  # the text of the state
+        self._match: int | None = None  # where the best complete match begins, from `_held` on
         self._found = ""  # the stop string of that match
         #: Whether a stop string has ended the stream. `flush` may set it, too.
         self.is_met = False
@@ -50,85 +101,29 @@ class StopStrings:
         if self.is_met:
             return "", True
         if not self._held and self._begins.search(text) is None:
-            self._seen += len(text)
             return text, False
-        start = self._seen - len(self._held)  # where the held text begins
-        self._advance(text)
-        self._held += text
-        settled = min(self._seen - stop.progress for stop in self._stops)
-        if self._match is not None and self._match <= settled:
-            self.is_met = True
-            settled = self._match
-        shown = self._held[: settled - start]
-        self._held = "" if self.is_met else self._held[settled - start :]
-        return shown, self.is_met
+        return self._search(text)
+
+    def _search(self, piece: str) -> tuple[str, bool]:
+        step, depths, ends = self._automaton.step, self._automaton.depths, self._automaton.ends
+        text, state, match = self._held + piece, self._state, self._match
+        for at in range(len(self._held), len(text)):
+            state = step(state, text[at])
+            end = ends[state]
+            if end and (match is None or at + 1 - len(end) < match):
+                match, self._found = at + 1 - len(end), end
+            if match is not None and match <= at + 1 - depths[state]:
+                self._held, self.is_met = "", True
+                return text[:match], True
+        settled = len(text) - depths[state]
+        self._state, self._held = state, text[settled:]
+        self._match = None if match is None else match - settled
+        return text[:settled], False
 
     def flush(self) -> str:
         """Returns the held text, up to a stop string in it. Call it once, at the end."""
         held, self._held = self._held, ""
-        if self._match is None or self.is_met:
+        if self._match is None:
             return held
         self.is_met = True
-        return held[: self._match - (self._seen - len(held))]
-
-    def _advance(self, text: str) -> None:
-        for stop in self._stops:
-            end = stop.advance(text)
-            if end >= 0:
-                begin = self._seen + end - len(stop.text)
-                if self._match is None or begin < self._match:
-                    self._match, self._found = begin, stop.text
-        self._seen += len(text)
-
-
-class _Stop:
-    """A stop string, and how much of it ends the text so far (Knuth-Morris-Pratt)."""
-
-    __slots__ = ("_fallback", "_is_done", "progress", "text")
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.progress = 0
-        self._is_done = False
-        self._fallback = _fallbacks(text)
-
-    def advance(self, piece: str) -> int:
-        """Returns where in `piece` the stop string is first complete, or -1.
-
-        Later matches do not count.
-        """
-        if self._is_done:
-            return -1
-        text, progress, at, size = self.text, self.progress, 0, len(piece)
-        while at < size:
-            if progress == 0:
-                at = piece.find(text[0], at)
-                if at < 0:
-                    break
-                progress, at = 1, at + 1
-            elif piece[at] == text[progress]:
-                progress, at = progress + 1, at + 1
-            else:
-                progress = self._fallback[progress - 1]
-                continue
-            if progress == len(text):
-                self._is_done, self.progress = True, 0
-                return at
-        self.progress = progress
-        return -1
-
-
-def _fallbacks(text: str) -> list[int]:
-    """Returns, for each prefix of `text`, the length of its longest border.
-
-    A border is a shorter prefix that the prefix also ends with.
-    """
-    fallbacks = [0] * len(text)
-    length = 0
-    for index in range(1, len(text)):
-        while length and text[index] != text[length]:
-            length = fallbacks[length - 1]
-        if text[index] == text[length]:
-            length += 1
-        fallbacks[index] = length
-    return fallbacks
+        return held[: self._match]

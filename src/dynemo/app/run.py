@@ -207,11 +207,13 @@ def _status(
     """The status port of a worker, open from before the engine loads until everything has ended."""
     if run.server is None:
         return nullcontext()
+    from dynemo.http.app import App
     from dynemo.http.status import status_port
 
     model = ServedModel(run.card.name, int(time.time()), run.card, local)
     pipeline = Pipeline({model.name: model}, defaults=run.defaults)
-    return status_port(pipeline, metrics, run.server, stop)
+    app = App(pipeline, metrics, access=run.server.access)
+    return status_port(app, run.server, stop)
 
 
 async def _loaded(ready: Ready, stop: asyncio.Event) -> Instance | None:
@@ -244,7 +246,7 @@ async def _serve_ingress(
             migration_limit=config.migration_limit,
         ) as found,
     ):
-        pipeline = Pipeline(found.models, defaults=defaults, absence=found.absence)
+        pipeline = Pipeline(found.models, defaults=defaults, source=found)
         if server is not None:
             greeting = _print_line(f"{config.out} · {server.url}")
             return await serve_http(pipeline, server, config.grace, greeting)

@@ -1,6 +1,6 @@
 """Errors that only HTTP has, and the headers that an error brings. A dialect writes the body."""
 
-from dynemo.errors import BodyTooLarge, DynemoError, RequestError, Unavailable
+from dynemo.errors import DynemoError, RequestError, Unauthenticated, Unavailable
 from dynemo.http.asgi import Header
 
 #: nginx's status for a client that went away. It is counted and logged, and never sent.
@@ -32,6 +32,13 @@ class BodyTooSlow(RequestError):
     code = "body_too_slow"
 
 
+class EncodedBody(RequestError):
+    """The body is compressed. It could grow without a bound."""
+
+    status = 415
+    code = "encoded_body"
+
+
 def internal_error() -> DynemoError:
     """The error that a client gets for a fault of ours; the log has the details."""
     return DynemoError("The server had an error while processing your request.")
@@ -42,10 +49,9 @@ def headers_of(error: DynemoError) -> list[Header]:
     match error:
         case Unavailable():
             return [(b"retry-after", b"%d" % error.retry_after)]
+        case Unauthenticated():
+            return [(b"www-authenticate", b"Bearer")]
         case WrongMethod():
             return [(b"allow", error.allow.encode())]
-        case BodyTooLarge() | BodyTooSlow():
-            # The rest of the body would be read as the next request.
-            return [(b"connection", b"close")]
         case _:
             return []

@@ -14,11 +14,12 @@ from typing import Any
 from uuid import uuid4
 
 from dynemo.api.dialect import Dialect
-from dynemo.errors import BodyTooLarge, DynemoError, SlowReader
+from dynemo.errors import DynemoError, SlowReader
 from dynemo.http.access.client import client_of_address
 from dynemo.http.asgi import (
     ABORT,
     JSON,
+    Event,
     Header,
     Receive,
     Scope,
@@ -27,10 +28,14 @@ from dynemo.http.asgi import (
     find_header,
     start_event,
 )
+from dynemo.http.body import BodyReader, BodyRoom
 from dynemo.http.cancel_scope import CancelScope
-from dynemo.http.errors import BodyTooSlow, ClientGone, headers_of
-from dynemo.limits import BODY_BYTES, STALL_SECONDS
+from dynemo.http.errors import BodyTooSlow, ClientGone, EncodedBody, headers_of
+from dynemo.limits import BODY_BYTES, BODY_RATE, BODY_SECONDS, STALL_SECONDS
+from dynemo.spelling import quoted
 
+#: Of a declared length that are read: Python refuses to read numbers of many thousands.
+_DIGITS = 20
 _STREAM_HEADERS: list[Header] = [
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),  # nginx would hold tokens back
@@ -40,6 +45,8 @@ _STREAM_HEADERS: list[Header] = [
 @dataclass(frozen=True, slots=True)
 class Limits:
     body: int = BODY_BYTES  #: bytes of a request's body
+    body_time: float = BODY_SECONDS  #: seconds for a body, besides those that its bytes add
+    body_rate: float = BODY_RATE  #: bytes that add one second
     stall: float = STALL_SECONDS  #: seconds that one read or write may take
     farewell: float = 2.0  #: seconds for the last event to a client, or for dropping a body
 
@@ -48,7 +55,13 @@ class Exchange:
     """One task reads and writes. Any task on the same loop may call `cancel`."""
 
     def __init__(
-        self, scope: Scope, receive: Receive, send: Send, limits: Limits, dialect: Dialect
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        limits: Limits,
+        dialect: Dialect,
+        room: BodyRoom,
     ) -> None:
         self.id = uuid4().hex
         self.scope = scope
@@ -60,6 +73,9 @@ class Exchange:
         self._send = send
         self._loop = asyncio.get_running_loop()
         self._scope = CancelScope()
+        self._body = BodyReader(room, limits.body)
+        self._body_since = 0.0
+        self._is_in_body = False  # some of the body may still arrive
         self._is_started = False  # the headers have been sent
         self._is_stream = False
         self._is_ending = False  # the last send has begun
@@ -93,28 +109,31 @@ class Exchange:
         return self._sending_since
 
     async def read_body(self) -> bytes:
-        """Raises BodyTooLarge, BodyTooSlow, ClientGone."""
-        limit = self.limits.body
+        """Raises BodyTooLarge, BodyTooSlow, EncodedBody, Overloaded, ClientGone."""
         declared = self.header(b"content-length")
-        if declared.isdecimal() and int(declared) > limit:
-            raise self._too_large()
-        parts: list[bytes] = []
-        size = 0
-        while True:
-            try:
-                async with asyncio.timeout(self.limits.stall):
-                    event = await self._receive()
-            except TimeoutError:
-                raise BodyTooSlow("The request body did not arrive in time.") from None
-            if event["type"] == "http.disconnect":
-                raise ClientGone
-            part = event.get("body", b"")
-            size += len(part)
-            if size > limit:
-                raise self._too_large()
-            parts.append(part)
-            if not event.get("more_body", False):
-                return b"".join(parts)
+        self._is_in_body = True
+        if declared.isdecimal():
+            self._body.check(int(declared[:_DIGITS]))
+        coding = self.header(b"content-encoding").strip().lower()
+        if coding not in ("", "identity"):
+            raise EncodedBody(f"Send the request body without the encoding {quoted(coding[:40])}.")
+        self._body_since = self._loop.time()
+        body = await self._body.read(self._next_of_body)
+        self._is_in_body = False
+        return body
+
+    def release_body(self) -> None:
+        """The body has been read into a call and is gone. Its memory may hold other bodies."""
+        self._body.release()
+
+    async def _next_of_body(self, arrived: int) -> Event:
+        since = self._loop.time() - self._body_since
+        left = self.limits.body_time + arrived / self.limits.body_rate - since
+        try:
+            async with asyncio.timeout(min(self.limits.stall, left)):
+                return await self._receive()
+        except TimeoutError:
+            raise BodyTooSlow("The request body did not arrive in time.") from None
 
     async def reply(
         self,
@@ -165,12 +184,13 @@ class Exchange:
             await self.end(self._dialect.fail_stream(error))
             return
         body = self._dialect.fail(error)
-        if not isinstance(error, BodyTooLarge):
+        if not self._is_in_body:
             await self.reply(body, status=error.status, headers=headers_of(error))
         else:
             # The answer first, then the rest of the body is dropped: closing a connection on which
             # bytes still arrive resets it, and the client may lose the answer.
-            await self._start(error.status, JSON, len(body), headers_of(error))
+            headers = [*headers_of(error), (b"connection", b"close")]
+            await self._start(error.status, JSON, len(body), headers)
             await self._write(body, more=True)
             await self._drop_body()
             await self.end(b"")
@@ -222,9 +242,6 @@ class Exchange:
             async with asyncio.timeout(self.limits.farewell):
                 while (await self._receive())["type"] != "http.disconnect":
                     pass
-
-    def _too_large(self) -> BodyTooLarge:
-        return BodyTooLarge(f"The request body is larger than {self.limits.body} bytes.")
 
 
 class Working:

@@ -28,8 +28,8 @@ class Generate:
 
     async def __call__(self, exchange: Exchange) -> None:
         traceparent = continue_trace(find_headers(exchange.scope, b"traceparent"))
-        record = RequestRecord(self._metrics, self._operation, exchange.id, traceparent)
-        with report_status(record.end):
+        record = RequestRecord(self._metrics, self._operation, exchange, traceparent)
+        with report_status(record.end), exchange.client.asking():
             seconds = read_timeout(exchange.scope)
             async with exchange.working():
                 if seconds is None:
@@ -46,11 +46,12 @@ class Generate:
     async def _answer(self, exchange: Exchange, record: RequestRecord, place: Place) -> None:
         body = await exchange.read_body()
         if len(body) > _LONG_BODY:
-            call, job = await asyncio.to_thread(self._accept, body, record.traceparent)
+            call, job = await asyncio.to_thread(self._accept, body, record)
         else:
-            call, job = self._accept(body, record.traceparent)
+            call, job = self._accept(body, record)
         is_stream, make_writer = call.is_stream, call.writer
         del body, call  # a long prompt's, and the answer may take long
+        exchange.release_body()
         record.accept(job)
         writer = make_writer(AnswerHead(job.id, int(time.time()), job.model.name, job.choices))
         # The headers wait for the first piece: until then an error still has its own status.
@@ -71,10 +72,12 @@ class Generate:
             data += writer.close(record.counter.usage())
             await (exchange.end if is_stream else exchange.reply)(data)
 
-    def _accept(self, body: bytes, traceparent: str) -> tuple[Call, Job]:
+    def _accept(self, body: bytes, record: RequestRecord) -> tuple[Call, Job]:
         call = self._operation.read(body)
         try:
-            return call, self._pipeline.prepare(call.ask, traceparent)
+            allowed = record.client.models
+            job = self._pipeline.prepare(call.ask, record.traceparent, allowed=allowed)
+            return call, job
         except DynemoError as error:
             self._name_field(error)
             raise

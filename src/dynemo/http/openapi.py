@@ -16,6 +16,8 @@ _STATUSES = {
     404: "The model does not exist.",
     408: "The body did not arrive in time.",
     413: "The body is too large.",
+    415: "The body is compressed.",
+    429: "There is no room for the request now; `Retry-After` says when to try again.",
     500: "The engine failed.",
     502: "The engine ended.",
     503: "No instance can take the request now; `Retry-After` says when to try again.",

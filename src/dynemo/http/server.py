@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import ctypes
 import errno
 import re
 import socket
+import ssl
 import struct
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +17,14 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from dynemo.errors import Unavailable, UsageError
 from dynemo.http.app import App
 from dynemo.http.asgi import ABORT
-from dynemo.limits import HEAD_BYTES, HEAD_SECONDS, KEEP_ALIVE_SECONDS
+from dynemo.limits import (
+    BODY_CHUNKS,
+    BODY_REST_SECONDS,
+    HEAD_BYTES,
+    HEAD_SECONDS,
+    KEEP_ALIVE_SECONDS,
+    PIPELINED_REQUESTS,
+)
 from dynemo.spelling import quoted
 
 BACKLOG = 2048
@@ -24,6 +33,7 @@ BACKLOG = 2048
 _UNSENT_BYTES = 128 * 1024
 #: For the last event to clients whose streams were cancelled, and for connections to close.
 _FAREWELL_SECONDS = 2.5
+_M_MMAP_THRESHOLD = -3  # of glibc's mallopt
 
 
 def bind(host: str, port: int, flag: str = "--http-port") -> socket.socket:
@@ -74,11 +84,13 @@ async def serve(
     listener: socket.socket,
     grace: float,
     stop: asyncio.Event,
+    tls: ssl.SSLContext | None = None,
 ) -> None:
     """Serves until `stop` is set. Then it takes no new requests, lets answers finish for `grace`
     seconds, cancels the rest and returns. Installs no signal handlers. Called once; closes
     `listener`.
     """
+    _return_memory()
     server = _Server(
         uvicorn.Config(
             app,
@@ -92,6 +104,7 @@ async def serve(
             server_header=False,
             backlog=BACKLOG,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            ssl_context_factory=None if tls is None else lambda *_: tls,
         )
     )
     try:
@@ -104,6 +117,16 @@ async def serve(
         server.close()
         server.abort()
         listener.close()
+
+
+def _return_memory() -> None:
+    """Makes freed memory of 128 kB or more go back to the system at once.
+
+    glibc begins so, and stops with the first large block that is freed. It then keeps some 50 MB
+    after a few large bodies.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # macOS and musl have no mallopt
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 128 * 1024)
 
 
 async def _wind_down(
@@ -169,11 +192,12 @@ class _Server(uvicorn.Server):
 
 
 class _Protocol(HttpToolsProtocol):
-    """uvicorn's protocol, with bounds on the head of a request, and a way to drop a connection."""
+    """uvicorn's protocol, with bounds on heads, bodies and pipelined requests, and a way to drop a
+    connection."""
 
-    # Slots: three more attributes would push uvicorn's own out of the dict layout that instances
+    # Slots: more attributes would push uvicorn's own out of the dict layout that instances
     # share, which costs 2 kB a connection.
-    __slots__ = ("_head_bytes", "_head_timer", "_is_in_head")
+    __slots__ = ("_head_bytes", "_head_timer", "_is_in_body", "_is_in_head", "_pieces")
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._head_timer: asyncio.TimerHandle | None = None
@@ -210,10 +234,31 @@ class _Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._is_in_head = False
+        self._is_in_body = True
+        self._pieces = 0
         self._stop_timer()
+        if len(self.pipeline) >= PIPELINED_REQUESTS:
+            raise ValueError("too many requests at once")  # the parser stops, and answers 400
         if not self.url.startswith((b"/", b"*")):
             self._take_host_of_url()
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._pieces += 1
+        if self._pieces > BODY_CHUNKS:  # each costs a call, even if it holds one byte
+            raise ValueError("too many chunks")
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._is_in_body = False
+        self._stop_timer()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._is_in_body and self.cycle.response_complete and not self.transport.is_closing():
+            self._stop_timer()
+            self._head_timer = self.loop.call_later(BODY_REST_SECONDS, self.transport.abort)
 
     def _take_host_of_url(self) -> None:
         """The host of an absolute URL replaces the Host header (RFC 9112, 3.2.2)."""

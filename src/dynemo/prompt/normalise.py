@@ -10,7 +10,8 @@ from typing import Any
 
 from msgspec import DecodeError
 
-from dynemo.foreign import decode_any_json
+from dynemo.foreign import decode_any_json, is_deeper
+from dynemo.limits import JSON_DEPTH
 from dynemo.messages.ask import ReasoningPart, ToolCallPart, ToolResultPart, Turn
 from dynemo.prompt.probe import TemplateProbe
 
@@ -115,4 +116,5 @@ def _parsed(arguments: str) -> Any:
     except DecodeError:
         # The model may have written this text. The template decides: an error would end the chat.
         return arguments
-    return parsed if isinstance(parsed, dict | list) else arguments
+    is_usable = isinstance(parsed, dict | list) and not is_deeper(parsed, JSON_DEPTH)
+    return parsed if is_usable else arguments

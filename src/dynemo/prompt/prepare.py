@@ -6,13 +6,20 @@ from dataclasses import dataclass
 from msgspec import structs
 
 from dynemo.errors import ContextLengthExceeded, RequestError
+from dynemo.limits import EMBEDDING_TOKENS
 from dynemo.messages.ask import Ask, Task, merged
 from dynemo.messages.records import Instance
 from dynemo.messages.request import Request, Sampling
 from dynemo.prompt.card.card import Card
 from dynemo.prompt.needs import SAMPLING, capable_instances, needs_of_ask
 from dynemo.prompt.normalise import plain_messages
-from dynemo.prompt.render import Prompt, RenderInput, build_prompt
+from dynemo.prompt.render import (
+    LIKELY_CHARACTERS,
+    Prompt,
+    RenderInput,
+    build_prompt,
+    tokens_beyond,
+)
 from dynemo.spelling import quoted
 
 
@@ -80,6 +87,8 @@ def _prepare_embeddings(
 ) -> Prepared:
     fit = capable_instances(needs_of_ask(ask), instances, card.name)
     context_length = max(instance.context_length for instance in fit)
+    if len(ask.prompts) > 1:
+        _check_total(ask.prompts)
     prompts = [_raw_prompt(ask, index, card, context_length) for index in range(len(ask.prompts))]
     requests = [
         Request(
@@ -101,6 +110,8 @@ def _prepare_embeddings(
 def _raw_prompt(ask: Ask, index: int, card: Card, context_length: int) -> Prompt:
     given = ask.prompts[index]
     if isinstance(given, str):
+        if beyond := tokens_beyond(context_length, given, card.tokenizer, parse_special=False):
+            raise _too_long(index, f"more than {beyond}", card, context_length)
         ids = card.tokenizer.encode(given, add_special=True, parse_special=False)
         prompt = Prompt(given, ids)
     else:
@@ -112,12 +123,30 @@ def _raw_prompt(ask: Ask, index: int, card: Card, context_length: int) -> Prompt
                 param="prompts",
             )
     if len(prompt.token_ids) > context_length:
-        raise ContextLengthExceeded(
-            f"Text {index} of the request has {len(prompt.token_ids)} tokens, but the model "
-            f"{quoted(card.name)} takes at most {context_length}.",
+        raise _too_long(index, str(len(prompt.token_ids)), card, context_length)
+    return prompt
+
+
+def _too_long(index: int, tokens: str, card: Card, context_length: int) -> ContextLengthExceeded:
+    return ContextLengthExceeded(
+        f"Text {index} of the request has {tokens} tokens, but the model {quoted(card.name)} takes "
+        f"at most {context_length}.",
+        param="prompts",
+    )
+
+
+def _check_total(prompts: Sequence[str | list[int]]) -> None:
+    """Raises RequestError before anything is tokenized, if the prompts are too many together."""
+    tokens = sum(
+        len(prompt) // LIKELY_CHARACTERS if isinstance(prompt, str) else len(prompt)
+        for prompt in prompts
+    )
+    if tokens > EMBEDDING_TOKENS:
+        raise RequestError(
+            f"All texts of a request may have {EMBEDDING_TOKENS:,} tokens together. Send fewer "
+            "texts at once.",
             param="prompts",
         )
-    return prompt
 
 
 def _honoured(defaults: Ask, instances: Sequence[Instance]) -> Ask:

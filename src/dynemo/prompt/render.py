@@ -11,7 +11,7 @@ from dynemo.prompt.probe import Message
 from dynemo.prompt.template import ChatTemplate
 from dynemo.tokenizers.base import Tokenizer
 
-_LIKELY_CHARACTERS = 8  # the most per token in usual texts
+LIKELY_CHARACTERS = 8  #: the most per token in usual texts
 _MARGIN = 64
 
 
@@ -73,22 +73,30 @@ def tokenize_prompt(text: str, tokenizer: Tokenizer, *, limit: int | None = None
 
 
 def _check_length(text: str, tokenizer: Tokenizer, limit: int) -> None:
-    """Raises ContextLengthExceeded if the text is far longer than `limit` tokens.
+    """Raises ContextLengthExceeded if the text is far longer than `limit` tokens."""
+    count = tokens_beyond(limit, text, tokenizer, parse_special=True)
+    if count:
+        raise ContextLengthExceeded(
+            f"This model's maximum context length is {limit} tokens, but the messages resulted "
+            f"in more than {count} tokens. Please shorten the messages.",
+            param="messages",
+        )
+
+
+def tokens_beyond(limit: int, text: str, tokenizer: Tokenizer, *, parse_special: bool) -> int:
+    """Returns a number of tokens over `limit` that a far longer text exceeds; else 0.
 
     It tokenizes ever longer prefixes. Tokenizing 30 MB at once would take half a minute and delay
     other requests, only to refuse the prompt.
     """
-    size = limit * _LIKELY_CHARACTERS
+    size = limit * LIKELY_CHARACTERS
     while size < len(text):
-        count = len(tokenizer.encode(text[:size], add_special=False, parse_special=True))
+        count = len(tokenizer.encode(text[:size], add_special=False, parse_special=parse_special))
         # The last tokens before the cut may differ, so a few tokens are tolerated.
         if count > limit + _MARGIN:
-            raise ContextLengthExceeded(
-                f"This model's maximum context length is {limit} tokens, but the messages resulted "
-                f"in more than {count - _MARGIN} tokens. Please shorten the messages.",
-                param="messages",
-            )
+            return count - _MARGIN
         size *= 4
+    return 0
 
 
 def render_prompt(template: ChatTemplate, chat: RenderInput) -> str:

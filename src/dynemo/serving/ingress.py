@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
@@ -25,12 +25,14 @@ from dynemo.serving.migration import text_codec
 from dynemo.serving.pipeline import ServedModel
 from dynemo.serving.pool import Pool
 from dynemo.serving.remote import RemoteInstance
+from dynemo.serving.source import LeftOut
 from dynemo.wire import versions
 from dynemo.wire.versions import negotiate, spoken_by
 
 log = logging.getLogger("dynemo.ingress")
 
 _RETRY_SECONDS = 2.0
+_PROBE_SECONDS = 0.5
 #: How long the card and the tokenizer of a model without instances stay in memory. If all workers
 #: of a model restart at once, requests meanwhile get a 503 and no 404.
 _IDLE_SECONDS = 600.0
@@ -88,12 +90,30 @@ class Ingress:
                         await self._apply(change)
                 self.is_listed = True
 
-    def absence(self, model: str) -> str:
-        """Why a model is not served yet, as a sentence; empty if no instance has that name."""
+    # ModelSource
+
+    @property
+    def connections(self) -> Mapping[str, str]:
+        planes = self._planes
+        return {"discovery": planes.discovery.trouble, "requests": planes.requests.trouble}
+
+    @property
+    def left_out(self) -> list[LeftOut]:
+        found = self._left_out.values()
+        return [LeftOut(record.instance.id, record.model, why) for record, why in found]
+
+    def absence(self, model: str | None) -> str:
         if not self.is_listed:
             return "This server has just started, and does not know its workers yet."
-        left_out = (why for record, why in self._left_out.values() if record.model == model)
-        return next(left_out, "")
+        left_out = (each for each in self.left_out if model in (None, each.model))
+        return next((f"Instance {each.id[:8]} is left out. {each.reason}" for each in left_out), "")
+
+    async def probe(self) -> None:
+        """Probes instances, forever, so that `/health` knows what a request would meet."""
+        while True:
+            await asyncio.sleep(_PROBE_SECONDS)
+            due = [(pool, it) for pool in self._pools.values() for it in pool.to_probe()]
+            await asyncio.gather(*(pool.probe(it) for pool, it in due))
 
     async def tend(self) -> None:
         """Tries, forever, to add the instances that were left out, and drops unused models.
@@ -187,7 +207,9 @@ async def ingress(
 ) -> AsyncIterator[Ingress]:
     """Follows discovery while entered."""
     it = Ingress(address, planes, make_router, migration_limit)
-    tasks = [asyncio.create_task(work, name="ingress") for work in (it.watch(), it.tend())]
+    tasks = [
+        asyncio.create_task(work, name="ingress") for work in (it.watch(), it.tend(), it.probe())
+    ]
     for task in tasks:
         task.add_done_callback(_log_failure)
     try:

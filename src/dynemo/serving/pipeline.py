@@ -1,12 +1,13 @@
 """The one path: preprocess -> route -> instance -> postprocess."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from uuid import uuid4
 
 from dynemo.answer.output import OutputProcessor
+from dynemo.answer.stops import StopAutomaton
 from dynemo.connection.buffer import CancelReader
 from dynemo.errors import Unavailable, UnknownModel
 from dynemo.messages.answer import FinishPiece, Piece
@@ -17,6 +18,7 @@ from dynemo.prompt.needs import capable_instances, needs_of_ask
 from dynemo.prompt.prepare import Prepared, prepare
 from dynemo.serving.instance import Backend
 from dynemo.serving.room import Place
+from dynemo.serving.source import Complete, ModelSource
 from dynemo.spelling import quoted, with_reason
 
 
@@ -64,12 +66,11 @@ class Pipeline:
         models: Mapping[str, ServedModel],
         *,
         defaults: Ask,
-        absence: Callable[[str], str] = lambda _: "",
+        source: ModelSource | None = None,
     ) -> None:
-        """`absence` says why a model is not in `models` yet; empty if there is no such model."""
         self._models = models
         self._defaults = defaults
-        self._absence = absence
+        self.source: ModelSource = source or Complete()
 
     @property
     def models(self) -> Mapping[str, ServedModel]:
@@ -78,17 +79,24 @@ class Pipeline:
     @property
     def trouble(self) -> str:
         """Why no request can be served now (`loading`, ...); else empty."""
+        if why := self.source.connections.get("requests"):
+            return why
         troubles = [model.backend.trouble for model in self._models.values()]
-        return "" if not all(troubles) else next(iter(troubles), "no instances")
+        if not troubles:
+            return self.source.absence(None) or "no instances"
+        return troubles[0] if all(troubles) else ""
 
-    def prepare(self, ask: Ask, traceparent: str = "") -> Job:
+    def prepare(
+        self, ask: Ask, traceparent: str = "", *, allowed: frozenset[str] | None = None
+    ) -> Job:
         """Raises RequestError (UnknownModel, ContextLengthExceeded, UnsupportedField, ...), and
         Unavailable while no instance could answer.
 
-        `ask.model` None means the first model. `traceparent` goes to the engine.
+        `ask.model` None means the first model. `traceparent` goes to the engine. Models outside
+        `allowed` are unknown; None allows all.
         """
         ask = merged(ask, self._defaults)
-        model, instances = self._find_ready(ask.model)
+        model, instances = self._find_ready(ask.model, allowed)
         job_id = uuid4().hex
         return Job(job_id, model, prepare(ask, model.card, instances, job_id, traceparent))
 
@@ -96,24 +104,27 @@ class Pipeline:
         """Raises UnsupportedField for a setting that no instance of the model can honour. Checks
         nothing while the model takes no requests."""
         if self._models:
-            model = self._find(settings.model)
+            model = self._find(settings.model, None)
             if instances := model.backend.instance_classes:
                 capable_instances(needs_of_ask(settings), instances, model.name)
 
-    def _find_ready(self, name: str | None) -> tuple[ServedModel, Sequence[Instance]]:
-        model = self._find(name)
+    def _find_ready(
+        self, name: str | None, allowed: frozenset[str] | None
+    ) -> tuple[ServedModel, Sequence[Instance]]:
+        model = self._find(name, allowed)
         instances = model.backend.instance_classes
         if not instances:
             statement = f"The model {quoted(model.name)} takes no requests now"
             raise Unavailable(with_reason(statement, model.backend.trouble))
         return model, instances
 
-    def _find(self, name: str | None) -> ServedModel:
-        if name is None and self._models:
-            return next(iter(self._models.values()))
-        if name is not None and (model := self._models.get(name)) is not None:
-            return model
-        if why := self._absence(name or ""):
+    def _find(self, name: str | None, allowed: frozenset[str] | None) -> ServedModel:
+        known = [each for each in self._models if allowed is None or each in allowed]
+        if name is None:
+            name = next(iter(known), None)
+        if name is not None and name in known:
+            return self._models[name]
+        if why := self.source.absence(name):
             raise Unavailable(why)
         if name is None or not self._models:
             raise Unavailable("No worker has registered yet.")
@@ -133,7 +144,10 @@ class Pipeline:
         deadline of `place` bounds the waits for an instance; the caller ends the answer at it.
         """
         deadline = None if place is None else place.deadline
-        choices = [_choice(job, index, cancel_reader, deadline) for index in range(job.choices)]
+        stops = StopAutomaton(job.prepared.stops) if job.prepared.stops else None
+        choices = [
+            _choice(job, index, stops, cancel_reader, deadline) for index in range(job.choices)
+        ]
         if len(choices) == 1:
             return choices[0]
         return _interleaved(choices, job.prepared.at_once or len(choices))
@@ -146,11 +160,15 @@ def unknown_model(name: str) -> UnknownModel:
 
 
 async def _choice(
-    job: Job, index: int, cancel_reader: CancelReader | None, deadline: float | None
+    job: Job,
+    index: int,
+    stops: StopAutomaton | None,
+    cancel_reader: CancelReader | None,
+    deadline: float | None,
 ) -> AsyncGenerator[Sequence[Piece], None]:
     request = job.prepared.requests[index]
     detokenizer = job.model.card.tokenizer.detokenizer()
-    output = OutputProcessor(index, request, detokenizer, job.prepared.stops)
+    output = OutputProcessor(index, request, detokenizer, stops)
     async with aclosing(job.model.backend.generate(request, cancel_reader, deadline)) as deltas:
         async for delta in deltas:
             pieces = output.feed(delta)

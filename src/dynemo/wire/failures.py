@@ -13,7 +13,9 @@ from msgspec import DecodeError, msgpack
 from dynemo import errors
 from dynemo.errors import DynemoError, EngineError, RequestError, Unavailable, WireError
 from dynemo.foreign import msgpack_decoder
+from dynemo.limits import ERROR_CHARACTERS
 from dynemo.messages.wire import Failure
+from dynemo.spelling import shortened
 
 log = logging.getLogger("dynemo.engine")
 
@@ -57,7 +59,7 @@ def encode_error(error: BaseException) -> bytes:
         error = EngineError(f"The engine failed: {reason}.")
     failure = Failure(
         error=_protocol_1_name(type(error)),
-        message=str(error),
+        message=shortened(str(error), ERROR_CHARACTERS),
         param=error.param,
         trace=error.trace,
         code=error.code,

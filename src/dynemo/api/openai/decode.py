@@ -9,14 +9,20 @@ import msgspec
 
 from dynemo.api.openai.types import AnyMessage
 from dynemo.errors import RequestError
-from dynemo.foreign import json_decoder
-from dynemo.limits import SHOWN_CHARACTERS
+from dynemo.foreign import json_decoder, most_values
+from dynemo.limits import BODY_VALUES, SHOWN_CHARACTERS
+from dynemo.spelling import shortened
 
 # msgspec names the place of an error only in its text: `... - at `$.messages[0].role``. Only this
 # module reads that text, and tests/api/test_openai_decode.py checks its format.
 _PLACE = re.compile(r"(?P<what>.*?)(?: - at (?:`key` in )?`\$\.?(?P<path>[^`]*)`)?", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>.*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<field>.*)`", re.DOTALL)
+
+#: Bytes of a body whose values are counted before they are decoded.
+_LONG = 64 * 1024
+#: Characters of a long text of msgspec that are looked at: at its start, and at its end.
+_ENDS = 1000
 
 T = TypeVar("T")
 
@@ -37,6 +43,10 @@ def convert_messages(messages: list[Any]) -> list[AnyMessage]:
 def decode(body: bytes, kind: type[T]) -> T:
     """The body as a struct of `types.py`. Raises RequestError that names the field in `param`, in
     the form `messages[0].content`."""
+    if len(body) > _LONG and most_values(body) > BODY_VALUES:
+        raise RequestError(
+            f"The request body may hold {BODY_VALUES:,} commas and opening brackets. Send less."
+        )
     key: Any = kind
     try:
         found: T = _decoder(key)(body)
@@ -52,6 +62,8 @@ def _unparsable(problem: str) -> RequestError:
 
 
 def _invalid(text: str, root: str = "") -> RequestError:
+    if len(text) > 2 * _ENDS:  # it repeats a value or a name of the client's
+        text = text[:_ENDS] + text[-_ENDS:]
     match = _PLACE.fullmatch(text)
     what, path = (match["what"], root + (match["path"] or "")) if match else (text, root)
     if unknown := _UNKNOWN.fullmatch(what):
@@ -74,4 +86,4 @@ def _join(path: str, field: str) -> str:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "..."
+    return shortened(text, SHOWN_CHARACTERS)

@@ -4,6 +4,8 @@ import msgspec
 
 from dynemo.api.openai.types import ErrorBody, ErrorDetail
 from dynemo.errors import DynemoError, RequestError, UsageError
+from dynemo.limits import ERROR_CHARACTERS, SHOWN_CHARACTERS
+from dynemo.spelling import shortened
 
 #: OpenAI's codes for our own. Any other code is its own name.
 _CODES = {
@@ -11,6 +13,7 @@ _CODES = {
     "usage": None,
     "unsupported_field": "unsupported_parameter",
     "unknown_model": "model_not_found",
+    "unauthenticated": "invalid_api_key",
     "unknown_path": "unknown_url",
     "wrong_method": "method_not_supported",
     "body_too_slow": "request_timeout",
@@ -22,9 +25,9 @@ def describe(error: DynemoError) -> bytes:
     """The body of an error."""
     is_clients = isinstance(error, RequestError | UsageError)
     detail = ErrorDetail(
-        message=str(error),
+        message=shortened(str(error), ERROR_CHARACTERS),
         type="invalid_request_error" if is_clients else "server_error",
-        param=error.param or None,
+        param=shortened(error.param, SHOWN_CHARACTERS) if error.param else None,
         code=error.detail or _CODES.get(error.code, error.code),
     )
     return msgspec.json.encode(ErrorBody(detail))

@@ -18,6 +18,8 @@ from dynemo.api.openai.types import (
     ToolCall,
 )
 from dynemo.errors import RequestError, UnsupportedField
+from dynemo.foreign import is_deeper
+from dynemo.limits import JSON_DEPTH, TEMPLATE_KWARGS_BYTES
 from dynemo.messages.ask import (
     Ask,
     Part,
@@ -69,6 +71,7 @@ def read_chat(asked: ChatRequest) -> Ask:
     """Raises RequestError, UnsupportedField."""
     _refuse_unhonoured(asked, _NEUTRAL)
     _check_combinations(asked)
+    _check_kwargs(asked.chat_template_kwargs)
     fields = {name: getattr(asked, name) for name in _SAME}
     fields |= {
         "turns": [_system(_turn(m, f"messages[{i}]")) for i, m in enumerate(asked.messages)],
@@ -130,7 +133,30 @@ def _guide(wanted: ResponseFormat | None) -> Guide | None:
         return Guide("grammar", wanted.grammar)
     if wanted.json_schema is None:
         raise _missing("response_format.json_schema")
-    return Guide("json_schema", json.encode(wanted.json_schema.schema or {}).decode())
+    schema = wanted.json_schema.schema or {}
+    _check_depth(schema, "response_format.json_schema.schema")
+    return Guide("json_schema", json.encode(schema).decode())
+
+
+def _check_depth(value: Any, field: str) -> None:
+    if is_deeper(value, JSON_DEPTH):
+        raise RequestError(
+            f"Invalid '{field}': it may be nested {JSON_DEPTH} deep, and is deeper.",
+            param=field,
+            detail="invalid_value",
+        )
+
+
+def _check_kwargs(kwargs: dict[str, Any] | None) -> None:
+    if kwargs is None:
+        return
+    _check_depth(kwargs, "chat_template_kwargs")
+    if len(json.encode(kwargs)) > TEMPLATE_KWARGS_BYTES:
+        raise RequestError(
+            f"Invalid 'chat_template_kwargs': it may have {TEMPLATE_KWARGS_BYTES:,} bytes.",
+            param="chat_template_kwargs",
+            detail="invalid_value",
+        )
 
 
 def _missing(field: str) -> RequestError:
@@ -181,7 +207,8 @@ def _turn(message: Message, place: str) -> Turn:
     if (reasoning := _reasoning(message)) is not None:
         parts.append(ReasoningPart(reasoning))
     parts += [TextPart(text) for text in texts]
-    parts += [_call(call) for call in message.tool_calls or ()]
+    calls = message.tool_calls or ()
+    parts += [_call(call, f"{place}.tool_calls[{i}]") for i, call in enumerate(calls)]
     return Turn(message.role, tuple(parts), message.name, isinstance(message.content, list))
 
 
@@ -191,9 +218,10 @@ def _reasoning(message: Message) -> str | None:
     return message.reasoning if message.thinking is None else message.thinking
 
 
-def _call(call: ToolCall) -> ToolCallPart:
+def _call(call: ToolCall, place: str) -> ToolCallPart:
     arguments = call.function.arguments
     if isinstance(arguments, dict):
+        _check_depth(arguments, f"{place}.function.arguments")
         arguments = json.encode(arguments).decode()
     return ToolCallPart(call.function.name, arguments, call.id)
 

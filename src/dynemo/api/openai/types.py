@@ -9,6 +9,17 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+from dynemo.limits import (
+    ARGUMENTS_CHARACTERS,
+    CHOICES,
+    LOGIT_BIASES,
+    MESSAGES,
+    NAME_CHARACTERS,
+    PARTS,
+    STOP_CHARACTERS,
+    STOP_STRINGS,
+)
+
 FinishReason = Literal["stop", "length", "tool_calls"]
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 
@@ -19,21 +30,24 @@ Unhonoured = Annotated[
 Remark = Annotated[str, Meta(description="Accepted; does not affect the answer.")]
 
 Count = Annotated[int, Meta(ge=1)]
+Bias = Annotated[float, Meta(ge=-100, le=100)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
-StopString = Annotated[str, Meta(min_length=1)]
+StopString = Annotated[str, Meta(min_length=1, max_length=STOP_CHARACTERS)]
+Name = Annotated[str, Meta(max_length=NAME_CHARACTERS)]
+Arguments = Annotated[str, Meta(max_length=ARGUMENTS_CHARACTERS)]
 TokenId = Annotated[int, Meta(ge=0)]
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 class FunctionCall(Struct, frozen=True, forbid_unknown_fields=True):
-    name: str
-    arguments: str | dict[str, Any] = ""
+    name: Name
+    arguments: Arguments | dict[str, Any] = ""
 
 
 class ToolCall(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A call in an earlier message. `index` is left over where a client gathered a stream."""
 
-    id: str | None = None
+    id: Name | None = None
     type: Literal["function"] = "function"
     function: FunctionCall
     index: int | None = None
@@ -56,10 +70,10 @@ class Message(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One message of the conversation, in the form in which clients send and send back."""
 
     role: Role
-    content: str | list[ContentPart] | None = None
-    name: str | None = None
-    tool_calls: list[ToolCall] | None = None
-    tool_call_id: str | None = None
+    content: str | Annotated[list[ContentPart], Meta(max_length=PARTS)] | None = None
+    name: Name | None = None
+    tool_calls: Annotated[list[ToolCall], Meta(max_length=PARTS)] | None = None
+    tool_call_id: Name | None = None
     reasoning_content: str | None = None
     refusal: str | None = None
     annotations: Unhonoured = None
@@ -100,23 +114,23 @@ class ResponseFormat(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 class ChatRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The body of `POST /v1/chat/completions`. null means the same as a field that is absent."""
 
-    messages: Annotated[list[Message], Meta(min_length=1)]
-    model: Annotated[str | None, Meta(description="By default the first model served.")] = None
+    messages: Annotated[list[Message], Meta(min_length=1, max_length=MESSAGES)]
+    model: Annotated[Name | None, Meta(description="By default the first model served.")] = None
     max_tokens: Count | None = None
     max_completion_tokens: Count | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
     top_k: Annotated[int, Meta(ge=-1, le=2**31 - 1, description="0 or -1: off.")] | None = None
     min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
-    stop: StopString | Annotated[list[StopString], Meta(max_length=16)] | None = None
+    stop: StopString | Annotated[list[StopString], Meta(max_length=STOP_STRINGS)] | None = None
     seed: Int64 | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     repetition_penalty: Annotated[float, Meta(ge=0.01, le=100, description="1: off.")] | None = None
-    logit_bias: dict[TokenId, Annotated[float, Meta(ge=-100, le=100)]] | None = None
+    logit_bias: Annotated[dict[TokenId, Bias], Meta(max_length=LOGIT_BIASES)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    n: Annotated[int, Meta(ge=1, le=128)] | None = None
+    n: Annotated[int, Meta(ge=1, le=CHOICES)] | None = None
     response_format: ResponseFormat | None = None
     ignore_eos: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
@@ -209,7 +223,7 @@ class EmbeddingRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """The body of `POST /v1/embeddings`. `input`: a text, texts, token ids, or lists of these."""
 
     input: str | list[Any]
-    model: str | None = None
+    model: Name | None = None
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Unhonoured = None
     user: Remark | None = None
