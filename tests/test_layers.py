@@ -12,7 +12,17 @@ PACKAGE = Path(__file__).parent.parent / "src" / "dynemo"
 #: A lower layer may not import a higher one. The units of one layer do not import each other. The
 #: unit of a module is the longest name that fits it.
 LAYERS = (
-    {"errors", "limits", "foreign", "spelling", "folders", "interrupt", "trace", "metrics"},
+    {
+        "errors",
+        "limits",
+        "foreign",
+        "spelling",
+        "folders",
+        "interrupt",
+        "trace",
+        "metrics",
+        "tasks",
+    },
     {"messages", "command_line", "engine_api", "log"},
     {"tokenizers", "wire", "router"},
     {"answer", "api", "prompt", "connection"},

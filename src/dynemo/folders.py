@@ -40,14 +40,15 @@ def trusted(path: Path, *, create: bool = False) -> Path:
     """The folder without links in its path. `create` makes what is missing, with mode 0700, but
     not what a link names.
 
-    Every folder and every link in the path must belong to this user or to the system, and no other
-    user may be able to write to a folder, except to one like /tmp (with the sticky bit). Each is
-    checked before the next one, so that nobody can exchange a part that has been checked.
+    Every folder and link in the path must belong to this user or to the system. No other user may
+    write to a folder, unless it has the sticky bit, as /tmp has. Each part is checked before the
+    next one, so that nobody can exchange a part that has been checked.
 
     Raises OSError; its `strerror` names the part that is not safe.
     """
     place = Path("/")
-    owners = {0, os.getuid(), _checked(place, None).st_uid}  # in some containers, root is nobody
+    # In some containers, the files of root have another number.
+    owners = {0, os.getuid(), _checked(place, None).st_uid}
     pending = [(name, create) for name in reversed(path.absolute().parts[1:])]
     links = 0
     while pending:

@@ -14,6 +14,7 @@ count each request twice.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -52,6 +53,7 @@ class ModelMetrics:
 
     in_flight: Gauge
     queued: Gauge
+    wait: Histogram
     ttft: Histogram
     itl: Histogram
     input_tokens: Counter
@@ -85,7 +87,13 @@ class Exposition:
         self, name: str, text: str, read: Callable[[], Iterable[tuple[str, int]]]
     ) -> None:
         """Adds a counter whose value per model is kept elsewhere and read at each scrape."""
-        self.registry.register(_CountCollector(name, text, read))
+        self.registry.register(_ValueCollector(partial(CounterMetricFamily, name, text), read))
+
+    def watch_gauge(
+        self, name: str, text: str, read: Callable[[], Iterable[tuple[str, int]]]
+    ) -> None:
+        """Adds a gauge whose value per model is kept elsewhere and read at each scrape."""
+        self.registry.register(_ValueCollector(partial(GaugeMetricFamily, name, text), read))
 
     def expose(self, accept: str) -> tuple[bytes, str]:
         """Returns all metrics as text in the format of the Accept header, and its content type."""
@@ -98,8 +106,13 @@ class Metrics(Exposition):
 
     def __init__(self) -> None:
         super().__init__()
-        registry, model = self.registry, ["model"]
-        self.requests = _by_status("dynemo_requests", "Requests that ended.", registry)
+        registry = self.registry
+        counter = partial(Counter, labelnames=["model"], registry=registry)
+        gauge = partial(Gauge, labelnames=["model"], registry=registry)
+        histogram = partial(Histogram, labelnames=["model"], registry=registry)
+        self.requests = Counter(
+            "dynemo_requests", "Requests that ended.", ["model", "status"], registry=registry
+        )
         self.duration = Histogram(
             "dynemo_request_duration_seconds",
             "Time from a request's arrival to the end of its answer.",
@@ -107,43 +120,26 @@ class Metrics(Exposition):
             buckets=_DURATION,
             registry=registry,
         )
-        text = "Requests that ended with 429 or 503, because nothing could serve them."
-        self._rejected = _by_status("dynemo_requests_rejected", text, registry)
-        self._in_flight = Gauge(
-            "dynemo_requests_in_flight", "Chat requests in flight.", model, registry=registry
-        )
-        self._queued = Gauge(
-            "dynemo_requests_queued",
-            "Requests in flight without a token.",
-            model,
+        self._rejected = Counter(
+            "dynemo_requests_rejected",
+            "Requests that found no room or no instance, or whose time was over.",
+            ["model", "reason"],
             registry=registry,
         )
-        self._ttft = Histogram(
-            "dynemo_time_to_first_token_seconds",
-            "Time from a request's arrival to its first token.",
-            model,
-            buckets=_TTFT,
-            registry=registry,
-        )
-        self._itl = Histogram(
-            "dynemo_inter_token_latency_seconds",
-            "Time between tokens of one choice. Tokens that arrive together count as one "
-            "observation of their mean.",
-            model,
-            buckets=_ITL,
-            registry=registry,
-        )
-        self._input = Counter(
-            "dynemo_input_tokens", "Prompt tokens of accepted requests.", model, registry=registry
-        )
-        self._cached = Counter(
-            "dynemo_cached_tokens",
-            "Prompt tokens of ended answers that were in the engine's cache.",
-            model,
-            registry=registry,
-        )
-        output = "dynemo_output_tokens"
-        self._output = Counter(output, "Tokens generated.", model, registry=registry)
+        self._in_flight = gauge("dynemo_requests_in_flight", "Chat requests in flight.")
+        text = "Chat requests in flight that have no token yet."
+        self._queued = gauge("dynemo_requests_queued", text)
+        text = "Time that a request waited for its turn at the engine."
+        self._wait = histogram("dynemo_queue_wait_seconds", text, buckets=_TTFT)
+        text = "Time from a request's arrival to its first token."
+        self._ttft = histogram("dynemo_time_to_first_token_seconds", text, buckets=_TTFT)
+        text = "Time between tokens of one choice. Tokens that arrive together count as one "
+        text += "observation of their mean."
+        self._itl = histogram("dynemo_inter_token_latency_seconds", text, buckets=_ITL)
+        self._input = counter("dynemo_input_tokens", "Prompt tokens of accepted requests.")
+        text = "Prompt tokens of ended answers that were in the engine's cache."
+        self._cached = counter("dynemo_cached_tokens", text)
+        self._output = counter("dynemo_output_tokens", "Tokens generated.")
         self._models: dict[str, ModelMetrics] = {}
         self._keys = _key_counters(registry)
 
@@ -154,6 +150,7 @@ class Metrics(Exposition):
             found = self._models[model] = ModelMetrics(
                 in_flight=self._in_flight.labels(model),
                 queued=self._queued.labels(model),
+                wait=self._wait.labels(model),
                 ttft=self._ttft.labels(model),
                 itl=self._itl.labels(model),
                 input_tokens=self._input.labels(model),
@@ -162,12 +159,14 @@ class Metrics(Exposition):
             )
         return found
 
+    def rejected(self, model: str, reason: str) -> None:
+        """Counts one request that had no room, no instance or no time. `reason` is a code."""
+        self._rejected.labels(model, reason).inc()
+
     def ended(self, model: str, status: int, seconds: float) -> None:
         """Counts one request. `model` is a served model or `NO_MODEL`."""
         self.requests.labels(model, str(status)).inc()
         self.duration.labels(model, str(status)).observe(seconds)
-        if status in (429, 503):
-            self._rejected.labels(model, str(status)).inc()
 
     def count_key(self, key: str, model: str, prompt: int, cached: int, completion: int) -> None:
         """Counts one request of a key, by the key's name."""
@@ -281,22 +280,22 @@ class _GaugeCollector(Collector):
         return families.values()
 
 
-class _CountCollector(Collector):
-    def __init__(self, name: str, text: str, read: Callable[[], Iterable[tuple[str, int]]]) -> None:
-        self._name, self._text, self._read = name, text, read
+class _ValueCollector(Collector):
+    def __init__(
+        self,
+        make: Callable[..., CounterMetricFamily | GaugeMetricFamily],
+        read: Callable[[], Iterable[tuple[str, int]]],
+    ) -> None:
+        self._make, self._read = make, read
 
     def describe(self) -> Iterable[Metric]:
-        return [CounterMetricFamily(self._name, self._text, labels=["model"])]
+        return [self._make(labels=["model"])]
 
     def collect(self) -> Iterator[Metric]:
-        family = CounterMetricFamily(self._name, self._text, labels=["model"])
-        for model, count in self._read():
-            family.add_metric([model], count)
+        family = self._make(labels=["model"])
+        for model, value in self._read():
+            family.add_metric([model], value)
         yield family
-
-
-def _by_status(name: str, text: str, registry: CollectorRegistry) -> Counter:
-    return Counter(name, text, ["model", "status"], registry=registry)
 
 
 def _load_families() -> list[GaugeMetricFamily]:

@@ -5,7 +5,6 @@ import pytest
 
 from dynemo.connection.addresses import (
     ANY,
-    MAX_ADDRESSES,
     Dialable,
     close_connections,
     connect,
@@ -19,6 +18,7 @@ from dynemo.connection.addresses import (
 )
 from dynemo.connection.framed import FramedConnection
 from dynemo.errors import UsageError
+from dynemo.limits import ADDRESSES
 
 
 @pytest.mark.parametrize(
@@ -51,10 +51,12 @@ def test_loopback_is_apart_and_only_for_the_same_host() -> None:
     assert not [address for address in reach.addresses if address.startswith("127.")]
     assert reach.reached_from(host_id()) == [*reach.addresses, "127.0.0.1:5000"]
     assert reach.reached_from("another") == reach.addresses
-    assert dialable("127.0.0.1", 5000, None) == Dialable([], "127.0.0.1:5000")
+    alone = dialable("127.0.0.1", 5000, None)
+    assert alone == Dialable(["127.0.0.1:5000"], "127.0.0.1:5000")  # 0.1 compares another host id
+    assert alone.reached_from(host_id()) == ["127.0.0.1:5000"]
     assert dialable("10.1.2.3", 5000, None) == Dialable(["10.1.2.3:5000"], "")
     many = Dialable([f"10.0.0.{n}:1" for n in range(200)], "")
-    assert len(many.reached_from("")) == MAX_ADDRESSES
+    assert len(many.reached_from("")) == ADDRESSES
 
 
 @pytest.mark.parametrize("host", [ANY, "127.0.0.1"])
@@ -68,7 +70,8 @@ def test_no_frame_waits_for_another(host: str) -> None:
 
         server = await start_server(make, host, 0, None)
         connection = FramedConnection(lambda _: None, lambda _: None)
-        await connect(connection, f"127.0.0.1:{server.sockets[0].getsockname()[1]}", None)
+        address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        await connect(connection, address, None, is_same_host=True)
         await asyncio.sleep(0.05)
         for one in (connection, *taken):
             assert one._transport is not None

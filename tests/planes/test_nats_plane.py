@@ -9,8 +9,8 @@ import pytest
 
 from dynemo.errors import PlaneAway, Unavailable, UsageError
 from dynemo.messages.answer import Delta
-from dynemo.planes.requests.nats.client import NatsSettings
-from dynemo.planes.requests.nats.plane import NatsRequests, nats_requests, subject
+from dynemo.planes.requests.nats.client import NatsSettings, subject
+from dynemo.planes.requests.nats.plane import NatsRequests, nats_requests
 from support.free_ports import free_port
 from support.nats_process import NatsProcess
 from support.planes_world import World, collect, make_request

@@ -130,6 +130,7 @@ def _envelope(spoken: VersionRange, address: str, stream: int = 1) -> bytes:
     envelope = Envelope(
         key=b"k" * 32,
         addresses=[address],
+        host=host_id(),
         stream=stream,
         token=b"t" * 16,
         request=msgpack.encode(make_request()),

@@ -13,6 +13,7 @@ from dynemo.messages.records import Load
 from dynemo.messages.request import Request, Sampling
 from dynemo.prompt.card.card import Card
 from dynemo.prompt.prepare import Prepared
+from dynemo.prompt.render import Render, render_prompt
 from dynemo.serving.pipeline import Job, Pipeline, ServedModel
 from dynemo.serving.room import Place
 from support.fake_backend import FakeBackend
@@ -60,7 +61,12 @@ class FakePipeline(Pipeline):
         return self.now
 
     def prepare(
-        self, ask: Ask, traceparent: str = "", *, allowed: frozenset[str] | None = None
+        self,
+        ask: Ask,
+        traceparent: str = "",
+        *,
+        allowed: frozenset[str] | None = None,
+        render: Render = render_prompt,
     ) -> Job:
         if self.refusal is not None:
             raise self.refusal

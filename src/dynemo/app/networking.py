@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from dynemo.app.settings.options import Config
-from dynemo.connection.addresses import ANY
+from dynemo.connection.addresses import ANY, LOOPBACK, host_of
+from dynemo.connection.permitted import is_loopback
 from dynemo.connection.tls import client_context, connecting_context, server_context, server_files
 from dynemo.planes.discovery.backends import DiscoverySettings, open_backend, split_backend
 from dynemo.planes.discovery.discovery import Discovery
@@ -37,7 +38,7 @@ async def ingress_planes(config: Config) -> AsyncIterator[Planes]:
     """The planes of an ingress. Raises UsageError."""
     # With tcp the ingress dials its workers, and nobody dials it.
     is_dialled = config.plane != "tcp"
-    host = _host(config) if is_dialled else "127.0.0.1"
+    host = _host(config) if is_dialled else LOOPBACK
     tls = _server_tls(config) if is_dialled else None
     async with (
         open_discovery(config) as discovery,
@@ -84,8 +85,19 @@ def open_nats(config: Config) -> AbstractAsyncContextManager[NatsRequests]:
 
 
 def _host(config: Config) -> str:
-    """The address to listen on. Processes that share a folder are on one host."""
-    return "127.0.0.1" if config.is_local else ANY
+    """The address to listen on. Processes that share a folder are on one host, and so are those
+    that share servers on loopback. A certificate rarely names loopback, so TLS listens anywhere."""
+    is_alone = config.is_local or (
+        config.advertise is None and config.tls is None and _has_servers_here(config)
+    )
+    return LOOPBACK if is_alone else ANY
+
+
+def _has_servers_here(config: Config) -> bool:
+    """Whether all servers of the run are on loopback."""
+    servers = config.etcd if config.plane == "tcp" else f"{config.etcd},{config.nats}"
+    named = [server.strip() for server in servers.split(",") if server.strip()]
+    return all(is_loopback(host_of(server)) for server in named)
 
 
 def dialling_tls(config: Config) -> ssl.SSLContext | None:

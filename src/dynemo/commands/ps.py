@@ -20,7 +20,9 @@ from dynemo.messages.records import InstanceRecord, Load
 from dynemo.planes.discovery.base import ROOT, instances_prefix
 from dynemo.planes.discovery.discovery import Discovery
 from dynemo.planes.names import ENDPOINT, NAMESPACE, EndpointName
-from dynemo.spelling import quoted
+from dynemo.spelling import quoted, visible
+
+_LATEST = 2.0**40  #: unix seconds
 
 log = logging.getLogger("dynemo.ps")
 
@@ -55,12 +57,12 @@ async def _ps(config: Config, *, as_json: bool, is_watching: bool) -> int:
             else:
                 busy = await asking.ask(records)
                 make = partial(to_json, is_line=is_watching) if as_json else to_table
-                print(f"{_CLEAR if is_screen else ''}{make(records, busy)}", flush=True)
+                print(_CLEAR if is_screen else "", visible(make(records, busy)), sep="", flush=True)
                 unknown = [f"Some loads are unknown. {why}" for why in asking.troubles]
                 notes = [*conflicts(records), *unknown]
             if is_screen or notes != printed:
                 for note in notes:
-                    print(f"dynemo-run: {note}", file=sys.stderr)
+                    print(visible(f"dynemo-run: {note}"), file=sys.stderr)
             printed = notes
             if not is_watching:
                 return 0
@@ -74,7 +76,10 @@ async def read_records(discovery: Discovery) -> list[InstanceRecord]:
         prefix = instances_prefix(EndpointName(namespace, "", ENDPOINT))
         for key, value in (await discovery.read(prefix)).items():
             try:
-                records.append(decode_msgpack(value, InstanceRecord))
+                record = decode_msgpack(value, InstanceRecord)
+                if not 0 <= record.started < _LATEST:
+                    raise DecodeError("Its start is not a time")
+                records.append(record)
             except DecodeError as error:
                 log.warning(
                     "The record %s does not decode (%s) and is left out.", quoted(key), error

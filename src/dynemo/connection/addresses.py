@@ -2,8 +2,8 @@
 
 Interface addresses come first and the loopback address last. Loopback is named separately, together
 with a host id, and a peer dials it only if its own host id is the same. The host id identifies the
-*network namespace* if the system reveals it: two containers of one image share a machine-id, but
-not a loopback interface.
+*network namespace* if the system reveals it: two containers may share a machine-id, but not a
+loopback interface. `permitted.py` says which addresses are dialled at all.
 
 The address of a TLS socket starts with `tls://`, so that both sides know before they dial.
 """
@@ -18,22 +18,25 @@ import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from dynemo.connection.framed import FramedConnection
 from dynemo.connection.interfaces import interface_addresses
+from dynemo.connection.permitted import is_loopback, refusal_of, resolved
 from dynemo.connection.tls import explain
 from dynemo.errors import UsageError
+from dynemo.limits import ADDRESSES
 from dynemo.spelling import quoted
 
 ANY = ""  #: every address of this machine, IPv4 and IPv6
 TLS = "tls://"
-_LOOPBACK = "127.0.0.1"
+LOOPBACK = "127.0.0.1"
 _HANDSHAKE_SECONDS = 3.0
 _STAGGER = 0.25  # seconds before the next address is tried beside the one under way
 _CLOSE_SECONDS = 1.0
-MAX_ADDRESSES = 16
 
 T = TypeVar("T")
 
@@ -41,13 +44,36 @@ T = TypeVar("T")
 @cache
 def host_id() -> str:
     """An id of this loopback interface: equal for two processes that share it."""
-    parts: list[str] = []
-    for path in ("/etc/machine-id", "/proc/sys/kernel/random/boot_id"):
-        with contextlib.suppress(OSError):
-            parts.append(Path(path).read_text(encoding="ascii").strip())
+    return _hash(_boot_and_namespace() or [str(uuid.getnode()), socket.gethostname()])
+
+
+def is_this_host(host: str) -> bool:
+    """Whether a peer's host id is ours."""
+    return host in (host_id(), _host_id_of_0_1())
+
+
+@cache
+def _host_id_of_0_1() -> str:
+    """It differs between a container in the host's network and the host."""
+    parts = [*_content("/etc/machine-id"), *_boot_and_namespace()]
+    return _hash(parts or [str(uuid.getnode()), socket.gethostname()])
+
+
+def _boot_and_namespace() -> list[str]:
+    parts = _content("/proc/sys/kernel/random/boot_id")
     with contextlib.suppress(OSError):
         parts.append(str(os.stat("/proc/self/ns/net").st_ino))
-    parts = parts or [str(uuid.getnode()), socket.gethostname()]
+    return parts
+
+
+def _content(path: str) -> list[str]:
+    try:
+        return [Path(path).read_text(encoding="ascii").strip()]
+    except OSError:
+        return []
+
+
+def _hash(parts: list[str]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
@@ -59,9 +85,9 @@ class Dialable:
     loopback: str
 
     def reached_from(self, host: str) -> list[str]:
-        """The addresses that a peer with the host id `host` tries, in order."""
-        same = [self.loopback] if self.loopback and host == host_id() else []
-        return [*self.addresses[:MAX_ADDRESSES], *same]
+        """The addresses that this process tries, in order, if `host` is the peer's host id."""
+        same = [self.loopback] if self.loopback and is_this_host(host) else []
+        return list(dict.fromkeys([*self.addresses[:ADDRESSES], *same]))
 
 
 def dialable(host: str, port: int, advertise: str | None, *, is_tls: bool = False) -> Dialable:
@@ -71,13 +97,28 @@ def dialable(host: str, port: int, advertise: str | None, *, is_tls: bool = Fals
         return (TLS if is_tls else "") + join_address(name, port)
 
     if advertise is not None:
-        return Dialable([address(*split_address(advertise, port))], "")
+        name, port = split_address(advertise, port)
+        if is_loopback(name):
+            return Dialable([address(name, port)], address(name, port))
+        _check_advertised(advertise, name)
+        return Dialable([address(name, port)], "")
     if host == ANY:
         addresses = [address(own, port) for own in interface_addresses()]
-        return Dialable(addresses[:MAX_ADDRESSES], address(_LOOPBACK, port))
-    if host == "localhost" or host.startswith("127.") or host == "::1":
-        return Dialable([], address(host, port))
+        return Dialable(addresses[:ADDRESSES], address(LOOPBACK, port))
+    if is_loopback(host):
+        # Both: release 0.1 compares another host id.
+        return Dialable([address(host, port)], address(host, port))
     return Dialable([address(host, port)], "")
+
+
+def _check_advertised(text: str, host: str) -> None:
+    with contextlib.suppress(ValueError):
+        ip_address(host)
+        if reason := refusal_of(host, is_same_host=True):
+            raise UsageError(
+                f"--advertise {text} cannot be used: {reason}. Give an address that the other "
+                "machines can reach."
+            )
 
 
 def port_of(advertise: str | None) -> int:
@@ -94,6 +135,14 @@ def split_address(text: str, default_port: int | None = None) -> tuple[str, int]
     if is_bare or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
         raise UsageError(f"{quoted(text)} is not an address; give HOST:PORT.")
     return host.strip("[]"), int(port)
+
+
+def host_of(url: str) -> str:
+    """The host of a server's URL, HOST:PORT or HOST; empty if there is none."""
+    try:
+        return urlsplit(url if "://" in url else f"//{url}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def join_address(host: str, port: int) -> str:
@@ -140,18 +189,47 @@ def _tls_arguments(tls: ssl.SSLContext | None) -> dict[str, Any]:
     return {"ssl": tls, **times}
 
 
-async def connect(connection: FramedConnection, address: str, tls: ssl.SSLContext | None) -> None:
-    """Dials an address. Raises OSError; its text names a mismatch of TLS settings."""
+async def connect(
+    connection: FramedConnection,
+    address: str,
+    tls: ssl.SSLContext | None,
+    *,
+    is_same_host: bool,
+) -> None:
+    """Dials an address that a peer has named. `is_same_host`: loopback is permitted.
+
+    Raises OSError; its text names a mismatch of TLS settings, or why the address is not dialled.
+    """
     if address.startswith(TLS) and tls is None:
         raise ConnectionError("it uses TLS, and this side has no --tls")
     if tls is not None and not address.startswith(TLS):
         raise ConnectionError("it does not use TLS, and this side has --tls")
-    host, port = split_address(address.removeprefix(TLS))
-    loop = asyncio.get_running_loop()
     try:
-        await loop.create_connection(lambda: connection, host, port, **_tls_arguments(tls))
-    except ssl.SSLError as error:
-        raise ConnectionError(explain(error)) from error
+        host, port = split_address(address.removeprefix(TLS))
+    except UsageError:
+        raise ConnectionError("it is not an address") from None
+    problem: OSError | None = None
+    for ip in await resolved(host, port, is_same_host=is_same_host):
+        try:
+            await _dial(connection, host, ip, port, tls)
+        except ssl.SSLError as error:
+            raise ConnectionError(explain(error)) from error
+        except OSError as error:
+            problem = error
+        else:
+            return
+    assert problem is not None
+    raise problem
+
+
+async def _dial(
+    connection: FramedConnection, host: str, ip: str, port: int, tls: ssl.SSLContext | None
+) -> None:
+    """Dials `ip`, the address of `host`, which the certificate must name."""
+    arguments = _tls_arguments(tls)
+    if tls is not None:
+        arguments["server_hostname"] = host
+    await asyncio.get_running_loop().create_connection(lambda: connection, ip, port, **arguments)
 
 
 def closed_before_hello(address: str, refusal: str = "") -> ConnectionError:

@@ -1,4 +1,4 @@
-"""Where engines keep the code that torch compiles, for their next start."""
+"""The folder in which torch keeps compiled code for the next start of an engine."""
 
 import os
 from pathlib import Path

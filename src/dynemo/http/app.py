@@ -70,6 +70,11 @@ class App:
                 "Times that an answer has moved to another instance.",
                 lambda: [(m.name, m.backend.moves) for m in pipeline.models.values()],
             )
+            metrics.watch_gauge(
+                "dynemo_queue_requests",
+                "Requests that wait for their turn at the engine.",
+                lambda: [(m.name, m.room.waiting) for m in pipeline.models.values()],
+            )
             self._routes |= {"/openapi.json": _reads(OpenApi()), "/": _reads(Page(self.health))}
             for dialect in DIALECTS:
                 for path, operation in dialect.operations.items():

@@ -12,6 +12,11 @@ _PART = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _FORMS = "dyn://NAME or dyn://NAMESPACE/COMPONENT/ENDPOINT (also with dots)"
 
 
+def is_name_part(text: str) -> bool:
+    """Whether a text can be a part of a name: then it fits into a subject and into a path."""
+    return _PART.fullmatch(text) is not None
+
+
 class EndpointName(NamedTuple):
     """The address of a pool of instances. `component` is empty for a whole namespace."""
 

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from msgspec import DecodeError
 
 from dynemo.connection.logged_peers import LoggedPeers
-from dynemo.errors import DynemoError, Unavailable
-from dynemo.foreign import msgpack_decoder
+from dynemo.errors import DynemoError, ModelError, Unavailable
+from dynemo.limits import INSTANCES, MODELS
 from dynemo.messages.records import InstanceRecord
 from dynemo.planes.discovery.base import Change, instances_prefix
 from dynemo.planes.discovery.discovery import Discovery
+from dynemo.planes.discovery.records import read_record
 from dynemo.planes.names import EndpointName
 from dynemo.planes.requests.base import RequestPlane
 from dynemo.planes.responses.listen import ResponseListener
@@ -26,6 +27,8 @@ from dynemo.serving.pipeline import ServedModel
 from dynemo.serving.pool import Pool
 from dynemo.serving.remote import RemoteInstance
 from dynemo.serving.source import LeftOut
+from dynemo.spelling import quoted
+from dynemo.tasks import kept_running
 from dynemo.wire import versions
 from dynemo.wire.versions import negotiate, spoken_by
 
@@ -37,12 +40,11 @@ _PROBE_SECONDS = 0.5
 #: of a model restart at once, requests meanwhile get a 503 and no 404.
 _IDLE_SECONDS = 600.0
 
-_UNDECODABLE = (
-    "Instance %s gets no requests: its record does not decode (%s). If its worker is of a later "
+_BAD_RECORD = (
+    "Instance %s gets no requests: its record cannot be used (%s). If its worker is of a later "
     "release, upgrade this ingress."
 )
-
-_decode_record = msgpack_decoder(InstanceRecord)
+_BAD_CARDS = 256
 
 
 @dataclass(frozen=True)
@@ -76,16 +78,24 @@ class Ingress:
         self._identities: dict[str, str] = {}
         self._names: dict[str, tuple[str, str]] = {}  # of keys: model, instance
         self._left_out: dict[str, tuple[InstanceRecord, str]] = {}  # by key, with the reason
-        self._undecodable = LoggedPeers()  # keys
+        #: Records that could not be used. Each bad value counts once.
+        self.bad_records = 0
+        self._fault = ""  # of a task that has failed
+        self._bad_keys = LoggedPeers()
+        self._bad_cards: dict[str, DynemoError] = {}  # by their hash
         self._idle_since: dict[str, float] = {}  # models without instances
         self._lock = asyncio.Lock()
 
     async def watch(self) -> None:
-        """Follows discovery, forever."""
+        """Follows discovery, forever. It may run again after a fault."""
         prefix = instances_prefix(self._address)
+        known = {*self._names, *self._left_out}  # of a run before
         async with aclosing(self._planes.discovery.watch(prefix)) as batches:
             async for changes in batches:
-                for change in changes:
+                self._fault = ""
+                gone = known - {change.key for change in changes}
+                known = set()
+                for change in [*(Change(key, None) for key in gone), *changes]:
                     async with self._lock:
                         await self._apply(change)
                 self.is_listed = True
@@ -94,8 +104,7 @@ class Ingress:
 
     @property
     def connections(self) -> Mapping[str, str]:
-        planes = self._planes
-        return {"discovery": planes.discovery.trouble, "requests": planes.requests.trouble}
+        return {"discovery": self.trouble, "requests": self._planes.requests.trouble}
 
     @property
     def left_out(self) -> list[LeftOut]:
@@ -115,6 +124,15 @@ class Ingress:
             due = [(pool, it) for pool in self._pools.values() for it in pool.to_probe()]
             await asyncio.gather(*(pool.probe(it) for pool, it in due))
 
+    @property
+    def trouble(self) -> str:
+        """Why this ingress may not know all instances now, as a sentence; else empty."""
+        return self._fault or self._planes.discovery.trouble
+
+    def failed(self, fault: str) -> None:
+        """A task has failed, and starts again."""
+        self._fault = fault
+
     async def tend(self) -> None:
         """Tries, forever, to add the instances that were left out, and drops unused models.
 
@@ -132,15 +150,18 @@ class Ingress:
     async def _apply(self, change: Change) -> None:
         self._remove(change.key)
         if change.value is None:
-            self._undecodable.forget(change.key)
+            self._bad_keys.forget(change.key)
             return
         try:
-            record = _decode_record(change.value)
+            record = read_record(change.key, change.value)
+            if len(self._names) + len(self._left_out) >= INSTANCES:
+                raise DecodeError(f"More than {INSTANCES} instances are registered")
         except DecodeError as error:
-            if self._undecodable.is_new(change.key):
-                log.error(_UNDECODABLE, change.key.rpartition("/")[2], error)
+            self.bad_records += 1
+            if self._bad_keys.is_new(change.key):
+                log.error(_BAD_RECORD, quoted(change.key.rpartition("/")[2][:64]), error)
             return
-        self._undecodable.forget(change.key)
+        self._bad_keys.forget(change.key)
         await self._add(change.key, record)
 
     async def _add(self, key: str, record: InstanceRecord) -> None:
@@ -188,13 +209,31 @@ class Ingress:
 
     async def _open(self, record: InstanceRecord) -> Pool:
         """A pool for a new model. Raises DynemoError if its card cannot be read."""
-        data = await self._planes.discovery.get_blob(record.card)
-        card: Card = await asyncio.to_thread(unpack_card, data)
+        card = await self._card(record.card)
+        if len(self.models) >= MODELS:
+            raise Unavailable(f"More than {MODELS} models are registered.")
         pool = Pool(self._make_router(), text_codec(card.tokenizer), self._migration_limit)
         self._pools[record.model] = pool
         self._identities[record.model] = record.identity
         self.models[record.model] = ServedModel(record.model, int(time.time()), card, pool)
         return pool
+
+    async def _card(self, digest: str) -> Card:
+        """Raises DynemoError. A bad card is read once: its name is a hash of its content."""
+        if (known := self._bad_cards.get(digest)) is not None:
+            raise known
+        data = await self._planes.discovery.get_blob(digest)
+        try:
+            return await asyncio.to_thread(unpack_card, data)
+        except Exception as error:
+            problem = error if isinstance(error, DynemoError) else None
+            if problem is None:
+                log.exception("The card %s cannot be unpacked.", digest[:12])
+                problem = ModelError(f"The registered model card {digest[:12]} cannot be read.")
+            self._bad_cards[digest] = problem
+            if len(self._bad_cards) > _BAD_CARDS:
+                del self._bad_cards[next(iter(self._bad_cards))]
+            raise problem from error
 
 
 @asynccontextmanager
@@ -207,20 +246,12 @@ async def ingress(
 ) -> AsyncIterator[Ingress]:
     """Follows discovery while entered."""
     it = Ingress(address, planes, make_router, migration_limit)
-    tasks = [
-        asyncio.create_task(work, name="ingress") for work in (it.watch(), it.tend(), it.probe())
-    ]
-    for task in tasks:
-        task.add_done_callback(_log_failure)
+    work = {"ingress watch": it.watch, "ingress tend": it.tend, "ingress probe": it.probe}
+    running = [kept_running(name, each, it.failed) for name, each in work.items()]
+    tasks = [asyncio.create_task(each) for each in running]
     try:
         yield it
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
-
-
-def _log_failure(task: "asyncio.Task[None]") -> None:
-    """These tasks end only by cancellation; anything else is a bug."""
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.critical("The task %s failed.", task.get_name(), exc_info=error)

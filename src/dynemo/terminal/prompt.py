@@ -14,10 +14,11 @@ from msgspec import structs
 from dynemo.errors import DynemoError, RequestError, UsageError
 from dynemo.messages.ask import Ask, text_turn
 from dynemo.serving.pipeline import Job, Pipeline
+from dynemo.spelling import visible
 from dynemo.terminal.interrupts import Interrupted, until_signal
 from dynemo.terminal.output import Output
 from dynemo.terminal.reply import Reply, listen
-from dynemo.terminal.screen import clean, visible
+from dynemo.terminal.screen import clean
 
 
 def read_prompt(source: BinaryIO) -> str:
@@ -47,7 +48,7 @@ async def answer(
     SIGINT or SIGTERM. Raises UsageError if the model cannot take the prompt, and DynemoError for a
     later failure.
     """
-    job = _prepare(pipeline, model, system, settings, text)
+    job = await _prepare(pipeline, model, system, settings, text)
     reply = Reply()
     output = Output(out.fileno())
     try:
@@ -64,17 +65,19 @@ async def answer(
         output.close()
     if reply.finish is not None and reply.finish.reason == "length":
         note = _cut_note(job, reply)
-        print(f"dynemo-run: {note}", file=sys.stderr)
+        print(visible(f"dynemo-run: {note}"), file=sys.stderr)
     return 0
 
 
-def _prepare(pipeline: Pipeline, model: str, system: str | None, settings: Ask, text: str) -> Job:
+async def _prepare(
+    pipeline: Pipeline, model: str, system: str | None, settings: Ask, text: str
+) -> Job:
     question = clean(text).removesuffix("\n").removesuffix("\r")
     turns = [text_turn("user", question)]
     if system:
         turns.insert(0, text_turn("system", system))
     try:
-        return pipeline.prepare(structs.replace(settings, model=model, turns=turns, n=1))
+        return await pipeline.accept(structs.replace(settings, model=model, turns=turns, n=1))
     except RequestError as error:
         raise UsageError(str(error)) from error
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 import math
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -13,8 +12,7 @@ from dynemo.planes.discovery import blobs
 from dynemo.planes.discovery.base import Change, Store
 from dynemo.planes.discovery.registrations import RETRY_SECONDS, Registration, Registrations
 from dynemo.planes.discovery.view import View
-
-log = logging.getLogger("dynemo.discovery")
+from dynemo.tasks import kept_running
 
 LEASE_TTL = 10.0
 _BLOB_SECONDS = 15.0
@@ -178,13 +176,12 @@ def _check_size(value: bytes) -> None:
 async def discovering(store: Store, lease_ttl: float) -> AsyncIterator[Discovery]:
     """A Discovery over a store that answers."""
     found = Discovery(store, lease_ttl)
-    tasks = [
-        asyncio.create_task(found._ours.keep_lease(), name="discovery lease"),
-        asyncio.create_task(found._ours.write(), name="discovery writer"),
-        asyncio.create_task(found._keep_blobs(), name="discovery blobs"),
-    ]
-    for task in tasks:
-        task.add_done_callback(_log_failure)
+    work = {
+        "discovery lease": found._ours.keep_lease,
+        "discovery writer": found._ours.write,
+        "discovery blobs": found._keep_blobs,
+    }
+    tasks = [asyncio.create_task(kept_running(name, each)) for name, each in work.items()]
     try:
         yield found
     finally:
@@ -204,9 +201,3 @@ async def _end(task: "asyncio.Task[object] | asyncio.Task[None]") -> None:
     await asyncio.wait({task})
     if not task.cancelled():
         task.exception()  # retrieved, so that asyncio does not log it
-
-
-def _log_failure(task: "asyncio.Task[None]") -> None:
-    """These tasks end only by cancellation; anything else is a bug."""
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.critical("The task %s failed.", task.get_name(), exc_info=error)

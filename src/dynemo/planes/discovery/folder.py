@@ -221,7 +221,7 @@ def _is_own_folder(entry: "os.DirEntry[str]") -> bool:
 
 
 def _delete(lease: Path) -> None:
-    """Deletes a lease's folder and the files that this module makes in one. What is there besides
+    """Deletes a lease's folder and the files that this module makes in one. Everything else
     stays, and with it the folder."""
     with contextlib.suppress(OSError):
         with os.scandir(lease) as entries:

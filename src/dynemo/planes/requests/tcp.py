@@ -24,6 +24,7 @@ from dynemo.connection.addresses import (
     connect,
     dialable,
     first_of,
+    is_this_host,
     port_of,
     start_server,
 )
@@ -197,7 +198,8 @@ class TcpRequests:
     async def _connect_one(self, record: InstanceRecord, address: str) -> DialedWorker:
         worker = DialedWorker(self._responses, record.instance.id)
         try:
-            await connect(worker.connection, address, self._tls)
+            is_same_host = is_this_host(record.host)
+            await connect(worker.connection, address, self._tls, is_same_host=is_same_host)
             worker.greet(record, self._responses.key)
             if not await worker.confirmed:
                 raise closed_before_hello(address, worker.refusal)

@@ -22,15 +22,17 @@ from dynemo.connection.addresses import (
     closed_before_hello,
     connect,
     first_of,
+    is_this_host,
 )
 from dynemo.connection.framed import FramedConnection
 from dynemo.connection.heartbeat import Beat
 from dynemo.connection.logged_peers import LoggedPeers
 from dynemo.connection.server import RequestHandler, StreamServer
 from dynemo.errors import IngressUnreachable, InstanceAway, Overloaded, Unavailable, WireError
-from dynemo.foreign import msgpack_decoder
+from dynemo.limits import DIALLED_PEERS
 from dynemo.messages.records import Load, LoadReport
 from dynemo.messages.wire import Envelope
+from dynemo.planes.responses.envelopes import read_envelope
 from dynemo.planes.responses.outgoing import IngressConnection
 from dynemo.wire import versions
 from dynemo.wire.frames import FrameKind
@@ -47,9 +49,8 @@ _MAX_REMEMBERED = 1024
 REPORT_SECONDS = 0.02
 MAX_REPORTS = 200.0  # a second
 
-_decode_envelope = msgpack_decoder(Envelope)
-
-Dial = Callable[[FramedConnection, str], Awaitable[None]]
+#: Gets the address, and whether it may be loopback.
+Dial = Callable[[FramedConnection, str, bool], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class IngressConnections:
         another protocol) or WireError.
         """
         try:
-            envelope = _decode_envelope(body)
+            envelope = read_envelope(body)
         except DecodeError as error:
             log.warning("Refused a request whose envelope does not decode: %s.", error)
             raise WireError(f"The request's envelope does not decode: {error}.") from error
@@ -211,6 +212,8 @@ class IngressConnections:
         if failed is not None and (dialling is not None or monotonic() < failed.until):
             raise IngressUnreachable(failed.problem)
         if dialling is None:
+            if len(self._dialling) >= DIALLED_PEERS:
+                raise Unavailable(f"Worker {self.instance_id[:8]} dials too many ingresses now.")
             dialling = self.tasks.create_task(self._connect(envelope, version))
             self._dialling[envelope.key] = dialling
             dialling.add_done_callback(lambda _: self._dialling.pop(envelope.key))
@@ -236,7 +239,7 @@ class IngressConnections:
         reasons = f"none of {', '.join(addresses)} answered in {DIAL_SECONDS:g} s"
         try:
             async with asyncio.timeout(DIAL_SECONDS):
-                dial = partial(self._connect_one, key, version)
+                dial = partial(self._connect_one, key, version, is_this_host(envelope.host))
                 address, ingress = await first_of(addresses, dial, lambda it: it.connection.abort())
         except (ConnectionError, TimeoutError) as error:
             reasons = str(error) or reasons
@@ -263,10 +266,12 @@ class IngressConnections:
             del self._unreachable[next(iter(self._unreachable))]
         return IngressUnreachable(problem)
 
-    async def _connect_one(self, key: bytes, version: int, address: str) -> IngressConnection:
+    async def _connect_one(
+        self, key: bytes, version: int, is_same_host: bool, address: str
+    ) -> IngressConnection:
         ingress = IngressConnection(self.make_server, self.beat, self.lost)
         try:
-            await self._dial(ingress.connection, address)
+            await self._dial(ingress.connection, address, is_same_host)
             ingress.greet(self.instance_id, key, version)
             if not await ingress.confirmed:
                 raise closed_before_hello(address, ingress.refusal)
@@ -298,9 +303,12 @@ async def ingress_connections(
         assert load_at_end is not None
         return ingresses.report(load_at_end(), server)
 
+    async def dial_tcp(connection: FramedConnection, address: str, is_same_host: bool) -> None:
+        await connect(connection, address, tls, is_same_host=is_same_host)
+
     problem: Exception | None = None
     async with asyncio.TaskGroup() as tasks:
-        dial = dial or (lambda connection, address: connect(connection, address, tls))
+        dial = dial or dial_tcp
         ingresses = IngressConnections(instance_id, make_server, tasks, dial, beat or Beat())
         try:
             yield ingresses

@@ -59,7 +59,7 @@ class MemoryNetwork:
             del self._listening[address]
             await responses.close()
 
-    async def dial(self, connection: FramedConnection, address: str) -> None:
+    async def dial(self, connection: FramedConnection, address: str, is_same_host: bool) -> None:  # noqa: ARG002
         """Replaces TCP in `ingress_connections`. Raises ConnectionRefusedError."""
         if address not in self._listening:
             raise ConnectionRefusedError(f"nobody listens at {address}")

@@ -11,8 +11,10 @@ from prompt_toolkit.patch_stdout import patch_stdout
 
 from dynemo.errors import ContextLengthExceeded, DynemoError, Unavailable, UsageError
 from dynemo.messages.ask import Ask, Turn
+from dynemo.prompt.errors import RenderTooLong
 from dynemo.serving.pipeline import Job, Pipeline
-from dynemo.spelling import with_reason
+from dynemo.serving.rendering import render_apart
+from dynemo.spelling import visible, with_reason
 from dynemo.terminal.chat.commands import ChatSession, parse, run_command
 from dynemo.terminal.chat.conversation import ChatRound, Conversation, fit
 from dynemo.terminal.chat.keyboard import held_terminal, mark_pastes, open_history, prompt_session
@@ -20,7 +22,7 @@ from dynemo.terminal.interrupts import Interrupted, until_signal
 from dynemo.terminal.log_lines import held_log, log_above
 from dynemo.terminal.output import Output
 from dynemo.terminal.reply import Reply, listen
-from dynemo.terminal.screen import clean, count, dim, duration, red, visible
+from dynemo.terminal.screen import clean, count, dim, duration, red
 from dynemo.terminal.until_ready import until_ready
 
 #: How often a model that reports no trouble may decline before the chat gives up.
@@ -152,7 +154,10 @@ async def _ask(
 def _prepare(chat: ChatSession, question: str) -> Job:
     def prepare(turns: list[Turn]) -> Job:
         ask = structs.replace(chat.settings, model=chat.model, turns=turns)
-        return chat.pipeline.prepare(ask)
+        try:
+            return chat.pipeline.prepare(ask)
+        except RenderTooLong:
+            return chat.pipeline.prepare(ask, render=render_apart)
 
     job, dropped = fit(chat.conversation, question, prepare)
     if dropped:
@@ -184,7 +189,7 @@ def _statistics(reply: Reply, end: str) -> str:
 
 
 def _print_note(text: str) -> None:
-    print(dim(visible(text)), flush=True)
+    print(dim(text), flush=True)
 
 
 def _print_wait(reason: str) -> None:
@@ -193,4 +198,4 @@ def _print_wait(reason: str) -> None:
 
 
 def _print_error(error: DynemoError) -> None:
-    print(red(visible(str(error))), flush=True)
+    print(red(str(error)), flush=True)

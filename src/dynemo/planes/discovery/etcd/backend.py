@@ -2,18 +2,23 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+from dynemo.connection.logged_peers import LoggedPeers
 from dynemo.connection.tls import server_files
 from dynemo.errors import Unavailable, UsageError
+from dynemo.limits import DISCOVERY_BYTES, DISCOVERY_KEYS
 from dynemo.planes.discovery.backends import DiscoverySettings
 from dynemo.planes.discovery.base import ROOT, Change, LeaseLost, Refused
 from dynemo.planes.discovery.discovery import LEASE_TTL, Discovery, discovering
 from dynemo.planes.discovery.etcd.connection import EtcdConnection, EtcdSettings, split_endpoints
 
 __all__ = ["EtcdSettings", "EtcdStore", "open_etcd", "split_endpoints"]
+
+log = logging.getLogger("dynemo.discovery")
 
 _REACH_SECONDS = 2.5
 _RETRY_SECONDS = 0.25
@@ -26,6 +31,7 @@ class EtcdStore:
     def __init__(self, connection: EtcdConnection) -> None:
         self._connection = connection
         self._rpc = connection.rpc
+        self._full = LoggedPeers()  # prefixes
 
     @property
     def name(self) -> str:
@@ -131,8 +137,8 @@ class EtcdStore:
                     raise Unavailable(
                         f"etcd at {self._connection.where} ended a watch: {answer.cancel_reason}."
                     )
-                if answer.events:
-                    yield [_change(event) for event in answer.events]
+                if changes := [each for event in answer.events if (each := _change(event))]:
+                    yield changes
 
     def _put(self, key: str, value: bytes, lease: int) -> Any:
         return self._rpc.PutRequest(key=key.encode(), value=value, lease=lease)
@@ -144,7 +150,7 @@ class EtcdStore:
     async def _range(self, prefix: str, *, keys_only: bool = False) -> tuple[dict[str, bytes], int]:
         """Everything under a prefix at one revision, read in pages."""
         found: dict[str, bytes] = {}
-        start, revision = prefix.encode(), 0
+        start, revision, size = prefix.encode(), 0, 0
         while True:
             request = self._rpc.RangeRequest(
                 key=start,
@@ -155,15 +161,30 @@ class EtcdStore:
             )
             answer = await self._connection.call("KVStub", "Range", request)
             revision = revision or answer.header.revision
-            found.update((kv.key.decode(), kv.value) for kv in answer.kvs)
-            if not answer.more:
+            for kv in answer.kvs:
+                if (key := _text(kv.key)) is not None:
+                    found[key] = kv.value
+                    size += len(kv.value)
+            is_full = len(found) >= DISCOVERY_KEYS or size >= DISCOVERY_BYTES
+            if is_full and self._full.is_new(prefix):
+                log.error("Reads only a part of %s: too many keys under %s.", self.name, prefix)
+            if is_full or not answer.more:
                 return found, revision
             start = answer.kvs[-1].key + b"\0"
 
 
-def _change(event: Any) -> Change:
+def _change(event: Any) -> Change | None:
     is_delete = event.type == 1
-    return Change(event.kv.key.decode(), None if is_delete else event.kv.value)
+    key = _text(event.kv.key)
+    return None if key is None else Change(key, None if is_delete else event.kv.value)
+
+
+def _text(key: bytes) -> str | None:
+    """None for a key that is not text, and so not ours."""
+    try:
+        return key.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def _end_of(prefix: str) -> bytes:

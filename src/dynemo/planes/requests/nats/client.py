@@ -17,8 +17,9 @@ from urllib.parse import urlsplit
 from msgspec import msgpack
 
 from dynemo.connection.tls import explain
-from dynemo.errors import UsageError
-from dynemo.messages.records import Load
+from dynemo.errors import InstanceGone, UsageError
+from dynemo.messages.records import InstanceRecord, Load
+from dynemo.planes.names import is_name_part
 from dynemo.planes.requests.base import OnRequest
 from dynemo.spelling import quoted
 from dynemo.wire.failures import encode_error
@@ -121,6 +122,14 @@ def options(settings: NatsSettings) -> dict[str, Any]:
         "ping_interval": 5,
         "max_outstanding_pings": 2,
     }
+
+
+def subject(record: InstanceRecord) -> str:
+    """Raises InstanceGone for a name that would change the subject, or NATS's own lines."""
+    name = (record.namespace, record.component, record.endpoint, record.instance.id)
+    if not all(map(is_name_part, name)):
+        raise InstanceGone("The instance has a name that NATS cannot carry.")
+    return ".".join(("dynemo", *name))
 
 
 def refusal(error: Exception, settings: NatsSettings) -> str:

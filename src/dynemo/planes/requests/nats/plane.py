@@ -42,6 +42,7 @@ from dynemo.planes.requests.nats.client import (
     reason_of,
     refusal,
     reply_to,
+    subject,
     unsubscribe,
 )
 from dynemo.planes.requests.nats.pulse import Pulse
@@ -68,11 +69,6 @@ _NO_RESPONDERS = "503"
 _encode = msgpack.Encoder().encode
 
 OnMessage = Callable[["Msg"], Awaitable[None]]
-
-
-def subject(record: InstanceRecord) -> str:
-    name = (record.namespace, record.component, record.endpoint, record.instance.id)
-    return ".".join(("dynemo", *name))
 
 
 class NatsRequests:
