@@ -12,6 +12,7 @@ A worker's metrics have their own names. Otherwise the sum over an ingress and i
 count each request twice.
 """
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -69,6 +70,8 @@ class Exposition:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
+        tasks = Gauge("dynemo_tasks", "Tasks of the event loop.", registry=self.registry)
+        tasks.set_function(_count_tasks)
 
     def watch_load(self, read: Callable[[], Iterable[LoadSample]]) -> None:
         """Adds gauges of the engines' load, read at each scrape. Call it once per process."""
@@ -239,6 +242,13 @@ class WorkerMetrics(Exposition):
         self._input.inc(prompt)
         self._cached.inc(cached)
         self._output.inc(completion)
+
+
+def _count_tasks() -> int:
+    try:
+        return len(asyncio.all_tasks())
+    except RuntimeError:  # read outside of a loop
+        return 0
 
 
 class _LoadCollector(Collector):

@@ -48,7 +48,7 @@ class App:
         has_metrics: bool = True,
     ) -> None:
         self._limits = limits or Limits()
-        self._room = BodyRoom()
+        self.room = BodyRoom()
         self._access = access or Access()
         self._active: set[Exchange] = set()
         self._late: set[Exchange] = set()  # that began when it was draining; nobody waits for them
@@ -99,7 +99,7 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             dialect = dialect_of(scope["path"])
-            await self._exchange(Exchange(scope, receive, send, self._limits, dialect, self._room))
+            await self._exchange(Exchange(scope, receive, send, self._limits, dialect, self.room))
         elif scope["type"] == "lifespan":
             await _live(receive, send)
         else:

@@ -4,9 +4,11 @@ import asyncio
 import math
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from uuid import uuid4
+
+from msgspec import structs
 
 from dynemo.answer.output import OutputProcessor
 from dynemo.answer.stops import StopAutomaton
@@ -71,6 +73,15 @@ class Job:
     def choices(self) -> int:
         """The number of sequences. Each is a choice and has an index in the answer."""
         return len(self.prepared.requests)
+
+
+def salted(job: Job, salt: str) -> Job:
+    """A job that shares a prefix cache only with jobs of the same salt."""
+    prepared = job.prepared
+    if not salt or prepared.task != "chat":
+        return job
+    requests = [structs.replace(request, cache_salt=salt) for request in prepared.requests]
+    return replace(job, prepared=replace(prepared, requests=requests))
 
 
 class Pipeline:
