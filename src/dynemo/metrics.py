@@ -12,7 +12,8 @@ A worker's metrics have their own names. Otherwise the sum over an ingress and i
 count each request twice.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -41,6 +42,12 @@ class LoadSample(NamedTuple):
     kv_use: float
 
 
+class GaugeSample(NamedTuple):
+    name: str
+    labels: tuple[str, ...]
+    value: float
+
+
 @dataclass(frozen=True, slots=True)
 class ModelMetrics:
     """One model's metrics with the label already bound, so that a token costs no lookup."""
@@ -63,10 +70,21 @@ class Exposition:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
+        tasks = Gauge("dynemo_tasks", "Tasks of the event loop.", registry=self.registry)
+        tasks.set_function(_count_tasks)
 
     def watch_load(self, read: Callable[[], Iterable[LoadSample]]) -> None:
         """Adds gauges of the engines' load, read at each scrape. Call it once per process."""
         self.registry.register(_LoadCollector(read))
+
+    def watch_gauges(
+        self,
+        gauges: Mapping[str, tuple[str, tuple[str, ...]]],
+        read: Callable[[], Iterable[GaugeSample]],
+    ) -> None:
+        """Adds gauges whose values are kept elsewhere and read at each scrape. `gauges` has a text
+        and the labels of each name."""
+        self.registry.register(_GaugeCollector(gauges, read))
 
     def watch_count(
         self, name: str, text: str, read: Callable[[], Iterable[tuple[str, int]]]
@@ -226,6 +244,13 @@ class WorkerMetrics(Exposition):
         self._output.inc(completion)
 
 
+def _count_tasks() -> int:
+    try:
+        return len(asyncio.all_tasks())
+    except RuntimeError:  # read outside of a loop
+        return 0
+
+
 class _LoadCollector(Collector):
     def __init__(self, read: Callable[[], Iterable[LoadSample]]) -> None:
         self._read = read
@@ -239,6 +264,30 @@ class _LoadCollector(Collector):
             for family, value in zip(families, sample[2:], strict=True):
                 family.add_metric([sample.model, sample.instance], value)
         yield from families
+
+
+class _GaugeCollector(Collector):
+    def __init__(
+        self,
+        gauges: Mapping[str, tuple[str, tuple[str, ...]]],
+        read: Callable[[], Iterable[GaugeSample]],
+    ) -> None:
+        self._gauges, self._read = gauges, read
+
+    def _families(self) -> dict[str, GaugeMetricFamily]:
+        return {
+            name: GaugeMetricFamily(name, text, labels=labels)
+            for name, (text, labels) in self._gauges.items()
+        }
+
+    def describe(self) -> Iterable[Metric]:
+        return self._families().values()
+
+    def collect(self) -> Iterable[Metric]:
+        families = self._families()
+        for sample in self._read():
+            families[sample.name].add_metric(sample.labels, sample.value)
+        return families.values()
 
 
 class _ValueCollector(Collector):
@@ -260,7 +309,7 @@ class _ValueCollector(Collector):
 
 
 def _load_families() -> list[GaugeMetricFamily]:
-    labels = ["model", "instance"]
+    labels = ["model", "instance_id"]  # Prometheus adds its own label `instance` to each target
     return [
         GaugeMetricFamily("dynemo_engine_running", "Sequences being computed.", labels=labels),
         GaugeMetricFamily(

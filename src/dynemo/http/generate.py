@@ -11,7 +11,7 @@ from dynemo.http.deadline import exceeded, read_timeout
 from dynemo.http.exchange import Exchange
 from dynemo.http.record import RequestRecord, report_status
 from dynemo.metrics import Metrics
-from dynemo.serving.pipeline import Job, Pipeline
+from dynemo.serving.pipeline import Job, Pipeline, salted
 from dynemo.serving.room import Place
 from dynemo.trace import continue_trace
 
@@ -77,11 +77,12 @@ class Generate:
             await (exchange.end if is_stream else exchange.reply)(data)
 
     async def _accept(self, call: Call, record: RequestRecord, *, is_long: bool) -> Job:
-        allowed = record.client.models
+        client = record.client
         try:
-            return await self._pipeline.accept(
-                call.ask, record.traceparent, allowed=allowed, is_long=is_long
+            job = await self._pipeline.accept(
+                call.ask, record.traceparent, allowed=client.models, is_long=is_long
             )
+            return salted(job, client.cache_salt)
         except DynemoError as error:
             self._name_field(error)
             raise

@@ -1,9 +1,32 @@
-"""The share of one ingress in the slots of its instances. Pure."""
+"""The share of one ingress in the slots of its instances."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from time import monotonic
 
 from dynemo.messages.records import Load, LoadReport
 from dynemo.serving.instance import InstanceStatus
+
+_COUNT_SECONDS = 0.25  # between two counts: a pool may have a thousand instances
+
+
+class OwnShare:
+    """The share in the instances that `read` gives. Call `changed` when one has come or gone."""
+
+    def __init__(self, read: Callable[[], Sequence[InstanceStatus]]) -> None:
+        self._read = read
+        self._slots = 0
+        self._next = 0.0
+
+    def changed(self) -> None:
+        self._next = 0.0
+
+    @property
+    def slots(self) -> int:
+        now = monotonic()
+        if now >= self._next:
+            self._next = now + _COUNT_SECONDS
+            self._slots = own_share(self._read())
+        return self._slots
 
 
 def own_share(instances: Sequence[InstanceStatus]) -> int:

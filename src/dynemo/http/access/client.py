@@ -18,6 +18,7 @@ class Client:
     name: str  #: of its key; without keys, its address or network
     has_key: bool = False
     models: frozenset[str] | None = None  #: the models that it may know; None: all
+    cache_salt: str = ""  #: of its key: prefix caches are not shared across salts
     share: Share | None = None  #: what its key may still use; None: no limit
 
     @property
