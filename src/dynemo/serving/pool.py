@@ -13,8 +13,6 @@ from contextlib import aclosing
 from itertools import islice
 from time import monotonic
 
-from msgspec import structs
-
 from dynemo.connection.buffer import CancelReader
 from dynemo.errors import (
     DynemoError,
@@ -36,8 +34,9 @@ from dynemo.router.router import Router
 from dynemo.serving.attempts import Attempts
 from dynemo.serving.classes import InstanceClasses
 from dynemo.serving.instance import InstanceStatus
-from dynemo.serving.migration import MigrationState, TextCodec
+from dynemo.serving.migration import MigrationState, TextCodec, within
 from dynemo.serving.remote import RemoteInstance
+from dynemo.serving.share import OwnShare
 from dynemo.serving.suspects import Attempt, Suspects
 from dynemo.trace import trace_id
 
@@ -64,6 +63,7 @@ class Pool:
         self._classes = InstanceClasses(self._instances)
         self._changed = asyncio.Event()
         self._reported_at = 0.0
+        self._share = OwnShare(lambda: self.instances)
         self._breakers = Breakers(lambda: monotonic())
         self._proven: set[str] = set()  # instances that have taken a request or a probe
         self.moves = 0
@@ -76,6 +76,7 @@ class Pool:
         self._remotes[remote.record.instance.id] = remote
         self._router.add(remote.record.instance.id)
         self._classes.changed()
+        self._share.changed()
         self._changed.set()
 
     def remove(self, instance_id: str) -> None:
@@ -83,6 +84,7 @@ class Pool:
         if self._remotes.pop(instance_id, None) is not None:
             self._router.remove(instance_id)
             self._breakers.forget(instance_id)
+            self._share.changed()
             self._proven.discard(instance_id)
             self._classes.changed()
 
@@ -98,6 +100,11 @@ class Pool:
     def instance(self) -> Instance | None:
         """All capabilities, the largest context and all slots; None without instances."""
         return self._classes.combined
+
+    @property
+    def slots(self) -> int:
+        """Those of all instances that take requests, without what others use of them."""
+        return self._share.slots
 
     @property
     def instance_classes(self) -> list[Instance]:
@@ -173,7 +180,7 @@ class Pool:
             chosen = await self._choose(rest, tried, progress.deadline)
             remote = self._remotes[chosen]
             self._router.started(chosen, rest.token_ids)
-            rest = _within(rest, remote.record.instance.context_length)
+            rest = within(rest, remote.record.instance.context_length)
             attempt = self._suspects.attempt(chosen, progress)
             try:
                 await attempt.start()
@@ -347,11 +354,3 @@ def _log_move(request: Request, count: int, error: EngineLost) -> None:
         error,
         extra={"trace_id": trace_id(request.traceparent) or None},
     )
-
-
-def _within(request: Request, context_length: int) -> Request:
-    """The request, with `max_tokens` cut to this context if the client set none."""
-    left = context_length - len(request.token_ids)
-    if not request.is_unbounded or request.max_tokens <= left:
-        return request
-    return structs.replace(request, max_tokens=left)

@@ -41,6 +41,10 @@ class LocalBackend:
         return self._local.instance
 
     @property
+    def slots(self) -> int:
+        return self._local.slots
+
+    @property
     def instance_classes(self) -> list[Instance]:
         return self._local.instance_classes
 
