@@ -20,6 +20,10 @@ class FakeBackend:
         self.restarts = self.stalls = self.moves = 0
 
     @property
+    def slots(self) -> int:
+        return self.instance.slots if self.instance else 0
+
+    @property
     def instance_classes(self) -> list[Instance]:
         return [self.instance] if self.instance else []
 

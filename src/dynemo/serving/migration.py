@@ -156,3 +156,11 @@ class MigrationState:
         if self.count >= self.request.max_tokens:
             return Finish("length", prompt_tokens, self.count)
         return None
+
+
+def within(request: Request, context_length: int) -> Request:
+    """The request, with `max_tokens` cut to this context if the client set none."""
+    left = context_length - len(request.token_ids)
+    if not request.is_unbounded or request.max_tokens <= left:
+        return request
+    return structs.replace(request, max_tokens=left)

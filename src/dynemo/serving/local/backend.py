@@ -42,6 +42,10 @@ class LocalBackend:
         return self._local.instance
 
     @property
+    def slots(self) -> int:
+        return self._local.slots
+
+    @property
     def instance_classes(self) -> list[Instance]:
         """Those of the last engine while it is started again: new requests wait for a moment."""
         found = self._local.instance_classes

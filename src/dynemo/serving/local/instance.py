@@ -68,6 +68,11 @@ class LocalInstance:
         return client.greeted.result() if client is not None else None
 
     @property
+    def slots(self) -> int:
+        instance = self.instance
+        return 0 if instance is None else instance.slots
+
+    @property
     def instance_classes(self) -> list[Instance]:
         instance = self.instance
         return [] if instance is None else [instance]
