@@ -61,6 +61,9 @@ class Echo:
 
         If another instance has already answered part of it, that part is the end of the prompt.
         Then the answer continues after it.
+
+        It does not end at the prompt's own stop ids. But a stream that is lost after a stop id
+        counts as complete, so such an id travels together with the next one.
         """
         done, every = request.continued, request.token_ids
         prompt = every[: len(every) - done]
@@ -72,7 +75,7 @@ class Echo:
                     await asyncio.sleep(self._delay)
             reason: FinishReason = "length" if done + len(ids) < len(prompt) else "stop"
             finish = Finish(reason, len(every), len(ids))
-            yield Delta(ids[-1:], finish=finish)
+            yield Delta([*held, *ids[-1:]], finish=finish)
 
     async def load(self) -> Load:
         running = min(self._asked, self.slots)
