@@ -68,9 +68,13 @@ class Echo:
         done, every = request.continued, request.token_ids
         prompt = every[: len(every) - done]
         ids = prompt[done : done + request.max_tokens]
+        held: list[int] = []
         async with self._slot():
             for number, token_id in enumerate(ids[:-1], 1):
-                yield Delta([token_id])
+                held.append(token_id)
+                if token_id not in request.stop_ids:
+                    yield Delta(held)
+                    held = []
                 if self._delay or number % _BURST == 0:
                     await asyncio.sleep(self._delay)
             reason: FinishReason = "length" if done + len(ids) < len(prompt) else "stop"
