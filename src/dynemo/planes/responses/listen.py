@@ -78,6 +78,10 @@ class PendingStream:
             loop = asyncio.get_running_loop()
             self._deadline = loop.call_later(seconds, self._expire, seconds)
 
+    @property
+    def is_accepted(self) -> bool:
+        return self._deadline is not None
+
     def bind(self, connection: WorkerConnection) -> None:
         self._connection = connection
         if self._deadline is not None:
@@ -213,6 +217,14 @@ class ResponseListener:
         found.pop(connection, None)
         if not found:
             self._workers.pop(connection.instance_id, None)
+            self._lose_accepted(connection.instance_id)
+
+    def _lose_accepted(self, instance_id: str) -> None:
+        """A worker opens the stream that it accepts on its connection, which is lost."""
+        for pending in list(self._pending.values()):
+            if pending.instance_id == instance_id and pending.is_accepted:
+                error = InstanceLost(f"Worker {instance_id[:8]} ended before its answer began.")
+                self.refuse(pending.stream, error)
 
 
 @asynccontextmanager
