@@ -96,13 +96,16 @@ def _namespaces(keys: Iterable[str]) -> set[str]:
 
 def conflicts(records: Iterable[InstanceRecord]) -> list[str]:
     """A sentence for each model whose instances differ in their cards."""
-    cards: dict[tuple[str, str], set[str]] = {}
+    cards: dict[tuple[str, str, str], set[str]] = {}
     for record in records:
-        cards.setdefault((record.namespace, record.model), set()).add(record.identity)
+        if record.replaces:
+            continue  # it is another generation, as it should be
+        key = (record.namespace, _name(record), record.model)
+        cards.setdefault(key, set()).add(record.identity)
     return [
         f"Instances of {_plain(model)} in {_plain(namespace)} have different cards (`identity` in "
         "--json), and an ingress uses those of one card only; stop the wrong ones."
-        for (namespace, model), found in cards.items()
+        for (namespace, _, model), found in cards.items()
         if len(found) > 1
     ]
 

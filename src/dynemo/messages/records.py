@@ -73,3 +73,5 @@ class InstanceRecord(Struct, frozen=True, kw_only=True):
     pid: int
     oldest: int = 1  #: the oldest version of the protocol that the worker speaks
     newest: int = 1
+    replaces: bool = False  #: its card may be another one than that of older instances
+    weight: float = 1.0  #: the share of new requests for its card, 0 to 1
