@@ -17,7 +17,7 @@ class FakeBackend:
         self.load = load or Load()
         self.others: list[InstanceStatus] = []
         self.trouble = ""
-        self.restarts = self.moves = 0
+        self.restarts = self.stalls = self.moves = 0
 
     @property
     def slots(self) -> int:

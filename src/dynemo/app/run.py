@@ -102,7 +102,7 @@ async def _serve(run: Run) -> int:
     # Ranks end together: a new rank 0 would not find the others.
     respawns = respawn if run.spec.parallel.nodes == 1 else None
     async with (
-        local_instance(run.child, respawns) as (local, ready),
+        local_instance(run.child, respawns, run.config.stall_timeout) as (local, ready),
         _loading_shown(run, ready),
     ):
         name = run.card.name

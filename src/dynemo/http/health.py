@@ -92,6 +92,16 @@ class Health:
             "Times that this process has restarted its engine.",
             lambda: [(m.name, m.backend.restarts) for m in pipeline.models.values()],
         )
+        metrics.watch_count(
+            "dynemo_engine_stalls",
+            "Times that it did so because the engine had work and made no progress.",
+            lambda: [(m.name, m.backend.stalls) for m in pipeline.models.values()],
+        )
+        metrics.watch_gauge(
+            "dynemo_model_ready",
+            "1 if an instance of the model can take requests, else 0.",
+            lambda: [(m.name, int(not m.backend.trouble)) for m in pipeline.models.values()],
+        )
 
     def report(self, client: Client) -> HealthReport:
         """The models are those that the client may know."""

@@ -58,6 +58,11 @@ class Backend(Protocol):
         ...
 
     @property
+    def stalls(self) -> int:
+        """How often that was because it made no progress."""
+        ...
+
+    @property
     def moves(self) -> int:
         """How often an answer moved to another instance."""
         ...

@@ -53,7 +53,7 @@ _ONLY_PROBES = "Instance %s gets requests only now and then until it answers one
 class Pool:
     """A `Backend` over the instances that discovery lists."""
 
-    restarts = 0  # the workers restart their engines
+    restarts = stalls = 0  # the workers restart their engines
 
     def __init__(self, router: Router, codec: TextCodec, migration_limit: int) -> None:
         self._router = router
