@@ -9,6 +9,7 @@ suffixes `_BYTES` and `_SECONDS` name the unit.
 HEAD_BYTES = 64 * 1024  #: of a request's first line and headers
 HEAD_SECONDS = 30.0  #: until they are complete
 KEEP_ALIVE_SECONDS = 75  #: that an idle connection stays open
+SURPLUS_SECONDS = 2.0  #: until the head is complete on a connection that will be refused
 PREFLIGHT_SECONDS = 600  #: that a browser may remember the answer to a preflight
 
 # HTTP: bodies.
