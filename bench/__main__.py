@@ -28,6 +28,7 @@ _QUICK = Plan(
     connections=64,
     saturations=1,
     saturation_requests=128,
+    neighbour_tokens=200,
     instances=100,
     readies=1,
     choices=3,

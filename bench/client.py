@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import uvloop
@@ -42,6 +43,7 @@ class Task:
     bodies: list[Body] = field(default_factory=list)  #: replaces `body`, repeated `requests` times
     keep: bool = False  #: use one connection per stream, not per request
     hold: bool = False  #: return once all streams are open; the next task closes them
+    gaps: bool = False  #: return the gaps between the reads of each stream
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Outcome:
     cached_tokens: int = 0  #: of these; 0 if the server does not report it
     cpu_seconds: float = 0.0  #: of this client in the meantime
     first: list[float] = field(default_factory=list)  #: seconds to the first text, per request
+    gaps: list[float] = field(default_factory=list)  #: seconds between two reads, of all streams
 
     @property
     def rate(self) -> float:
@@ -62,6 +65,7 @@ class Outcome:
 class _Answer:
     first: float | None  #: seconds from the request to the first text
     tail: bytes
+    reads: list[float]  #: when each read came
 
     @property
     def is_whole(self) -> bool:
@@ -71,9 +75,10 @@ class _Answer:
 class _Stream(asyncio.Protocol):
     """A connection with one request at a time."""
 
-    def __init__(self, message: bytes, *, keep: bool) -> None:
+    def __init__(self, message: bytes, *, keep: bool, gaps: bool) -> None:
         self._message = message
         self._keep = keep
+        self._gaps = gaps
         self._transport: asyncio.Transport | None = None
         self.opened = asyncio.get_running_loop().create_future()  #: resolved at the first text
 
@@ -82,6 +87,7 @@ class _Stream(asyncio.Protocol):
         self.ended: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
         self._first: float | None = None
         self._tail = b""
+        self._reads: list[float] = []
         self._sent = time.perf_counter()
         self._transport.write(message)
 
@@ -94,6 +100,8 @@ class _Stream(asyncio.Protocol):
             self._tail = data
             self.close()
             return
+        if self._gaps:
+            self._reads.append(time.perf_counter())
         if self._first is None and _TEXT.search(data):
             self._first = time.perf_counter() - self._sent
             if not self.opened.done():
@@ -110,7 +118,7 @@ class _Stream(asyncio.Protocol):
 
     def _end(self) -> None:
         if not self.ended.done():
-            self.ended.set_result(_Answer(self._first, self._tail))
+            self.ended.set_result(_Answer(self._first, self._tail, self._reads))
 
     def close(self) -> None:
         if self._transport is not None:
@@ -127,7 +135,7 @@ def _message(body: Body) -> bytes:
 
 async def _open(task: Task, message: bytes) -> _Stream:
     loop = asyncio.get_running_loop()
-    make = partial(_Stream, message, keep=task.keep)
+    make = partial(_Stream, message, keep=task.keep, gaps=task.gaps)
     _, stream = await loop.create_connection(make, "127.0.0.1", task.port)
     return stream
 
@@ -161,7 +169,8 @@ def _outcome(seconds: float, used: float, answers: list[_Answer]) -> Outcome:
         prompt += int(_PROMPT.findall(answer.tail)[-1])
         cached += int((_CACHED.findall(answer.tail) or [0])[-1])
     firsts = [answer.first for answer in answers if answer.first is not None]
-    return Outcome(seconds, tokens, prompt, cached, used, firsts)
+    gaps = [after - before for answer in answers for before, after in pairwise(answer.reads)]
+    return Outcome(seconds, tokens, prompt, cached, used, firsts, gaps)
 
 
 async def _hold(task: Task) -> list[_Stream]:

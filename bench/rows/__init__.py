@@ -9,6 +9,7 @@ from bench.rows.first import start_rows
 from bench.rows.llama_cpp import llama_cpp_rows
 from bench.rows.memory import memory_rows
 from bench.rows.mistralrs import mistralrs_rows
+from bench.rows.neighbours import neighbour_rows
 from bench.rows.prefix import prefix_rows
 from bench.rows.registry import registry_rows
 from bench.rows.saturation import saturation_rows
@@ -23,6 +24,7 @@ FAMILIES: dict[str, Callable[[Plan], list[Row]]] = {
     "cpu": cpu_rows,
     "dyn": dyn_rows,
     "saturation": saturation_rows,
+    "neighbours": neighbour_rows,
     "registry": registry_rows,
     "prefix": prefix_rows,
     "mistralrs": mistralrs_rows,

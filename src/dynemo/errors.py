@@ -24,6 +24,8 @@
     |   +-- EngineLost     engine_lost                502  its process ended during the request.
     |       +-- EngineNotLoaded  engine_not_loaded    502, exit 2  it ended before a request.
     |       +-- EngineStalled    engine_stalled       502  it lives, and makes no progress.
+    |       +-- InstanceLost     instance_lost        502  its worker, or the connection, was lost.
+    |           +-- HandedBack   handed_back          502  its worker stops, and gave the rest back.
     +-- SlowReader         slow_reader                408  a stream's reader fell behind its bound.
     +-- WireError          protocol_error             500  a frame that breaks the protocol.
 
@@ -113,6 +115,8 @@ class Unavailable(DynemoError):
 
     status = 503
     code = "unavailable"
+    #: Seconds in which the instance may take requests again; it does not travel.
+    returns_within = 0.0
 
     def __init__(self, message: str, *, retry_after: int = 1) -> None:
         super().__init__(message)
@@ -121,8 +125,6 @@ class Unavailable(DynemoError):
 
 class InstanceGone(Unavailable):
     code = "instance_gone"
-    #: Seconds in which the plane itself may find the instance again; it does not travel.
-    returns_within = 0.0
 
 
 class InstanceSilent(InstanceGone):
@@ -131,6 +133,7 @@ class InstanceSilent(InstanceGone):
 
 class InstanceAway(Unavailable):
     code = "instance_away"
+    returns_within = 5.0
 
 
 class IngressUnreachable(Unavailable):
@@ -167,6 +170,14 @@ class EngineNotLoaded(EngineLost):
 
 class EngineStalled(EngineLost):
     code = "engine_stalled"
+
+
+class InstanceLost(EngineLost):
+    code = "instance_lost"
+
+
+class HandedBack(InstanceLost):
+    code = "handed_back"
 
 
 class SlowReader(DynemoError):

@@ -23,13 +23,33 @@ BODY_REST_SECONDS = 10.0  #: for the rest of a body that was answered before its
 PIPELINED_REQUESTS = 16  #: that a client may send before the answer of an earlier one
 STALL_SECONDS = 30.0  #: that one read or write may take
 
-# Guides: what `response_format` and `grammar` may ask an engine to follow.
+# Guides: what `response_format` and `grammar` may ask an engine to follow. A process judges each
+# one first (`engines/guides/`). The engine compiles it again, in the loop that makes all tokens,
+# once for each choice. So the bounds are narrow: a schema of 100 kB takes 20 ms and 6 MB.
+GUIDE_BYTES = 256 * 1024  #: of its text
+GUIDE_DEPTH = 100  #: of objects and arrays in a schema
+GUIDE_SECONDS = 0.1  #: of CPU time to compile it
+GUIDE_MEMORY_BYTES = 128 * 2**20  #: that the judging process may grow
+GUIDE_STACK_BYTES = 2**20  #: of its call stack; the threads of an engine have more
+GUIDE_WAIT_SECONDS = 10.0  #: for a judgement, with the wait for a process
+GUIDE_JUDGES = 2  #: processes of one engine
+GUIDE_VERDICTS = 128  #: that are kept
+#: Characters of one string of a schema, and of a text that a guide forces. An engine tokenizes such
+#: a text at each step. It also bounds `minLength`, and a pattern with its repetitions written out.
+GUIDE_CHARACTERS = 10_000
 #: Items that the arrays of a schema may require, in total. The engines' builds of llguidance expand
 #: each item. They fail at twice as many, and at a billion they take all memory.
 SCHEMA_ITEMS = 20_000
 #: Remainders for `multipleOf`, each of which is a state. Ten times as many delay all other answers
 #: for seconds.
 SCHEMA_REMAINDERS = 100_000
+GRAMMAR_ELEMENTS = 50_000  #: of a grammar, with its repetitions written out
+#: States that llama.cpp may keep for one text. It compares each token of the vocabulary to each.
+GRAMMAR_STACKS = 512
+#: Ways in which one token may follow a grammar. llama.cpp tries each; the example grammars of
+#: llama.cpp have at most 704.
+GRAMMAR_PATHS = 4096
+GRAMMAR_SECONDS = 0.15  #: of CPU time for the search for more states and ways
 
 # Requests.
 #: Values in a long body, counted as commas and opening brackets, also those inside texts. A prompt
@@ -51,6 +71,22 @@ EMBEDDING_TOKENS = 1_000_000  #: in all prompts of one request; OpenAI allows 30
 SHOWN_CHARACTERS = 200  #: of a client's own words that an error repeats
 ERROR_CHARACTERS = 2000  #: of an error's text, wherever it goes
 LOG_CHARACTERS = 20_000  #: of a log line; tracebacks of a user's own engine are long
+
+# Chat templates: programs that come with a model.
+TEMPLATE_CHARACTERS = 256 * 1024  #: of one template; the longest of the tests has 18,600
+TEMPLATE_TOKENS = 20_000  #: its words and signs; the longest of the tests has 2,600
+#: Steps of one rendering in this process. A step is a statement, a call or 1,024 characters, and
+#: takes under 1 us. A usual conversation takes 15 steps for each message.
+RENDER_STEPS = 20_000
+# A rendering that needs more runs in a process of its own.
+RENDER_SECONDS = 2  #: of its CPU
+RENDER_BYTES = 1 << 30  #: of its memory
+RENDER_PROCESSES = 2  #: at once
+PROMPT_BYTES = 64 * 2**20  #: of the text that it returns
+
+# Keys of the API.
+API_KEYS = 10_000  #: in one file
+KEY_FILE_BYTES = 4 * 2**20
 
 # Discovery: what another process may register.
 DISCOVERY_VALUE_BYTES = 2**20  #: of one value; longer data is stored in several

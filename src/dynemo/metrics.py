@@ -1,7 +1,8 @@
 """Defines all counters and histograms.
 
 Every label has a bounded set of values. `model` is the name of a served model, or `-` if a request
-names no served model. `instance` is an id, or `all` if there are more than `MAX_INSTANCES`.
+names no served model. `key` is the name of an API key, of which a file of keys has a bounded
+number. `instance` is an id, or `all` if there are more than `MAX_INSTANCES`.
 `status` is an HTTP status; 499 means that the client disconnected. An error after the headers
 counts under the status that it would have had before them. `outcome` is how a worker's answer
 ended: `finished`, `cancelled` (or handed back: the ingress continues on another worker), `lost`
@@ -126,10 +127,10 @@ class Metrics(Exposition):
             model,
             registry=registry,
         )
-        self._output = Counter(
-            "dynemo_output_tokens", "Tokens generated.", model, registry=registry
-        )
+        output = "dynemo_output_tokens"
+        self._output = Counter(output, "Tokens generated.", model, registry=registry)
         self._models: dict[str, ModelMetrics] = {}
+        self._keys = _key_counters(registry)
 
     def of(self, model: str) -> ModelMetrics:
         """Returns the metrics of a served model. Every name passed here stays in memory."""
@@ -150,6 +151,24 @@ class Metrics(Exposition):
         """Counts one request. `model` is a served model or `NO_MODEL`."""
         self.requests.labels(model, str(status)).inc()
         self.duration.labels(model, str(status)).observe(seconds)
+
+    def count_key(self, key: str, model: str, prompt: int, cached: int, completion: int) -> None:
+        """Counts one request of a key, by the key's name."""
+        for counter, amount in zip(self._keys, (1, prompt, cached, completion), strict=True):
+            counter.labels(key, model).inc(amount)
+
+
+def _key_counters(registry: CollectorRegistry) -> list[Counter]:
+    """Requests, and prompt, cached and generated tokens."""
+    return [
+        Counter(f"dynemo_key_{name}", text, ["key", "model"], registry=registry)
+        for name, text in (
+            ("requests", "Requests of a key that ended."),
+            ("input_tokens", "Prompt tokens of a key's requests that ended."),
+            ("cached_tokens", "Those of them that were in the engine's cache."),
+            ("output_tokens", "Tokens generated for a key."),
+        )
+    ]
 
 
 class WorkerMetrics(Exposition):

@@ -282,7 +282,7 @@ def test_a_killed_runner_takes_its_engine_along(temporary: Path) -> None:
     wait_until(lambda: not list(temporary.glob("dynemo-*")))
 
 
-def test_a_killed_engine_is_reported_and_comes_back() -> None:
+def test_an_answer_goes_on_after_its_engine_was_killed() -> None:
     with (
         serving() as running,
         OpenAI(base_url=running.api, api_key="none", max_retries=0) as client,
@@ -291,9 +291,8 @@ def test_a_killed_engine_is_reported_and_comes_back() -> None:
         stream = client.chat.completions.create(**ENDLESS, stream=True)
         next(iter(stream))
         os.kill(host, signal.SIGKILL)
-        with pytest.raises(openai.APIError, match="engine ended"):
-            for _ in stream:
-                pass
+        *_, last = stream
+        assert last.choices[0].finish_reason == "length"
         wait_until(lambda: children(running.process.pid) not in ([], [host]))
         wait_until(lambda: _is_healthy(running))
         whole = client.chat.completions.create(model="demo", messages=QUESTION, temperature=0)

@@ -259,4 +259,7 @@ def test_it_dies_while_it_answers(engine: Callable[[str], Path]) -> None:
     assert done.stdout.startswith("one ")
     assert "Traceback" not in done.stderr
     assert "The engine ended with exit code 7: reading | kernel.cu:31: bad address." in done.stderr
-    assert done.stderr.splitlines()[-1] == "dynemo-run: The engine ended before its answer did."
+    assert done.stderr.splitlines()[-1] == (
+        "dynemo-run: The engine ended 2 times while it worked on this request, which is not tried "
+        "again. Change the prompt or its settings."
+    )

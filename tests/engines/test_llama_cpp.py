@@ -7,8 +7,10 @@ import pytest
 import xllamacpp
 from msgspec import json, structs
 
+from dynemo.engines.guides.judge import open_judge
 from dynemo.engines.llama_cpp.adapter import LlamaCpp, _decode_event, _Sequence
 from dynemo.engines.llama_cpp.grammar import Grammar, open_grammar
+from dynemo.engines.llama_cpp.guide import judge
 from dynemo.engines.llama_cpp.params import common_params
 from dynemo.errors import EngineError, RequestError, UsageError
 from dynemo.messages.answer import Delta, Finish
@@ -53,7 +55,7 @@ class TestLlamaCpp(ModelContract):
             texts, finish = served.collect(request)
         except RequestError:
             return
-        with closing(open_grammar(Guide("json_schema", schema))) as grammar:
+        with closing(served.run(open_grammar(judge("json_schema", schema)))) as grammar:
             grammar.check(Delta(texts=texts, finish=finish))
 
     def test_an_answer_that_leaves_its_schema_is_an_error(
@@ -83,20 +85,25 @@ class TestLlamaCpp(ModelContract):
         llama.cpp itself then answers as if there were no schema.
         """
 
-        def open_other(guide: Guide) -> Grammar:
-            grammar = open_grammar(guide)
+        async def open_other(text: str) -> Grammar:
+            grammar = await open_grammar(text)
             grammar.text = grammar.text.replace("uuid", "unknown")
             return grammar
 
         monkeypatch.setattr("dynemo.engines.llama_cpp.adapter.open_grammar", open_other)
         path = str(served.child.workdir / "llama.sock")
-        engine = LlamaCpp(path, "", xllamacpp.CommonParams(), 4096, 1)
         guide = Guide("json_schema", '{"type":"string","format":"uuid"}')
         request = self.request(prompt, 20, guide=guide, sampling=sampling)
         # By chance, an answer at high temperature may start as the schema requires.
         words = "does not follow it|stopped following the JSON schema"
+
+        async def body() -> None:
+            async with open_judge("dynemo.engines.llama_cpp.guide") as opened:
+                engine = LlamaCpp(path, "", xllamacpp.CommonParams(), 4096, 1, opened)
+                await count(engine.generate(request))
+
         with pytest.raises((RequestError, EngineError), match=words) as caught:
-            served.run(count(engine.generate(request)))
+            served.run(body())
         assert caught.value.param == "guide" or sampling is HOT
 
     def test_all_that_it_was_asked_runs_or_waits(self, served: Served, prompt: list[int]) -> None:

@@ -1,21 +1,24 @@
+import asyncio
 import re
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 import pytest
 
-from dynemo.engines.llama_cpp import llguidance
+from dynemo.engines.guides import llguidance
+from dynemo.engines.guides.verdict import GuideRefused, GuideUnsupported, refused
+from dynemo.engines.llama_cpp import gbnf
 from dynemo.engines.llama_cpp.grammar import Grammar, open_grammar
-from dynemo.errors import EngineError, RequestError, UnsupportedField
+from dynemo.engines.llama_cpp.guide import judge
+from dynemo.errors import EngineError, RequestError
 from dynemo.messages.answer import Delta, Finish, FinishReason
-from dynemo.messages.request import Guide
 
 ITEMS = '{"type":"array","items":{"type":"integer"}}'
 
 
 @contextmanager
 def _opened(schema: str) -> Iterator[Grammar]:
-    with closing(open_grammar(Guide("json_schema", schema))) as grammar:
+    with closing(asyncio.run(open_grammar(judge("json_schema", schema)))) as grammar:
         yield grammar
 
 
@@ -34,9 +37,9 @@ def _delta(*texts: str, reason: FinishReason | None = None) -> Delta:
     ],
 )
 def test_the_error_names_the_fault_in_a_schema(schema: str, said: str) -> None:
-    with pytest.raises(RequestError, match=re.escape(said)) as caught:
-        open_grammar(Guide("json_schema", schema))
-    assert caught.value.param == "guide"
+    with pytest.raises(GuideRefused) as caught:
+        judge("json_schema", schema)
+    assert said in str(refused(str(caught.value)))
 
 
 def test_a_schema_is_checked_as_llama_cpp_writes_it() -> None:
@@ -91,15 +94,15 @@ def test_an_answer_that_begins_without_its_schema_is_refused(delta: Delta) -> No
 
 
 def test_a_grammar_is_left_to_llama_cpp() -> None:
-    with closing(open_grammar(Guide("grammar", 'root ::= "a"'))) as grammar:
+    with closing(asyncio.run(open_grammar('root ::= "a"'))) as grammar:
         assert grammar.text == 'root ::= "a"'
         grammar.check(_delta("b"))
 
 
 def test_a_build_without_llguidance_gets_gbnf(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("xllamacpp.json_schema_to_grammar", lambda schema: "root ::= object")
+    monkeypatch.setattr("xllamacpp.json_schema_to_grammar", lambda schema: 'root ::= "{}"')
     with _opened("{}") as grammar:
-        assert grammar.text == "root ::= object"
+        assert grammar.text == 'root ::= "{}"'
 
 
 def test_a_schema_that_llama_cpp_cannot_convert_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,23 +110,25 @@ def test_a_schema_that_llama_cpp_cannot_convert_is_refused(monkeypatch: pytest.M
         raise ValueError("json_schema_to_grammar: Unrecognized schema: {}.")
 
     monkeypatch.setattr("xllamacpp.json_schema_to_grammar", convert)
-    with pytest.raises(
-        RequestError, match=re.escape("cannot be followed: Unrecognized schema: {}.")
-    ):
-        open_grammar(Guide("json_schema", "{}"))
+    with pytest.raises(GuideRefused, match=re.escape("Unrecognized schema: {}.")):
+        judge("json_schema", "{}")
 
 
-def test_a_build_that_does_not_export_llguidance_follows_no_schema(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(("kind", "text"), [("json_schema", "{}"), ("grammar", 'root ::= "a"')])
+def test_a_build_that_does_not_export_its_parsers_follows_no_guide(
+    monkeypatch: pytest.MonkeyPatch, kind: str, text: str
 ) -> None:
     class Library:
         def __init__(self, path: str) -> None:
             pass
 
     monkeypatch.setattr("ctypes.CDLL", Library)
-    llguidance._load.cache_clear()
+    caches = (llguidance.load_llguidance, gbnf._load)
+    for cache in caches:
+        cache.cache_clear()
     try:
-        with pytest.raises(UnsupportedField, match="Install another version of xllamacpp"):
-            open_grammar(Guide("json_schema", "{}"))
+        with pytest.raises(GuideUnsupported, match="Install another version of xllamacpp"):
+            judge(kind, text)
     finally:
-        llguidance._load.cache_clear()
+        for cache in caches:
+            cache.cache_clear()

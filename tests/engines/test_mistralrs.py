@@ -13,6 +13,7 @@ import pytest
 from msgspec import structs
 
 from dynemo.api.openai.read import read_turns
+from dynemo.engines.guides.judge import open_judge
 from dynemo.engines.mistralrs.adapter import MistralRs
 from dynemo.engines.mistralrs.model import affordable, free_memory, with_rope
 from dynemo.engines.mistralrs.tokenizer import tokenizer_json
@@ -369,9 +370,9 @@ class Silent:
 
 def test_an_answer_that_ends_without_a_finish_fails(tokenizer: Tokenizer) -> None:
     async def body() -> None:
-        engine = MistralRs(Silent(), "0", "cpu", 64, 1)
         request = structs.replace(asked(tokenizer, "hi"), stop_ids=[])
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(10), open_judge("dynemo.engines.mistralrs.guide") as judge:
+            engine = MistralRs(Silent(), "0", "cpu", 64, 1, judge)
             with pytest.raises(EngineError, match="without a finish"):
                 await anext(engine.generate(request))
             assert await engine.load() == Load()

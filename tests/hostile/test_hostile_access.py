@@ -5,6 +5,8 @@ import json
 
 import pytest
 
+from dynemo.http.access.access import Access
+from dynemo.http.access.keys import Keys
 from support.asgi_client import CHAT, Running, chat_body, make_app, run, running
 from support.fake_pipeline import FakePipeline
 
@@ -128,5 +130,40 @@ def test_a_refused_request_does_not_poison_the_connection() -> None:
             assert answer.count(b"HTTP/1.1 ") == 2
             assert answer.startswith(b"HTTP/1.1 403")
             assert answer.endswith(json.dumps({"status": "ok"}).replace(" ", "").encode())
+
+    run(scenario())
+
+
+def test_a_key_cannot_be_guessed_around() -> None:
+    """Odd heads get a 401, or a 400 of the parser, and never an answer."""
+    head = b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n"
+    tries = [
+        head,
+        head + b"Authorization: Bearer \r\n",
+        head + b"Authorization: Bearer *\r\nX-Api-Key: *\r\n",
+        head + b"Authorization: Bearer sk-righ\r\n",
+        head + b"Authorization: Bearer sk-right\xff\r\n",
+        head + b"Authorization: Bearer sk-right, Bearer x\r\n",
+        head + b"Authorization : Bearer sk-right\r\n",
+        head + b"Proxy-Authorization: Bearer sk-right\r\n",
+        head + b"Cookie: key=sk-right\r\n",
+        head + b"X-Api-Key: " + b"a" * 20_000 + b"\r\n",
+        head + b"X-Api-Key: x\r\n" * 2_000,
+        head.replace(b"/v1/models", b"/v1/models?key=sk-right"),
+        head.replace(b"/v1/models", b"//v1/models"),
+        head.replace(b"/v1/models", b"/live/../v1/models"),
+        head.replace(b"/v1/models", b"/%2e/v1/models"),
+        head.replace(b"/v1/models", b"/metrics/"),
+    ]
+
+    async def scenario() -> None:
+        app = make_app(FakePipeline(), Access(keys=Keys(["sk-right"], None)))
+        async with running(app) as server:
+            for one in tries:
+                status, answer = await send(server, one)
+                assert status in (400, 401), one
+                assert b"demo" not in answer
+            right = head + b"Authorization: Basic eDp5\r\nX-Api-Key: sk-right\r\n"
+            assert (await send(server, right))[0] == 200
 
     run(scenario())

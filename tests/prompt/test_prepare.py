@@ -83,6 +83,9 @@ def test_an_answer_that_fits_a_schema_ends_there() -> None:
     with pytest.raises(RequestError, match="cannot be combined") as caught:
         prepare(_ask(guide=guide, ignore_eos=True), CARD, [guided], "r")
     assert caught.value.param == "ignore_eos"
+    with pytest.raises(RequestError, match="it may have 262144 bytes") as caught:
+        prepare(_ask(guide=Guide("json_schema", "1" * 262_145)), CARD, [guided], "r")
+    assert caught.value.param == "guide"
 
 
 def test_a_bias_outside_the_vocabulary_is_refused() -> None:

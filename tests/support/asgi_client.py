@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -164,11 +165,13 @@ class Running:
 
 
 @asynccontextmanager
-async def running(app: App, *, grace: float = 5.0) -> AsyncIterator[Running]:
+async def running(
+    app: App, *, grace: float = 5.0, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Running]:
     listener = bind("127.0.0.1", 0)
     port = listener.getsockname()[1]
     stop = asyncio.Event()
-    task = asyncio.create_task(serve(app, listener=listener, grace=grace, stop=stop))
+    task = asyncio.create_task(serve(app, listener=listener, grace=grace, stop=stop, tls=tls))
     server = Running(app, port, stop, task)
     try:
         yield server

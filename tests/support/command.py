@@ -109,7 +109,7 @@ def _url(process: "subprocess.Popen[bytes]", lines: list[str], timeout: float) -
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         for line in list(lines):
-            if found := re.search(r"http://\S+", line):
+            if found := re.search(r"https?://\S+", line):
                 return found[0]
         if process.poll() is not None:
             break

@@ -13,6 +13,7 @@ from dynemo.messages.records import Load
 from dynemo.messages.request import Request, Sampling
 from dynemo.prompt.card.card import Card
 from dynemo.prompt.prepare import Prepared
+from dynemo.prompt.render import Render, render_prompt
 from dynemo.serving.pipeline import Job, Pipeline, ServedModel
 from dynemo.serving.room import Place
 from support.fake_backend import FakeBackend
@@ -59,12 +60,20 @@ class FakePipeline(Pipeline):
     def trouble(self) -> str:
         return self.now
 
-    def prepare(self, ask: Ask, traceparent: str = "") -> Job:
+    def prepare(
+        self,
+        ask: Ask,
+        traceparent: str = "",
+        *,
+        allowed: frozenset[str] | None = None,
+        render: Render = render_prompt,
+    ) -> Job:
         if self.refusal is not None:
             raise self.refusal
         self.asks.append(ask)
-        model = self.served.get(ask.model or "demo")
-        if model is None:
+        name = ask.model or "demo"
+        model = self.served.get(name)
+        if model is None or (allowed is not None and name not in allowed):
             raise UnknownModel(
                 f"The model `{ask.model}` does not exist or you do not have access to it.",
                 param="model",

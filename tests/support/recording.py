@@ -8,6 +8,7 @@ from typing import Any
 from msgspec import Struct, json, msgpack
 
 from dynemo.errors import DynemoError
+from dynemo.wire.failures import PROTOCOL_1
 from support import protocol_1
 
 FOLDER = Path(__file__).parent.parent / "wire" / "protocol_1"
@@ -64,10 +65,13 @@ class Answer:
     texts: list[str] = field(default_factory=list)
     finish: tuple[str, int, int, int] | None = None
     embedding: bytes = b""
-    error: tuple[str, str, str | None] | None = None  #: class, message, param
+    #: The class by the name that protocol 1 knows, message, param.
+    error: tuple[str, str, str | None] | None = None
 
     def fail(self, error: "DynemoError | protocol_1.DynemoError") -> None:
-        self.error = (type(error).__name__, str(error), error.param)
+        names = (kind.__name__ for kind in type(error).__mro__)
+        name = next(name for name in names if name in PROTOCOL_1.values())
+        self.error = (name, str(error), error.param)
 
     def take(self, delta: Any) -> None:
         """Adds a delta of the old or of this release."""

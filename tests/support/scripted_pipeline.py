@@ -10,6 +10,7 @@ from dynemo.messages.ask import Ask, Turn
 from dynemo.messages.records import Capabilities
 from dynemo.messages.request import Request, Sampling
 from dynemo.prompt.prepare import Prepared
+from dynemo.prompt.render import Render, render_prompt
 from dynemo.serving.pipeline import Job, ServedModel
 from support.fake_backend import FakeBackend
 from support.fake_pipeline import FakePipeline, Step
@@ -64,7 +65,14 @@ class ScriptedPipeline(FakePipeline):
     def closed_early(self) -> int:
         return self.closed.count("cancelled")
 
-    def prepare(self, ask: Ask, traceparent: str = "") -> Job:
+    def prepare(
+        self,
+        ask: Ask,
+        traceparent: str = "",
+        *,
+        allowed: frozenset[str] | None = None,
+        render: Render = render_prompt,
+    ) -> Job:
         tokens = sum(len(said(turn).split()) for turn in ask.turns)
         if tokens >= self.context_length:
             raise ContextLengthExceeded(

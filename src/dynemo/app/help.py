@@ -55,11 +55,15 @@ def help_text(argv: Sequence[str]) -> str:
     sides = dict(word.split("=", 1) for word in own if word.startswith(("in=", "out=")))
     if _ALL in own:
         return _page(OPTIONS)
+    usual = [option for option in OPTIONS if not option.is_rare]
     if not sides:
-        return _page(option for option in OPTIONS if option.topic not in (DEVICES, POOL_TOPIC))
+        return _page(option for option in usual if option.topic not in (DEVICES, POOL_TOPIC))
     mode = parse_mode(sides.get("in", ""), sides.get("out", ""))
-    found = [option for option in OPTIONS if any(scope.has(mode) for scope in option.where)]
-    intro = f"The flags of {mode}. `dynemo-run --help` explains the words and has examples."
+    found = [option for option in usual if any(scope.has(mode) for scope in option.where)]
+    intro = (
+        f"The usual flags of {mode}; `dynemo-run --help all` has the others, too.\n"
+        "`dynemo-run --help` explains the words and has examples."
+    )
     return "\n\n".join([_USAGE, intro, *_topics(found)])
 
 

@@ -4,6 +4,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import Coroutine
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,13 +32,17 @@ async def serve_http(
     """
     from dynemo.http.app import build_app
     from dynemo.http.server import serve
+    from dynemo.http.status import status_port
 
     stop = stop_on_signals()
     waiting = asyncio.ensure_future(ready)
     waiting.add_done_callback(lambda task: stop.set() if _failed(task) else None)
     try:
-        app = build_app(pipeline, server.access)
-        await serve(app, listener=server.listener, grace=grace, stop=stop)
+        app, metrics = build_app(pipeline, server)
+        async with AsyncExitStack() as ports:
+            if server.metrics is not None and metrics is not None:
+                await ports.enter_async_context(status_port(metrics, server.metrics, stop))
+            await serve(app, listener=server.listener, grace=grace, stop=stop, tls=server.tls)
     finally:
         waiting.cancel()
         await asyncio.wait([waiting])

@@ -23,9 +23,11 @@ from dynemo.messages.records import Instance
 from dynemo.messages.spec import EngineSpec
 from dynemo.planes.names import parse_name
 from dynemo.prompt.card.card import Card
+from dynemo.serving.local.backend import LocalBackend
 from dynemo.serving.local.child import Child, spawn
 from dynemo.serving.local.instance import Ended, LocalInstance, Ready, local_instance
 from dynemo.serving.local.weights import WeightsProgress
+from dynemo.serving.migration import text_codec
 from dynemo.serving.pipeline import Pipeline, ServedModel
 from dynemo.terminal.loading import loading_shown
 
@@ -106,7 +108,8 @@ async def _serve(run: Run) -> int:
         name = run.card.name
         if run.input.kind == "dyn":
             return await _run_worker(run, local, ready)
-        model = ServedModel(name, int(time.time()), run.card, local)
+        backend = LocalBackend(local, text_codec(run.card.tokenizer))
+        model = ServedModel(name, int(time.time()), run.card, backend)
         pipeline = Pipeline({name: model}, defaults=run.defaults)
         if run.server is not None:
             greet = partial(_greeting, name, where=run.server.url)
@@ -209,11 +212,13 @@ def _status(
     """The status port of a worker, open from before the engine loads until everything has ended."""
     if run.server is None:
         return nullcontext()
+    from dynemo.http.app import App
     from dynemo.http.status import status_port
 
     model = ServedModel(run.card.name, int(time.time()), run.card, local)
     pipeline = Pipeline({model.name: model}, defaults=run.defaults)
-    return status_port(pipeline, metrics, run.server, stop)
+    app = App(pipeline, metrics, access=run.server.access)
+    return status_port(app, run.server, stop)
 
 
 async def _loaded(ready: Ready, stop: asyncio.Event) -> Instance | None:

@@ -11,8 +11,16 @@ from msgspec import DecodeError
 from dynemo.api.openai.read import read_turns
 from dynemo.errors import RequestError, UsageError
 from dynemo.foreign import decode_any_json
-from dynemo.prompt.render import Prompt, RenderInput, build_prompt, render_as_given, tokenize_prompt
+from dynemo.prompt.errors import RenderTooLong
+from dynemo.prompt.render import (
+    Prompt,
+    RenderInput,
+    render_as_given,
+    render_prompt,
+    tokenize_prompt,
+)
 from dynemo.prompt.template import ChatTemplate
+from dynemo.serving.rendering import render_apart
 from dynemo.spelling import quoted, unknown
 from dynemo.tokenizers.base import Tokenizer
 
@@ -56,10 +64,18 @@ class Renderer:
         if isinstance(value, list):
             value = {"messages": value}
         messages, chat = _conversation(value, self._defaults)
+        given = None if self._adapt else messages
         if self._adapt:
-            turns = read_turns(messages)
-            return build_prompt(self._template, self._tokenizer, replace(chat, turns=turns))
-        return tokenize_prompt(render_as_given(self._template, messages, chat), self._tokenizer)
+            chat = replace(chat, turns=read_turns(messages))
+        return tokenize_prompt(self._text(chat, given), self._tokenizer)
+
+    def _text(self, chat: RenderInput, messages: list[Any] | None) -> str:
+        try:
+            if messages is None:
+                return render_prompt(self._template, chat)
+            return render_as_given(self._template, messages, chat)
+        except RenderTooLong:
+            return render_apart(self._template, chat, messages)
 
     def render_lines(self, lines: Iterable[bytes]) -> Iterator[str]:
         """Yields a line of JSON for each line: the prompt and its token ids, or the error.

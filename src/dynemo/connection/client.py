@@ -8,7 +8,15 @@ from msgspec import DecodeError, msgpack
 
 from dynemo.connection.buffer import StreamBuffer
 from dynemo.connection.framed import FramedConnection
-from dynemo.errors import BodyTooLarge, DynemoError, EngineLost, Unavailable, WireError
+from dynemo.errors import (
+    BodyTooLarge,
+    DynemoError,
+    EngineLost,
+    HandedBack,
+    InstanceAway,
+    InstanceLost,
+    WireError,
+)
 from dynemo.foreign import msgpack_decoder
 from dynemo.messages.answer import Delta
 from dynemo.messages.records import Instance, Load
@@ -58,6 +66,11 @@ class StreamClient:
     def on_broken(self, frame: Frame, error: WireError) -> None:  # noqa: ARG002 (subclasses use it)
         """A frame broke the rules. Raises `error` to close the connection."""
         raise error
+
+    def failure(self, error: Exception | None) -> EngineLost:
+        """Makes the error of a stream whose connection has closed because of `error`."""
+        problem = _cause(error)
+        return InstanceLost(f"{self._peer} ended before its answer did.{problem}")
 
     def on_lost(self) -> None:
         """The connection has closed, and every stream on it has failed with EngineLost."""
@@ -128,16 +141,15 @@ class StreamClient:
         elif frame.kind == FrameKind.ERROR:
             buffer.fail(decode_error(frame.body))
         elif frame.kind == FrameKind.GOAWAY:
-            buffer.fail(EngineLost(f"{self._peer} handed back the rest of its answer."))
+            buffer.fail(HandedBack(f"{self._peer} handed back the rest of its answer."))
         if after is StreamState.CLOSED:
             self._buffers.pop(frame.stream, None)
 
     def _on_closed(self, error: Exception | None) -> None:
-        self.state = ConnectionState.CLOSED
-        problem = _cause(error)
         for buffer in self._buffers.values():
-            buffer.fail(EngineLost(f"{self._peer} ended before its answer did.{problem}"))
+            buffer.fail(self.failure(error))
         self._buffers.clear()
+        self.state = ConnectionState.CLOSED
         self.on_lost()
 
 
@@ -175,7 +187,7 @@ class HostClient(StreamClient):
     async def ask(self, request: bytes, buffer: StreamBuffer) -> AsyncGenerator[Delta, None]:
         """Sends an encoded Request. Gives what `buffer` holds each time it is taken."""
         if self.state is not ConnectionState.OPEN:
-            raise Unavailable("The engine takes no requests now.")
+            raise InstanceAway("The engine takes no requests now.")
         stream = next(self._numbers)
         self._buffers[stream] = buffer
         try:
@@ -188,6 +200,10 @@ class HostClient(StreamClient):
                     return
         finally:
             self.drop(stream)
+
+    def failure(self, error: Exception | None) -> EngineLost:
+        problem = _cause(error)
+        return EngineLost(f"The engine ended before its answer did.{problem}")
 
     def ping(self) -> None:
         """Asks for the load; the answer sets `load`."""

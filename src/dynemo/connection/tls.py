@@ -28,9 +28,15 @@ def server_context(folder: Path) -> ssl.SSLContext:
         raise UsageError(
             f"--tls {folder}: a listener needs the files {CERT} and {KEY} in that folder."
         )
-    context = _context(ssl.Purpose.CLIENT_AUTH, ca, cert, key)
+    context = listening_context(ca, cert, key)
     context.sslobject_class = _Listening
     return context
+
+
+def listening_context(ca: Path | None, cert: Path, key: Path | None) -> ssl.SSLContext:
+    """For a socket that listens. `ca` None: peers need no certificate. `key` None: it is in the
+    file of the certificate. Raises UsageError."""
+    return _context(ssl.Purpose.CLIENT_AUTH, ca, cert, key)
 
 
 def client_context(folder: Path) -> ssl.SSLContext:

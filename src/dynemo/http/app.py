@@ -13,6 +13,7 @@ from dynemo.errors import DynemoError, Unavailable
 from dynemo.http.access.access import Access
 from dynemo.http.asgi import SURPLUS, Header, Receive, Scope, Send
 from dynemo.http.body import BodyRoom
+from dynemo.http.bound_server import BoundServer
 from dynemo.http.errors import ClientGone, NoSuchPath, WrongMethod, internal_error
 from dynemo.http.exchange import Exchange, Limits
 from dynemo.http.generate import Generate
@@ -35,7 +36,8 @@ _log = logging.getLogger("dynemo.http")
 class App:
     """Serves one pipeline. It ends in order: `drain`, then `idle`, then `cancel` if need be.
 
-    With a worker's metrics it serves health and metrics, and takes no requests.
+    With a worker's metrics, or with the health of another app, it serves health and metrics, and
+    takes no requests. `has_metrics`: `/metrics` is among its paths.
     """
 
     def __init__(
@@ -45,6 +47,8 @@ class App:
         *,
         limits: Limits | None = None,
         access: Access | None = None,
+        health: Health | None = None,
+        has_metrics: bool = True,
     ) -> None:
         self._limits = limits or Limits()
         self._room = BodyRoom()
@@ -53,20 +57,22 @@ class App:
         self._is_idle = asyncio.Event()
         self._is_idle.set()
         self.is_draining = False
-        health = Health(pipeline, metrics, lambda: self.is_draining)
+        is_full = health is None and isinstance(metrics, Metrics)
+        self.health = health or Health(pipeline, metrics, lambda: self.is_draining)
         self._prefixes: dict[str, Route] = {}  # of lookups that cover the paths below
         self._routes: dict[str, Route] = {
-            "/health": _reads(health.health),
-            "/live": _reads(health.live),
-            "/metrics": _reads(health.metrics),
+            "/health": _reads(self.health.health),
+            "/live": _reads(self.health.live),
         }
-        if isinstance(metrics, Metrics):
+        if has_metrics:
+            self._routes["/metrics"] = _reads(self.health.metrics)
+        if is_full and isinstance(metrics, Metrics):
             metrics.watch_count(
                 "dynemo_requests_moved",
                 "Times that an answer has moved to another instance.",
                 lambda: [(m.name, m.backend.moves) for m in pipeline.models.values()],
             )
-            self._routes |= {"/openapi.json": _reads(OpenApi()), "/": _reads(Page(health))}
+            self._routes |= {"/openapi.json": _reads(OpenApi()), "/": _reads(Page(self.health))}
             for dialect in DIALECTS:
                 for path, operation in dialect.operations.items():
                     self._routes[path] = {"POST": Generate(operation, pipeline, metrics)}
@@ -127,6 +133,7 @@ class App:
         if (headers := access.preflight(scope)) is not None:
             return _permits(headers)
         access.check_origin(scope, host)
+        exchange.client = access.client(scope)
         return None
 
     def _route(self, path: str) -> Route | None:
@@ -151,14 +158,13 @@ class App:
         return endpoint
 
 
-def build_app(pipeline: Pipeline, access: Access) -> App:
-    """An app with metrics of its own."""
-    return App(pipeline, Metrics(), access=access)
-
-
-def build_status_app(pipeline: Pipeline, metrics: WorkerMetrics, access: Access) -> App:
-    """`/health`, `/live` and `/metrics` alone, for the status port of a worker."""
-    return App(pipeline, metrics, access=access)
+def build_app(pipeline: Pipeline, server: BoundServer) -> tuple[App, App | None]:
+    """An app with metrics of its own, and the app of the port for metrics if the server has one."""
+    metrics, port = Metrics(), server.metrics
+    app = App(pipeline, metrics, access=server.access, has_metrics=port is None)
+    if port is None:
+        return app, None
+    return app, App(pipeline, metrics, access=port.access, health=app.health)
 
 
 def _reads(endpoint: Endpoint) -> Route:

@@ -1,6 +1,6 @@
 """Errors that only HTTP has, and the headers that an error brings. A dialect writes the body."""
 
-from dynemo.errors import DynemoError, RequestError, Unavailable
+from dynemo.errors import DynemoError, RequestError, Unauthenticated, Unavailable
 from dynemo.http.asgi import Header
 
 #: nginx's status for a client that went away. It is counted and logged, and never sent.
@@ -49,6 +49,8 @@ def headers_of(error: DynemoError) -> list[Header]:
     match error:
         case Unavailable():
             return [(b"retry-after", b"%d" % error.retry_after)]
+        case Unauthenticated():
+            return [(b"www-authenticate", b"Bearer")]
         case WrongMethod():
             return [(b"allow", error.allow.encode())]
         case _:

@@ -28,8 +28,8 @@ class Generate:
 
     async def __call__(self, exchange: Exchange) -> None:
         traceparent = continue_trace(find_headers(exchange.scope, b"traceparent"))
-        record = RequestRecord(self._metrics, self._operation, exchange.id, traceparent)
-        with report_status(record.end):
+        record = RequestRecord(self._metrics, self._operation, exchange, traceparent)
+        with report_status(record.end), exchange.client.asking():
             seconds = read_timeout(exchange.scope)
             async with exchange.working():
                 if seconds is None:
@@ -45,10 +45,10 @@ class Generate:
 
     async def _answer(self, exchange: Exchange, record: RequestRecord, place: Place) -> None:
         body = await exchange.read_body()
-        if len(body) > _LONG_BODY:
-            call, job = await asyncio.to_thread(self._accept, body, record.traceparent)
-        else:
-            call, job = self._accept(body, record.traceparent)
+        is_long = len(body) > _LONG_BODY
+        read = self._operation.read
+        call = await asyncio.to_thread(read, body) if is_long else read(body)
+        job = await self._accept(call, record, is_long=is_long)
         is_stream, make_writer = call.is_stream, call.writer
         del body, call  # a long prompt's, and the answer may take long
         exchange.release_body()
@@ -72,10 +72,12 @@ class Generate:
             data += writer.close(record.counter.usage())
             await (exchange.end if is_stream else exchange.reply)(data)
 
-    def _accept(self, body: bytes, traceparent: str) -> tuple[Call, Job]:
-        call = self._operation.read(body)
+    async def _accept(self, call: Call, record: RequestRecord, *, is_long: bool) -> Job:
+        allowed = record.client.models
         try:
-            return call, self._pipeline.prepare(call.ask, traceparent)
+            return await self._pipeline.accept(
+                call.ask, record.traceparent, allowed=allowed, is_long=is_long
+            )
         except DynemoError as error:
             self._name_field(error)
             raise

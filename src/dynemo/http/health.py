@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+from dynemo.http.access.client import Client
 from dynemo.http.exchange import Exchange
 from dynemo.metrics import ALL_INSTANCES, MAX_INSTANCES, Exposition, LoadSample
 from dynemo.serving.instance import InstanceState, InstanceStatus
@@ -60,13 +61,18 @@ class Health:
             lambda: [(m.name, m.backend.restarts) for m in pipeline.models.values()],
         )
 
-    def report(self) -> HealthReport:
+    def report(self, client: Client) -> HealthReport:
+        """The models are those that the client may know."""
         trouble = "draining" if self._is_draining() else self._pipeline.trouble
         return HealthReport(
             status="unavailable" if trouble else "ok",
             reason=trouble or None,
             loading_seconds=self._seconds() if trouble == "loading" else None,
-            models=[_model_health(served) for served in self._pipeline.models.values()],
+            models=[
+                _model_health(served)
+                for served in self._pipeline.models.values()
+                if client.may_use(served.name)
+            ],
         )
 
     def _seconds(self) -> float:
@@ -76,7 +82,7 @@ class Health:
         await exchange.reply(b'{"status":"ok"}')
 
     async def health(self, exchange: Exchange) -> None:
-        report = self.report()
+        report = self.report(exchange.client)
         status = 200 if report.status == "ok" else 503
         await exchange.reply(msgspec.json.encode(report), status=status)
 

@@ -15,6 +15,7 @@ class LookupEndpoint:
         models = [
             ModelEntry(served.name, served.created, served.context_length)
             for served in self._pipeline.models.values()
+            if exchange.client.may_use(served.name)
         ]
         rest = exchange.scope["path"].removeprefix(self._path)
         await exchange.reply(self._lookup.answer(models, rest))

@@ -9,6 +9,7 @@ from dynemo.answer.usage import UsageCounter
 from dynemo.api.dialect import Operation
 from dynemo.errors import DynemoError
 from dynemo.http.errors import CLIENT_GONE, ClientGone
+from dynemo.http.exchange import Exchange
 from dynemo.messages.answer import Piece
 from dynemo.metrics import NO_MODEL, Metrics, ModelMetrics
 from dynemo.serving.pipeline import Job
@@ -38,12 +39,13 @@ class RequestRecord:
     """Begins when a request arrives. `accept`, then `add` for each batch, then `end` once."""
 
     def __init__(
-        self, metrics: Metrics, operation: Operation, request_id: str, traceparent: str
+        self, metrics: Metrics, operation: Operation, exchange: Exchange, traceparent: str
     ) -> None:
         self.traceparent = traceparent
+        self.client = exchange.client
         self._metrics = metrics
         self._operation = operation
-        self._request_id = request_id
+        self._request_id = exchange.id
         self._began = perf_counter()
         self._job: Job | None = None
         self._model: ModelMetrics | None = None
@@ -62,6 +64,7 @@ class RequestRecord:
         model.queued.inc()
         self._is_queued = True
         model.input_tokens.inc(job.prompt_tokens)
+        self.client.spend(job.prompt_tokens)
 
     def add(self, pieces: Sequence[Piece]) -> None:
         """Counts what one choice has gained."""
@@ -95,6 +98,10 @@ class RequestRecord:
             self._count_cached(model)
             self._leave_queue(model)
         self._metrics.ended(name, status, duration)
+        self.client.spend(counter.completion_tokens)
+        if self.client.has_key:
+            tokens = counter.prompt_tokens, counter.cached_tokens, counter.completion_tokens
+            self._metrics.count_key(self.client.name, name, *tokens)
         # Of a thousand prompts to embed, each has a finish that says nothing.
         is_chat = job is None or job.prepared.task == "chat"
         finishes = [finish and finish.reason for finish in counter.finishes] if is_chat else None
@@ -106,6 +113,7 @@ class RequestRecord:
                 "id": None if job is None else f"{self._operation.id_prefix}{job.id}",
                 "request_id": self._request_id,
                 "trace_id": trace_id(self.traceparent),
+                "key": self.client.name if self.client.has_key else None,
                 "model": None if job is None else name,
                 "status": status,
                 "prompt_tokens": counter.prompt_tokens,

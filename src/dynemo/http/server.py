@@ -6,6 +6,7 @@ import ctypes
 import errno
 import re
 import socket
+import ssl
 import struct
 from collections.abc import Iterator
 from typing import Any
@@ -85,6 +86,7 @@ async def serve(
     listener: socket.socket,
     grace: float,
     stop: asyncio.Event,
+    tls: ssl.SSLContext | None = None,
 ) -> None:
     """Serves until `stop` is set. Then it takes no new requests, lets answers finish for `grace`
     seconds, cancels the rest and returns. Installs no signal handlers. Called once; closes
@@ -104,6 +106,7 @@ async def serve(
             server_header=False,
             backlog=BACKLOG,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            ssl_context_factory=None if tls is None else lambda *_: tls,
         )
     )
     try:

@@ -1,15 +1,13 @@
-"""The status port of a worker: health and metrics over HTTP, and no requests."""
+"""A port for health and metrics alone: a worker's status port, or the metrics port of a server."""
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from dynemo.http.app import build_status_app
+from dynemo.http.app import App
 from dynemo.http.bound_server import BoundServer
 from dynemo.http.server import serve
-from dynemo.metrics import WorkerMetrics
-from dynemo.serving.pipeline import Pipeline
 
 log = logging.getLogger("dynemo.http")
 
@@ -17,12 +15,8 @@ _GRACE = 0.5
 
 
 @asynccontextmanager
-async def status_port(
-    pipeline: Pipeline, metrics: WorkerMetrics, server: BoundServer, stop: asyncio.Event
-) -> AsyncIterator[None]:
-    """Open while entered; `/health` says `draining` once `stop` is set. Closes its
-    listener."""
-    app = build_status_app(pipeline, metrics, server.access)
+async def status_port(app: App, server: BoundServer, stop: asyncio.Event) -> AsyncIterator[None]:
+    """Open while entered; `/health` says `draining` once `stop` is set. Closes its listener."""
     over = asyncio.Event()
 
     async def drain() -> None:
@@ -43,6 +37,6 @@ async def status_port(
 
 
 def _log_failure(task: "asyncio.Task[None]") -> None:
-    """The worker continues without its status port."""
+    """The process continues without the port."""
     if not task.cancelled() and (error := task.exception()) is not None:
         log.error("The status port has failed.", exc_info=error)

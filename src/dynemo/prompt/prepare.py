@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from msgspec import structs
 
 from dynemo.errors import ContextLengthExceeded, RequestError
-from dynemo.limits import EMBEDDING_TOKENS
+from dynemo.limits import EMBEDDING_TOKENS, GUIDE_BYTES
 from dynemo.messages.ask import Ask, Task, merged
 from dynemo.messages.records import Instance
 from dynemo.messages.request import Request, Sampling
@@ -16,8 +16,10 @@ from dynemo.prompt.normalise import plain_messages
 from dynemo.prompt.render import (
     LIKELY_CHARACTERS,
     Prompt,
+    Render,
     RenderInput,
     build_prompt,
+    render_prompt,
     tokens_beyond,
 )
 from dynemo.spelling import quoted
@@ -35,7 +37,13 @@ class Prepared:
 
 
 def prepare(
-    ask: Ask, card: Card, instances: Sequence[Instance], request_id: str, traceparent: str = ""
+    ask: Ask,
+    card: Card,
+    instances: Sequence[Instance],
+    request_id: str,
+    traceparent: str = "",
+    *,
+    render: Render = render_prompt,
 ) -> Prepared:
     """Prepares an ask for the instances that could answer it (see `Backend.instance_classes`).
 
@@ -51,10 +59,16 @@ def prepare(
         raise RequestError(
             "'ignore_eos' cannot be combined with a guided answer.", param="ignore_eos"
         )
+    if ask.guide is not None and len(ask.guide.text) > GUIDE_BYTES:
+        raise RequestError(
+            f"The guide cannot be followed: it may have {GUIDE_BYTES} bytes.", param="guide"
+        )
     fit = capable_instances(needs_of_ask(ask), instances, card.name)
     context_length = max(instance.context_length for instance in fit)
     _check_logit_bias(ask, card)
-    prompt = build_prompt(card.template, card.tokenizer, render_input(ask), limit=context_length)
+    prompt = build_prompt(
+        card.template, card.tokenizer, render_input(ask), limit=context_length, render=render
+    )
     request = Request(
         id=request_id,
         token_ids=prompt.token_ids,

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from dynemo.errors import RequestError
+from dynemo.prompt.errors import RenderTooLong
 
 Message = Mapping[str, Any]
 
@@ -35,7 +36,7 @@ _TOOL = {
 }
 
 
-class Render(Protocol):
+class RenderMessages(Protocol):
     def __call__(
         self, messages: Sequence[Message], *, tools: Sequence[Any] | None = None
     ) -> str: ...
@@ -44,7 +45,7 @@ class Render(Protocol):
 class TemplateProbe:
     """Tests one template. Results are computed on first use and cached. Threads may share it."""
 
-    def __init__(self, render: Render) -> None:
+    def __init__(self, render: RenderMessages) -> None:
         self._render = render
         self._known: dict[tuple[str, bool], bool] = {}
 
@@ -92,6 +93,8 @@ class TemplateProbe:
     def _try(self, messages: Sequence[Message], has_tools: bool) -> str:
         try:
             return self._render(messages, tools=[_TOOL] if has_tools else None)
+        except RenderTooLong:
+            raise  # that says nothing about the shape of the messages
         except RequestError:
             return ""
 

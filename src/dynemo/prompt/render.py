@@ -1,11 +1,12 @@
 """Turns a conversation into a prompt and its token ids. There is no other code path for this."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from dynemo.errors import ContextLengthExceeded, RequestError
 from dynemo.messages.ask import Turn
+from dynemo.prompt.errors import RenderTooLong
 from dynemo.prompt.normalise import fill_content, template_messages
 from dynemo.prompt.probe import Message
 from dynemo.prompt.template import ChatTemplate
@@ -36,12 +37,16 @@ class Prompt:
     token_ids: list[int]
 
 
+Render = Callable[[ChatTemplate, RenderInput], str]
+
+
 def build_prompt(
     template: ChatTemplate,
     tokenizer: Tokenizer,
     chat: RenderInput,
     *,
     limit: int | None = None,
+    render: Render | None = None,
 ) -> Prompt:
     """Renders and tokenizes a conversation, as transformers' `apply_chat_template(tokenize=True)`.
 
@@ -51,11 +56,11 @@ def build_prompt(
     transformers and vLLM do the same, and the prompt must equal theirs.
 
     `limit` is the context length in tokens. A prompt far beyond it is refused before all of it is
-    tokenized.
+    tokenized. `render` replaces `render_prompt`.
 
     Raises RequestError.
     """
-    return tokenize_prompt(render_prompt(template, chat), tokenizer, limit=limit)
+    return tokenize_prompt((render or render_prompt)(template, chat), tokenizer, limit=limit)
 
 
 def tokenize_prompt(text: str, tokenizer: Tokenizer, *, limit: int | None = None) -> Prompt:
@@ -102,13 +107,15 @@ def tokens_beyond(limit: int, text: str, tokenizer: Tokenizer, *, parse_special:
 def render_prompt(template: ChatTemplate, chat: RenderInput) -> str:
     """Renders the turns in the form that the template takes (see `normalise.py`).
 
-    Raises RequestError.
+    Raises RequestError; RenderTooLong if the template needs a process of its own.
     """
     chat = _with_flags_of_kwargs(chat)
     tools = chat.tools or None
     messages = template_messages(chat.turns, template.probe, has_tools=tools is not None)
     try:
         return _render(template, chat, messages)
+    except RenderTooLong:
+        raise
     except RequestError:
         # transformers turns null into an absent key. Some templates read the key anyway, and accept
         # empty text.
@@ -116,6 +123,8 @@ def render_prompt(template: ChatTemplate, chat: RenderInput) -> str:
             raise
         try:
             return _render(template, chat, fill_content(messages))
+        except RenderTooLong:
+            raise
         except RequestError:
             pass
         raise

@@ -15,9 +15,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from dynemo.errors import ModelError, RequestError
+from dynemo.limits import TEMPLATE_CHARACTERS, TEMPLATE_TOKENS
 from dynemo.prompt.probe import Message, TemplateProbe
 
 if TYPE_CHECKING:
@@ -34,6 +36,9 @@ REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
 #: because a template may test, split or strip content that holds it.
 _CONTINUE_TAG = "CONTINUE_FINAL_MESSAGE_TAG "
 
+#: The functions of a template that cost no more than what they are given.
+_FUNCTIONS = ("range", "dict", "cycler", "joiner", "namespace", "raise_exception", "strftime_now")
+
 _RESERVED = frozenset({"messages", "tools", "documents", "add_generation_prompt"})
 
 
@@ -43,7 +48,8 @@ class ChatTemplate:
     `source` is one template, or a mapping with `default` and perhaps `tool_use`, which is used if
     there are tools. `special_tokens` are the variables that a template may print, by transformers'
     names (`bos_token`, `eos_token`, ...). A token that the tokenizer lacks must be missing, so that
-    its variable is undefined. `now` is the clock of `strftime_now`.
+    its variable is undefined. `now` is the clock of `strftime_now`. `is_bounded`: a rendering that
+    needs many steps raises RenderTooLong. Only a process that can be killed goes without.
 
     Raises ModelError if a template cannot be compiled.
     """
@@ -54,6 +60,7 @@ class ChatTemplate:
         *,
         special_tokens: Mapping[str, str] | None = None,
         now: Callable[[], datetime] = datetime.now,
+        is_bounded: bool = True,
     ) -> None:
         sources = {"default": source} if isinstance(source, str) else dict(source)
         if "default" not in sources:
@@ -65,7 +72,7 @@ class ChatTemplate:
         self.sources: Mapping[str, str] = sources
         self.special_tokens: Mapping[str, str] = dict(special_tokens or {})
         self.probe = TemplateProbe(self.render)
-        environment = _environment(now)
+        environment = _environment(now, is_bounded=is_bounded)
         self._compiled = {name: _compile(environment, name, s) for name, s in sources.items()}
 
     def name_for(self, tools: Sequence[Any] | None) -> str:
@@ -208,7 +215,18 @@ def _template_line(traceback: TracebackType | None) -> str:
 def _compile(environment: ImmutableSandboxedEnvironment, name: str, source: str) -> Template:
     from jinja2 import TemplateError
 
+    if len(source) > TEMPLATE_CHARACTERS:
+        raise ModelError(
+            f'The model\'s chat template "{name}" has {len(source):,} characters, but at most '
+            f"{TEMPLATE_CHARACTERS:,} are allowed."
+        )
     try:
+        # Each token takes 20 us to compile. A shorter source cannot hold too many.
+        if len(source) > TEMPLATE_TOKENS and _has_too_many_tokens(environment, source):
+            raise ModelError(
+                f'The model\'s chat template "{name}" has more than {TEMPLATE_TOKENS:,} words '
+                "and signs."
+            )
         return environment.from_string(source)
     except TemplateError as error:
         line = getattr(error, "lineno", None)
@@ -216,17 +234,32 @@ def _compile(environment: ImmutableSandboxedEnvironment, name: str, source: str)
         raise ModelError(
             f'The model\'s chat template "{name}" is not valid Jinja: {error.message}{where}.'
         ) from error
+    # Jinja and Python compile by recursion, and Python allows only 20 loops inside each other.
+    except (RecursionError, MemoryError):
+        reason = "its statements or expressions are too large, or nested too deeply"
+    except SyntaxError as error:
+        reason = error.msg
+    except (ValueError, OverflowError) as error:
+        reason = str(error)
+    raise ModelError(f'The model\'s chat template "{name}" cannot be compiled: {reason}.')
 
 
-def _environment(now: Callable[[], datetime]) -> ImmutableSandboxedEnvironment:
+def _has_too_many_tokens(environment: ImmutableSandboxedEnvironment, source: str) -> bool:
+    tokens = (token for token in environment.lex(source) if token[1] != "whitespace")
+    return next(islice(tokens, TEMPLATE_TOKENS, None), None) is not None
+
+
+def _environment(now: Callable[[], datetime], *, is_bounded: bool) -> ImmutableSandboxedEnvironment:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+    from dynemo.prompt.bounded import BoundedEnvironment
     from dynemo.prompt.jinja import GenerationTag, TemplateDict, TemplateNamespace
 
     def strftime_now(format: str) -> str:
         return now().strftime(format)
 
-    environment = ImmutableSandboxedEnvironment(
+    kind = BoundedEnvironment if is_bounded else ImmutableSandboxedEnvironment
+    environment = kind(
         trim_blocks=True,
         lstrip_blocks=True,
         extensions=[GenerationTag, "jinja2.ext.loopcontrols"],
@@ -236,6 +269,8 @@ def _environment(now: Callable[[], datetime]) -> ImmutableSandboxedEnvironment:
     environment.globals["strftime_now"] = strftime_now
     environment.globals["dict"] = TemplateDict()
     environment.globals["namespace"] = TemplateNamespace
+    if isinstance(environment, BoundedEnvironment):
+        environment.set_prices(_FUNCTIONS)
     return environment
 
 

@@ -26,7 +26,6 @@ class Attempts:
         #: The instance whose engine failed this request before its first token. Another one is
         #: asked once: if it answers, the first is at fault, else the request.
         self.blamed = ""
-        self.moves = 0
         self._spent = 0
 
     @property

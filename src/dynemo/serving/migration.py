@@ -11,8 +11,9 @@ from dynemo.messages.answer import Delta, Finish
 from dynemo.messages.request import Request
 from dynemo.tokenizers.base import Tokenizer
 
-#: Seconds that a stream in its middle waits for an instance that can continue it.
-_WAIT_SECONDS = 10.0
+#: Seconds that a lost request waits for an instance, before its first token and in its middle.
+_FIRST_SECONDS = 30.0
+_MIDDLE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,22 @@ def _texts(tokenizer: Tokenizer, ids: Sequence[int]) -> Iterator[str]:
 class MigrationState:
     """The progress of one request."""
 
-    def __init__(self, request: Request, codec: TextCodec, latest: float | None = None) -> None:
-        """`latest` is the loop time at which the request itself ends."""
-        self._request = request
+    def __init__(
+        self,
+        request: Request,
+        codec: TextCodec,
+        latest: float | None = None,
+        *,
+        limit: int = 0,
+    ) -> None:
+        """`latest` is the loop time at which the request itself ends; `limit` is how often it may
+        move."""
+        self.limit = limit
+        self.moves = 0  #: that count against the limit
+        self.deaths = 0  #: of engines that it may have ended
+        self.is_suspect = False  #: see `suspects.py`
+        self.probation = 1  #: tokens that it must get from its next instance to be cleared
+        self.request = request
         self._codec = codec
         self._latest = latest
         self._answered: list[int | str] = []  # an id or a text for each token
@@ -63,9 +77,20 @@ class MigrationState:
         self._answered += delta.token_ids or delta.texts
         self.deadline = None
 
-    def lost(self) -> None:
+    @property
+    def count_here(self) -> int:
+        """Tokens passed on from its present instance."""
+        return len(self._answered) - self._before
+
+    def search(self) -> None:
         """Its instance has gone; the search for another one starts."""
-        self.deadline = self._in(_WAIT_SECONDS)
+        seconds = _MIDDLE_SECONDS if self.count else _FIRST_SECONDS
+        self.deadline = self._in(seconds)
+
+    def may_continue(self) -> bool:
+        """Whether another instance can continue it. A guided answer would start again from the
+        beginning of its schema."""
+        return not (self.request.guide and self.count)
 
     def wait_at_least(self, seconds: float) -> None:
         """An instance is gone, and may return in that time; no other deadline runs yet."""
@@ -84,14 +109,14 @@ class MigrationState:
     def rest(self) -> Request:
         """The request for the rest of the answer."""
         if self.count == 0:
-            return self._request
+            return self.request
         ids, text = self._both()
         return structs.replace(
-            self._request,
-            id=f"{self._request.id}-move{self._attempts}",
-            token_ids=[*self._request.token_ids, *ids],
-            prompt=self._request.prompt + text,
-            max_tokens=self._request.max_tokens - self.count,
+            self.request,
+            id=f"{self.request.id}-move{self._attempts}",
+            token_ids=[*self.request.token_ids, *ids],
+            prompt=self.request.prompt + text,
+            max_tokens=self.request.max_tokens - self.count,
             continued=len(ids),
         )
 
@@ -117,17 +142,17 @@ class MigrationState:
             return delta
         finish = structs.replace(
             finish,
-            prompt_tokens=len(self._request.token_ids),
+            prompt_tokens=len(self.request.token_ids),
             completion_tokens=self._before + finish.completion_tokens,
-            cached_tokens=min(finish.cached_tokens, len(self._request.token_ids)),
+            cached_tokens=min(finish.cached_tokens, len(self.request.token_ids)),
         )
         return structs.replace(delta, finish=finish)
 
     def complete(self) -> Finish | None:
         """The finish of a stream that was lost after its last token; None if tokens are missing."""
-        prompt_tokens = len(self._request.token_ids)
-        if self._answered and self._answered[-1] in self._request.stop_ids:
+        prompt_tokens = len(self.request.token_ids)
+        if self._answered and self._answered[-1] in self.request.stop_ids:
             return Finish("stop", prompt_tokens, self.count)
-        if self.count >= self._request.max_tokens:
+        if self.count >= self.request.max_tokens:
             return Finish("length", prompt_tokens, self.count)
         return None

@@ -4,19 +4,24 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from uuid import uuid4
 
 from dynemo.answer.output import OutputProcessor
 from dynemo.answer.stops import StopAutomaton
 from dynemo.connection.buffer import CancelReader
 from dynemo.errors import Unavailable, UnknownModel
+from dynemo.limits import RENDER_PROCESSES
 from dynemo.messages.answer import FinishPiece, Piece
 from dynemo.messages.ask import Ask, merged
 from dynemo.messages.records import Instance
 from dynemo.prompt.card.card import Card
+from dynemo.prompt.errors import RenderTooLong
 from dynemo.prompt.needs import capable_instances, needs_of_ask
 from dynemo.prompt.prepare import Prepared, prepare
+from dynemo.prompt.render import Render, render_prompt
 from dynemo.serving.instance import Backend
+from dynemo.serving.rendering import render_apart
 from dynemo.serving.room import Place
 from dynemo.spelling import quoted, with_reason
 
@@ -63,6 +68,7 @@ class Pipeline:
     def __init__(self, models: Mapping[str, ServedModel], *, defaults: Ask) -> None:
         self._models = models
         self._defaults = defaults
+        self._processes = asyncio.Semaphore(RENDER_PROCESSES)
 
     @property
     def models(self) -> Mapping[str, ServedModel]:
@@ -74,42 +80,73 @@ class Pipeline:
         troubles = [model.backend.trouble for model in self._models.values()]
         return "" if not all(troubles) else next(iter(troubles), "no instances")
 
-    def prepare(self, ask: Ask, traceparent: str = "") -> Job:
-        """Raises RequestError (UnknownModel, ContextLengthExceeded, UnsupportedField, ...), and
-        Unavailable while no instance could answer.
+    async def accept(
+        self,
+        ask: Ask,
+        traceparent: str = "",
+        *,
+        allowed: frozenset[str] | None = None,
+        is_long: bool = False,
+    ) -> Job:
+        """Prepares an ask without holding up the event loop. Raises what `prepare` raises.
 
-        `ask.model` None means the first model. `traceparent` goes to the engine.
+        `is_long`: a thread renders and tokenizes it. A rendering that needs many steps gets a
+        process of its own.
+        """
+        work = partial(self.prepare, ask, traceparent, allowed=allowed)
+        try:
+            return await asyncio.to_thread(work) if is_long else work()
+        except RenderTooLong:
+            async with self._processes:
+                return await asyncio.to_thread(work, render=render_apart)
+
+    def prepare(
+        self,
+        ask: Ask,
+        traceparent: str = "",
+        *,
+        allowed: frozenset[str] | None = None,
+        render: Render = render_prompt,
+    ) -> Job:
+        """Raises RequestError (UnknownModel, ContextLengthExceeded, UnsupportedField, ...), and
+        Unavailable while no instance could answer. RenderTooLong: only `render_apart` can do it.
+
+        `ask.model` None means the first model. `traceparent` goes to the engine. Models outside
+        `allowed` are unknown; None allows all.
         """
         ask = merged(ask, self._defaults)
-        model, instances = self._find_ready(ask.model)
+        model, instances = self._find_ready(ask.model, allowed)
         job_id = uuid4().hex
-        return Job(job_id, model, prepare(ask, model.card, instances, job_id, traceparent))
+        prepared = prepare(ask, model.card, instances, job_id, traceparent, render=render)
+        return Job(job_id, model, prepared)
 
     def check_settings(self, settings: Ask) -> None:
         """Raises UnsupportedField for a setting that no instance of the model can honour. Checks
         nothing while the model takes no requests."""
         if self._models:
-            model = self._find(settings.model)
+            model = self._find(settings.model, None)
             if instances := model.backend.instance_classes:
                 capable_instances(needs_of_ask(settings), instances, model.name)
 
-    def _find_ready(self, name: str | None) -> tuple[ServedModel, Sequence[Instance]]:
-        model = self._find(name)
+    def _find_ready(
+        self, name: str | None, allowed: frozenset[str] | None
+    ) -> tuple[ServedModel, Sequence[Instance]]:
+        model = self._find(name, allowed)
         instances = model.backend.instance_classes
         if not instances:
             statement = f"The model {quoted(model.name)} takes no requests now"
             raise Unavailable(with_reason(statement, model.backend.trouble))
         return model, instances
 
-    def _find(self, name: str | None) -> ServedModel:
+    def _find(self, name: str | None, allowed: frozenset[str] | None) -> ServedModel:
         if not self._models:
             raise Unavailable("No worker has registered yet.")
+        known = [each for each in self._models if allowed is None or each in allowed]
         if name is None:
-            return next(iter(self._models.values()))
-        try:
-            return self._models[name]
-        except KeyError:
-            raise unknown_model(name) from None
+            name = next(iter(known), "")
+        if name not in known:
+            raise unknown_model(name)
+        return self._models[name]
 
     def run(
         self, job: Job, cancel_reader: CancelReader | None = None, place: Place | None = None

@@ -19,6 +19,7 @@ from dynemo.errors import (
     DynemoError,
     EngineError,
     EngineLost,
+    HandedBack,
     IngressUnreachable,
     InstanceAway,
     InstanceGone,
@@ -36,6 +37,7 @@ from dynemo.serving.classes import InstanceClasses
 from dynemo.serving.instance import InstanceStatus
 from dynemo.serving.migration import MigrationState, TextCodec
 from dynemo.serving.remote import RemoteInstance
+from dynemo.serving.suspects import Attempt, Suspects
 from dynemo.trace import trace_id
 
 log = logging.getLogger("dynemo.pool")
@@ -62,6 +64,7 @@ class Pool:
         self._reported_at = 0.0
         self._breakers = Breakers(lambda: monotonic())
         self.moves = 0
+        self._suspects = Suspects()
 
     def __len__(self) -> int:
         return len(self._remotes)
@@ -123,7 +126,7 @@ class Pool:
         deadline: float | None = None,
     ) -> AsyncGenerator[Delta, None]:
         """See `Backend.generate`."""
-        progress = MigrationState(request, self._codec, deadline)
+        progress = MigrationState(request, self._codec, deadline, limit=self._migration_limit)
         tried = Attempts()
         while True:
             rest = progress.rest()
@@ -131,32 +134,33 @@ class Pool:
             remote = self._remotes[chosen]
             self._router.started(chosen, rest.token_ids)
             rest = _within(rest, remote.record.instance.context_length)
-            has_answered = False
+            attempt = self._suspects.attempt(chosen, progress)
             try:
+                await attempt.start()
                 async with aclosing(remote.generate(rest, cancel_reader)) as deltas:
                     async for delta in deltas:
-                        if not has_answered:
-                            has_answered = True
-                            self._answered(chosen, tried)
                         progress.take(delta)
+                        if attempt.is_on_probation:
+                            self._advanced(chosen, attempt, tried)
                         yield progress.adjusted(delta)
                         if delta.finish is not None:
                             return
             except Unavailable as error:
                 self._refused(chosen, error, tried, progress)
             except EngineLost as error:
-                if not has_answered:
+                if not (attempt.has_answered or isinstance(error, HandedBack)):
                     self._failed(chosen, error, is_certain=False)
                 tried.lost(chosen, error)
                 if (finish := progress.complete()) is not None:
                     yield Delta(finish=finish)
                     return
-                self._move(request, error, tried, progress)
+                self._move(progress, attempt, error)
             except EngineError as error:
-                if has_answered:
+                if attempt.has_answered:
                     raise
                 self._retry_once(chosen, error, tried)
             finally:
+                attempt.end()
                 self._router.ended(chosen)
                 self._router.reported(chosen, remote.load)
             progress.begin_anew()
@@ -188,6 +192,13 @@ class Pool:
             raise tried.problem from None
         return chosen
 
+    def _advanced(self, instance_id: str, attempt: Attempt, tried: Attempts) -> None:
+        """A delta of a request on probation has come."""
+        if not attempt.has_answered:
+            attempt.has_answered = True
+            self._answered(instance_id, tried)
+        attempt.check()
+
     def _answered(self, instance_id: str, tried: Attempts) -> None:
         """The first delta of a request has come."""
         if instance_id in self._remotes and self._breakers.answered(instance_id):
@@ -203,24 +214,21 @@ class Pool:
         if isinstance(error, PlaneAway) and progress.deadline is None:
             raise error
         tried.refused(instance_id, error)
-        if isinstance(error, InstanceGone) and error.returns_within:
+        if error.returns_within:
             progress.wait_at_least(error.returns_within)
-        elif _is_unreachable(error) and instance_id in self._remotes:
+        if _is_unreachable(error) and instance_id in self._remotes:
             level = logging.INFO if isinstance(error, InstanceAway) else logging.WARNING
             if self._breakers.unreachable(instance_id, str(error)):
                 log.log(level, _ONLY_PROBES, instance_id, error)
 
-    def _move(
-        self, request: Request, error: EngineLost, tried: Attempts, progress: MigrationState
-    ) -> None:
-        """An instance is lost. Raises `error` if its request may not move to another one."""
-        tried.moves += 1
-        # Another instance would start the schema of a guided answer from its beginning.
-        if tried.moves > self._migration_limit or (request.guide and progress.count):
+    def _move(self, progress: MigrationState, attempt: Attempt, error: EngineLost) -> None:
+        """Lets the rest of an answer move to another instance. Raises the error if it may not."""
+        attempt.lost(error)
+        if not progress.may_continue():
             raise error
-        progress.lost()
+        progress.search()
         self.moves += 1
-        _log_move(request, progress.count, error)
+        _log_move(progress.request, progress.count, error)
 
     def _retry_once(self, instance_id: str, error: EngineError, tried: Attempts) -> None:
         """An engine has failed a request before the first token. Raises `error` if another one has
@@ -265,16 +273,20 @@ class Pool:
 
     def _pick_healthy(self, request: Request, left_out: AbstractSet[str]) -> str | None:
         chosen = self._router.choose(request.token_ids, left_out)
-        if chosen is None or not self._remotes[chosen].is_doubtful:
+        if chosen is None or not self._is_doubtful(chosen):
             return chosen
-        doubtful = {name for name, remote in self._remotes.items() if remote.is_doubtful}
+        doubtful = {name for name in self._remotes if self._is_doubtful(name)}
         return self._router.choose(request.token_ids, left_out | doubtful) or chosen
+
+    def _is_doubtful(self, name: str) -> bool:
+        return self._remotes[name].is_doubtful or self._suspects.has_suspect(name)
 
 
 def _is_unreachable(error: Unavailable) -> bool:
     """Whether the next request would fail in the same way. For a silent one, see `is_doubtful`."""
-    is_gone = isinstance(error, InstanceGone) and not isinstance(error, InstanceSilent)
-    return is_gone or isinstance(error, InstanceAway | IngressUnreachable)
+    if isinstance(error, InstanceGone):
+        return not (isinstance(error, InstanceSilent) or error.returns_within)
+    return isinstance(error, InstanceAway | IngressUnreachable)
 
 
 def _log_move(request: Request, count: int, error: EngineLost) -> None:

@@ -47,7 +47,7 @@ async def answer(
     SIGINT or SIGTERM. Raises UsageError if the model cannot take the prompt, and DynemoError for a
     later failure.
     """
-    job = _prepare(pipeline, model, system, settings, text)
+    job = await _prepare(pipeline, model, system, settings, text)
     reply = Reply()
     output = Output(out.fileno())
     try:
@@ -68,13 +68,15 @@ async def answer(
     return 0
 
 
-def _prepare(pipeline: Pipeline, model: str, system: str | None, settings: Ask, text: str) -> Job:
+async def _prepare(
+    pipeline: Pipeline, model: str, system: str | None, settings: Ask, text: str
+) -> Job:
     question = clean(text).removesuffix("\n").removesuffix("\r")
     turns = [text_turn("user", question)]
     if system:
         turns.insert(0, text_turn("system", system))
     try:
-        return pipeline.prepare(structs.replace(settings, model=model, turns=turns, n=1))
+        return await pipeline.accept(structs.replace(settings, model=model, turns=turns, n=1))
     except RequestError as error:
         raise UsageError(str(error)) from error
 

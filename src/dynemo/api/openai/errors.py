@@ -13,6 +13,7 @@ _CODES = {
     "usage": None,
     "unsupported_field": "unsupported_parameter",
     "unknown_model": "model_not_found",
+    "unauthenticated": "invalid_api_key",
     "unknown_path": "unknown_url",
     "wrong_method": "method_not_supported",
     "body_too_slow": "request_timeout",

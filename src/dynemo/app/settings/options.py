@@ -57,6 +57,7 @@ class Option(Flag):
     topic: str
     where: tuple[Scope, ...]  #: any of them
     shown: str = ""  #: what the help says of the default; empty: the default itself
+    is_rare: bool = False  #: only `--help all` shows it
     variables: tuple[str, ...] = ()  #: others that are read, where they are known by these names
 
     def __post_init__(self) -> None:
@@ -100,6 +101,10 @@ def _has_status_port(config: "Config") -> bool:
     return config.status_port is not None
 
 
+def _has_tls_cert(config: "Config") -> bool:
+    return config.tls_cert_path is not None
+
+
 def _has_nodes(config: "Config") -> bool:
     return config.num_nodes > 1
 
@@ -109,6 +114,7 @@ _NATS = Need("--request-plane nats", _uses_nats)
 _TCP = Need("--request-plane tcp", _uses_tcp)
 _SERVERS = Need("--discovery etcd or --request-plane nats", _has_servers)
 _STATUS_PORT = Need("--status-port", _has_status_port)
+_TLS_CERT = Need("--tls-cert-path", _has_tls_cert)
 _NODES = Need("--num-nodes 2 or more", _has_nodes)
 _POOL = (WORKER, INGRESS)
 
@@ -179,13 +185,39 @@ class Config:
         metavar="PORT", topic=SERVERS, where=(SERVER,),
         help="The port to listen on; 0 picks a free one.",
     ))
+    api_key: tuple[str, ...] = setting((), values.several, Option(
+        metavar="KEY", topic=SERVERS, where=(SERVER,), is_list=True,
+        help="A key that every client must send. Others see this flag in `ps`: better use the "
+        "variable or the file.",
+    ))
+    api_key_file: Path | None = setting(None, values.path, Option(
+        metavar="FILE", topic=SERVERS, where=(SERVER,),
+        help="A file with a key on each line, and what it may do (`docs/http.md`).",
+    ))
+    tls_cert_path: Path | None = setting(None, values.path, Option(
+        metavar="PATH", topic=SERVERS, is_rare=True, where=(SERVER,),
+        help="Serve HTTPS with this certificate (PEM, with its chain).", shown="HTTP",
+    ))
+    tls_key_path: Path | None = setting(None, values.path, Option(
+        metavar="PATH", topic=SERVERS, is_rare=True, where=(SERVER.with_need(_TLS_CERT),),
+        help="The certificate's private key (PEM, without a password).",
+        shown="in the certificate's file",
+    ))
+    tls_client_ca_path: Path | None = setting(None, values.path, Option(
+        metavar="PATH", topic=SERVERS, is_rare=True, where=(SERVER.with_need(_TLS_CERT),),
+        help="Require client certificates that this authority (PEM) has signed.",
+    ))
+    metrics_port: tuple[str, int] | None = setting(None, values.host_port, Option(
+        metavar="[HOST:]PORT", topic=SERVERS, is_rare=True, where=(SERVER,),
+        help="Serve /metrics there, without a key, and not at the other port.",
+    ))
     allowed_host: tuple[str, ...] = setting((), values.several, Option(
         metavar="NAME", topic=SERVERS, where=(SERVER, WORKER.with_need(_STATUS_PORT)), is_list=True,
         help="A host name by which clients may call the server; `*`: any.",
         shown="loopback names and its addresses",
     ))
     cors_origin: tuple[str, ...] = setting((), values.several, Option(
-        metavar="ORIGIN", topic=SERVERS, where=(SERVER,), is_list=True,
+        metavar="ORIGIN", topic=SERVERS, is_rare=True, where=(SERVER,), is_list=True,
         help="A site whose pages may send requests, or `app://` and the like; `*`: any.",
         shown="sites on loopback",
     ))

@@ -15,7 +15,8 @@ from typing import Any
 
 from msgspec import Struct, json
 
-from dynemo.engines.json_schema import GUIDE_FIELD
+from dynemo.engines.guides.judge import GuideJudge, open_judge
+from dynemo.engines.guides.verdict import GUIDE_FIELD
 from dynemo.engines.llama_cpp.grammar import open_grammar
 from dynemo.engines.llama_cpp.params import common_params, device_name
 from dynemo.engines.llama_cpp.wire import ask, get, post
@@ -95,7 +96,13 @@ _EMBEDDING = Capabilities(tasks=("embed",))
 
 class LlamaCpp:
     def __init__(
-        self, path: str, version: str, params: Any, context_length: int, slots: int
+        self,
+        path: str,
+        version: str,
+        params: Any,
+        context_length: int,
+        slots: int,
+        judge: GuideJudge,
     ) -> None:
         self.capabilities = _EMBEDDING if params.embedding else _CAPABILITIES
         self.version = version
@@ -103,6 +110,7 @@ class LlamaCpp:
         self.context_length = context_length
         self.slots = slots
         self._path = path
+        self._judge = judge
         # Slightly more than the slots, so that a free slot finds its next prompt in the server.
         # Further requests wait here, where they can be cancelled at once.
         self._admitted = asyncio.Semaphore(slots + 2)
@@ -111,11 +119,13 @@ class LlamaCpp:
     async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
         self._open += 1
         try:
+            # Judged before it takes a place, which another request could use meanwhile.
+            guide = "" if request.guide is None else await self._judge.judge(request.guide)
             async with self._admitted:
                 if request.embed:
                     yield await self._embed(request)
                     return
-                with closing(open_grammar(request.guide)) as grammar:
+                with closing(await open_grammar(guide)) as grammar:
                     body = json.encode(_body(request, self.context_length, grammar.text))
                     sequence = _Sequence(request)
                     async with post(self._path, "/completion", body) as events:
@@ -251,6 +261,7 @@ async def open_engine(spec: EngineSpec) -> AsyncIterator[LlamaCpp]:
         context = params.n_ctx // len(slots)
         # Importing `importlib.metadata` would take longer than loading a small model.
         version = getattr(xllamacpp, "__version__", "unknown")
-        yield LlamaCpp(path, version, params, context, len(slots))
+        async with open_judge("dynemo.engines.llama_cpp.guide") as judge:
+            yield LlamaCpp(path, version, params, context, len(slots), judge)
     finally:
         del server

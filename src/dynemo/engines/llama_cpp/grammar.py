@@ -1,18 +1,18 @@
 """The grammar of a guide for llama.cpp, and the check that an answer follows it.
 
-llama.cpp refuses an invalid GBNF grammar. With a JSON schema its llguidance may refuse the schema,
-or give up within an answer. Then llama.cpp only logs an error and continues without the schema. So
-the same build of llguidance checks the schema before llama.cpp gets it. Then it checks each text of
-the answer before the text is passed on.
+With a JSON schema llama.cpp's llguidance may give up within an answer. Then llama.cpp only logs an
+error and continues without the schema. So the same build of llguidance checks each text of the
+answer before the text is passed on.
 """
 
-from dynemo.engines.json_schema import GUIDE_FIELD, check_size, refused
-from dynemo.errors import EngineError, RequestError, UnsupportedField
-from dynemo.messages.answer import Delta
-from dynemo.messages.request import Guide
+import asyncio
 
-#: The prefix that marks such a grammar for llama.cpp. Without it the grammar is GBNF.
-_LLGUIDANCE = "%llguidance"
+from dynemo.engines.guides.llguidance import GuideMatcher, load_llguidance
+from dynemo.engines.guides.verdict import GuideRefused, refused
+from dynemo.engines.llama_cpp.guide import LLGUIDANCE, load
+from dynemo.errors import EngineError
+from dynemo.messages.answer import Delta
+
 #: Bytes of JSON after (first) and before (second) which white space has no meaning. b"" is the
 #: start.
 _BEFORE = (b"", b"{", b"[", b",", b":")
@@ -44,21 +44,13 @@ class SchemaGrammar(Grammar):
 
     def __init__(self, text: str) -> None:
         """Raises RequestError if the schema cannot be followed."""
-        from dynemo.engines.llama_cpp.llguidance import GuideMatcher, NotExported, SchemaRefused
-
         super().__init__(text)
         self._count = 0
         self._last = b""  # the last byte that the matcher consumed
         try:
-            self._matcher = GuideMatcher(text)
-        except SchemaRefused as error:
+            self._matcher = GuideMatcher(load_llguidance(load()), "lark", text)
+        except GuideRefused as error:
             raise refused(str(error)) from None
-        except NotExported:
-            raise UnsupportedField(
-                "This build of llama.cpp cannot check JSON schemas. Install another version of "
-                "xllamacpp.",
-                param=GUIDE_FIELD,
-            ) from None
 
     def check(self, delta: Delta) -> None:
         follows = self._follows("".join(delta.texts).encode())
@@ -95,20 +87,11 @@ class SchemaGrammar(Grammar):
         return True
 
 
-def open_grammar(guide: Guide | None) -> Grammar:
-    """Returns the grammar for a guide. Raises RequestError if llama.cpp cannot follow it."""
-    if guide is None:
-        return Grammar()
-    if guide.kind == "grammar":
-        if guide.text.startswith(_LLGUIDANCE):
-            raise RequestError("A grammar must be written in GBNF.", param=GUIDE_FIELD)
-        return Grammar(guide.text)
-    check_size(guide.text)
-    from xllamacpp import json_schema_to_grammar
+async def open_grammar(text: str) -> Grammar:
+    """Returns the grammar of a text that has been judged (`guide.py`), or of "".
 
-    try:
-        text = json_schema_to_grammar(guide.text)
-    except ValueError as error:
-        raise refused(str(error).removeprefix("json_schema_to_grammar: ").rstrip(".")) from None
-    # A build without llguidance converts a schema to GBNF.
-    return SchemaGrammar(text) if text.startswith(_LLGUIDANCE) else Grammar(text)
+    Raises RequestError if a schema cannot be followed.
+    """
+    if not text.startswith(LLGUIDANCE):
+        return Grammar(text)
+    return await asyncio.to_thread(SchemaGrammar, text)  # it compiles the schema, without the GIL

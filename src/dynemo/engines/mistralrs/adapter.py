@@ -19,7 +19,7 @@ from pathlib import Path
 from threading import Lock, Thread, current_thread
 from typing import Any
 
-from dynemo.engines.json_schema import check_size
+from dynemo.engines.guides.judge import GuideJudge, open_judge
 from dynemo.engines.mistralrs.model import environment, runner_arguments
 from dynemo.engines.mistralrs.stream import ChunkStream, Sequence, StreamWaker, reason_of
 from dynemo.errors import EngineNotInstalled, ModelError, UsageError
@@ -53,7 +53,16 @@ _JOIN_SECONDS = 2.0
 class MistralRs:
     capabilities = _CAPABILITIES
 
-    def __init__(self, runner: Any, version: str, device: str, context: int, slots: int) -> None:
+    def __init__(
+        self,
+        runner: Any,
+        version: str,
+        device: str,
+        context: int,
+        slots: int,
+        judge: GuideJudge,
+    ) -> None:
+        self._judge = judge
         self.version = version
         self.device = device
         self.context_length = context
@@ -72,7 +81,7 @@ class MistralRs:
 
     async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
         if request.guide is not None:
-            check_size(request.guide.text)
+            await self._judge.judge(request.guide)
         self._waiting += 1
         try:
             await self._admitted.acquire()
@@ -227,8 +236,9 @@ async def open_engine(spec: EngineSpec) -> AsyncIterator[MistralRs]:
             f'mistral.rs could not load "{spec.model}": {reason_of(error)}.'
         ) from error
     context = spec.context_length or runner.max_sequence_length() or spec.model_context
-    engine = MistralRs(runner, version, device, context, arguments["max_seqs"])
-    try:
-        yield engine
-    finally:
-        engine.end()
+    async with open_judge("dynemo.engines.mistralrs.guide") as judge:
+        engine = MistralRs(runner, version, device, context, arguments["max_seqs"], judge)
+        try:
+            yield engine
+        finally:
+            engine.end()

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
-from dynemo.engines.json_schema import GUIDE_FIELD
+from dynemo.engines.guides.verdict import GUIDE_FIELD
 from dynemo.errors import DynemoError, EngineError, RequestError
 from dynemo.messages.answer import Delta, Finish, FinishReason
 from dynemo.messages.request import Request

@@ -28,6 +28,11 @@ class Hosts:
     is_any_address: bool = False
     is_any: bool = False
 
+    @property
+    def is_loopback_only(self) -> bool:
+        """Whether the server listens for this machine alone."""
+        return all(address.is_loopback for address in self.addresses)
+
     def has(self, host: Authority) -> bool:
         if self.is_any or host.is_loopback:
             return True

@@ -10,6 +10,8 @@ from dynemo.http.health import Health, ModelHealth
 #: Instances that the page names; it counts the others.
 _MOST_NAMED = 10
 _HOST = re.compile(r"[A-Za-z0-9.\-_]+(:\d+)?|\[[0-9a-fA-F:.]+\](:\d+)?")
+#: A line of the example for a shell.
+_KEY_HEADER = "\n  -H 'Authorization: Bearer KEY' \\"
 #: The page is self-contained: it loads nothing, and talks only to this server.
 _POLICY = (
     b"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
@@ -25,7 +27,7 @@ class Page:
     async def __call__(self, exchange: Exchange) -> None:
         if not self._text:
             self._text = files(__package__).joinpath("page.html").read_text("utf-8")
-        report = self._health.report()
+        report = self._health.report(exchange.client)
         base = f"{exchange.scope.get('scheme', 'http')}://{_host(exchange)}"
         page = fill(
             self._text,
@@ -33,6 +35,9 @@ class Page:
             status_class=report.status,
             base=escape(base),
             model=escape(report.models[0].id if report.models else "MODEL"),
+            needs_key="yes" if exchange.client.lacks_key else "",
+            key_header=_KEY_HEADER if exchange.client.lacks_key else "",
+            key="KEY" if exchange.client.lacks_key else "none",
             rows="\n".join(_row(model) for model in report.models),
             options="".join(f"<option>{escape(model.id)}</option>" for model in report.models),
         )

@@ -13,7 +13,7 @@ from dynemo.connection.buffer import StreamBuffer
 from dynemo.connection.client import StreamClient
 from dynemo.connection.heartbeat import Beat, Heartbeat
 from dynemo.connection.logged_peers import LoggedPeers
-from dynemo.errors import DynemoError, EngineLost, WireError
+from dynemo.errors import DynemoError, EngineLost, HandedBack, InstanceLost, WireError
 from dynemo.foreign import msgpack_decoder
 from dynemo.messages.wire import Greeting
 from dynemo.wire import versions
@@ -174,7 +174,7 @@ class WorkerConnection(StreamClient):
             raise error
         self._complain(error)
         if frame.kind != FrameKind.OPEN:
-            self.fail(frame.stream, EngineLost(f"{self._peer} broke the protocol. {error}"))
+            self.fail(frame.stream, InstanceLost(f"{self._peer} broke the protocol. {error}"))
 
     def _complain(self, error: WireError) -> None:
         if not self._has_complained:
@@ -187,6 +187,11 @@ class WorkerConnection(StreamClient):
             peer = self.connection.peer
             log.warning("Closed the connection to worker %s. %s", peer, error)
         super()._on_closed(error)
+
+    def failure(self, error: Exception | None) -> EngineLost:
+        if self.is_draining:
+            return HandedBack(f"{self._peer} stopped before its answer ended.")
+        return super().failure(error)
 
     def on_lost(self) -> None:
         self._listener.lost(self)

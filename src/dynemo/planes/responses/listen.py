@@ -26,7 +26,7 @@ from dynemo.connection.buffer import CancelReader, StreamBuffer
 from dynemo.connection.heartbeat import Beat
 from dynemo.connection.logged_peers import LoggedPeers
 from dynemo.connection.unauthenticated import UnauthenticatedConnections
-from dynemo.errors import DynemoError, EngineLost
+from dynemo.errors import DynemoError, InstanceLost
 from dynemo.messages.records import Load
 from dynemo.messages.wire import Envelope
 from dynemo.planes.responses.incoming import WorkerConnection
@@ -93,7 +93,7 @@ class PendingStream:
 
     def _expire(self, seconds: float) -> None:
         name = self.instance_id[:8]
-        error = EngineLost(
+        error = InstanceLost(
             f"Worker {name} accepted the request and did not answer in {seconds:g} s."
         )
         self._responses.refuse(self.stream, error)

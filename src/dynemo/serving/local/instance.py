@@ -16,8 +16,8 @@ from dynemo.errors import (
     EngineError,
     EngineLost,
     EngineNotLoaded,
+    InstanceAway,
     ModelError,
-    Unavailable,
     WireError,
 )
 from dynemo.messages.answer import Delta
@@ -93,7 +93,7 @@ class LocalInstance:
     def ask(self, request: bytes, buffer: StreamBuffer) -> AsyncGenerator[Delta, None]:
         """See `HostClient.ask`."""
         if self._client is None:
-            raise Unavailable(with_reason("The engine takes no requests now", self._trouble))
+            raise InstanceAway(with_reason("The engine takes no requests now", self._trouble))
         return self._client.ask(request, buffer)
 
     def _set_client(self, client: HostClient | None) -> None:

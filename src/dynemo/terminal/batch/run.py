@@ -208,7 +208,7 @@ async def _ask(run: BatchRun, ask: Ask) -> tuple[Job, Reply]:
     async with AsyncExitStack() as alone:
         while True:
             try:
-                job = run.pipeline.prepare(ask)
+                job = await run.pipeline.accept(ask)
                 return job, await _listen(run, job)
             except EngineLost:
                 losses += 1

@@ -11,7 +11,9 @@ from prompt_toolkit.patch_stdout import patch_stdout
 
 from dynemo.errors import ContextLengthExceeded, DynemoError, Unavailable, UsageError
 from dynemo.messages.ask import Ask, Turn
+from dynemo.prompt.errors import RenderTooLong
 from dynemo.serving.pipeline import Job, Pipeline
+from dynemo.serving.rendering import render_apart
 from dynemo.spelling import with_reason
 from dynemo.terminal.chat.commands import ChatSession, parse, run_command
 from dynemo.terminal.chat.conversation import ChatRound, Conversation, fit
@@ -152,7 +154,10 @@ async def _ask(
 def _prepare(chat: ChatSession, question: str) -> Job:
     def prepare(turns: list[Turn]) -> Job:
         ask = structs.replace(chat.settings, model=chat.model, turns=turns)
-        return chat.pipeline.prepare(ask)
+        try:
+            return chat.pipeline.prepare(ask)
+        except RenderTooLong:
+            return chat.pipeline.prepare(ask, render=render_apart)
 
     job, dropped = fit(chat.conversation, question, prepare)
     if dropped:

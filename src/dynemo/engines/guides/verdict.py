@@ -1,0 +1,45 @@
+"""The answer of a process that judges guides."""
+
+from msgspec import Struct
+
+from dynemo.errors import RequestError, UnsupportedField
+from dynemo.limits import SHOWN_CHARACTERS
+
+GUIDE_FIELD = "guide"
+#: In both directions a message starts with the length of its body.
+HEADER_BYTES = 4
+#: How messages name each kind of guide.
+_NAMES = {"json_schema": "JSON schema"}
+
+
+class GuideRefused(Exception):
+    """The reason why a guide cannot be followed, as a clause without a full stop."""
+
+
+class GuideUnsupported(Exception):
+    """Why this build of the engine follows no such guide, as a sentence."""
+
+
+class Verdict(Struct, frozen=True, array_like=True):
+    """The judgement on one guide. It passed if both reasons are empty."""
+
+    text: str = ""  #: the guide as the engine takes it, if it passed
+    refused: str = ""  #: the clause of a GuideRefused
+    unsupported: str = ""  #: the sentence of a GuideUnsupported
+    is_last: bool = False  #: the process has grown and shall be replaced
+
+    def passed(self, kind: str) -> str:
+        """Returns the text for the engine. Raises RequestError if the guide was refused."""
+        if self.unsupported:
+            raise UnsupportedField(self.unsupported, param=GUIDE_FIELD)
+        if self.refused:
+            raise refused(self.refused, kind)
+        return self.text
+
+
+def refused(reason: str, kind: str = "json_schema") -> RequestError:
+    """`reason` is a clause without a full stop."""
+    if len(reason) > SHOWN_CHARACTERS:
+        reason = reason[:SHOWN_CHARACTERS] + "..."
+    name = _NAMES.get(kind, kind)
+    return RequestError(f"The {name} cannot be followed: {reason.rstrip('.')}.", param=GUIDE_FIELD)

@@ -1,0 +1,56 @@
+"""Judges guides for llama.cpp; see `engines/guides/child.py`."""
+
+from functools import cache
+
+from dynemo.engines.guides.bounds import limit_cpu
+from dynemo.engines.guides.json_schema import check_size
+from dynemo.engines.guides.llguidance import NotExported, load_llguidance
+from dynemo.engines.guides.probe import compile_guide
+from dynemo.engines.guides.verdict import GuideRefused, GuideUnsupported
+from dynemo.engines.llama_cpp.gbnf import parse_grammar
+from dynemo.engines.llama_cpp.stacks import check_growth
+from dynemo.limits import GRAMMAR_SECONDS
+
+#: The prefix that marks a grammar of llguidance for llama.cpp. Without it the grammar is GBNF.
+LLGUIDANCE = "%llguidance"
+
+
+@cache
+def load() -> str:
+    """Returns the path of llama.cpp's library, and loads it."""
+    from xllamacpp import xllamacpp
+
+    path: str = xllamacpp.__file__
+    return path
+
+
+def judge(kind: str, text: str) -> str:
+    """Raises GuideRefused, GuideUnsupported."""
+    if kind == "grammar":
+        if text.startswith(LLGUIDANCE):
+            raise GuideRefused("it must be written in GBNF")
+        return _judge_gbnf(text)
+    check_size(text)
+    from xllamacpp import json_schema_to_grammar
+
+    try:
+        grammar: str = json_schema_to_grammar(text)
+    except ValueError as error:
+        raise GuideRefused(str(error).removeprefix("json_schema_to_grammar: ")) from None
+    if not grammar.startswith(LLGUIDANCE):  # a build without llguidance
+        return _judge_gbnf(grammar)
+    try:
+        compile_guide(load_llguidance(load()), "lark", grammar)
+    except NotExported:
+        raise GuideUnsupported(
+            "This build of llama.cpp cannot check JSON schemas. Install another version of "
+            "xllamacpp."
+        ) from None
+    return grammar
+
+
+def _judge_gbnf(text: str) -> str:
+    rules = parse_grammar(load(), text)
+    limit_cpu(2 * GRAMMAR_SECONDS)  # the search ends by itself; the engine does not repeat it
+    check_growth(rules, GRAMMAR_SECONDS)
+    return text

@@ -1,0 +1,28 @@
+"""Judges guides for mistral.rs; see `engines/guides/child.py`."""
+
+import ctypes
+from functools import cache
+
+from dynemo.engines.guides.json_schema import check_size
+from dynemo.engines.guides.llguidance import NotExported, load_llguidance
+from dynemo.engines.guides.probe import compile_guide
+
+
+@cache
+def load() -> ctypes.CDLL | None:
+    """Returns the llguidance of mistral.rs, or None if this build does not export it."""
+    import mistralrs.mistralrs  # type: ignore[import-not-found,import-untyped,unused-ignore]
+
+    try:
+        return load_llguidance(mistralrs.mistralrs.__file__)
+    except NotExported:
+        return None
+
+
+def judge(kind: str, text: str) -> str:
+    """Raises GuideRefused. Without llguidance the table of limits decides alone."""
+    check_size(text)
+    library = load()
+    if library is not None:
+        compile_guide(library, kind, text)
+    return text

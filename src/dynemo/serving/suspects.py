@@ -1,0 +1,184 @@
+"""Finds the request that ends engines, so that it cannot end all of them.
+
+A request is on probation on an instance until its first token there. If an engine dies, the
+suspects are the requests on probation; if there are none, all of its requests. The others are
+cleared: they move, and that costs them none of their moves.
+
+A suspect starts on an instance only when no other request is on probation there, and new requests
+wait until it has its tokens. So the next death points at one request. A request that has ended two
+engines, the second one alone, fails. These waits are bounded; after them a request starts anyway.
+"""
+
+import asyncio
+import contextlib
+from asyncio import Future
+
+from dynemo.errors import EngineLost, HandedBack, InstanceLost, RequestCrashedEngine
+from dynemo.serving.migration import MigrationState
+
+#: Seconds that a suspect waits to be alone, and that a new request waits for a suspect.
+_SUSPECT_SECONDS = 10.0
+_NEW_SECONDS = 2.0
+#: A suspect must get past the tokens that it had when the engine died. After its first death, and
+#: with more tokens than this, one is enough: a crash that depends on the text comes at once again.
+_YOUNG = 16
+
+
+class _Engine:
+    """The requests on one engine, from its start to its death."""
+
+    def __init__(self) -> None:
+        self.started = 0
+        self.on_probation: set[Attempt] = set()
+        self.suspects = 0  # on probation, or waiting for it
+        self.is_dead = False  # then nothing here changes any more
+        self._waiting: list[Future[None]] = []
+
+    async def change(self) -> None:
+        future: Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        await future
+
+    def changed(self) -> None:
+        """Wakes those that wait, in their order."""
+        waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+
+class Suspects:
+    """The attempts on all instances of one model."""
+
+    def __init__(self) -> None:
+        self._engines: dict[str, _Engine] = {}  # by instance
+
+    def attempt(self, instance_id: str, progress: MigrationState) -> "Attempt":
+        """One request on one instance. `end` it in any case."""
+        return Attempt(self, instance_id, progress)
+
+    def has_suspect(self, instance_id: str) -> bool:
+        """Whether a suspect runs or waits there; others should go elsewhere."""
+        engine = self._engines.get(instance_id)
+        return engine is not None and engine.suspects > 0
+
+    def engine(self, instance_id: str) -> _Engine:
+        return self._engines.setdefault(instance_id, _Engine())
+
+    def died(self, instance_id: str, engine: _Engine) -> None:
+        if self._engines.get(instance_id) is engine:
+            del self._engines[instance_id]
+        engine.is_dead = True
+        engine.changed()
+
+    def left(self, instance_id: str, engine: _Engine) -> None:
+        if not (engine.started or engine.suspects) and self._engines.get(instance_id) is engine:
+            del self._engines[instance_id]
+
+
+class Attempt:
+    """One request on one instance."""
+
+    __slots__ = (
+        "_counts",
+        "_engine",
+        "_has_started",
+        "_instance_id",
+        "_progress",
+        "_suspects",
+        "has_answered",
+        "is_on_probation",
+    )
+
+    def __init__(self, suspects: Suspects, instance_id: str, progress: MigrationState) -> None:
+        self._suspects = suspects
+        self._instance_id = instance_id
+        self._progress = progress
+        self._has_started = False
+        self._counts = False  # among the engine's suspects
+        self.is_on_probation = True
+        self.has_answered = False  #: set by the caller: a delta has come
+        self._enter()
+
+    async def start(self) -> None:
+        """Returns when the request may be sent to the instance."""
+        if not self._may_start():
+            await self._wait()
+            if self._progress.deadline is not None:
+                self._progress.search()  # the wait was for its turn
+        self._has_started = True
+        self._engine.started += 1
+        self._engine.on_probation.add(self)
+
+    def check(self) -> None:
+        """Ends its probation if it has enough tokens now."""
+        if self._progress.count_here >= self._progress.probation:
+            self._leave_probation()
+
+    def lost(self, error: EngineLost) -> None:
+        """Its instance was lost. Raises the error that ends the request, if it may not move."""
+        progress, engine = self._progress, self._engine
+        if isinstance(error, HandedBack):
+            return
+        is_suspect = self in engine.on_probation
+        if isinstance(error, InstanceLost):
+            progress.is_suspect = progress.is_suspect or is_suspect
+        else:
+            self._suspects.died(self._instance_id, engine)
+            if engine.on_probation and not is_suspect:
+                return
+            self._blame(len(engine.on_probation) or engine.started)
+        progress.moves += 1
+        if progress.moves > progress.limit:
+            raise self._crashed() if progress.deaths > 1 else error
+
+    def end(self) -> None:
+        """The request has left the instance."""
+        self._leave_probation()
+        engine = self._engine
+        if not engine.is_dead:
+            engine.started -= self._has_started
+            self._suspects.left(self._instance_id, engine)
+
+    def _blame(self, suspects: int) -> None:
+        progress = self._progress
+        progress.deaths += 1
+        progress.is_suspect = True
+        if progress.deaths > 1 and suspects == 1:
+            raise self._crashed()
+        here = progress.count_here
+        progress.probation = here + 1 if here <= _YOUNG or progress.deaths > 1 else 1
+
+    def _crashed(self) -> RequestCrashedEngine:
+        return RequestCrashedEngine(
+            f"The engine ended {self._progress.deaths} times while it worked on this request, "
+            "which is not tried again. Change the prompt or its settings."
+        )
+
+    def _enter(self) -> None:
+        self._engine = self._suspects.engine(self._instance_id)
+        self._counts = self._progress.is_suspect
+        self._engine.suspects += self._counts
+
+    def _may_start(self) -> bool:
+        engine = self._engine
+        return not engine.on_probation if self._counts else not engine.suspects
+
+    async def _wait(self) -> None:
+        seconds = _SUSPECT_SECONDS if self._counts else _NEW_SECONDS
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not self._may_start():
+                    await self._engine.change()
+                    if self._engine.is_dead:
+                        self._enter()
+
+    def _leave_probation(self) -> None:
+        self.is_on_probation = False
+        engine = self._engine
+        if engine.is_dead:
+            return
+        engine.on_probation.discard(self)
+        engine.suspects -= self._counts
+        self._counts = False
+        engine.changed()
