@@ -100,6 +100,10 @@ RECORD_NAMES = 256  #: settings, guides or tasks that an instance lists
 CONTEXT_TOKENS = 2**31  #: context of an instance
 SLOTS = 2**20  #: of an instance
 
+# The request plane: while no request can be sent.
+PLANE_SECONDS = 10.0  #: that a request without a deadline waits for the plane's return
+PLANE_WAITING = 1000  #: requests of one model that wait at once; the others fail at once
+
 # Peers: what another process may make us dial.
 ADDRESSES = 16  #: of one peer; the others are ignored
 ADDRESS_CHARACTERS = 300

@@ -27,6 +27,7 @@ from dynemo.errors import (
     PlaneAway,
     Unavailable,
 )
+from dynemo.limits import PLANE_SECONDS, PLANE_WAITING
 from dynemo.messages.answer import Delta
 from dynemo.messages.records import Instance, Load
 from dynemo.messages.request import Request
@@ -58,6 +59,7 @@ class Pool:
         self._router = router
         self._codec = codec
         self._migration_limit = migration_limit
+        self._waiting = 0  # requests that wait for the request plane
         self._remotes: dict[str, RemoteInstance] = {}
         self._classes = InstanceClasses(self._instances)
         self._changed = asyncio.Event()
@@ -146,7 +148,7 @@ class Pool:
                         if delta.finish is not None:
                             return
             except Unavailable as error:
-                self._refused(chosen, error, tried, progress)
+                await self._refused(remote, error, tried, progress)
             except EngineLost as error:
                 if not (attempt.has_answered or isinstance(error, HandedBack)):
                     self._failed(chosen, error, is_certain=False)
@@ -207,12 +209,14 @@ class Pool:
             self._failed(tried.blamed, tried.problem, is_certain=True)
             tried.blamed = ""
 
-    def _refused(
-        self, instance_id: str, error: Unavailable, tried: Attempts, progress: MigrationState
+    async def _refused(
+        self, remote: RemoteInstance, error: Unavailable, tried: Attempts, progress: MigrationState
     ) -> None:
-        """An instance does not take the request. Raises `error` if no other one can be asked."""
-        if isinstance(error, PlaneAway) and progress.deadline is None:
-            raise error
+        """An instance does not take the request, or no instance can be asked."""
+        if isinstance(error, PlaneAway):
+            await self._wait_for_plane(remote, error, progress)
+            return
+        instance_id = remote.record.instance.id
         tried.refused(instance_id, error)
         if error.returns_within:
             progress.wait_at_least(error.returns_within)
@@ -220,6 +224,23 @@ class Pool:
             level = logging.INFO if isinstance(error, InstanceAway) else logging.WARNING
             if self._breakers.unreachable(instance_id, str(error)):
                 log.log(level, _ONLY_PROBES, instance_id, error)
+
+    async def _wait_for_plane(
+        self, remote: RemoteInstance, error: PlaneAway, progress: MigrationState
+    ) -> None:
+        """No instance can be asked now. Raises `error` when the request has waited long enough, or
+        if many others wait."""
+        if self._waiting >= PLANE_WAITING:
+            raise error
+        self._waiting += 1
+        try:
+            async with asyncio.timeout_at(progress.away_until(PLANE_SECONDS)):
+                await asyncio.sleep(_PAUSE)
+                await remote.wait_for_plane()
+        except TimeoutError:
+            raise error from None
+        finally:
+            self._waiting -= 1
 
     def _move(self, progress: MigrationState, attempt: Attempt, error: EngineLost) -> None:
         """Lets the rest of an answer move to another instance. Raises the error if it may not."""

@@ -79,6 +79,10 @@ class RemoteInstance:
                 if delta.finish is not None:
                     return
 
+    async def wait_for_plane(self) -> None:
+        """Returns when the request plane can carry requests."""
+        await self._requests.wait_until_up()
+
     async def _ask(self, envelope: Envelope) -> None:
         """Sends the request. Cancelling it tells nothing about the instance."""
         asked = monotonic()
