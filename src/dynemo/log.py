@@ -6,7 +6,7 @@ import sys
 import time
 
 from dynemo.limits import LOG_CHARACTERS
-from dynemo.spelling import shortened
+from dynemo.spelling import shortened, visible, visible_json
 
 _LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
@@ -32,6 +32,11 @@ def _message(record: logging.LogRecord) -> str:
     return shortened(record.getMessage(), LOG_CHARACTERS)
 
 
+def _lines(text: str) -> str:
+    """Returns a text for people. Only its first line starts at the margin, as records do."""
+    return visible(text).replace("\n", "\n  ")
+
+
 def _logfmt_value(value: object) -> str:
     """Returns a field's value for logfmt, quoted if it could end the field or the line."""
     text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
@@ -47,9 +52,9 @@ class _Text(logging.Formatter):
             for key, value in _extra(record).items()
             if value is not None and value != []
         ]
-        head = f"{clock} {record.levelname.lower()} {record.name}: {_message(record)}"
+        head = f"{clock} {record.levelname.lower()} {record.name}: {_lines(_message(record))}"
         line = " ".join([head, *fields])
-        trace = f"\n{self.formatException(record.exc_info)}" if record.exc_info else ""
+        trace = f"\n{visible(self.formatException(record.exc_info))}" if record.exc_info else ""
         return line + trace
 
 
@@ -65,4 +70,4 @@ class _Json(logging.Formatter):
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
+        return visible_json(json.dumps(line, ensure_ascii=False, default=str))

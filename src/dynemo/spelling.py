@@ -7,6 +7,20 @@ _CUTOFF = 0.66
 #: The cutoff for a single word of a name (`modle` of `--model-path`), which must be more similar.
 _WORD_CUTOFF = 0.8
 
+# C0 controls become their pictures (ESC becomes a small sign), C1 controls the replacement
+# character. A carriage return would let text overwrite the text before it. The last ones change the
+# direction of writing, and so show text in another order than it has.
+_DIRECTIONS = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_BEYOND_C0 = (0x7F, *range(0x80, 0xA0), 0x2028, 0x2029, *_DIRECTIONS)
+_VISIBLE: dict[int, int | str | None] = {
+    **{code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n\r"},
+    0x0D: None,
+    **{code: f"\\u{code:04x}" for code in _BEYOND_C0},
+    0x7F: 0x2421,
+    **dict.fromkeys(range(0x80, 0xA0), 0xFFFD),
+}
+_ESCAPED = {code: f"\\u{code:04x}" for code in _BEYOND_C0}
+
 
 def unknown(
     kind: str,
@@ -78,7 +92,22 @@ def quoted(value: str) -> str:
     """Returns a value as messages show it: in double quotes, on one line."""
     import json  # imported here because only mistakes need it
 
-    return json.dumps(value, ensure_ascii=False)
+    return visible_json(json.dumps(value, ensure_ascii=False))
+
+
+def visible(text: str) -> str:
+    """Returns `text` with visible control characters. Only newlines and tabs keep their effect.
+
+    Text of files, models, clients and other processes goes through this function on its way to a
+    terminal or a log. A terminal would obey its control characters: move the cursor, or write to
+    the clipboard.
+    """
+    return text if text.isprintable() else text.translate(_VISIBLE)
+
+
+def visible_json(text: str) -> str:
+    """Returns the same JSON with escapes for the control characters that JSON allows."""
+    return text if text.isprintable() else text.translate(_ESCAPED)
 
 
 def _words(name: str) -> list[str]:

@@ -41,6 +41,10 @@ class NatsProcess:
                 time.sleep(0.01)
         raise AssertionError("nats-server did not start")
 
+    def send(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def stop(self) -> None:
         if self._process is not None:
             self._process.kill()

@@ -1,6 +1,7 @@
 import pytest
 
-from dynemo.terminal.screen import clean, count, duration, visible
+from dynemo.spelling import visible
+from dynemo.terminal.screen import clean, count, duration
 
 
 def test_no_control_character_reaches_the_terminal() -> None:

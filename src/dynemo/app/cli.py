@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from functools import partial
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 from dynemo.app.arguments import VERSION, Invocation, parse, split_at_dashes
@@ -20,7 +21,7 @@ from dynemo.descriptors import raise_limit
 from dynemo.environments.registry import find_entry
 from dynemo.errors import DynemoError, UsageError
 from dynemo.interrupt import interrupt_ends, interrupt_raises
-from dynemo.spelling import quoted
+from dynemo.spelling import quoted, visible
 
 if TYPE_CHECKING:
     from dynemo.http.bound_server import BoundServer
@@ -31,6 +32,7 @@ def main(argv: Sequence[str]) -> int:
     """Runs the command; returns the exit code. A mistake is one sentence on standard error."""
     _open_closed()
     _write_utf8()
+    sys.excepthook = _print_traceback
     flags = [word for word in split_at_dashes(argv)[0] if word.startswith("-v")]
     is_loud = sum(word.count("v") for word in flags) >= 2
     try:
@@ -40,14 +42,14 @@ def main(argv: Sequence[str]) -> int:
     except DynemoError as error:
         if is_loud:
             raise
-        print(f"dynemo-run: {error}", file=sys.stderr)
+        print(visible(f"dynemo-run: {error}"), file=sys.stderr)
         return error.exit_code
     except Exception as error:
         if is_loud:
             raise
+        bug = f"A bug in dynemo-run has ended it: {type(error).__name__}: {error}"
         print(
-            f"dynemo-run: A bug in dynemo-run has ended it: {type(error).__name__}: {error}. "
-            "Run the command again with -vv to see where.",
+            visible(f"dynemo-run: {bug}. Run the command again with -vv to see where."),
             file=sys.stderr,
         )
         return 1
@@ -62,12 +64,12 @@ def _dispatch(argv: Sequence[str]) -> int:
     if asks_for_help(own):
         from dynemo.app.help import help_text
 
-        print(help_text(own))
+        print(visible(help_text(own)))
         return 0
     if VERSION.name in own:
         from dynemo import __version__
 
-        print(f"dynemo-run {__version__}")
+        print(visible(f"dynemo-run {__version__}"))
         return 0
     with interrupt_ends():
         return start(parse(argv))
@@ -87,6 +89,14 @@ def _write_utf8() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+def _print_traceback(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    import traceback
+
+    print(visible("".join(traceback.format_exception(kind, error, trace))), file=sys.stderr, end="")
 
 
 def start(invocation: Invocation) -> int:

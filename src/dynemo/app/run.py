@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import math
 import signal
 import sys
 import time
@@ -29,6 +30,7 @@ from dynemo.serving.local.instance import Ended, LocalInstance, Ready, local_ins
 from dynemo.serving.local.weights import WeightsProgress
 from dynemo.serving.migration import text_codec
 from dynemo.serving.pipeline import Pipeline, ServedModel
+from dynemo.spelling import visible
 from dynemo.terminal.loading import loading_shown
 
 if TYPE_CHECKING:
@@ -110,14 +112,15 @@ async def _serve(run: Run) -> int:
             return await _run_worker(run, local, ready)
         backend = LocalBackend(local, text_codec(run.card.tokenizer))
         model = ServedModel(name, int(time.time()), run.card, backend)
-        pipeline = Pipeline({name: model}, defaults=run.defaults)
+        bound = _max_queue(run.config, run.input)
+        pipeline = Pipeline({name: model}, defaults=run.defaults, max_queue=bound)
         if run.server is not None:
             greet = partial(_greeting, name, where=run.server.url)
             waiting = _announce_ready(greet, ready, pipeline, run.defaults, local.ended)
             return await serve_http(pipeline, run.server, run.config.grace, waiting)
         if run.input.kind == "text":
             import dynemo.terminal.chat.run  # noqa: F401  (slow to import, and the engine is loading)
-        print(_greeting(name, await _until_stopped(ready)), file=sys.stderr)
+        print(visible(_greeting(name, await _until_stopped(ready))), file=sys.stderr)
         _check_template(pipeline, run.defaults)
         work = serve_terminal(run.config, run.input, run.text, run.defaults, pipeline)
         return await _unless_lost(work, local.ended)
@@ -154,7 +157,7 @@ async def _follow(spec: EngineSpec, child: Child) -> int:
         leader += f" at {parallel.leader}"
     async with local_instance(child, None) as (local, ready):
         local.ended.add_done_callback(lambda _: stop.set())
-        print(" · ".join(greeting), file=sys.stderr)
+        print(visible(" · ".join(greeting)), file=sys.stderr)
         try:
             if await _loaded(ready, stop) is not None:
                 await stop.wait()
@@ -182,7 +185,8 @@ async def _run_worker(run: Run, local: LocalInstance, ready: Ready) -> int:
 
     def greet() -> None:
         if greeting and local.instance is not None:
-            print(_greeting(run.card.name, local.instance, greeting.pop()), file=sys.stderr)
+            line = _greeting(run.card.name, local.instance, greeting.pop())
+            print(visible(line), file=sys.stderr)
 
     metrics = WorkerMetrics(run.card.name)
     async with _status(run, local, metrics, stop), open_discovery(run.config) as discovery:
@@ -251,15 +255,21 @@ async def _serve_ingress(
             migration_limit=config.migration_limit,
         ) as found,
     ):
-        pipeline = Pipeline(found.models, defaults=defaults)
+        bound = _max_queue(config, run_input)
+        pipeline = Pipeline(found.models, defaults=defaults, max_queue=bound)
         if server is not None:
             greeting = _print_line(f"{config.out} · {server.url}")
             return await serve_http(pipeline, server, config.grace, greeting)
         if not found.appeared.is_set():
-            print(f"dynemo-run: Waiting for a worker of {config.out} ...", file=sys.stderr)
+            print(visible(f"dynemo-run: Waiting for a worker of {config.out} ..."), file=sys.stderr)
         await found.appeared.wait()
         _check_template(pipeline, defaults)
         return await serve_terminal(config, run_input, text, defaults, pipeline)
+
+
+def _max_queue(config: Config, run_input: RunInput) -> float | None:
+    """Terminal inputs bound their requests themselves."""
+    return config.max_queue if run_input.kind == "http" else math.inf
 
 
 async def _until_stopped(ready: Ready) -> Instance:
@@ -275,7 +285,7 @@ async def _until_stopped(ready: Ready) -> Instance:
 
 async def _print_line(line: str) -> None:
     """A coroutine for `serve_http`, which starts it when it handles signals."""
-    print(line, file=sys.stderr)
+    print(visible(line), file=sys.stderr)
 
 
 async def _announce_ready(
@@ -285,7 +295,7 @@ async def _announce_ready(
     template, or when it stops permanently; pending across restarts."""
     instance = await asyncio.shield(ready)
     _check_template(pipeline, defaults)
-    print(greet(instance), file=sys.stderr)
+    print(visible(greet(instance)), file=sys.stderr)
     await asyncio.shield(ended)
 
 

@@ -10,6 +10,7 @@ from dynemo.app.settings.modes import Mode
 from dynemo.command_line.help import command_help
 from dynemo.command_line.read import asks_for_help, find_command, read_command
 from dynemo.commands.table import COMMANDS, ETCD_PORT, NATS_PORT, PS_OPTIONS
+from dynemo.spelling import visible
 
 if TYPE_CHECKING:
     from dynemo.models.find import Found
@@ -164,7 +165,9 @@ def _find(word: str) -> "Found":
 
 
 def _print(lines: Iterable[str]) -> int:
+    # A pipe or a file gets the exact text.
+    is_terminal = sys.stdout.isatty()
     for line in lines:
-        print(line)
+        print(visible(line) if is_terminal else line)
     sys.stdout.flush()
     return 0

@@ -20,7 +20,7 @@ from dynemo.messages.records import InstanceRecord, Load
 from dynemo.planes.discovery.base import ROOT, instances_prefix
 from dynemo.planes.discovery.discovery import Discovery
 from dynemo.planes.names import ENDPOINT, NAMESPACE, EndpointName
-from dynemo.spelling import quoted
+from dynemo.spelling import quoted, visible
 
 _LATEST = 2.0**40  #: unix seconds
 
@@ -57,12 +57,12 @@ async def _ps(config: Config, *, as_json: bool, is_watching: bool) -> int:
             else:
                 busy = await asking.ask(records)
                 make = partial(to_json, is_line=is_watching) if as_json else to_table
-                print(f"{_CLEAR if is_screen else ''}{make(records, busy)}", flush=True)
+                print(_CLEAR if is_screen else "", visible(make(records, busy)), sep="", flush=True)
                 unknown = [f"Some loads are unknown. {why}" for why in asking.troubles]
                 notes = [*conflicts(records), *unknown]
             if is_screen or notes != printed:
                 for note in notes:
-                    print(f"dynemo-run: {note}", file=sys.stderr)
+                    print(visible(f"dynemo-run: {note}"), file=sys.stderr)
             printed = notes
             if not is_watching:
                 return 0

@@ -23,6 +23,7 @@ from dynemo.commands.server import (
 from dynemo.commands.table import ETCD_PORT, NATS_PORT
 from dynemo.errors import DynemoError
 from dynemo.folders import data_folder
+from dynemo.spelling import visible
 
 ETCD = ServerKind(
     name="etcd",
@@ -69,9 +70,9 @@ def up(found: Sequence[Server]) -> int:
         outcome = "started" if server in missing else "was running already"
         if not state.is_answering:
             outcome = f"runs (pid {state.pid}) and does not answer; see {server.log}"
-        print(f"{server.kind.name} {outcome}: {_address(state)}")
+        print(visible(f"{server.kind.name} {outcome}: {_address(state)}"))
     for line in _settings(states):
-        print(line)
+        print(visible(line))
     return 0 if all(state.is_answering for state in states) else 1
 
 
@@ -99,14 +100,15 @@ def _stop(found: Sequence[Server]) -> int:
     for server in reversed(found):
         try:
             if server.stop():
-                print(f"{server.kind.name} stopped")
+                print(visible(f"{server.kind.name} stopped"))
             elif _answers(server):
-                print(f"{server.kind.name} was not started by `services up` and keeps running")
+                text = "was not started by `services up` and keeps running"
+                print(visible(f"{server.kind.name} {text}"))
             else:
-                print(f"{server.kind.name} was not running")
+                print(visible(f"{server.kind.name} was not running"))
         except DynemoError as error:
             failed = 1
-            print(f"dynemo-run: {error}", file=sys.stderr)
+            print(visible(f"dynemo-run: {error}"), file=sys.stderr)
     return failed
 
 
@@ -114,7 +116,7 @@ def status(found: Sequence[Server]) -> int:
     """Prints a line for each server; returns 1 unless all run and answer."""
     states = [server.state() for server in found]
     for server, state in zip(found, states, strict=True):
-        print(_line(server, state))
+        print(visible(_line(server, state)))
     return 0 if all(state.is_answering for state in states) else 1
 
 

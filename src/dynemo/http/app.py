@@ -51,7 +51,7 @@ class App:
         has_metrics: bool = True,
     ) -> None:
         self._limits = limits or Limits()
-        self._room = BodyRoom()
+        self.room = BodyRoom()
         self._access = access or Access()
         self._active: set[Exchange] = set()
         self._is_idle = asyncio.Event()
@@ -71,6 +71,11 @@ class App:
                 "dynemo_requests_moved",
                 "Times that an answer has moved to another instance.",
                 lambda: [(m.name, m.backend.moves) for m in pipeline.models.values()],
+            )
+            metrics.watch_gauge(
+                "dynemo_queue_requests",
+                "Requests that wait for their turn at the engine.",
+                lambda: [(m.name, m.room.waiting) for m in pipeline.models.values()],
             )
             self._routes |= {"/openapi.json": _reads(OpenApi()), "/": _reads(Page(self.health))}
             for dialect in DIALECTS:
@@ -96,7 +101,7 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             dialect = dialect_of(scope["path"])
-            await self._exchange(Exchange(scope, receive, send, self._limits, dialect, self._room))
+            await self._exchange(Exchange(scope, receive, send, self._limits, dialect, self.room))
         elif scope["type"] == "lifespan":
             await _live(receive, send)
         else:

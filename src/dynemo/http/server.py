@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ctypes
 import errno
 import re
 import socket
@@ -18,11 +17,13 @@ from dynemo.descriptors import DescriptorReserve
 from dynemo.errors import Unavailable, UsageError
 from dynemo.http.app import App
 from dynemo.http.asgi import ABORT, SURPLUS
+from dynemo.http.memory import return_large_blocks, return_small_blocks
 from dynemo.limits import (
     BODY_CHUNKS,
     BODY_REST_SECONDS,
     HEAD_BYTES,
     HEAD_SECONDS,
+    HEADERS,
     KEEP_ALIVE_SECONDS,
     PIPELINED_REQUESTS,
     SURPLUS_SECONDS,
@@ -35,7 +36,6 @@ BACKLOG = 2048
 _UNSENT_BYTES = 128 * 1024
 #: For the last event to clients whose streams were cancelled, and for connections to close.
 _FAREWELL_SECONDS = 2.5
-_M_MMAP_THRESHOLD = -3  # of glibc's mallopt
 
 
 def bind(host: str, port: int, flag: str = "--http-port") -> socket.socket:
@@ -92,7 +92,7 @@ async def serve(
     seconds, cancels the rest and returns. Installs no signal handlers. Called once; closes
     `listener`.
     """
-    _return_memory()
+    return_large_blocks()
     server = _Server(
         uvicorn.Config(
             app,
@@ -113,22 +113,14 @@ async def serve(
         async with asyncio.TaskGroup() as tasks:
             serving = tasks.create_task(server.serve(sockets=[listener]))
             await server.is_ready.wait()
+            trimming = tasks.create_task(return_small_blocks(lambda: app.room.arrived))
             await stop.wait()
             await _wind_down(app, server, serving, grace)
+            trimming.cancel()
     finally:
         server.close()
         server.abort()
         listener.close()
-
-
-def _return_memory() -> None:
-    """Makes freed memory of 128 kB or more go back to the system at once.
-
-    glibc begins so, and stops with the first large block that is freed. It then keeps some 50 MB
-    after a few large bodies.
-    """
-    with contextlib.suppress(OSError, AttributeError):  # macOS and musl have no mallopt
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 128 * 1024)
 
 
 async def _wind_down(
@@ -232,8 +224,11 @@ class _Protocol(HttpToolsProtocol):
         self.transport.abort()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._is_in_head:  # trailers after a chunked body have no reader and no bound
-            super().on_header(name, value)
+        if not self._is_in_head:
+            return  # trailers after a chunked body have no reader and no bound
+        if len(self.headers) >= HEADERS:  # each look-up of a header would walk through them
+            raise ValueError("too many headers")
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self._is_in_head = False

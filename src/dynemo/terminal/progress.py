@@ -3,6 +3,7 @@
 import asyncio
 import sys
 
+from dynemo.spelling import visible
 from dynemo.terminal.log_lines import log_above
 from dynemo.terminal.summary import BatchCounts, status
 
@@ -17,7 +18,7 @@ async def show(tally: BatchCounts) -> None:
         await _bar(tally)
     while True:
         await asyncio.sleep(LINE_SECONDS)
-        print(status(tally), file=sys.stderr, flush=True)
+        print(visible(status(tally)), file=sys.stderr, flush=True)
 
 
 async def _bar(tally: BatchCounts) -> None:

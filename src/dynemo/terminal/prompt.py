@@ -14,10 +14,11 @@ from msgspec import structs
 from dynemo.errors import DynemoError, RequestError, UsageError
 from dynemo.messages.ask import Ask, text_turn
 from dynemo.serving.pipeline import Job, Pipeline
+from dynemo.spelling import visible
 from dynemo.terminal.interrupts import Interrupted, until_signal
 from dynemo.terminal.output import Output
 from dynemo.terminal.reply import Reply, listen
-from dynemo.terminal.screen import clean, visible
+from dynemo.terminal.screen import clean
 
 
 def read_prompt(source: BinaryIO) -> str:
@@ -64,7 +65,7 @@ async def answer(
         output.close()
     if reply.finish is not None and reply.finish.reason == "length":
         note = _cut_note(job, reply)
-        print(f"dynemo-run: {note}", file=sys.stderr)
+        print(visible(f"dynemo-run: {note}"), file=sys.stderr)
     return 0
 
 

@@ -3,20 +3,7 @@
 import os
 import sys
 
-# C0 controls become their pictures (ESC becomes a small sign), C1 controls the replacement
-# character. Newline and tab stay. A carriage return would let text overwrite the text before it.
-_VISIBLE = (
-    {code: 0x2400 + code for code in range(0x20)}
-    | {0x7F: 0x2421}
-    | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
-)
-del _VISIBLE[0x09], _VISIBLE[0x0A]
-_VISIBLE_OR_NONE: dict[int, int | None] = {**_VISIBLE, 0x0D: None}
-
-
-def visible(text: str) -> str:
-    """Returns `text` with visible control characters. Only newlines and tabs keep their effect."""
-    return text if text.isprintable() else text.translate(_VISIBLE_OR_NONE)
+from dynemo.spelling import visible
 
 
 def clean(text: str) -> str:
@@ -36,7 +23,7 @@ def red(text: str) -> str:
 
 def _styled(code: str, text: str) -> str:
     has_colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    return f"\x1b[{code}m{text}\x1b[0m" if has_colours else text
+    return f"\x1b[{code}m{visible(text)}\x1b[0m" if has_colours else visible(text)
 
 
 def count(number: int, noun: str) -> str:

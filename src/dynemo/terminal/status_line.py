@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
 
+from dynemo.spelling import visible
+
 #: Seconds before a terminal shows the first line, between two updates of it, and between two plain
 #: lines.
 FIRST_SECONDS = 1.0
@@ -37,6 +39,7 @@ class StatusLine:
 
     def show(self, text: str) -> None:
         self._shown_at = monotonic()
+        text = visible(text).replace("\n", " ")
         if not self._is_terminal:
             print(text, file=sys.stderr, flush=True)
             return

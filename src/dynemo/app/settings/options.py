@@ -221,6 +221,11 @@ class Config:
         help="A site whose pages may send requests, or `app://` and the like; `*`: any.",
         shown="sites on loopback",
     ))
+    max_queue: int | None = setting(None, values.count, Option(
+        metavar="N", topic=SERVERS, where=(SERVER,),
+        help="Requests that may wait for each model; more get a 429.",
+        shown="half as many as the engines compute at once; at least 8 with these",
+    ))
     grace: float = setting(5.0, values.seconds, Option(
         metavar="SECONDS", topic=SERVERS, where=(SERVER, WORKER),
         help="How long streams may finish after Ctrl-C or SIGTERM.",

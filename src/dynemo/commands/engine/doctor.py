@@ -21,7 +21,7 @@ from dynemo.environments.registry import ENGINES
 from dynemo.errors import EngineNotInstalled, UsageError
 from dynemo.foreign import decode_json
 from dynemo.models.find import demo_checkout, demo_gguf
-from dynemo.spelling import quoted
+from dynemo.spelling import quoted, visible
 from dynemo.terminal.status_line import StatusLine, gigabytes, status_line
 
 _QUESTION = "What is the capital of South Africa?"
@@ -62,14 +62,14 @@ def doctor(engine: str | None) -> int:
     broken = 0
     for row in rows:
         if not row.is_installed and not row.problem:
-            print(f"{row.engine:<11}not installed", flush=True)
+            print(visible(f"{row.engine:<11}not installed"), flush=True)
             continue
         problem, facts = _examine(ENGINES[row.engine], row)
         broken += bool(problem)
         shown = " · ".join(part for part in (row.version, row.device, *facts) if part)
-        print(f"{row.engine:<11}{'BROKEN' if problem else 'ok'} · {shown}", flush=True)
+        print(visible(f"{row.engine:<11}{'BROKEN' if problem else 'ok'} · {shown}"), flush=True)
         for text in [problem] * bool(problem) + row.workarounds:
-            print(f"{'':<11}{text}", flush=True)
+            print(visible(f"{'':<11}{text}"), flush=True)
     return 1 if broken else 0
 
 

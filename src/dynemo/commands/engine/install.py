@@ -31,7 +31,7 @@ from dynemo.environments.installer import HASH, Installer, find_installer
 from dynemo.environments.registry import ENGINES
 from dynemo.environments.variants import PackageSource, Variant
 from dynemo.errors import DynemoError, UsageError
-from dynemo.spelling import either
+from dynemo.spelling import either, visible
 from dynemo.terminal.status_line import StatusLine, gigabytes, status_line
 
 #: The names that `install` makes in an engine's folder.
@@ -46,7 +46,7 @@ def install(variant: Variant, python: str = sys.executable) -> int:
         source = variant.source()
         name = _folder_name(variant, source, _version_of(python, variant))
         if before is not None and before.folder == name and python_of(before).exists():
-            print(f"{_describe(before)} is installed already.")
+            print(visible(f"{_describe(before)} is installed already."))
             return 0
         kept = before.folder if before is not None and before.folder != name else ""
         _clear(home, keep=kept)
@@ -64,11 +64,11 @@ def install(variant: Variant, python: str = sys.executable) -> int:
             raise
         _point_to(made)
         _clear(home, keep=name)
-    print(f"{_describe(made)} · {gigabytes(made.bytes)} · {seconds} s · {home / name}")
+    print(visible(f"{_describe(made)} · {gigabytes(made.bytes)} · {seconds} s · {home / name}"))
     for text in made.workarounds:
-        print(f"Workaround: {text}")
+        print(visible(f"Workaround: {text}"))
     if variant.besides:
-        print(variant.besides)
+        print(visible(variant.besides))
     return 0
 
 
@@ -87,7 +87,7 @@ def remove(engine: str) -> int:
                 f"The environment of {engine} cannot be removed: {error.strerror}. Remove "
                 f"{home_of(engine)} yourself."
             ) from None
-    print(f"The environment of {engine} is removed.")
+    print(visible(f"The environment of {engine} is removed."))
     return 0
 
 

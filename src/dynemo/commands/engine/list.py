@@ -14,6 +14,7 @@ from dynemo.environments.entry import EngineEntry
 from dynemo.environments.find import EnginePython, distributions, locate, version_in
 from dynemo.environments.registry import ENGINES
 from dynemo.errors import EngineNotInstalled, UsageError
+from dynemo.spelling import visible, visible_json
 
 
 class Row(Struct, frozen=True, kw_only=True):
@@ -32,6 +33,7 @@ class Row(Struct, frozen=True, kw_only=True):
     guided: list[str]  #: the forms of guided decoding
     logprobs: bool = False  #: not in this version
     embeddings: bool
+    prefix_cache: str  #: how the prompts of API keys are kept apart in it
     tensor_parallel: bool
     multi_node: bool
 
@@ -45,6 +47,7 @@ ABILITIES = (
     ("guided", "guided"),
     ("logprobs", "logprobs"),
     ("embeddings", "embeddings"),
+    ("prefix cache", "prefix_cache"),
     ("tensor parallel", "tensor_parallel"),
     ("multi-node", "multi_node"),
 )
@@ -62,17 +65,17 @@ _CELLS = {
 def list_engines(*, as_json: bool) -> int:
     rows = [describe(entry) for entry in ENGINES.values()]
     if as_json:
-        print(json.format(json.encode(rows), indent=2).decode())
+        print(visible_json(json.format(json.encode(rows), indent=2).decode()))
         return 0
     lines = _table(rows)
     width = shutil.get_terminal_size().columns
     if sys.stdout.isatty() and max(map(len, lines)) > width:
         lines = _blocks(rows, width)
-    print("\n".join(lines))
+    print(visible("\n".join(lines)))
     for row in rows:
         for text in (row.problem, *row.workarounds):
             if text:
-                print(f"\n{row.engine}: {text}", end="")
+                print(visible(f"\n{row.engine}: {text}"), end="")
     if any(row.problem or row.workarounds for row in rows):
         print()
     return 0
@@ -128,6 +131,7 @@ def describe(entry: EngineEntry) -> Row:
         gives=entry.gives,
         guided=list(entry.guides),
         embeddings="embed" in entry.tasks,
+        prefix_cache=entry.prefix_cache,
         tensor_parallel=entry.has_tensor_parallel,
         multi_node=entry.has_nodes,
     )

@@ -81,7 +81,9 @@ class Vllm:
         from vllm.v1.engine.exceptions import EngineDeadError
 
         check_request(request, self._vocabulary, self._most_biased)
-        prompt = {"type": "token", "prompt_token_ids": request.token_ids}
+        prompt: dict[str, Any] = {"type": "token", "prompt_token_ids": request.token_ids}
+        if request.cache_salt:
+            prompt["cache_salt"] = request.cache_salt
         count = 0
         self._open += 1
         try:

@@ -22,6 +22,7 @@ from dynemo.foreign import decode_json
 from dynemo.models.choose import ModelChoice, ModelFormat, choose
 from dynemo.models.hub.errors import HubUnreachable, translated
 from dynemo.models.hub.fetch import HubSource, fetch
+from dynemo.spelling import visible
 
 _NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^:\s]+))?(?::(?P<pick>[^:]+))?")
 #: Timeout for listing a repository, in seconds.
@@ -61,7 +62,7 @@ def parse_hub_name(argument: str) -> HubName | None:
 
 def print_line(line: str) -> None:
     """Prints a line to stderr."""
-    print(line, file=sys.stderr, flush=True)
+    print(visible(line), file=sys.stderr, flush=True)
 
 
 def free_space(folder: Path) -> int:

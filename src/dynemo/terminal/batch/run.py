@@ -21,6 +21,7 @@ import msgspec
 from dynemo.errors import DynemoError, EngineLost, RequestError, Unavailable, UsageError
 from dynemo.messages.ask import Ask, set_fields
 from dynemo.serving.pipeline import Job, Pipeline
+from dynemo.spelling import visible
 from dynemo.terminal.batch import file as files
 from dynemo.terminal.batch.file import InputLine
 from dynemo.terminal.batch.line import OutputLine, answered, complete, failed, key_of, parse
@@ -239,4 +240,4 @@ async def _listen(run: BatchRun, job: Job) -> Reply:
 
 def _print_lines(*lines: str) -> None:
     for line in lines:
-        print(line, file=sys.stderr, flush=True)
+        print(visible(line), file=sys.stderr, flush=True)

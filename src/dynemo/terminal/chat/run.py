@@ -14,7 +14,7 @@ from dynemo.messages.ask import Ask, Turn
 from dynemo.prompt.errors import RenderTooLong
 from dynemo.serving.pipeline import Job, Pipeline
 from dynemo.serving.rendering import render_apart
-from dynemo.spelling import with_reason
+from dynemo.spelling import visible, with_reason
 from dynemo.terminal.chat.commands import ChatSession, parse, run_command
 from dynemo.terminal.chat.conversation import ChatRound, Conversation, fit
 from dynemo.terminal.chat.keyboard import held_terminal, mark_pastes, open_history, prompt_session
@@ -22,7 +22,7 @@ from dynemo.terminal.interrupts import Interrupted, until_signal
 from dynemo.terminal.log_lines import held_log, log_above
 from dynemo.terminal.output import Output
 from dynemo.terminal.reply import Reply, listen
-from dynemo.terminal.screen import clean, count, dim, duration, red, visible
+from dynemo.terminal.screen import clean, count, dim, duration, red
 from dynemo.terminal.until_ready import until_ready
 
 #: How often a model that reports no trouble may decline before the chat gives up.
@@ -189,7 +189,7 @@ def _statistics(reply: Reply, end: str) -> str:
 
 
 def _print_note(text: str) -> None:
-    print(dim(visible(text)), flush=True)
+    print(dim(text), flush=True)
 
 
 def _print_wait(reason: str) -> None:
@@ -198,4 +198,4 @@ def _print_wait(reason: str) -> None:
 
 
 def _print_error(error: DynemoError) -> None:
-    print(red(visible(str(error))), flush=True)
+    print(red(str(error)), flush=True)
