@@ -13,7 +13,7 @@ count each request twice.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -40,6 +40,12 @@ class LoadSample(NamedTuple):
     running: float
     waiting: float
     kv_use: float
+
+
+class GaugeSample(NamedTuple):
+    name: str
+    labels: tuple[str, ...]
+    value: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +76,15 @@ class Exposition:
     def watch_load(self, read: Callable[[], Iterable[LoadSample]]) -> None:
         """Adds gauges of the engines' load, read at each scrape. Call it once per process."""
         self.registry.register(_LoadCollector(read))
+
+    def watch_gauges(
+        self,
+        gauges: Mapping[str, tuple[str, tuple[str, ...]]],
+        read: Callable[[], Iterable[GaugeSample]],
+    ) -> None:
+        """Adds gauges whose values are kept elsewhere and read at each scrape. `gauges` has a text
+        and the labels of each name."""
+        self.registry.register(_GaugeCollector(gauges, read))
 
     def watch_count(
         self, name: str, text: str, read: Callable[[], Iterable[tuple[str, int]]]
@@ -251,6 +266,30 @@ class _LoadCollector(Collector):
         yield from families
 
 
+class _GaugeCollector(Collector):
+    def __init__(
+        self,
+        gauges: Mapping[str, tuple[str, tuple[str, ...]]],
+        read: Callable[[], Iterable[GaugeSample]],
+    ) -> None:
+        self._gauges, self._read = gauges, read
+
+    def _families(self) -> dict[str, GaugeMetricFamily]:
+        return {
+            name: GaugeMetricFamily(name, text, labels=labels)
+            for name, (text, labels) in self._gauges.items()
+        }
+
+    def describe(self) -> Iterable[Metric]:
+        return self._families().values()
+
+    def collect(self) -> Iterable[Metric]:
+        families = self._families()
+        for sample in self._read():
+            families[sample.name].add_metric(sample.labels, sample.value)
+        return families.values()
+
+
 class _ValueCollector(Collector):
     def __init__(
         self,
@@ -270,7 +309,7 @@ class _ValueCollector(Collector):
 
 
 def _load_families() -> list[GaugeMetricFamily]:
-    labels = ["model", "instance"]
+    labels = ["model", "instance_id"]  # Prometheus adds its own label `instance` to each target
     return [
         GaugeMetricFamily("dynemo_engine_running", "Sequences being computed.", labels=labels),
         GaugeMetricFamily(

@@ -31,6 +31,7 @@ ADDRESS: EndpointName = parse_name("dyn://pool")
 
 class NoRequests:
     max_request = 0
+    trouble = ""
 
     async def ask(self, record: InstanceRecord, envelope: Envelope, timeout: float = 0) -> None:
         raise Unavailable("nobody is there")

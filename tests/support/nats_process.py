@@ -1,6 +1,7 @@
 """A real nats-server on a free port."""
 
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -50,3 +51,12 @@ class NatsProcess:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    def freeze(self) -> None:
+        """Stops it from running. Its connections stay open."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)

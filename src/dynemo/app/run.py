@@ -256,7 +256,7 @@ async def _serve_ingress(
         ) as found,
     ):
         bound = _max_queue(config, run_input)
-        pipeline = Pipeline(found.models, defaults=defaults, max_queue=bound)
+        pipeline = Pipeline(found.models, defaults=defaults, source=found, max_queue=bound)
         if server is not None:
             greeting = _print_line(f"{config.out} · {server.url}")
             return await serve_http(pipeline, server, config.grace, greeting)

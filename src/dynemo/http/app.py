@@ -54,6 +54,7 @@ class App:
         self.room = BodyRoom()
         self._access = access or Access()
         self._active: set[Exchange] = set()
+        self._late: set[Exchange] = set()  # that began when it was draining; nobody waits for them
         self._is_idle = asyncio.Event()
         self._is_idle.set()
         self.is_draining = False
@@ -90,12 +91,12 @@ class App:
         self.is_draining = True
 
     async def idle(self) -> None:
-        """Returns once no request is being answered."""
+        """Returns once no request is being answered, apart from those that came after `drain`."""
         await self._is_idle.wait()
 
     def cancel(self, error: DynemoError) -> None:
         """Cancels every answer with this error: the last event of a stream, or the whole answer."""
-        for exchange in self._active:
+        for exchange in [*self._active, *self._late]:
             exchange.cancel(error)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -108,13 +109,15 @@ class App:
             await send({"type": "websocket.close", "code": 1000})
 
     async def _exchange(self, exchange: Exchange) -> None:
-        self._active.add(exchange)
-        self._is_idle.clear()
+        group = self._late if self.is_draining else self._active
+        group.add(exchange)
+        if group is self._active:
+            self._is_idle.clear()
         try:
             await self._answer(exchange)
         finally:
             exchange.release_body()
-            self._active.discard(exchange)
+            group.discard(exchange)
             if not self._active:
                 self._is_idle.set()
 

@@ -127,16 +127,19 @@ async def _wind_down(
     app: App, server: "_Server", serving: asyncio.Task[None], grace: float
 ) -> None:
     """Cancelling it ends the grace: the answers that are left are then cancelled with an error, as
-    they are when the time is up."""
+    they are when the time is up. Until then it still listens, so that a load balancer reads
+    `draining` and clients get a 503."""
     app.drain()
-    server.close()
+    server.end_connections()
     try:
         async with asyncio.timeout(grace):
             await app.idle()
+            server.close()
             await asyncio.wait([serving])
     except TimeoutError:
         pass
     finally:
+        server.close()
         app.cancel(Unavailable("The server is shutting down."))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_FAREWELL_SECONDS):
@@ -163,6 +166,12 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.is_ready.set()
+
+    def end_connections(self) -> None:
+        """Each connection closes after its next answer, and its client finds another server."""
+        header = (b"connection", b"close")
+        self.config.encoded_headers.append(header)
+        self.server_state.default_headers.append(header)
 
     def close(self) -> None:
         """Stops accepting now; uvicorn itself looks only every tenth of a second."""

@@ -26,6 +26,7 @@ from dynemo.prompt.render import Render, render_prompt
 from dynemo.serving.instance import Backend
 from dynemo.serving.rendering import render_apart
 from dynemo.serving.room import Place, Room
+from dynemo.serving.source import Complete, ModelSource
 from dynemo.spelling import quoted, with_reason
 
 #: Seconds before busy instances are asked again, and the longest such pause.
@@ -91,11 +92,13 @@ class Pipeline:
         models: Mapping[str, ServedModel],
         *,
         defaults: Ask,
+        source: ModelSource | None = None,
         max_queue: float | None = math.inf,
     ) -> None:
         """At most `max_queue` requests wait for each model; None derives it from the slots."""
         self._models = models
         self._defaults = defaults
+        self.source: ModelSource = source or Complete()
         self._max_queue = max_queue
         self._processes = asyncio.Semaphore(RENDER_PROCESSES)
 
@@ -106,8 +109,12 @@ class Pipeline:
     @property
     def trouble(self) -> str:
         """Why no request can be served now (`loading`, ...); else empty."""
+        if why := self.source.connections.get("requests"):
+            return why
         troubles = [model.backend.trouble for model in self._models.values()]
-        return "" if not all(troubles) else next(iter(troubles), "no instances")
+        if not troubles:
+            return self.source.absence(None) or "no instances"
+        return troubles[0] if all(troubles) else ""
 
     async def accept(
         self,
@@ -168,14 +175,16 @@ class Pipeline:
         return model, instances
 
     def _find(self, name: str | None, allowed: frozenset[str] | None) -> ServedModel:
-        if not self._models:
-            raise Unavailable("No worker has registered yet.")
         known = [each for each in self._models if allowed is None or each in allowed]
         if name is None:
-            name = next(iter(known), "")
-        if name not in known:
-            raise unknown_model(name)
-        return self._models[name]
+            name = next(iter(known), None)
+        if name is not None and name in known:
+            return self._models[name]
+        if why := self.source.absence(name):
+            raise Unavailable(why)
+        if name is None or not self._models:
+            raise Unavailable("No worker has registered yet.")
+        raise unknown_model(name)
 
     def check_room(
         self, place: Place, name: str | None = None, *, allowed: frozenset[str] | None = None

@@ -10,6 +10,7 @@ import logging
 from collections.abc import AsyncGenerator
 from collections.abc import Set as AbstractSet
 from contextlib import aclosing
+from itertools import islice
 from time import monotonic
 
 from msgspec import structs
@@ -43,6 +44,7 @@ from dynemo.trace import trace_id
 
 log = logging.getLogger("dynemo.pool")
 
+_PROBES = 4  # instances that are probed at once
 _PAUSE = 0.1  # seconds before a retry, when all instances have failed
 #: Seconds after which the router gets the reported loads of all instances again.
 _REPORT_SECONDS = 1.0
@@ -65,6 +67,7 @@ class Pool:
         self._changed = asyncio.Event()
         self._reported_at = 0.0
         self._breakers = Breakers(lambda: monotonic())
+        self._proven: set[str] = set()  # instances that have taken a request or a probe
         self.moves = 0
         self._suspects = Suspects()
 
@@ -82,6 +85,7 @@ class Pool:
         if self._remotes.pop(instance_id, None) is not None:
             self._router.remove(instance_id)
             self._breakers.forget(instance_id)
+            self._proven.discard(instance_id)
             self._classes.changed()
 
     def _instances(self) -> list[Instance]:
@@ -119,7 +123,43 @@ class Pool:
 
     @property
     def trouble(self) -> str:
-        return "" if self._remotes else "no instances"
+        if not self._remotes:
+            return "no instances"
+        each = self.instances
+        if any(self._is_hopeful(status) for status in each):
+            return ""
+        first = each[0]
+        reason = first.reason or f"Instance {first.instance.id[:8]} is {first.state}."
+        return f"No instance takes requests now. {reason}"
+
+    def _is_hopeful(self, status: InstanceStatus) -> bool:
+        """Whether the next request may be answered there."""
+        is_failing = status.state == "failing"
+        return status.state == "ready" or (is_failing and self._breakers.is_due(status.instance.id))
+
+    def to_probe(self) -> list[RemoteInstance]:
+        """Instances to probe now: those that could not be reached a while ago. If none is known to
+        answer, also some of the others."""
+        names = self._breakers.due("unreachable")[:_PROBES]
+        for name in names:
+            self._breakers.probing(name)
+        if not self._proven:
+            others = (name for name in self._remotes if name not in self._breakers.open)
+            names += islice(others, _PROBES)
+        return [self._remotes[name] for name in names if name in self._remotes]
+
+    async def probe(self, remote: RemoteInstance) -> None:
+        """Notes whether an instance takes requests."""
+        name = remote.record.instance.id
+        try:
+            await remote.probe()
+        except Unavailable as error:
+            if self._note_unreachable(name, error) or isinstance(error, InstanceSilent | PlaneAway):
+                return
+        if name in self._remotes:
+            self._proven.add(name)
+            if self._breakers.reached(name):
+                log.info("Instance %s can be reached again.", name)
 
     async def generate(
         self,
@@ -203,6 +243,8 @@ class Pool:
 
     def _answered(self, instance_id: str, tried: Attempts) -> None:
         """The first delta of a request has come."""
+        if instance_id in self._remotes:
+            self._proven.add(instance_id)
         if instance_id in self._remotes and self._breakers.answered(instance_id):
             log.info("Instance %s answers again.", instance_id)
         if tried.blamed:
@@ -220,10 +262,18 @@ class Pool:
         tried.refused(instance_id, error)
         if error.returns_within:
             progress.wait_at_least(error.returns_within)
-        if _is_unreachable(error) and instance_id in self._remotes:
-            level = logging.INFO if isinstance(error, InstanceAway) else logging.WARNING
-            if self._breakers.unreachable(instance_id, str(error)):
-                log.log(level, _ONLY_PROBES, instance_id, error)
+        else:
+            self._note_unreachable(instance_id, error)
+
+    def _note_unreachable(self, instance_id: str, error: Unavailable) -> bool:
+        """Remembers an instance that cannot be asked, or cannot answer. Whether it is one."""
+        if not _is_unreachable(error) or instance_id not in self._remotes:
+            return False
+        self._proven.discard(instance_id)
+        level = logging.INFO if isinstance(error, InstanceAway) else logging.WARNING
+        if self._breakers.unreachable(instance_id, str(error)):
+            log.log(level, _ONLY_PROBES, instance_id, error)
+        return True
 
     async def _wait_for_plane(
         self, remote: RemoteInstance, error: PlaneAway, progress: MigrationState
@@ -284,7 +334,7 @@ class Pool:
         breaker is open, is picked only if all others are left out."""
         failing = self._breakers.open
         if failing:
-            for name in self._breakers.due():
+            for name in self._breakers.due("failing"):
                 if name not in left_out:
                     self._breakers.probing(name)
                     return name

@@ -50,6 +50,11 @@ async def wait_for_reply(reply: "asyncio.Future[_T]", seconds: float) -> _T:
 
 class RequestPlane(Protocol):
     @property
+    def trouble(self) -> str:
+        """Why no instance at all can be asked now, as sentences; else empty."""
+        ...
+
+    @property
     def max_request(self) -> int:
         """The longest encoded Request for an envelope; a longer one follows on its stream."""
         ...

@@ -25,6 +25,10 @@ class MemoryRequests:
         self._handlers: dict[str, OnRequest] = {}
         self._loads: dict[str, Callable[[], Load]] = {}
 
+    @property
+    def trouble(self) -> str:
+        return "The request plane is away." if self.is_away else ""
+
     async def ask(
         self, record: InstanceRecord, envelope: Envelope, timeout: float = ASK_SECONDS
     ) -> None:

@@ -128,6 +128,7 @@ class TcpRequests:
     """An ingress's `RequestPlane`. `tls` is for the connections that it dials."""
 
     max_request = MAX_BODY - _ENVELOPE_BYTES
+    trouble = ""  # each instance is asked on its own connection
 
     def __init__(self, responses: ResponseListener, tls: ssl.SSLContext | None = None) -> None:
         self._responses = responses
