@@ -15,7 +15,7 @@ from support.planes_world import World, collect, make_request
 def test_requests_wait_for_the_plane_and_their_number_is_bounded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("dynemo.serving.pool.PLANE_WAITING", 3)
+    monkeypatch.setattr("dynemo.serving.away.PLANE_WAITING", 3)
 
     async def body() -> None:
         world = World("memory")
@@ -39,7 +39,7 @@ def test_requests_wait_for_the_plane_and_their_number_is_bounded(
 def test_a_request_waits_until_its_deadline(
     monkeypatch: pytest.MonkeyPatch, has_deadline: bool
 ) -> None:
-    monkeypatch.setattr("dynemo.serving.pool.PLANE_SECONDS", 60 if has_deadline else 0.5)
+    monkeypatch.setattr("dynemo.serving.away.PLANE_SECONDS", 60 if has_deadline else 0.5)
 
     async def body() -> None:
         world = World("memory")

@@ -21,20 +21,18 @@ from dynemo.errors import (
     EngineError,
     EngineLost,
     HandedBack,
-    IngressUnreachable,
     InstanceAway,
-    InstanceGone,
     InstanceSilent,
     PlaneAway,
     Unavailable,
 )
-from dynemo.limits import PLANE_SECONDS, PLANE_WAITING
 from dynemo.messages.answer import Delta
 from dynemo.messages.records import Instance, Load
 from dynemo.messages.request import Request
 from dynemo.router.breaker import Breakers
 from dynemo.router.router import Router
-from dynemo.serving.attempts import Attempts
+from dynemo.serving.attempts import Attempts, is_unreachable
+from dynemo.serving.away import PlaneWait
 from dynemo.serving.classes import InstanceClasses
 from dynemo.serving.instance import InstanceStatus
 from dynemo.serving.migration import MigrationState, TextCodec
@@ -61,7 +59,7 @@ class Pool:
         self._router = router
         self._codec = codec
         self._migration_limit = migration_limit
-        self._waiting = 0  # requests that wait for the request plane
+        self._away = PlaneWait()
         self._remotes: dict[str, RemoteInstance] = {}
         self._classes = InstanceClasses(self._instances)
         self._changed = asyncio.Event()
@@ -256,7 +254,7 @@ class Pool:
     ) -> None:
         """An instance does not take the request, or no instance can be asked."""
         if isinstance(error, PlaneAway):
-            await self._wait_for_plane(remote, error, progress)
+            await self._away.wait(remote, error, progress)
             return
         instance_id = remote.record.instance.id
         tried.refused(instance_id, error)
@@ -267,30 +265,13 @@ class Pool:
 
     def _note_unreachable(self, instance_id: str, error: Unavailable) -> bool:
         """Remembers an instance that cannot be asked, or cannot answer. Whether it is one."""
-        if not _is_unreachable(error) or instance_id not in self._remotes:
+        if not is_unreachable(error) or instance_id not in self._remotes:
             return False
         self._proven.discard(instance_id)
         level = logging.INFO if isinstance(error, InstanceAway) else logging.WARNING
         if self._breakers.unreachable(instance_id, str(error)):
             log.log(level, _ONLY_PROBES, instance_id, error)
         return True
-
-    async def _wait_for_plane(
-        self, remote: RemoteInstance, error: PlaneAway, progress: MigrationState
-    ) -> None:
-        """No instance can be asked now. Raises `error` when the request has waited long enough, or
-        if many others wait."""
-        if self._waiting >= PLANE_WAITING:
-            raise error
-        self._waiting += 1
-        try:
-            async with asyncio.timeout_at(progress.away_until(PLANE_SECONDS)):
-                await asyncio.sleep(_PAUSE)
-                await remote.wait_for_plane()
-        except TimeoutError:
-            raise error from None
-        finally:
-            self._waiting -= 1
 
     def _move(self, progress: MigrationState, attempt: Attempt, error: EngineLost) -> None:
         """Lets the rest of an answer move to another instance. Raises the error if it may not."""
@@ -351,13 +332,6 @@ class Pool:
 
     def _is_doubtful(self, name: str) -> bool:
         return self._remotes[name].is_doubtful or self._suspects.has_suspect(name)
-
-
-def _is_unreachable(error: Unavailable) -> bool:
-    """Whether the next request would fail in the same way. For a silent one, see `is_doubtful`."""
-    if isinstance(error, InstanceGone):
-        return not (isinstance(error, InstanceSilent) or error.returns_within)
-    return isinstance(error, InstanceAway | IngressUnreachable)
 
 
 def _log_move(request: Request, count: int, error: EngineLost) -> None:
