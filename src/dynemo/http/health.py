@@ -23,6 +23,7 @@ from dynemo.serving.pipeline import Pipeline, ServedModel
 
 GAUGES = {
     "dynemo_plane_up": ("Whether a plane of an ingress works now, 0 or 1.", ("plane",)),
+    "dynemo_bad_records": ("Records of discovery that could not be used.", ("plane",)),
     "dynemo_instances": ("Registered instances by state.", ("model", "state")),
 }
 
@@ -129,6 +130,9 @@ class Health:
     def _gauges(self) -> Iterator[GaugeSample]:
         for plane, why in self._pipeline.source.connections.items():
             yield GaugeSample("dynemo_plane_up", (plane,), not why)
+            if plane == "discovery":
+                bad = self._pipeline.source.bad_records
+                yield GaugeSample("dynemo_bad_records", (plane,), bad)
         for served in self._pipeline.models.values():
             states = Counter(status.state for status in served.backend.instances)
             for state in get_args(InstanceState):
