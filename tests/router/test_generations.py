@@ -1,4 +1,4 @@
-"""Which generation of a model gets a new request."""
+"""The choice of the generation that gets a new request."""
 
 import random
 from collections import Counter
@@ -23,7 +23,7 @@ def shares(*states: tuple[float, bool, bool]) -> list[float]:
         ([(0.1, True, True), (1.0, True, True)], [0.1, 0.9]),
         ([(0.5, True, True), (0.5, True, True), (1.0, True, True)], [0.5, 0.2, 0.2]),
         ([(0.0, True, True), (1.0, True, True)], [0, 1]),
-        # The newest is full, has no healthy instance, or is the only one that is left.
+        # The newest is full, has no healthy instance, or is alone.
         ([(1.0, True, False), (1.0, True, True)], [0, 1]),
         ([(1.0, False, False), (1.0, True, True)], [0, 1]),
         ([(0.1, True, True), (1.0, False, True)], [1, 0]),

@@ -32,7 +32,7 @@ class ServedGeneration:
 
     @property
     def weight(self) -> float:
-        """As its latest instance says."""
+        """The share of new requests that its latest instance asks for."""
         records = (remote.record for remote in self.pool.remotes)
         latest = max(records, key=lambda record: record.started, default=None)
         return 1.0 if latest is None else latest.weight

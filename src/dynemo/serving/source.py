@@ -26,6 +26,11 @@ class ModelSource(Protocol):
     @property
     def left_out(self) -> Sequence[LeftOut]: ...
 
+    @property
+    def bad_records(self) -> int:
+        """Records of discovery that could not be used, since the start."""
+        ...
+
     def choose(self, model: ServedModel) -> ServedModel:
         """The generation of a model that gets a new request."""
         ...
@@ -45,6 +50,7 @@ class Complete:
 
     connections: Mapping[str, str] = {}
     left_out: Sequence[LeftOut] = ()
+    bad_records = 0
 
     def choose(self, model: ServedModel) -> ServedModel:
         return model
