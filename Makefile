@@ -4,6 +4,8 @@
 #                             (both install what the tests need)
 # make engines                installs vLLM and SGLang for the tests (5 GB); without, those are skipped
 # make lint | types | bench | demo-model
+# make chaos | soak | fuzz    runs a pool under faults, a pool under mixed load, or readers with bad data;
+#                             ARGS="--minutes 3 --seed 7"
 # make audit                  checks the locked packages for known vulnerabilities; needs the internet
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -17,7 +19,7 @@ PROSE := $(wildcard *.md) docs bench tools src tests
 # Network namespaces are Linux's, and root's.
 NETNS := $(shell [ "$$(uname)$$(id -u)" = Linux0 ] && echo ip=iproute2)
 
-.PHONY: run quick test engines lint types bench demo-model audit clean
+.PHONY: run quick test chaos soak fuzz engines lint types bench demo-model audit clean
 
 run: .venv/ready-run
 	@$(BIN)/dynemo-run $(ARGS)
@@ -27,6 +29,9 @@ quick: .venv/ready-test
 
 test: .venv/ready-test
 	@$(BIN)/python -m pytest -n auto $(ARGS)
+
+chaos soak fuzz: .venv/ready-test
+	@PYTHONPATH=tests $(BIN)/python -m stress $@ $(ARGS)
 
 engines: .venv/ready-engines
 

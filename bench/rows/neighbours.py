@@ -51,7 +51,8 @@ _GUIDES: dict[str, tuple[Any, Any, int]] = {
 
 def neighbour_rows(plan: Plan) -> list[Row]:
     rows: list[Row] = []
-    with ours(None, "out=llama_cpp", options=plan.engine_options) as served, client() as load:
+    options = [*plan.engine_options, "--parallel", str(_STREAMS + 1)]
+    with ours(None, "out=llama_cpp", options=options) as served, client() as load:
         _gap(served.port, load, _WARM_UP)
         quiet = _gap(served.port, load, plan.neighbour_tokens)
         for name, (make, guide, status) in _GUIDES.items():

@@ -71,4 +71,5 @@ class EngineRequest(Struct, frozen=True, kw_only=True):
     stop_ids: list[int]  #: the model's end-of-sequence ids; empty if the client ignores them
     ignore_eos: bool  #: the client wants `max_tokens` tokens, whatever the model says
     continued: int  #: the last so many of `token_ids` are an answer that another instance began
+    cache_salt: str = ""  #: only requests with the same salt may share a prefix cache
     traceparent: str  #: W3C trace context; empty if the client sent none

@@ -7,14 +7,19 @@ suffixes `_BYTES` and `_SECONDS` name the unit.
 
 # HTTP: one connection.
 HEAD_BYTES = 64 * 1024  #: of a request's first line and headers
+HEADERS = 256  #: of one request
 HEAD_SECONDS = 30.0  #: until they are complete
 KEEP_ALIVE_SECONDS = 75  #: that an idle connection stays open
+SURPLUS_SECONDS = 2.0  #: until the head is complete on a connection that will be refused
 PREFLIGHT_SECONDS = 600  #: that a browser may remember the answer to a preflight
 
 # HTTP: bodies.
 BODY_BYTES = 32 * 2**20  #: of one request
 BODIES_BYTES = 256 * 2**20  #: of all requests whose bodies are unfinished or not read yet
 SMALL_BODY_BYTES = 32 * 1024  #: of each body, that do not count among those of all
+HUGE_BODY_BYTES = 4 * 2**20  #: of a body that is read into a call with no other such body beside it
+TRIM_BYTES = 16 * 2**20  #: of bodies after which freed memory is given back to the system
+TRIM_SECONDS = 15.0  #: between two times that this is done
 BODY_SECONDS = 60.0  #: until a body is complete, besides the seconds that its bytes add
 BODY_RATE = 16 * 1024  #: bytes that add one second
 BODY_CHUNKS = 2**16  #: pieces of a chunked body
@@ -51,6 +56,7 @@ GRAMMAR_PATHS = 4096
 GRAMMAR_SECONDS = 0.15  #: of CPU time for the search for more states and ways
 
 # Requests.
+QUEUE_SECONDS = 600.0  #: that a request waits for its turn; clients wait no longer either
 #: Values in a long body, counted as commas and opening brackets, also those inside texts. A prompt
 #: of a million tokens has fewer. Decoding that many holds up other streams for some 0.1 s.
 BODY_VALUES = 1_000_000
@@ -98,6 +104,10 @@ NAME_CHARACTERS = 256  #: of a model's name, and of other texts in a record
 RECORD_NAMES = 256  #: settings, guides or tasks that an instance lists
 CONTEXT_TOKENS = 2**31  #: context of an instance
 SLOTS = 2**20  #: of an instance
+
+# The request plane: while no request can be sent.
+PLANE_SECONDS = 10.0  #: that a request without a deadline waits for the plane's return
+PLANE_WAITING = 1000  #: requests of one model that wait at once; the others fail at once
 
 # Peers: what another process may make us dial.
 ADDRESSES = 16  #: of one peer; the others are ignored

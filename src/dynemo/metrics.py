@@ -12,8 +12,10 @@ A worker's metrics have their own names. Otherwise the sum over an ingress and i
 count each request twice.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -40,12 +42,19 @@ class LoadSample(NamedTuple):
     kv_use: float
 
 
+class GaugeSample(NamedTuple):
+    name: str
+    labels: tuple[str, ...]
+    value: float
+
+
 @dataclass(frozen=True, slots=True)
 class ModelMetrics:
     """One model's metrics with the label already bound, so that a token costs no lookup."""
 
     in_flight: Gauge
     queued: Gauge
+    wait: Histogram
     ttft: Histogram
     itl: Histogram
     input_tokens: Counter
@@ -61,16 +70,33 @@ class Exposition:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
+        tasks = Gauge("dynemo_tasks", "Tasks of the event loop.", registry=self.registry)
+        tasks.set_function(_count_tasks)
 
     def watch_load(self, read: Callable[[], Iterable[LoadSample]]) -> None:
         """Adds gauges of the engines' load, read at each scrape. Call it once per process."""
         self.registry.register(_LoadCollector(read))
 
+    def watch_gauges(
+        self,
+        gauges: Mapping[str, tuple[str, tuple[str, ...]]],
+        read: Callable[[], Iterable[GaugeSample]],
+    ) -> None:
+        """Adds gauges whose values are kept elsewhere and read at each scrape. `gauges` has a text
+        and the labels of each name."""
+        self.registry.register(_GaugeCollector(gauges, read))
+
     def watch_count(
         self, name: str, text: str, read: Callable[[], Iterable[tuple[str, int]]]
     ) -> None:
         """Adds a counter whose value per model is kept elsewhere and read at each scrape."""
-        self.registry.register(_CountCollector(name, text, read))
+        self.registry.register(_ValueCollector(partial(CounterMetricFamily, name, text), read))
+
+    def watch_gauge(
+        self, name: str, text: str, read: Callable[[], Iterable[tuple[str, int]]]
+    ) -> None:
+        """Adds a gauge whose value per model is kept elsewhere and read at each scrape."""
+        self.registry.register(_ValueCollector(partial(GaugeMetricFamily, name, text), read))
 
     def expose(self, accept: str) -> tuple[bytes, str]:
         """Returns all metrics as text in the format of the Accept header, and its content type."""
@@ -83,7 +109,10 @@ class Metrics(Exposition):
 
     def __init__(self) -> None:
         super().__init__()
-        registry, model = self.registry, ["model"]
+        registry = self.registry
+        counter = partial(Counter, labelnames=["model"], registry=registry)
+        gauge = partial(Gauge, labelnames=["model"], registry=registry)
+        histogram = partial(Histogram, labelnames=["model"], registry=registry)
         self.requests = Counter(
             "dynemo_requests", "Requests that ended.", ["model", "status"], registry=registry
         )
@@ -94,41 +123,26 @@ class Metrics(Exposition):
             buckets=_DURATION,
             registry=registry,
         )
-        self._in_flight = Gauge(
-            "dynemo_requests_in_flight", "Chat requests in flight.", model, registry=registry
-        )
-        self._queued = Gauge(
-            "dynemo_requests_queued",
-            "Chat requests in flight that have no token yet.",
-            model,
+        self._rejected = Counter(
+            "dynemo_requests_rejected",
+            "Requests that found no room or no instance, or whose time was over.",
+            ["model", "reason"],
             registry=registry,
         )
-        self._ttft = Histogram(
-            "dynemo_time_to_first_token_seconds",
-            "Time from a request's arrival to its first token.",
-            model,
-            buckets=_TTFT,
-            registry=registry,
-        )
-        self._itl = Histogram(
-            "dynemo_inter_token_latency_seconds",
-            "Time between tokens of one choice. Tokens that arrive together count as one "
-            "observation of their mean.",
-            model,
-            buckets=_ITL,
-            registry=registry,
-        )
-        self._input = Counter(
-            "dynemo_input_tokens", "Prompt tokens of accepted requests.", model, registry=registry
-        )
-        self._cached = Counter(
-            "dynemo_cached_tokens",
-            "Prompt tokens of ended answers that were in the engine's cache.",
-            model,
-            registry=registry,
-        )
-        output = "dynemo_output_tokens"
-        self._output = Counter(output, "Tokens generated.", model, registry=registry)
+        self._in_flight = gauge("dynemo_requests_in_flight", "Chat requests in flight.")
+        text = "Chat requests in flight that have no token yet."
+        self._queued = gauge("dynemo_requests_queued", text)
+        text = "Time that a request waited for its turn at the engine."
+        self._wait = histogram("dynemo_queue_wait_seconds", text, buckets=_TTFT)
+        text = "Time from a request's arrival to its first token."
+        self._ttft = histogram("dynemo_time_to_first_token_seconds", text, buckets=_TTFT)
+        text = "Time between tokens of one choice. Tokens that arrive together count as one "
+        text += "observation of their mean."
+        self._itl = histogram("dynemo_inter_token_latency_seconds", text, buckets=_ITL)
+        self._input = counter("dynemo_input_tokens", "Prompt tokens of accepted requests.")
+        text = "Prompt tokens of ended answers that were in the engine's cache."
+        self._cached = counter("dynemo_cached_tokens", text)
+        self._output = counter("dynemo_output_tokens", "Tokens generated.")
         self._models: dict[str, ModelMetrics] = {}
         self._keys = _key_counters(registry)
 
@@ -139,6 +153,7 @@ class Metrics(Exposition):
             found = self._models[model] = ModelMetrics(
                 in_flight=self._in_flight.labels(model),
                 queued=self._queued.labels(model),
+                wait=self._wait.labels(model),
                 ttft=self._ttft.labels(model),
                 itl=self._itl.labels(model),
                 input_tokens=self._input.labels(model),
@@ -146,6 +161,10 @@ class Metrics(Exposition):
                 output_tokens=self._output.labels(model),
             )
         return found
+
+    def rejected(self, model: str, reason: str) -> None:
+        """Counts one request that had no room, no instance or no time. `reason` is a code."""
+        self._rejected.labels(model, reason).inc()
 
     def ended(self, model: str, status: int, seconds: float) -> None:
         """Counts one request. `model` is a served model or `NO_MODEL`."""
@@ -225,6 +244,13 @@ class WorkerMetrics(Exposition):
         self._output.inc(completion)
 
 
+def _count_tasks() -> int:
+    try:
+        return len(asyncio.all_tasks())
+    except RuntimeError:  # read outside of a loop
+        return 0
+
+
 class _LoadCollector(Collector):
     def __init__(self, read: Callable[[], Iterable[LoadSample]]) -> None:
         self._read = read
@@ -240,22 +266,50 @@ class _LoadCollector(Collector):
         yield from families
 
 
-class _CountCollector(Collector):
-    def __init__(self, name: str, text: str, read: Callable[[], Iterable[tuple[str, int]]]) -> None:
-        self._name, self._text, self._read = name, text, read
+class _GaugeCollector(Collector):
+    def __init__(
+        self,
+        gauges: Mapping[str, tuple[str, tuple[str, ...]]],
+        read: Callable[[], Iterable[GaugeSample]],
+    ) -> None:
+        self._gauges, self._read = gauges, read
+
+    def _families(self) -> dict[str, GaugeMetricFamily]:
+        return {
+            name: GaugeMetricFamily(name, text, labels=labels)
+            for name, (text, labels) in self._gauges.items()
+        }
 
     def describe(self) -> Iterable[Metric]:
-        return [CounterMetricFamily(self._name, self._text, labels=["model"])]
+        return self._families().values()
+
+    def collect(self) -> Iterable[Metric]:
+        families = self._families()
+        for sample in self._read():
+            families[sample.name].add_metric(sample.labels, sample.value)
+        return families.values()
+
+
+class _ValueCollector(Collector):
+    def __init__(
+        self,
+        make: Callable[..., CounterMetricFamily | GaugeMetricFamily],
+        read: Callable[[], Iterable[tuple[str, int]]],
+    ) -> None:
+        self._make, self._read = make, read
+
+    def describe(self) -> Iterable[Metric]:
+        return [self._make(labels=["model"])]
 
     def collect(self) -> Iterator[Metric]:
-        family = CounterMetricFamily(self._name, self._text, labels=["model"])
-        for model, count in self._read():
-            family.add_metric([model], count)
+        family = self._make(labels=["model"])
+        for model, value in self._read():
+            family.add_metric([model], value)
         yield family
 
 
 def _load_families() -> list[GaugeMetricFamily]:
-    labels = ["model", "instance"]
+    labels = ["model", "instance_id"]  # Prometheus adds its own label `instance` to each target
     return [
         GaugeMetricFamily("dynemo_engine_running", "Sequences being computed.", labels=labels),
         GaugeMetricFamily(

@@ -52,7 +52,7 @@ def test_its_pages(tmp_path: Path) -> None:
         (instance,) = report["models"][0]["instances"]
         assert instance["engine"] == "echo"
         assert get(f"{url}/live")[0] == 200
-        assert b'dynemo_engine_running{instance="' in get(f"{url}/metrics")[1]
+        assert b'dynemo_engine_running{instance_id="' in get(f"{url}/metrics")[1]
         # The port takes no requests.
         assert get(f"{url}/v1/models")[0] == 404
         assert get(f"{url}/v1/models/demo")[0] == 404

@@ -89,3 +89,23 @@ def test_lists_come_from_flags_variables_and_files(tmp_path: Path) -> None:
         for name in ("c", "d", "e"):
             answer = httpx2.get(f"{server.api}/models", headers={"host": f"{name}.example"})
             assert answer.status_code == 200
+
+
+@pytest.mark.timeout(60)
+def test_no_key_learns_what_another_has_sent(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("sk-a name=alice\nsk-b name=bob\n")
+    text = "A secret that is long enough to be found again in a cache. " * 5
+    body = BODY | {"messages": [{"role": "user", "content": text}]}
+    with serving("--api-key-file", file) as server:
+
+        def cached(key: str) -> int:
+            headers = {"x-api-key": key}
+            answer = httpx2.post(f"{server.api}/chat/completions", json=body, headers=headers)
+            count: int = answer.json()["usage"]["prompt_tokens_details"]["cached_tokens"]
+            return count
+
+        assert cached("sk-a") == 0
+        assert cached("sk-a") > 20
+        assert cached("sk-b") == 0
+        assert cached("sk-b") > 20

@@ -43,6 +43,7 @@ class TestLlamaCpp(ModelContract):
             workdir="",
             model_context=4096,
             kv_bytes_per_token=4096,
+            has_keys=True,
             options=[*options, "--threads", "1"],
         )
 
@@ -227,3 +228,20 @@ def test_the_event_after_a_stop_id_says_what_was_cached() -> None:
     assert (progress, stop) == (None, None)
     assert said == Delta(texts=["a"], cached_tokens=1)
     assert last == Delta(texts=[""], finish=Finish("stop", 2, 2, 1))
+
+
+def test_a_worker_with_a_cache_of_all_slots_reuses_nothing_for_salts(demo: Path) -> None:
+    spec = EngineSpec(engine="llama_cpp", model=str(demo), workdir="", model_context=4096)
+
+    def request(ids: list[int], salt: str) -> Request:
+        return Request(
+            id="r", token_ids=ids, prompt="", max_tokens=3, sampling=GREEDY, cache_salt=salt
+        )
+
+    prompts = [[1000 + turn * 7 + number for number in range(100)] for turn in range(9)]
+    with serving(spec) as served:
+        for ids in prompts:  # fills the slots, and the cache
+            served.collect(request(ids, ""))
+        assert served.collect(request(prompts[0], ""))[1].cached_tokens > 90
+        for salt in ("alice", "alice", "bob"):
+            assert served.collect(request(prompts[1], salt))[1].cached_tokens == 0

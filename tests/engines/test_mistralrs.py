@@ -378,3 +378,17 @@ def test_an_answer_that_ends_without_a_finish_fails(tokenizer: Tokenizer) -> Non
             assert await engine.load() == Load()
 
     asyncio.run(body())
+
+
+@pytest.mark.parametrize("has_keys", [False, True])
+def test_with_api_keys_it_caches_no_prompt(demo: Path, has_keys: bool) -> None:
+    text = "The capital of France is Paris. "
+    with serving(structs.replace(spec_of(demo), has_keys=has_keys)) as served:
+        cached = 0
+        for times in range(1, 12):  # it may cache a sequence too late for the next one
+            prompt = text * times
+            request = Request(
+                id="r", token_ids=[5] * times, prompt=prompt, max_tokens=3, sampling=GREEDY
+            )
+            cached = max(cached, served.collect(request)[1].cached_tokens)
+    assert (cached == 0) == has_keys

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dynemo.engines.trtllm.adapter import llm_arguments
-from dynemo.errors import EngineLost, UsageError
+from dynemo.errors import EngineError, EngineLost, UsageError
 from dynemo.messages.records import Load
 from dynemo.messages.request import Request
 from dynemo.messages.spec import EngineSpec, Parallel
@@ -52,6 +52,13 @@ class _StandIn(ModelContract):
     @pytest.fixture
     def own(self, prompt: list[int]) -> int:
         return (sum(prompt) + 7 * 2) % 900 + 20  # the rule of the stand-in
+
+    def test_salts_share_no_cache(
+        self, served: Served, prompt: list[int], spec: EngineSpec
+    ) -> None:
+        """The version that the stand-in copies has no salt."""
+        with pytest.raises(EngineError, match=r"cannot keep the caches of API keys apart"):
+            served.collect(self.request(prompt, 3, cache_salt="alice"))
 
 
 class TestCheckout(_StandIn):

@@ -309,3 +309,16 @@ def test_the_client_names_the_key_and_not_the_address() -> None:
     assert client is not None
     assert "sk-admin" not in repr(client)
     assert "key-1" in repr(client)
+
+
+def test_each_key_has_a_salt_of_its_own() -> None:
+    find = Keys(["sk-a", "sk-b"], None).find
+    again = Keys(["sk-b"], None).find  # another ingress of the same pool
+    a, b = (find({"headers": [(b"x-api-key", key)]}) for key in (b"sk-a", b"sk-b"))
+    other = again({"headers": [(b"x-api-key", b"sk-b")]})
+    assert a is not None
+    assert b is not None
+    assert other is not None
+    assert a.cache_salt != b.cache_salt == other.cache_salt
+    assert a.cache_salt
+    assert "sk-" not in a.cache_salt

@@ -50,13 +50,13 @@ def test_the_page_names_some_and_counts_the_rest() -> None:
 def test_gauges_of_each_instance() -> None:
     got = scrape(app_with(MAX_INSTANCES))
     assert sum(name.startswith("dynemo_engine_running{") for name in got) == MAX_INSTANCES
-    assert got['dynemo_engine_running{instance="i7",model="demo"}'] == 7
+    assert got['dynemo_engine_running{instance_id="i7",model="demo"}'] == 7
 
 
 def test_gauges_of_more_instances_than_labels_may_name() -> None:
     got = scrape(app_with(MAX_INSTANCES + 1))
-    names = [name for name in got if "instance=" in name]
+    names = [name for name in got if "instance_id=" in name]
     assert sorted(names) == [
-        f'dynemo_engine_{what}{{instance="all",model="demo"}}'
+        f'dynemo_engine_{what}{{instance_id="all",model="demo"}}'
         for what in ("kv_use", "running", "waiting")
     ]

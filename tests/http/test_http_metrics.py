@@ -38,7 +38,7 @@ def test_what_a_request_leaves() -> None:
     assert got[f"dynemo_inter_token_latency_seconds_count{demo}"] == 6
     assert 0.018 <= got[f"dynemo_inter_token_latency_seconds_sum{demo}"] < 1
     assert got['dynemo_request_duration_seconds_count{model="demo",status="200"}'] == 2
-    engine = '{instance="i1",model="demo"}'
+    engine = '{instance_id="i1",model="demo"}'
     assert got[f"dynemo_engine_running{engine}"] == 1
     assert got[f"dynemo_engine_waiting{engine}"] == 2
     assert got[f"dynemo_engine_kv_use{engine}"] == 0.5

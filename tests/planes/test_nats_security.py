@@ -204,3 +204,60 @@ def test_secrets_are_not_shown() -> None:
 
 def _context(folder: Path) -> Any:
     return connecting_context(*files_of(folder))
+
+
+RIGHTS = """
+authorization {{
+  users = [
+    {{user: full, password: secret}}
+    {{user: less, password: secret, permissions: {{{rights}}}}}
+  ]
+}}
+"""
+
+
+def test_a_worker_that_may_not_subscribe_ends_with_a_sentence(start: Start, tmp_path: Path) -> None:
+    config = tmp_path / "nats.conf"
+    config.write_text(RIGHTS.format(rights='subscribe: {allow: "_INBOX.>"}'))
+    server = start("-c", config)
+    settings = NatsSettings((server.url,), user="less", password="secret")
+
+    async def body() -> None:
+        async with World("nats", nats=settings).worker():
+            pass
+
+    with pytest.raises(UsageError, match=r"denies user less .* a right .*subscribe") as caught:
+        asyncio.run(body())
+    assert "secret" not in str(caught.value)
+
+
+def test_an_ingress_that_may_not_publish_says_so(start: Start, tmp_path: Path) -> None:
+    config = tmp_path / "nats.conf"
+    config.write_text(RIGHTS.format(rights='publish: {deny: "dynemo.>"}'))
+    server = start("-c", config)
+    full = NatsSettings((server.url,), user="full", password="secret")
+
+    async def body() -> None:
+        async with World("nats", nats=full).worker() as worker:
+            less = NatsSettings((server.url,), user="less", password="secret")
+            async with World("nats", nats=less).ingress() as ingress:
+                assert ingress.requests.trouble == ""
+                with pytest.raises(Unavailable):
+                    await collect(ingress.remote(worker.record).generate(make_request(1, 2)))
+                assert "denies user less" in ingress.requests.trouble
+
+    asyncio.run(body())
+
+
+def test_a_frozen_server_is_noticed(start: Start) -> None:
+    server = start()
+
+    async def body() -> None:
+        async with World("nats", nats=NatsSettings((server.url,))).ingress() as ingress:
+            assert ingress.requests.trouble == ""
+            server.freeze()
+            await until(lambda: "does not answer" in ingress.requests.trouble, 15)
+            server.thaw()
+            await until(lambda: ingress.requests.trouble == "", 15)
+
+    asyncio.run(body())

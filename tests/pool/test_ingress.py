@@ -31,9 +31,12 @@ ADDRESS: EndpointName = parse_name("dyn://pool")
 
 class NoRequests:
     max_request = 0
+    trouble = ""
 
     async def ask(self, record: InstanceRecord, envelope: Envelope, timeout: float = 0) -> None:
         raise Unavailable("nobody is there")
+
+    async def wait_until_up(self) -> None: ...
 
     async def load(self, record: InstanceRecord, timeout: float = 0) -> Load:
         raise Unavailable("nobody is there")

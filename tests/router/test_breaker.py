@@ -62,10 +62,11 @@ def test_a_probe_now_and_then(breakers: Breakers, clock: list[float]) -> None:
     gaps, last = [], clock[0]
     while clock[0] < 400:
         clock[0] += 0.1
-        if breakers.due():
-            assert breakers.due() == ["a"]
+        if breakers.due("unreachable"):
+            assert breakers.due("unreachable") == ["a"]
+            assert breakers.due("failing") == []
             breakers.probing("a")
-            assert not breakers.due()
+            assert not breakers.due("unreachable")
             breakers.unreachable("a", "Nobody is there.")
             gaps.append(round(clock[0] - last))
             last = clock[0]
@@ -78,7 +79,7 @@ def test_requests_that_were_under_way_do_not_lengthen_the_backoff(
 ) -> None:
     fail(breakers, 50)
     clock[0] += FIRST_BACKOFF
-    assert breakers.due() == ["a"]
+    assert breakers.due("failing") == ["a"]
 
 
 def test_a_probe_without_an_outcome_is_repeated(breakers: Breakers, clock: list[float]) -> None:
@@ -86,7 +87,7 @@ def test_a_probe_without_an_outcome_is_repeated(breakers: Breakers, clock: list[
     clock[0] += FIRST_BACKOFF
     breakers.probing("a")
     clock[0] += FIRST_BACKOFF
-    assert breakers.due() == ["a"]
+    assert breakers.due("failing") == ["a"]
 
 
 @pytest.mark.parametrize("leave", [Breakers.forget, Breakers.answered])
@@ -97,4 +98,15 @@ def test_an_instance_that_left_is_never_due(
     breakers.unreachable("b", "Nobody is there.")
     leave(breakers, "a")
     clock[0] += 1000
-    assert breakers.due() == ["b"]
+    assert breakers.due("failing") == []
+    assert breakers.due("unreachable") == ["b"]
+
+
+def test_an_instance_that_is_reached_again_keeps_its_failures(breakers: Breakers) -> None:
+    fail(breakers, 2)
+    breakers.unreachable("a", "Nobody is there.")
+    assert breakers.reached("a")
+    assert not breakers.open
+    assert fail(breakers, 1) == [True]
+    assert not breakers.reached("a")
+    assert breakers.open == {"a"}

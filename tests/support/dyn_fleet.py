@@ -159,10 +159,16 @@ def get(url: str) -> tuple[int, dict[str, str], Any]:
 
 def engine_load(server: Server) -> float:
     """Returns how many sequences the server's engines run or queue, by their last report."""
+    names = ("dynemo_engine_running{", "dynemo_engine_waiting{")
+    return sum(value for name, value in scrape(server).items() if name.startswith(names))
+
+
+def scrape(server: Server) -> dict[str, float]:
+    """Returns the server's metrics by name and labels."""
     with urllib.request.urlopen(f"{server.url}/metrics", timeout=5) as answer:
         lines = answer.read().decode().splitlines()
-    names = ("dynemo_engine_running{", "dynemo_engine_waiting{")
-    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(names))
+    pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    return {name: float(value) for name, value in pairs}
 
 
 def _read(worker: Worker) -> None:

@@ -41,10 +41,25 @@ class Network:
     def __init__(self, stack: ExitStack, name: str, subnet: str) -> None:
         self.address = f"{subnet}.1"
         self.flags: list[str] = []
+        self.etcd: EtcdServer
+        self.nats: NatsProcess
         self._stack = stack
         self._name = name
         self._subnet = subnet
         self._numbers = count(2)
+
+    def start_servers(self) -> None:
+        """Starts etcd and NATS at the bridge's address."""
+        port = free_port()
+        self.etcd = EtcdServer(listen_client_urls=f"http://{self.address}:{port}")
+        self._stack.callback(self.etcd.close)
+        self.etcd.start()
+        self.nats = NatsProcess("-a", "0.0.0.0")
+        self._stack.callback(self.nats.stop)
+        self.etcd.wait()
+        where = ["--etcd", f"{self.address}:{port}"]
+        where += ["--nats", f"nats://{self.address}:{self.nats.port}"]
+        self.flags = [*where, "--lease-ttl", "5"]
 
     def host(self) -> Host:
         number = next(self._numbers)
@@ -84,21 +99,8 @@ def network() -> Iterator[Network]:
         it = Network(stack, name, f"198.18.{os.getpid() % 256}")
         _ip("address", "add", f"{it.address}/24", "dev", name)
         _ip("link", "set", name, "up")
-        it.flags = _servers(stack, it.address)
+        it.start_servers()
         yield it
-
-
-def _servers(stack: ExitStack, address: str) -> list[str]:
-    """Starts etcd and NATS at the bridge's address. Returns the flags for a command."""
-    port = free_port()
-    etcd = EtcdServer(listen_client_urls=f"http://{address}:{port}")
-    stack.callback(etcd.close)
-    etcd.start()
-    nats = NatsProcess("-a", "0.0.0.0")
-    stack.callback(nats.stop)
-    etcd.wait()
-    where = ["--etcd", f"{address}:{port}", "--nats", f"nats://{address}:{nats.port}"]
-    return [*where, "--lease-ttl", "5"]
 
 
 def _remove(link: str) -> None:

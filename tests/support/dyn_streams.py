@@ -31,6 +31,7 @@ class Answer:
     finish: str | None = None
     usage: tuple[int, int] | None = None
     error: str = ""  #: why the answer is incomplete
+    code: str = ""  #: of the error, if the server sent one
     seconds: float = 0.0
     longest_gap: float = 0.0  #: seconds between two reads
     headers: dict[str, str] = field(default_factory=dict)
@@ -119,6 +120,7 @@ async def ask(url: str, prompt: str, **fields: Any) -> Answer:
 def _take(answer: Answer, block: bytes) -> bool:
     if answer.status != 200:
         answer.error += block.decode()
+        answer.code = json.loads(block)["error"]["code"] or ""
         return False
     data = block.removeprefix(b"data: ")
     if data == b"[DONE]":
@@ -126,6 +128,7 @@ def _take(answer: Answer, block: bytes) -> bool:
     event = json.loads(data)
     if "error" in event:
         answer.error = event["error"]["message"]
+        answer.code = event["error"]["code"] or ""
         return False
     for choice in event["choices"]:
         answer.text += choice["delta"].get("content") or ""

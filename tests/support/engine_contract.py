@@ -363,6 +363,18 @@ class ModelContract(EngineContract):
         _, finish = served.collect(request)
         assert 0 < finish.cached_tokens <= len(prompt)
 
+    def test_salts_share_no_cache(
+        self, served: Served, prompt: list[int], spec: EngineSpec
+    ) -> None:
+        if ENGINES[spec.engine].prefix_cache != "per key":
+            pytest.skip("its prefix cache has no salt")
+        turned = (prompt[2:] + prompt[:2]) * 10  # new to the cache
+        cached = [
+            served.collect(self.request(turned, 3, cache_salt=salt))[1].cached_tokens
+            for salt in ("alice", "alice", "bob", "bob", "")
+        ]
+        assert [bool(count) for count in cached] == [False, True, False, True, False], cached
+
     def test_honours_each_sampling_field_that_it_declares(
         self, served: Served, prompt: list[int], own: int, eos: int
     ) -> None:

@@ -1,6 +1,7 @@
 """A real nats-server on a free port."""
 
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -41,8 +42,21 @@ class NatsProcess:
                 time.sleep(0.01)
         raise AssertionError("nats-server did not start")
 
+    def send(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def stop(self) -> None:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    def freeze(self) -> None:
+        """Stops it from running. Its connections stay open."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)

@@ -100,16 +100,25 @@ class StopStrings:
             return text, False
         if self.is_met:
             return "", True
-        if not self._held and self._begins.search(text) is None:
-            return text, False
-        return self._search(text)
+        if self._held:
+            return self._search(self._held + text, len(self._held))
+        begin = self._begins.search(text)
+        return (text, False) if begin is None else self._search(text, begin.start())
 
-    def _search(self, piece: str) -> tuple[str, bool]:
-        step, depths, ends = self._automaton.step, self._automaton.depths, self._automaton.ends
-        text, state, match = self._held + piece, self._state, self._match
-        for at in range(len(self._held), len(text)):
-            state = step(state, text[at])
-            end = ends[state]
+    def _search(self, text: str, start: int) -> tuple[str, bool]:
+        """`text` begins with the text of the state, and is new from `start` on."""
+        automaton, state, match = self._automaton, self._state, self._match
+        children, depths = automaton.children, automaton.depths
+        for at in range(start, len(text)):
+            letter = text[at]
+            child = children[state].find(letter)
+            if child >= 0:
+                state = automaton.firsts[state] + child
+            elif state:
+                state = automaton.step(automaton.fails[state], letter)
+            else:
+                continue
+            end = automaton.ends[state]
             if end and (match is None or at + 1 - len(end) < match):
                 match, self._found = at + 1 - len(end), end
             if match is not None and match <= at + 1 - depths[state]:

@@ -48,6 +48,7 @@ def engine_spec(config: Config, mode: Mode) -> "tuple[EngineSpec, ModelFiles]":
         embeds=files.embeds,
         vocabulary=files.vocabulary,
         tokenizer_source=_absolute(config.model_config) if config.model_config else "",
+        has_keys=bool(config.api_key or config.api_key_file),
         parallel=parallel,
         extra=_extra(config.extra_engine_args),
         options=list(config.engine_options),

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import math
 import signal
 import sys
 import time
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from dynemo.app.inputs import serve_http, serve_terminal, stop_on_signals
 from dynemo.app.settings.modes import RunInput
 from dynemo.app.settings.options import Config
+from dynemo.descriptors import log_lack_once
 from dynemo.errors import EngineLost, RequestError, UsageError
 from dynemo.interrupt import interrupt_raises
 from dynemo.messages.ask import Ask
@@ -75,6 +77,7 @@ def run_ingress(
 def _in_loop(run_input: RunInput, work: Coroutine[None, None, int]) -> int:
     # Closes the coroutine if an error comes before it runs.
     with closing(work), _runner(run_input) as runner, interrupt_raises():
+        log_lack_once(runner.get_loop())
         try:
             return runner.run(work)
         except asyncio.CancelledError as error:
@@ -101,7 +104,7 @@ async def _serve(run: Run) -> int:
     # Ranks end together: a new rank 0 would not find the others.
     respawns = respawn if run.spec.parallel.nodes == 1 else None
     async with (
-        local_instance(run.child, respawns) as (local, ready),
+        local_instance(run.child, respawns, run.config.stall_timeout) as (local, ready),
         _loading_shown(run, ready),
     ):
         name = run.card.name
@@ -109,7 +112,8 @@ async def _serve(run: Run) -> int:
             return await _run_worker(run, local, ready)
         backend = LocalBackend(local, text_codec(run.card.tokenizer))
         model = ServedModel(name, int(time.time()), run.card, backend)
-        pipeline = Pipeline({name: model}, defaults=run.defaults)
+        bound = _max_queue(run.config, run.input)
+        pipeline = Pipeline({name: model}, defaults=run.defaults, max_queue=bound)
         if run.server is not None:
             greet = partial(_greeting, name, where=run.server.url)
             waiting = _announce_ready(greet, ready, pipeline, run.defaults, local.ended)
@@ -251,7 +255,8 @@ async def _serve_ingress(
             migration_limit=config.migration_limit,
         ) as found,
     ):
-        pipeline = Pipeline(found.models, defaults=defaults)
+        bound = _max_queue(config, run_input)
+        pipeline = Pipeline(found.models, defaults=defaults, source=found, max_queue=bound)
         if server is not None:
             greeting = _print_line(f"{config.out} · {server.url}")
             return await serve_http(pipeline, server, config.grace, greeting)
@@ -260,6 +265,11 @@ async def _serve_ingress(
         await found.appeared.wait()
         _check_template(pipeline, defaults)
         return await serve_terminal(config, run_input, text, defaults, pipeline)
+
+
+def _max_queue(config: Config, run_input: RunInput) -> float | None:
+    """Terminal inputs bound their requests themselves."""
+    return config.max_queue if run_input.kind == "http" else math.inf
 
 
 async def _until_stopped(ready: Ready) -> Instance:

@@ -25,6 +25,9 @@ class EngineEntry:
     gives: Literal["tokens", "text"] = "tokens"
     guides: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ("chat",)
+    #: How it keeps the prompts of API keys apart that its prefix cache holds: by a salt, by having
+    #: no such cache when there are keys, or by having none at all.
+    prefix_cache: Literal["per key", "off with keys", "none"] = "none"
     has_tensor_parallel: bool = False
     has_nodes: bool = False  #: several machines can run one model
     has_launcher: bool = False  #: its own launcher joins the machines; others meet at an address

@@ -11,7 +11,7 @@ from typing import NoReturn
 from dynemo.api.dialects import DIALECTS, dialect_of
 from dynemo.errors import DynemoError, Unavailable
 from dynemo.http.access.access import Access
-from dynemo.http.asgi import Header, Receive, Scope, Send
+from dynemo.http.asgi import SURPLUS, Header, Receive, Scope, Send
 from dynemo.http.body import BodyRoom
 from dynemo.http.bound_server import BoundServer
 from dynemo.http.errors import ClientGone, NoSuchPath, WrongMethod, internal_error
@@ -26,6 +26,9 @@ from dynemo.serving.pipeline import Pipeline
 
 Endpoint = Callable[[Exchange], Awaitable[None]]
 Route = Mapping[str, Endpoint]  #: by method
+
+#: Are answered on every connection: a supervisor kills what does not answer them.
+_PROBES = ("/live", "/health")
 
 _log = logging.getLogger("dynemo.http")
 
@@ -48,9 +51,10 @@ class App:
         has_metrics: bool = True,
     ) -> None:
         self._limits = limits or Limits()
-        self._room = BodyRoom()
+        self.room = BodyRoom()
         self._access = access or Access()
         self._active: set[Exchange] = set()
+        self._late: set[Exchange] = set()  # that began when it was draining; nobody waits for them
         self._is_idle = asyncio.Event()
         self._is_idle.set()
         self.is_draining = False
@@ -69,6 +73,11 @@ class App:
                 "Times that an answer has moved to another instance.",
                 lambda: [(m.name, m.backend.moves) for m in pipeline.models.values()],
             )
+            metrics.watch_gauge(
+                "dynemo_queue_requests",
+                "Requests that wait for their turn at the engine.",
+                lambda: [(m.name, m.room.waiting) for m in pipeline.models.values()],
+            )
             self._routes |= {"/openapi.json": _reads(OpenApi()), "/": _reads(Page(self.health))}
             for dialect in DIALECTS:
                 for path, operation in dialect.operations.items():
@@ -82,31 +91,33 @@ class App:
         self.is_draining = True
 
     async def idle(self) -> None:
-        """Returns once no request is being answered."""
+        """Returns once no request is being answered, apart from those that came after `drain`."""
         await self._is_idle.wait()
 
     def cancel(self, error: DynemoError) -> None:
         """Cancels every answer with this error: the last event of a stream, or the whole answer."""
-        for exchange in self._active:
+        for exchange in [*self._active, *self._late]:
             exchange.cancel(error)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             dialect = dialect_of(scope["path"])
-            await self._exchange(Exchange(scope, receive, send, self._limits, dialect, self._room))
+            await self._exchange(Exchange(scope, receive, send, self._limits, dialect, self.room))
         elif scope["type"] == "lifespan":
             await _live(receive, send)
         else:
             await send({"type": "websocket.close", "code": 1000})
 
     async def _exchange(self, exchange: Exchange) -> None:
-        self._active.add(exchange)
-        self._is_idle.clear()
+        group = self._late if self.is_draining else self._active
+        group.add(exchange)
+        if group is self._active:
+            self._is_idle.clear()
         try:
             await self._answer(exchange)
         finally:
             exchange.release_body()
-            self._active.discard(exchange)
+            group.discard(exchange)
             if not self._active:
                 self._is_idle.set()
 
@@ -148,6 +159,8 @@ class App:
         endpoint = route.get(method)
         if endpoint is None:
             _refuse_method(method, path, route)
+        if path not in _PROBES and SURPLUS in exchange.scope.get("extensions", ()):
+            raise Unavailable("The server has too many connections. Send the request again later.")
         if self.is_draining and method == "POST":
             raise Unavailable("The server is shutting down.")
         return endpoint

@@ -11,7 +11,7 @@ from dynemo.http.deadline import exceeded, read_timeout
 from dynemo.http.exchange import Exchange
 from dynemo.http.record import RequestRecord, report_status
 from dynemo.metrics import Metrics
-from dynemo.serving.pipeline import Job, Pipeline
+from dynemo.serving.pipeline import Job, Pipeline, salted
 from dynemo.serving.room import Place
 from dynemo.trace import continue_trace
 
@@ -28,26 +28,30 @@ class Generate:
 
     async def __call__(self, exchange: Exchange) -> None:
         traceparent = continue_trace(find_headers(exchange.scope, b"traceparent"))
-        record = RequestRecord(self._metrics, self._operation, exchange, traceparent)
+        place = Place(exchange.client.name)
+        record = RequestRecord(self._metrics, self._operation, exchange, traceparent, place)
         with report_status(record.end), exchange.client.asking():
             seconds = read_timeout(exchange.scope)
             async with exchange.working():
                 if seconds is None:
-                    await self._answer(exchange, record, Place(exchange.client.name))
+                    await self._answer(exchange, record, place)
                     return
                 loop = asyncio.get_running_loop()
                 timer = loop.call_later(seconds, exchange.cancel, exceeded(seconds))
                 try:
-                    place = Place(exchange.client.name, timer.when())
+                    place.deadline = timer.when()
                     await self._answer(exchange, record, place)
                 finally:
                     timer.cancel()
 
     async def _answer(self, exchange: Exchange, record: RequestRecord, place: Place) -> None:
         body = await exchange.read_body()
+        allowed = record.client.models
+        self._pipeline.check_room(place, allowed=allowed)
         is_long = len(body) > _LONG_BODY
         read = self._operation.read
         call = await asyncio.to_thread(read, body) if is_long else read(body)
+        self._pipeline.check_room(place, call.ask.model, allowed=allowed)
         job = await self._accept(call, record, is_long=is_long)
         is_stream, make_writer = call.is_stream, call.writer
         del body, call  # a long prompt's, and the answer may take long
@@ -73,11 +77,12 @@ class Generate:
             await (exchange.end if is_stream else exchange.reply)(data)
 
     async def _accept(self, call: Call, record: RequestRecord, *, is_long: bool) -> Job:
-        allowed = record.client.models
+        client = record.client
         try:
-            return await self._pipeline.accept(
-                call.ask, record.traceparent, allowed=allowed, is_long=is_long
+            job = await self._pipeline.accept(
+                call.ask, record.traceparent, allowed=client.models, is_long=is_long
             )
+            return salted(job, client.cache_salt)
         except DynemoError as error:
             self._name_field(error)
             raise

@@ -1,17 +1,31 @@
 """`GET /live`, `GET /health` and `GET /metrics`: for the operators of the process."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from time import monotonic
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 from msgspec import Struct
 
 from dynemo.http.access.client import Client
 from dynemo.http.exchange import Exchange
-from dynemo.metrics import ALL_INSTANCES, MAX_INSTANCES, Exposition, LoadSample
+from dynemo.metrics import (
+    ALL_INSTANCES,
+    MAX_INSTANCES,
+    Exposition,
+    GaugeSample,
+    LoadSample,
+    Metrics,
+)
 from dynemo.serving.instance import InstanceState, InstanceStatus
 from dynemo.serving.pipeline import Pipeline, ServedModel
+
+GAUGES = {
+    "dynemo_plane_up": ("Whether a plane of an ingress works now, 0 or 1.", ("plane",)),
+    "dynemo_bad_records": ("Records of discovery that could not be used.", ("plane",)),
+    "dynemo_instances": ("Registered instances by state.", ("model", "state")),
+}
 
 
 class InstanceHealth(Struct, frozen=True, kw_only=True):
@@ -35,6 +49,19 @@ class ModelHealth(Struct, frozen=True, kw_only=True):
     reason: str | None  #: why no instance takes requests
 
 
+class PlaneHealth(Struct, frozen=True, kw_only=True):
+    works: bool
+    reason: str | None  #: why it does not work, in sentences
+
+
+class LeftOutHealth(Struct, frozen=True, kw_only=True):
+    """A registered instance that gets no requests."""
+
+    id: str
+    model: str
+    reason: str
+
+
 class HealthReport(Struct, frozen=True, kw_only=True):
     """The body of `GET /health`, under 200 as under 503."""
 
@@ -42,6 +69,10 @@ class HealthReport(Struct, frozen=True, kw_only=True):
     reason: str | None  #: `loading`, `no instances`, `draining`, or sentences
     loading_seconds: float | None  #: since the server listens, where `loading` is the reason
     models: list[ModelHealth]
+    #: Of an ingress: `requests` (without it no request is served) and `discovery` (without it the
+    #: known instances still serve).
+    planes: dict[str, PlaneHealth]
+    left_out: list[LeftOutHealth]  #: at most 100
 
 
 class Health:
@@ -55,10 +86,22 @@ class Health:
         self._is_draining = is_draining
         self._started = monotonic()
         metrics.watch_load(self._loads)
+        if isinstance(metrics, Metrics):  # a sum over a pool would count a worker's own again
+            metrics.watch_gauges(GAUGES, self._gauges)
         metrics.watch_count(
             "dynemo_engine_restarts",
             "Times that this process has restarted its engine.",
             lambda: [(m.name, m.backend.restarts) for m in pipeline.models.values()],
+        )
+        metrics.watch_count(
+            "dynemo_engine_stalls",
+            "Times that it did so because the engine had work and made no progress.",
+            lambda: [(m.name, m.backend.stalls) for m in pipeline.models.values()],
+        )
+        metrics.watch_gauge(
+            "dynemo_model_ready",
+            "1 if an instance of the model can take requests, else 0.",
+            lambda: [(m.name, int(not m.backend.trouble)) for m in pipeline.models.values()],
         )
 
     def report(self, client: Client) -> HealthReport:
@@ -73,7 +116,27 @@ class Health:
                 for served in self._pipeline.models.values()
                 if client.may_use(served.name)
             ],
+            planes={
+                name: PlaneHealth(works=not why, reason=why or None)
+                for name, why in self._pipeline.source.connections.items()
+            },
+            left_out=[
+                LeftOutHealth(id=each.id, model=each.model, reason=each.reason)
+                for each in self._pipeline.source.left_out
+                if client.may_use(each.model)
+            ][:MAX_INSTANCES],
         )
+
+    def _gauges(self) -> Iterator[GaugeSample]:
+        for plane, why in self._pipeline.source.connections.items():
+            yield GaugeSample("dynemo_plane_up", (plane,), not why)
+            if plane == "discovery":
+                bad = self._pipeline.source.bad_records
+                yield GaugeSample("dynemo_bad_records", (plane,), bad)
+        for served in self._pipeline.models.values():
+            states = Counter(status.state for status in served.backend.instances)
+            for state in get_args(InstanceState):
+                yield GaugeSample("dynemo_instances", (served.name, state), states[state])
 
     def _seconds(self) -> float:
         return round(monotonic() - self._started, 1)

@@ -1,6 +1,7 @@
 """The endpoint behind a dialect's lookups: what is served, without asking a model."""
 
 from dynemo.api.dialect import Lookup, ModelEntry
+from dynemo.errors import Unavailable
 from dynemo.http.exchange import Exchange
 from dynemo.serving.pipeline import Pipeline
 
@@ -17,5 +18,7 @@ class LookupEndpoint:
             for served in self._pipeline.models.values()
             if exchange.client.may_use(served.name)
         ]
+        if not models and (why := self._pipeline.source.absence(None)):
+            raise Unavailable(why)
         rest = exchange.scope["path"].removeprefix(self._path)
         await exchange.reply(self._lookup.answer(models, rest))

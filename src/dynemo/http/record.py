@@ -7,21 +7,22 @@ from time import perf_counter
 
 from dynemo.answer.usage import UsageCounter
 from dynemo.api.dialect import Operation
-from dynemo.errors import DynemoError
+from dynemo.errors import DeadlineExceeded, DynemoError, Unavailable
 from dynemo.http.errors import CLIENT_GONE, ClientGone
 from dynemo.http.exchange import Exchange
 from dynemo.messages.answer import Piece
 from dynemo.metrics import NO_MODEL, Metrics, ModelMetrics
 from dynemo.serving.pipeline import Job
+from dynemo.serving.room import Place
 from dynemo.trace import trace_id
 
 _log = logging.getLogger("dynemo.http")
 
 
 @contextmanager
-def report_status(end: Callable[[int], None]) -> Iterator[None]:
-    """Calls `end` with the HTTP status of the work within."""
-    status = 500
+def report_status(end: Callable[[int, DynemoError | None], None]) -> Iterator[None]:
+    """Calls `end` with the HTTP status of the work within, and its error."""
+    status, problem = 500, None
     try:
         yield
         status = 200
@@ -29,20 +30,43 @@ def report_status(end: Callable[[int], None]) -> Iterator[None]:
         status = CLIENT_GONE
         raise
     except DynemoError as error:
-        status = error.status
+        status, problem = error.status, error
         raise
     finally:
-        end(status)
+        end(status, problem)
 
 
 class RequestRecord:
     """Begins when a request arrives. `accept`, then `add` for each batch, then `end` once."""
 
+    __slots__ = (
+        "_began",
+        "_has_counted_cached",
+        "_is_queued",
+        "_job",
+        "_last",
+        "_metrics",
+        "_model",
+        "_operation",
+        "_request_id",
+        "_ttft",
+        "client",
+        "counter",
+        "place",
+        "traceparent",
+    )
+
     def __init__(
-        self, metrics: Metrics, operation: Operation, exchange: Exchange, traceparent: str
+        self,
+        metrics: Metrics,
+        operation: Operation,
+        exchange: Exchange,
+        traceparent: str,
+        place: Place,
     ) -> None:
         self.traceparent = traceparent
         self.client = exchange.client
+        self.place = place
         self._metrics = metrics
         self._operation = operation
         self._request_id = exchange.id
@@ -89,11 +113,17 @@ class RequestRecord:
             self._ttft = now - self._began
             model.ttft.observe(self._ttft)
 
-    def end(self, status: int) -> None:
+    def end(self, status: int, problem: DynemoError | None) -> None:
         duration = perf_counter() - self._began
         job, model, counter = self._job, self._model, self.counter
+        waited = self.place.waited
         name = NO_MODEL if job is None else job.model.name
+        if isinstance(problem, Unavailable | DeadlineExceeded):
+            name = self.place.model or name
+            self._metrics.rejected(name, problem.detail or problem.code)
         if model is not None:
+            if waited is not None:
+                model.wait.observe(waited)
             model.in_flight.dec()
             self._count_cached(model)
             self._leave_queue(model)
@@ -119,6 +149,7 @@ class RequestRecord:
                 "prompt_tokens": counter.prompt_tokens,
                 "completion_tokens": counter.completion_tokens if is_chat else None,
                 "ttft_ms": None if self._ttft is None else round(self._ttft * 1e3, 1),
+                "queued_ms": None if waited is None else round(waited * 1e3, 1),
                 "duration_ms": round(duration * 1e3, 1),
                 "inputs": None if is_chat else len(counter.finishes),
                 "finish": finishes,

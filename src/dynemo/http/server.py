@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ctypes
 import errno
 import re
 import socket
@@ -14,16 +13,20 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from dynemo.descriptors import DescriptorReserve
 from dynemo.errors import Unavailable, UsageError
 from dynemo.http.app import App
-from dynemo.http.asgi import ABORT
+from dynemo.http.asgi import ABORT, SURPLUS
+from dynemo.http.memory import return_large_blocks, return_small_blocks
 from dynemo.limits import (
     BODY_CHUNKS,
     BODY_REST_SECONDS,
     HEAD_BYTES,
     HEAD_SECONDS,
+    HEADERS,
     KEEP_ALIVE_SECONDS,
     PIPELINED_REQUESTS,
+    SURPLUS_SECONDS,
 )
 from dynemo.spelling import quoted
 
@@ -33,7 +36,6 @@ BACKLOG = 2048
 _UNSENT_BYTES = 128 * 1024
 #: For the last event to clients whose streams were cancelled, and for connections to close.
 _FAREWELL_SECONDS = 2.5
-_M_MMAP_THRESHOLD = -3  # of glibc's mallopt
 
 
 def bind(host: str, port: int, flag: str = "--http-port") -> socket.socket:
@@ -90,7 +92,7 @@ async def serve(
     seconds, cancels the rest and returns. Installs no signal handlers. Called once; closes
     `listener`.
     """
-    _return_memory()
+    return_large_blocks()
     server = _Server(
         uvicorn.Config(
             app,
@@ -111,38 +113,33 @@ async def serve(
         async with asyncio.TaskGroup() as tasks:
             serving = tasks.create_task(server.serve(sockets=[listener]))
             await server.is_ready.wait()
+            trimming = tasks.create_task(return_small_blocks(lambda: app.room.arrived))
             await stop.wait()
             await _wind_down(app, server, serving, grace)
+            trimming.cancel()
     finally:
         server.close()
         server.abort()
         listener.close()
 
 
-def _return_memory() -> None:
-    """Makes freed memory of 128 kB or more go back to the system at once.
-
-    glibc begins so, and stops with the first large block that is freed. It then keeps some 50 MB
-    after a few large bodies.
-    """
-    with contextlib.suppress(OSError, AttributeError):  # macOS and musl have no mallopt
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 128 * 1024)
-
-
 async def _wind_down(
     app: App, server: "_Server", serving: asyncio.Task[None], grace: float
 ) -> None:
     """Cancelling it ends the grace: the answers that are left are then cancelled with an error, as
-    they are when the time is up."""
+    they are when the time is up. Until then it still listens, so that a load balancer reads
+    `draining` and clients get a 503."""
     app.drain()
-    server.close()
+    server.end_connections()
     try:
         async with asyncio.timeout(grace):
             await app.idle()
+            server.close()
             await asyncio.wait([serving])
     except TimeoutError:
         pass
     finally:
+        server.close()
         app.cancel(Unavailable("The server is shutting down."))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_FAREWELL_SECONDS):
@@ -158,6 +155,7 @@ class _Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
+        self.server_state.reserve = DescriptorReserve()  # type: ignore[attr-defined]
         self.servers = []
         self.is_ready = asyncio.Event()
 
@@ -168,6 +166,12 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.is_ready.set()
+
+    def end_connections(self) -> None:
+        """Each connection closes after its next answer, and its client finds another server."""
+        header = (b"connection", b"close")
+        self.config.encoded_headers.append(header)
+        self.server_state.default_headers.append(header)
 
     def close(self) -> None:
         """Stops accepting now; uvicorn itself looks only every tenth of a second."""
@@ -188,12 +192,19 @@ class _Protocol(HttpToolsProtocol):
 
     # Slots: more attributes would push uvicorn's own out of the dict layout that instances
     # share, which costs 2 kB a connection.
-    __slots__ = ("_head_bytes", "_head_timer", "_is_in_body", "_is_in_head", "_pieces")
+    __slots__ = (
+        "_head_bytes", "_head_timer", "_is_in_body", "_is_in_head", "_is_surplus", "_pieces",
+    )  # fmt: skip
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._head_timer: asyncio.TimerHandle | None = None
+        reserve: DescriptorReserve = self.server_state.reserve  # type: ignore[attr-defined]
+        descriptor = transport.get_extra_info("socket").fileno()
+        self._is_surplus = reserve.holds(descriptor)
         super().connection_made(transport)
         self._await_head()
+        if reserve.is_ending(descriptor):
+            transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
@@ -210,6 +221,8 @@ class _Protocol(HttpToolsProtocol):
         super().on_message_begin()
         scope: dict[str, Any] = self.scope  # type: ignore[assignment]
         scope["extensions"] = {ABORT: {"abort": self._reset}}
+        if self._is_surplus:
+            scope["extensions"][SURPLUS] = {}
         self._await_head()
 
     def _reset(self) -> None:
@@ -220,8 +233,11 @@ class _Protocol(HttpToolsProtocol):
         self.transport.abort()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._is_in_head:  # trailers after a chunked body have no reader and no bound
-            super().on_header(name, value)
+        if not self._is_in_head:
+            return  # trailers after a chunked body have no reader and no bound
+        if len(self.headers) >= HEADERS:  # each look-up of a header would walk through them
+            raise ValueError("too many headers")
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self._is_in_head = False
@@ -247,6 +263,8 @@ class _Protocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        if self._is_surplus:
+            self.transport.close()
         if self._is_in_body and self.cycle.response_complete and not self.transport.is_closing():
             self._stop_timer()
             self._head_timer = self.loop.call_later(BODY_REST_SECONDS, self.transport.abort)
@@ -262,7 +280,8 @@ class _Protocol(HttpToolsProtocol):
         self._is_in_head = True
         self._head_bytes = 0
         self._stop_timer()
-        self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
+        seconds = SURPLUS_SECONDS if self._is_surplus else HEAD_SECONDS
+        self._head_timer = self.loop.call_later(seconds, self.transport.abort)
 
     def _stop_timer(self) -> None:
         if self._head_timer is not None:

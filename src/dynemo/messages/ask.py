@@ -100,6 +100,7 @@ class Ask(Struct, frozen=True, kw_only=True):
     n: int | None = None  #: choices for each prompt
     stop: list[str] | None = None
     ignore_eos: bool | None = None
+    priority: int | None = None  #: lower is earlier, among the requests of one client
     guide: Guide | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None

@@ -46,4 +46,6 @@ class Request(Struct, frozen=True, kw_only=True):
     #: `prompt.normalise.plain_messages` of the turns, for an engine that takes messages.
     messages: list[dict[str, Any]] = []
     continued: int = 0  #: the last so many of `token_ids` were answered by another instance
+    #: Only requests with the same salt may share a prefix cache: it stands for an API key.
+    cache_salt: str = ""
     traceparent: str = ""  #: see `trace.py`; empty if the input has no trace

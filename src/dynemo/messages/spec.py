@@ -31,7 +31,9 @@ class EngineSpec(Struct, frozen=True, kw_only=True):
     embeds: bool = False  #: its files say that it was made for embeddings
     vocabulary: int = 0  #: rows of its embedding: ids below it are safe; 0 if unknown
     tokenizer_source: str = ""  #: the checkout of --model-config: tokenizer and template; or empty
+    has_keys: bool = False  #: clients have API keys; no prefix cache may span several
     parallel: Parallel = Parallel()
     options: list[str] = []  #: the words after `--`
     extra: dict[str, Any] = {}  #: of --extra-engine-args, in the engine's own names
     verbosity: int = 0  #: how often -v was given
+    descriptors: int = 0  #: the user's soft limit of open files; 0: leaves it as it is

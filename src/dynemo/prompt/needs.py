@@ -19,6 +19,7 @@ SAMPLING = tuple(field.name for field in structs.fields(Sampling))
 _HONOURED_HERE = frozenset({
     "task", "model", "turns", "prompts", "tools", "add_generation_prompt",
     "continue_final_message", "chat_template_kwargs", "max_tokens", "n", "stop", "guide",
+    "priority",
 })  # fmt: skip
 
 

@@ -8,8 +8,9 @@
                                                   has failed before, or has never answered
     nobody answers there                          opens at once
 
-An open breaker lets one request through when its backoff is over: the probe. The probe closes it,
-or doubles the backoff.
+When the backoff of an open breaker is over, a probe is due. If the engine fails, that is the next
+request. If nobody answers, it is a message without a request. The probe closes the breaker, or
+doubles the backoff.
 """
 
 from collections.abc import Callable, Set
@@ -59,15 +60,15 @@ class Breakers:
         return self._open.get(instance_id)
 
     def is_due(self, instance_id: str) -> bool:
-        """Whether the next request is a probe of this instance, whose breaker is open."""
+        """Whether the probe of an instance is due. Its breaker must be open."""
         return self._open[instance_id].probe_at <= self._now()
 
-    def due(self) -> list[str]:
-        """The instances whose next request is a probe, the one that waits longest first."""
+    def due(self, cause: Cause) -> list[str]:
+        """The instances whose probe is due, the longest wait first."""
         if not self._open or self._now() < self._probe_at:
             return []
         self._probe_at = min(breaker.probe_at for breaker in self._open.values())
-        due = [name for name in self._open if self.is_due(name)]
+        due = [name for name, it in self._open.items() if it.cause == cause and self.is_due(name)]
         return sorted(due, key=lambda name: self._open[name].probe_at)
 
     def probing(self, instance_id: str) -> None:
@@ -81,6 +82,15 @@ class Breakers:
         breaker = self._all.setdefault(instance_id, Breaker())
         breaker.has_answered, breaker.failures, breaker.backoff = True, 0.0, 0.0
         return self._open.pop(instance_id, None) is not None
+
+    def reached(self, instance_id: str) -> bool:
+        """Records that the instance takes requests. Returns whether this closes its breaker."""
+        breaker = self._open.get(instance_id)
+        if breaker is None or breaker.cause != "unreachable":
+            return False
+        breaker.backoff = 0.0
+        del self._open[instance_id]
+        return True
 
     def failed(self, instance_id: str, reason: str, *, is_certain: bool) -> bool:
         """Records an error of the engine before the first token. Returns whether it opens.

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
@@ -26,6 +26,7 @@ from dynemo.serving.migration import text_codec
 from dynemo.serving.pipeline import ServedModel
 from dynemo.serving.pool import Pool
 from dynemo.serving.remote import RemoteInstance
+from dynemo.serving.source import LeftOut
 from dynemo.spelling import quoted
 from dynemo.tasks import kept_running
 from dynemo.wire import versions
@@ -34,6 +35,7 @@ from dynemo.wire.versions import negotiate, spoken_by
 log = logging.getLogger("dynemo.ingress")
 
 _RETRY_SECONDS = 2.0
+_PROBE_SECONDS = 0.5
 #: How long the card and the tokenizer of a model without instances stay in memory. If all workers
 #: of a model restart at once, requests meanwhile get a 503 and no 404.
 _IDLE_SECONDS = 600.0
@@ -67,6 +69,7 @@ class Ingress:
         #: By name. Models without instances stay for a while; their requests get a 503.
         self.models: dict[str, ServedModel] = {}
         self.appeared = asyncio.Event()  #: set when the first model is served
+        self.is_listed = False  #: whether the first listing of discovery has been applied
         self._address = address
         self._planes = planes
         self._make_router = make_router
@@ -74,7 +77,7 @@ class Ingress:
         self._pools: dict[str, Pool] = {}
         self._identities: dict[str, str] = {}
         self._names: dict[str, tuple[str, str]] = {}  # of keys: model, instance
-        self._left_out: dict[str, InstanceRecord] = {}  # by key
+        self._left_out: dict[str, tuple[InstanceRecord, str]] = {}  # by key, with the reason
         #: Records that could not be used. Each bad value counts once.
         self.bad_records = 0
         self._fault = ""  # of a task that has failed
@@ -95,6 +98,31 @@ class Ingress:
                 for change in [*(Change(key, None) for key in gone), *changes]:
                     async with self._lock:
                         await self._apply(change)
+                self.is_listed = True
+
+    # ModelSource
+
+    @property
+    def connections(self) -> Mapping[str, str]:
+        return {"discovery": self.trouble, "requests": self._planes.requests.trouble}
+
+    @property
+    def left_out(self) -> list[LeftOut]:
+        found = self._left_out.values()
+        return [LeftOut(record.instance.id, record.model, why) for record, why in found]
+
+    def absence(self, model: str | None) -> str:
+        if not self.is_listed:
+            return "This server has just started, and does not know its workers yet."
+        left_out = (each for each in self.left_out if model in (None, each.model))
+        return next((f"Instance {each.id[:8]} is left out. {each.reason}" for each in left_out), "")
+
+    async def probe(self) -> None:
+        """Probes instances, forever, so that `/health` knows what a request would meet."""
+        while True:
+            await asyncio.sleep(_PROBE_SECONDS)
+            due = [(pool, it) for pool in self._pools.values() for it in pool.to_probe()]
+            await asyncio.gather(*(pool.probe(it) for pool, it in due))
 
     @property
     def trouble(self) -> str:
@@ -116,8 +144,8 @@ class Ingress:
             self._drop_idle_models()
             for key in list(self._left_out):
                 async with self._lock:
-                    if (record := self._left_out.get(key)) is not None:
-                        await self._add(key, record)
+                    if (left_out := self._left_out.get(key)) is not None:
+                        await self._add(key, left_out[0])
 
     async def _apply(self, change: Change) -> None:
         self._remove(change.key)
@@ -148,7 +176,7 @@ class Ingress:
         except DynemoError as error:
             if key not in self._left_out:
                 log.error("Instance %s gets no requests for now. %s", record.instance.id, error)
-            self._left_out[key] = record
+            self._left_out[key] = (record, str(error))
             return
         self._left_out.pop(key, None)
         self._idle_since.pop(record.model, None)
@@ -218,7 +246,7 @@ async def ingress(
 ) -> AsyncIterator[Ingress]:
     """Follows discovery while entered."""
     it = Ingress(address, planes, make_router, migration_limit)
-    work = {"ingress watch": it.watch, "ingress tend": it.tend}
+    work = {"ingress watch": it.watch, "ingress tend": it.tend, "ingress probe": it.probe}
     running = [kept_running(name, each, it.failed) for name, each in work.items()]
     tasks = [asyncio.create_task(each) for each in running]
     try:

@@ -1,17 +1,20 @@
 """The one path: preprocess -> route -> instance -> postprocess."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+import math
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from uuid import uuid4
+
+from msgspec import structs
 
 from dynemo.answer.output import OutputProcessor
 from dynemo.answer.stops import StopAutomaton
 from dynemo.connection.buffer import CancelReader
-from dynemo.errors import Unavailable, UnknownModel
-from dynemo.limits import RENDER_PROCESSES
+from dynemo.errors import Overloaded, Unavailable, UnknownModel
+from dynemo.limits import QUEUE_SECONDS, RENDER_PROCESSES
 from dynemo.messages.answer import FinishPiece, Piece
 from dynemo.messages.ask import Ask, merged
 from dynemo.messages.records import Instance
@@ -22,8 +25,13 @@ from dynemo.prompt.prepare import Prepared, prepare
 from dynemo.prompt.render import Render, render_prompt
 from dynemo.serving.instance import Backend
 from dynemo.serving.rendering import render_apart
-from dynemo.serving.room import Place
+from dynemo.serving.room import Place, Room
+from dynemo.serving.source import Complete, ModelSource
 from dynemo.spelling import quoted, with_reason
+
+#: Seconds before busy instances are asked again, and the longest such pause.
+_FIRST_PAUSE = 0.1
+_LAST_PAUSE = 1.0
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,10 @@ class ServedModel:
     created: int  #: unix seconds
     card: Card
     backend: Backend
+    room: Room = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "room", Room(self.backend))
 
     @property
     def context_length(self) -> int:
@@ -40,13 +52,14 @@ class ServedModel:
         return instance.context_length if instance is not None else self.card.context_length
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Job:
     """An accepted ask: rendered, tokenized, and within limits. Nothing runs yet."""
 
     id: str  #: hex, unique
     model: ServedModel
     prepared: Prepared
+    priority: int = 0  #: lower is earlier, among the requests of one client
 
     @property
     def prompt(self) -> str:
@@ -62,12 +75,31 @@ class Job:
         return len(self.prepared.requests)
 
 
+def salted(job: Job, salt: str) -> Job:
+    """A job that shares a prefix cache only with jobs of the same salt."""
+    prepared = job.prepared
+    if not salt or prepared.task != "chat":
+        return job
+    requests = [structs.replace(request, cache_salt=salt) for request in prepared.requests]
+    return replace(job, prepared=replace(prepared, requests=requests))
+
+
 class Pipeline:
     """All models that this process serves."""
 
-    def __init__(self, models: Mapping[str, ServedModel], *, defaults: Ask) -> None:
+    def __init__(
+        self,
+        models: Mapping[str, ServedModel],
+        *,
+        defaults: Ask,
+        source: ModelSource | None = None,
+        max_queue: float | None = math.inf,
+    ) -> None:
+        """At most `max_queue` requests wait for each model; None derives it from the slots."""
         self._models = models
         self._defaults = defaults
+        self.source: ModelSource = source or Complete()
+        self._max_queue = max_queue
         self._processes = asyncio.Semaphore(RENDER_PROCESSES)
 
     @property
@@ -77,8 +109,12 @@ class Pipeline:
     @property
     def trouble(self) -> str:
         """Why no request can be served now (`loading`, ...); else empty."""
+        if why := self.source.connections.get("requests"):
+            return why
         troubles = [model.backend.trouble for model in self._models.values()]
-        return "" if not all(troubles) else next(iter(troubles), "no instances")
+        if not troubles:
+            return self.source.absence(None) or "no instances"
+        return troubles[0] if all(troubles) else ""
 
     async def accept(
         self,
@@ -118,7 +154,7 @@ class Pipeline:
         model, instances = self._find_ready(ask.model, allowed)
         job_id = uuid4().hex
         prepared = prepare(ask, model.card, instances, job_id, traceparent, render=render)
-        return Job(job_id, model, prepared)
+        return Job(job_id, model, prepared, ask.priority or 0)
 
     def check_settings(self, settings: Ask) -> None:
         """Raises UnsupportedField for a setting that no instance of the model can honour. Checks
@@ -139,14 +175,28 @@ class Pipeline:
         return model, instances
 
     def _find(self, name: str | None, allowed: frozenset[str] | None) -> ServedModel:
-        if not self._models:
-            raise Unavailable("No worker has registered yet.")
         known = [each for each in self._models if allowed is None or each in allowed]
         if name is None:
-            name = next(iter(known), "")
-        if name not in known:
-            raise unknown_model(name)
-        return self._models[name]
+            name = next(iter(known), None)
+        if name is not None and name in known:
+            return self._models[name]
+        if why := self.source.absence(name):
+            raise Unavailable(why)
+        if name is None or not self._models:
+            raise Unavailable("No worker has registered yet.")
+        raise unknown_model(name)
+
+    def check_room(
+        self, place: Place, name: str | None = None, *, allowed: frozenset[str] | None = None
+    ) -> None:
+        """Raises Overloaded if the request would be refused now. It costs no time, so it comes
+        before all work. Without a name it checks only if there is one model."""
+        if name is None and len(self._models) == 1:
+            name = next(iter(self._models))
+        model = self._models.get(name) if name is not None else None
+        if model is not None and (allowed is None or name in allowed):
+            place.model = model.name
+            model.room.check(place.client, self._max_queue)
 
     def run(
         self, job: Job, cancel_reader: CancelReader | None = None, place: Place | None = None
@@ -155,20 +205,27 @@ class Pipeline:
 
         A batch holds everything that arrived since the last one was taken: it may stand for many
         tokens. Closing it (`aclosing`) cancels every choice inside the engine. Raises Unavailable
-        before the first batch; EngineLost, EngineError or SlowReader at any time.
+        before the first batch, Overloaded if the queue is full; EngineLost, EngineError or
+        SlowReader at any time.
 
         `cancel_reader` is called if the reader falls behind its bound. The reader may be waiting
         for a client that does not read, and would not notice an error here for a long time. The
         deadline of `place` bounds the waits for an instance; the caller ends the answer at it.
         """
-        deadline = None if place is None else place.deadline
+        place = place or Place()
+        place.priority = job.priority
         stops = StopAutomaton(job.prepared.stops) if job.prepared.stops else None
-        choices = [
-            _choice(job, index, stops, cancel_reader, deadline) for index in range(job.choices)
-        ]
-        if len(choices) == 1:
-            return choices[0]
-        return _interleaved(choices, job.prepared.at_once or len(choices))
+        run = _Run(job, stops, cancel_reader, place, self._max_queue)
+        return _choice(run, 0) if job.choices == 1 else _interleaved(run)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    job: Job
+    stops: StopAutomaton | None
+    cancel_reader: CancelReader | None
+    place: Place
+    max_queue: float | None
 
 
 def unknown_model(name: str) -> UnknownModel:
@@ -178,43 +235,83 @@ def unknown_model(name: str) -> UnknownModel:
 
 
 async def _choice(
-    job: Job,
-    index: int,
-    stops: StopAutomaton | None,
-    cancel_reader: CancelReader | None,
-    deadline: float | None,
+    run: _Run, index: int, on_start: Callable[[], None] | None = None
 ) -> AsyncGenerator[Sequence[Piece], None]:
+    """One choice. It waits for its turn first, and calls `on_start` when it has come."""
+    job, place, room = run.job, run.place, run.job.model.room
     request = job.prepared.requests[index]
-    detokenizer = job.model.card.tokenizer.detokenizer()
-    output = OutputProcessor(index, request, detokenizer, stops)
-    async with aclosing(job.model.backend.generate(request, cancel_reader, deadline)) as deltas:
-        async for delta in deltas:
-            pieces = output.feed(delta)
-            if pieces:
-                yield pieces
-                if isinstance(pieces[-1], FinishPiece):
-                    return
+    generate = job.model.backend.generate
+    has_begun = False
+    pauses: Iterator[float] | None = None
+    started = await room.enter(place, run.max_queue)
+    try:
+        if on_start is not None:
+            on_start()
+        detokenizer = job.model.card.tokenizer.detokenizer()
+        output = OutputProcessor(index, request, detokenizer, run.stops)
+        while True:
+            try:
+                async with aclosing(generate(request, run.cancel_reader, place.deadline)) as deltas:
+                    async for delta in deltas:
+                        has_begun = True
+                        pieces = output.feed(delta)
+                        if pieces:
+                            yield pieces
+                            if isinstance(pieces[-1], FinishPiece):
+                                return
+                return
+            except Overloaded:
+                # Other ingresses fill the instances. It keeps its place here, and asks again.
+                pauses = pauses or _busy_pauses()
+                pause = None if has_begun else next(pauses, None)
+                if pause is None:
+                    raise
+            await asyncio.sleep(pause)
+    finally:
+        room.leave(place, started)
 
 
-async def _interleaved(
-    choices: list[AsyncGenerator[Sequence[Piece], None]], at_once: int
-) -> AsyncGenerator[Sequence[Piece], None]:
-    """The pieces of all choices, as they arrive. The first error ends all of them."""
+def _busy_pauses() -> Iterator[float]:
+    """Yields the pauses before busy instances are asked again, QUEUE_SECONDS in all."""
+    pause, left = _FIRST_PAUSE, QUEUE_SECONDS
+    while left > 0:
+        yield pause
+        left -= pause
+        pause = min(2 * pause, _LAST_PAUSE)
+
+
+async def _interleaved(run: _Run) -> AsyncGenerator[Sequence[Piece], None]:
+    """The pieces of all choices, as they arrive. The first error ends all of them.
+
+    Only one choice waits at a time, so that a request costs the queue one entry.
+    """
+    choices = run.job.choices
+    at_once = min(run.job.prepared.at_once or choices, choices)
     ready: asyncio.Queue[Sequence[Piece] | BaseException | None] = asyncio.Queue(maxsize=at_once)
     free = asyncio.Semaphore(at_once)
+    tasks: list[asyncio.Task[None]] = []
 
-    async def forward(batches: AsyncGenerator[Sequence[Piece], None]) -> None:
+    async def forward(index: int, on_start: Callable[[], None]) -> None:
         try:
-            async with free, aclosing(batches):
+            async with aclosing(_choice(run, index, on_start)) as batches:
                 async for pieces in batches:
                     await ready.put(pieces)
             await ready.put(None)
         except Exception as error:
             await ready.put(error)
+        finally:
+            free.release()
 
-    tasks = [asyncio.create_task(forward(batches)) for batches in choices]
+    async def start() -> None:
+        for index in range(choices):
+            await free.acquire()
+            has_started = asyncio.Event()
+            tasks.append(asyncio.create_task(forward(index, has_started.set)))
+            await has_started.wait()
+
+    tasks.append(asyncio.create_task(start()))
     try:
-        left = len(tasks)
+        left = choices
         while left:
             item = await ready.get()
             if item is None:

@@ -79,6 +79,17 @@ class RemoteInstance:
                 if delta.finish is not None:
                     return
 
+    async def wait_for_plane(self) -> None:
+        """Returns when the request plane can carry requests."""
+        await self._requests.wait_until_up()
+
+    async def probe(self) -> None:
+        """Asks for a stream without a request, and cancels it. The worker must connect for that.
+        Its engine does nothing. Raises Unavailable as `generate` does."""
+        name = self.record.instance.id
+        with closing(self._responses.pending_stream(name)) as pending:
+            await self._ask(pending.envelope(b"", is_carried=False))
+
     async def _ask(self, envelope: Envelope) -> None:
         """Sends the request. Cancelling it tells nothing about the instance."""
         asked = monotonic()

@@ -31,7 +31,7 @@ def read_embeddings_call(body: bytes) -> Call:
     if not all(inputs):
         raise RequestError("'input' must not hold an empty text.", param="input")
     writer = partial(EmbeddingsWriter, is_base64=asked.encoding_format == "base64")
-    ask = Ask(task="embed", model=asked.model, prompts=inputs)
+    ask = Ask(task="embed", model=asked.model, prompts=inputs, priority=asked.priority)
     return Call(ask, is_stream=False, writer=writer)
 
 

@@ -36,6 +36,14 @@ StopString = Annotated[str, Meta(min_length=1, max_length=STOP_CHARACTERS)]
 Name = Annotated[str, Meta(max_length=NAME_CHARACTERS)]
 Arguments = Annotated[str, Meta(max_length=ARGUMENTS_CHARACTERS)]
 TokenId = Annotated[int, Meta(ge=0)]
+Priority = Annotated[
+    int,
+    Meta(
+        ge=-(2**31),
+        le=2**31 - 1,
+        description="Lower is earlier, among the requests of one client. 0 by default.",
+    ),
+]
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
 
@@ -133,6 +141,7 @@ class ChatRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     n: Annotated[int, Meta(ge=1, le=CHOICES)] | None = None
     response_format: ResponseFormat | None = None
     ignore_eos: bool | None = None
+    priority: Priority | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
@@ -225,6 +234,7 @@ class EmbeddingRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     input: str | list[Any]
     model: Name | None = None
     encoding_format: Literal["float", "base64"] | None = None
+    priority: Priority | None = None
     dimensions: Unhonoured = None
     user: Remark | None = None
 

@@ -153,6 +153,11 @@ class Config:
         metavar="FILE", topic=ENGINE_TOPIC, where=(ENGINE,),
         help="A JSON object with the engine's own options; the same as words after `--`.",
     ))
+    stall_timeout: float = setting(30.0, values.seconds, Option(
+        metavar="SECONDS", topic=ENGINE_TOPIC, where=(LEADER,),
+        help="Restart the engine if it has work and makes no progress for so long; 0 never does. "
+        "A long prompt gets more time.",
+    ))
     tensor_parallel_size: int = setting(1, values.positive, Option(
         metavar="N", topic=DEVICES, where=(TENSOR_PARALLEL,),
         help="Devices that the model is split over, on all machines together.",
@@ -220,6 +225,11 @@ class Config:
         metavar="ORIGIN", topic=SERVERS, is_rare=True, where=(SERVER,), is_list=True,
         help="A site whose pages may send requests, or `app://` and the like; `*`: any.",
         shown="sites on loopback",
+    ))
+    max_queue: int | None = setting(None, values.count, Option(
+        metavar="N", topic=SERVERS, where=(SERVER,),
+        help="Requests that may wait for each model; more get a 429.",
+        shown="half as many as the engines compute at once; at least 8 with these",
     ))
     grace: float = setting(5.0, values.seconds, Option(
         metavar="SECONDS", topic=SERVERS, where=(SERVER, WORKER),

@@ -33,6 +33,7 @@ class Row(Struct, frozen=True, kw_only=True):
     guided: list[str]  #: the forms of guided decoding
     logprobs: bool = False  #: not in this version
     embeddings: bool
+    prefix_cache: str  #: how the prompts of API keys are kept apart in it
     tensor_parallel: bool
     multi_node: bool
 
@@ -46,6 +47,7 @@ ABILITIES = (
     ("guided", "guided"),
     ("logprobs", "logprobs"),
     ("embeddings", "embeddings"),
+    ("prefix cache", "prefix_cache"),
     ("tensor parallel", "tensor_parallel"),
     ("multi-node", "multi_node"),
 )
@@ -129,6 +131,7 @@ def describe(entry: EngineEntry) -> Row:
         gives=entry.gives,
         guided=list(entry.guides),
         embeddings="embed" in entry.tasks,
+        prefix_cache=entry.prefix_cache,
         tensor_parallel=entry.has_tensor_parallel,
         multi_node=entry.has_nodes,
     )

@@ -1,7 +1,7 @@
 """Engines for tests and load generation. They compute nothing.
 
 `out=echo` answers with the tokens of the prompt, `out=echo:text` with the words of the last
-message.
+message. `-- --slots N` sets how many sequences run at once.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
 from dynemo import __version__
-from dynemo.engines.options import refuse_options
+from dynemo.engines.options import check_values, read_options, unknown_argument
 from dynemo.errors import UsageError
 from dynemo.messages.answer import Delta, Finish, FinishReason
 from dynemo.messages.records import Capabilities, Load
@@ -21,6 +21,8 @@ from dynemo.messages.spec import EngineSpec
 from dynemo.spelling import quoted
 
 _DEFAULT_CONTEXT = 1 << 20
+_DEFAULT_SLOTS = 1024
+_OPTIONS = ("slots",)
 #: Without a delay, how many tokens one sequence yields before it lets others run. An iteration of
 #: the event loop takes longer than a token.
 _BURST = 8
@@ -45,13 +47,14 @@ SETTINGS = [
 class Echo:
     version = __version__
     device = "cpu"
-    slots = 1024
     capabilities = Capabilities(sampling=SETTINGS)
 
-    def __init__(self, context_length: int, delay: float) -> None:
+    def __init__(self, context_length: int, delay: float, slots: int = _DEFAULT_SLOTS) -> None:
         self.context_length = context_length
+        self.slots = slots
         self._delay = delay
-        self._running = 0
+        self._free = asyncio.Semaphore(slots)
+        self._asked = 0
 
     async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
         """Yields the prompt's ids.
@@ -62,8 +65,7 @@ class Echo:
         done, every = request.continued, request.token_ids
         prompt = every[: len(every) - done]
         ids = prompt[done : done + request.max_tokens]
-        self._running += 1
-        try:
+        async with self._slot():
             for number, token_id in enumerate(ids[:-1], 1):
                 yield Delta([token_id])
                 if self._delay or number % _BURST == 0:
@@ -71,11 +73,19 @@ class Echo:
             reason: FinishReason = "length" if done + len(ids) < len(prompt) else "stop"
             finish = Finish(reason, len(every), len(ids))
             yield Delta(ids[-1:], finish=finish)
-        finally:
-            self._running -= 1
 
     async def load(self) -> Load:
-        return Load(running=self._running)
+        running = min(self._asked, self.slots)
+        return Load(running, self._asked - running)
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        self._asked += 1
+        try:
+            async with self._free:
+                yield
+        finally:
+            self._asked -= 1
 
 
 class EchoText(Echo):
@@ -87,8 +97,7 @@ class EchoText(Echo):
         every = re.findall(r"\s*\S+|\s+$", request.messages[-1]["content"]) or [""]
         rest = every[_continued_words(every, request) :]
         words = rest[: request.max_tokens]
-        self._running += 1
-        try:
+        async with self._slot():
             for number, word in enumerate(words[:-1], 1):
                 yield Delta(texts=[word])
                 if self._delay or number % _BURST == 0:
@@ -96,8 +105,6 @@ class EchoText(Echo):
             reason: FinishReason = "length" if len(words) < len(rest) else "stop"
             finish = Finish(reason, len(request.token_ids), len(words))
             yield Delta(texts=words[-1:], finish=finish)
-        finally:
-            self._running -= 1
 
 
 def _continued_words(words: list[str], request: Request) -> int:
@@ -122,9 +129,23 @@ def _delay_seconds(text: str) -> float:
     return delay / 1000
 
 
+def _slots(spec: EngineSpec) -> int:
+    """Reads the engine's one option. Raises UsageError."""
+    for name in spec.extra:
+        if name not in _OPTIONS:
+            raise unknown_argument("echo", name, _OPTIONS)
+    given = {**spec.extra, **read_options("echo", spec.options, _OPTIONS)}
+    check_values("echo", given, {"slots": int})
+    given_slots = given.get("slots")
+    slots: int = _DEFAULT_SLOTS if given_slots is None else given_slots
+    if slots < 1:
+        raise UsageError(f"The echo option slots takes a whole number from 1 up, not {slots}.")
+    return slots
+
+
 @asynccontextmanager
 async def open_engine(spec: EngineSpec) -> AsyncIterator[Echo]:
-    refuse_options(spec, "echo")
+    slots = _slots(spec)
     delay = _delay_seconds(os.environ.get(_DELAY, "10"))
     engine_class = EchoText if spec.argument == "text" else Echo
-    yield engine_class(spec.context_length or _DEFAULT_CONTEXT, delay)
+    yield engine_class(spec.context_length or _DEFAULT_CONTEXT, delay, slots)

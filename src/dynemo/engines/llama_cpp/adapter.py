@@ -19,6 +19,7 @@ from dynemo.engines.guides.judge import GuideJudge, open_judge
 from dynemo.engines.guides.verdict import GUIDE_FIELD
 from dynemo.engines.llama_cpp.grammar import open_grammar
 from dynemo.engines.llama_cpp.params import common_params, device_name
+from dynemo.engines.llama_cpp.slots import Slot, Slots
 from dynemo.engines.llama_cpp.wire import ask, get, post
 from dynemo.errors import EngineError, EngineNotInstalled, ModelError, RequestError
 from dynemo.foreign import decode_json, json_decoder
@@ -26,6 +27,7 @@ from dynemo.messages.answer import Delta, Finish, FinishReason
 from dynemo.messages.records import Capabilities, Load
 from dynemo.messages.request import Request
 from dynemo.messages.spec import EngineSpec
+from dynemo.messages.wire import EngineLoad
 
 #: The settings that it supports.
 SETTINGS = [
@@ -114,6 +116,8 @@ class LlamaCpp:
         # Slightly more than the slots, so that a free slot finds its next prompt in the server.
         # Further requests wait here, where they can be cancelled at once.
         self._admitted = asyncio.Semaphore(slots + 2)
+        self._progress = 0  # events of prompts
+        self._slots = Slots(slots, has_shared_cache=params.cache_ram_mib != 0)
         self._open = 0  # requests that have not ended; the server does not report its queue
 
     async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
@@ -125,17 +129,21 @@ class LlamaCpp:
                 if request.embed:
                     yield await self._embed(request)
                     return
-                with closing(await open_grammar(guide)) as grammar:
-                    body = json.encode(_body(request, self.context_length, grammar.text))
-                    sequence = _Sequence(request)
-                    async with post(self._path, "/completion", body) as events:
-                        while data := await events.next():
-                            delta = sequence.feed(_decode_event(data))
-                            if delta is not None:
-                                grammar.check(delta)
-                                yield delta
-                                if delta.finish is not None:
-                                    return
+                async with self._slots.slot(request) as slot:
+                    with closing(await open_grammar(guide)) as grammar:
+                        body = json.encode(_body(request, self.context_length, grammar.text, slot))
+                        sequence = _Sequence(request)
+                        async with post(self._path, "/completion", body) as events:
+                            while data := await events.next():
+                                event = _decode_event(data)
+                                self._progress += event.prompt_progress is not None
+                                delta = sequence.feed(event)
+                                if delta is not None:
+                                    grammar.check(delta)
+                                    slot.is_done = delta.finish is not None
+                                    yield delta
+                                    if slot.is_done:
+                                        return
             raise EngineError("llama.cpp ended the answer without a final event.")
         except RequestError as error:
             if request.guide is not None:  # everything else was checked before
@@ -159,7 +167,7 @@ class LlamaCpp:
         running = sum(slot.is_processing for slot in slots)
         used = sum(slot.n_prompt_tokens for slot in slots if slot.is_processing)
         kv_use = used / sum(slot.n_ctx for slot in slots)
-        return Load(running=running, waiting=max(0, self._open - running), kv_use=kv_use)
+        return EngineLoad(running, max(0, self._open - running), kv_use, self._progress)
 
 
 class _Sequence:
@@ -212,7 +220,7 @@ def _reason(error: Any) -> str:
     return str(message).rstrip(".")
 
 
-def _body(request: Request, context_length: int, grammar: str) -> dict[str, Any]:
+def _body(request: Request, context_length: int, grammar: str, slot: Slot) -> dict[str, Any]:
     sampling = request.sampling
     return {
         "prompt": request.token_ids,
@@ -220,7 +228,8 @@ def _body(request: Request, context_length: int, grammar: str) -> dict[str, Any]
         "stream": True,
         "return_tokens": True,
         "return_progress": True,
-        "cache_prompt": True,
+        "cache_prompt": slot.has_cache,
+        "id_slot": slot.number,
         "response_fields": _FINAL_FIELDS,
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,

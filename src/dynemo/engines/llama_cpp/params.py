@@ -89,6 +89,8 @@ def common_params(spec: EngineSpec, socket_path: str) -> Any:
     if 0 < spec.model_bytes < _SMALL:
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
     params.embedding = spec.embeds
+    if spec.has_keys:
+        params.cache_ram_mib = 0  # see `slots.py`
     apply_options(params, [*_as_options(spec.extra), *spec.options])
     params.n_ctx = context * params.n_parallel
     if params.embedding:

@@ -91,7 +91,9 @@ def runner_arguments(spec: EngineSpec, device: str) -> dict[str, Any]:
         raise UsageError(f"mistral.rs refuses its options: {error}.") from None
     slots = default_slots(spec, device)
     kept = min(_MOST_KEPT, affordable(spec, free_memory()))  # sequences in its prefix cache
-    ours = {"max_seqs": slots, "prefix_cache_n": kept if device == "cpu" else _MOST_KEPT}
+    kept = kept if device == "cpu" else _MOST_KEPT
+    # Its prefix cache has no salt.
+    ours = {"max_seqs": slots, "prefix_cache_n": 0 if spec.has_keys else kept}
     return {**ours, **given, "which": model, "jinja_explicit": str(template)}
 
 

@@ -99,6 +99,7 @@ def _public(request: Request) -> EngineRequest:
         prompt=request.prompt,
         token_ids=request.token_ids,
         max_tokens=request.max_tokens,
+        cache_salt=request.cache_salt,
         sampling=SamplingSettings(
             temperature=sampling.temperature,
             top_p=sampling.top_p,

@@ -70,6 +70,7 @@ class SgLang:
                 # All ids have the same length: an abort also aborts the requests whose ids start
                 # with the given one.
                 rid=uuid4().hex,
+                cache_salt=request.cache_salt or None,
             )
             async with aclosing(outputs):  # closing it early aborts the request
                 async for output in outputs:

@@ -18,6 +18,7 @@ import os
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from inspect import signature
 from random import getrandbits
 from typing import Any
 
@@ -74,15 +75,22 @@ class TrtLlm:
         self.context_length, self.slots = _limits(llm.args, spec)
         self._llm = llm
         self._params = module.SamplingParams
+        self._has_salt = "cache_salt" in signature(llm.generate_async).parameters
         self._failed = module.llmapi.RequestError  #: concerns a single request
         self._running = 0
         self._has_stats = _STATS_KEPT in module.llmapi.llm_args.TorchLlmArgs.model_fields
         self._kv_use = 0.0
 
     async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
+        salt = {"cache_salt": request.cache_salt} if request.cache_salt else {}
+        if salt and not self._has_salt:
+            raise EngineError(
+                f"TensorRT-LLM {self.version} cannot keep the caches of API keys apart; install a "
+                "newer one, or serve it without keys."
+            )
         try:
             result = self._llm.generate_async(
-                request.token_ids, sampling_params=self._sampling(request), streaming=True
+                request.token_ids, sampling_params=self._sampling(request), streaming=True, **salt
             )
         except ValueError as error:
             raise RequestError(f"TensorRT-LLM: {_reason(error)}.") from error

@@ -7,6 +7,7 @@ ENTRY = EngineEntry(
     "SGLang; checkouts",
     package="sglang",
     distributions=("sglang",),
+    prefix_cache="per key",
     reads=CHECKOUT,
     has_tensor_parallel=True,
     has_nodes=True,

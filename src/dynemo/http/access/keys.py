@@ -83,7 +83,8 @@ class Keys:
             share = before if before is not None and before.rules == rules else Share(rules)
             shares[name] = share
             digest = self._digest(key.text)
-            self._clients[digest] = digest, Client(name, True, rules.models, share)
+            client = Client(name, True, rules.models, salt_of(key.text), share)
+            self._clients[digest] = digest, client
         self._shares = shares
 
     def _look(self) -> None:
@@ -103,6 +104,12 @@ class Keys:
         else:
             count = len(self._clients) - len(self._given)
             _log.info("The file of --api-key-file has changed; it holds %d keys now.", count)
+
+
+def salt_of(key: str) -> str:
+    """The salt of a key for prefix caches, the same in every ingress of a pool. Workers see it, so
+    it is a one-way hash."""
+    return blake2b(key.encode(), digest_size=16, person=b"dynemo-salt").hexdigest()
 
 
 def _candidates(scope: Scope) -> Iterator[str]:

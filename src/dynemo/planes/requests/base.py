@@ -50,6 +50,11 @@ async def wait_for_reply(reply: "asyncio.Future[_T]", seconds: float) -> _T:
 
 class RequestPlane(Protocol):
     @property
+    def trouble(self) -> str:
+        """Why no instance at all can be asked now, as sentences; else empty."""
+        ...
+
+    @property
     def max_request(self) -> int:
         """The longest encoded Request for an envelope; a longer one follows on its stream."""
         ...
@@ -63,6 +68,10 @@ class RequestPlane(Protocol):
         listens for that instance, and InstanceSilent if it does not reply in `timeout` seconds.
         Raises PlaneAway at once while the plane is down: then no other instance can be asked.
         """
+        ...
+
+    async def wait_until_up(self) -> None:
+        """Returns when requests can be sent: at once, unless the plane is down. Set a deadline."""
         ...
 
     async def load(self, record: InstanceRecord, timeout: float = ASK_SECONDS) -> Load:

@@ -25,6 +25,10 @@ class MemoryRequests:
         self._handlers: dict[str, OnRequest] = {}
         self._loads: dict[str, Callable[[], Load]] = {}
 
+    @property
+    def trouble(self) -> str:
+        return "The request plane is away." if self.is_away else ""
+
     async def ask(
         self, record: InstanceRecord, envelope: Envelope, timeout: float = ASK_SECONDS
     ) -> None:
@@ -35,6 +39,10 @@ class MemoryRequests:
         except TimeoutError:
             name = record.instance.id[:8]
             raise InstanceSilent(f"Worker {name} did not reply in {timeout:g} s.") from None
+
+    async def wait_until_up(self) -> None:
+        while self.is_away:  # noqa: ASYNC110 (tests set it)
+            await asyncio.sleep(0.02)
 
     async def load(self, record: InstanceRecord, timeout: float = ASK_SECONDS) -> Load:  # noqa: ARG002
         self._check(record)

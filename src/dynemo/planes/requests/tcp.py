@@ -128,6 +128,7 @@ class TcpRequests:
     """An ingress's `RequestPlane`. `tls` is for the connections that it dials."""
 
     max_request = MAX_BODY - _ENVELOPE_BYTES
+    trouble = ""  # each instance is asked on its own connection
 
     def __init__(self, responses: ResponseListener, tls: ssl.SSLContext | None = None) -> None:
         self._responses = responses
@@ -156,6 +157,9 @@ class TcpRequests:
             raise InstanceSilent(f"Worker {name} did not reply in {timeout:g} s.") from None
         except ConnectionError as error:
             raise InstanceGone(f"Worker {name} cannot be reached: {error}.") from error
+
+    async def wait_until_up(self) -> None:
+        """It has no server that could be down."""
 
     async def load(self, record: InstanceRecord, timeout: float = ASK_SECONDS) -> Load:
         name = record.instance.id[:8]

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from msgspec import msgpack
 
 from dynemo.connection.tls import explain
-from dynemo.errors import InstanceGone, PlaneAway, UsageError
+from dynemo.errors import InstanceGone, UsageError
 from dynemo.messages.records import InstanceRecord, Load
 from dynemo.planes.names import is_name_part
 from dynemo.planes.requests.base import OnRequest
@@ -151,22 +151,20 @@ def refusal(error: Exception, settings: NatsSettings) -> str:
     return ""
 
 
+def denial(error: Exception, settings: NatsSettings) -> str:
+    """The right that a server denies us, as sentences; empty for another error."""
+    reason = str(error).removeprefix("nats: ").strip("'\" ")
+    if "permissions violation" not in reason.lower():
+        return ""
+    return (
+        f"NATS at {settings.where} denies {settings.identity} a right ({reason}). Allow it to "
+        "publish and to subscribe to `dynemo.>` and `_INBOX.>`."
+    )
+
+
 def reason_of(error: Exception) -> str:
     """The text of an error, without the number that an OSError puts before it."""
     return str(getattr(error, "strerror", None) or error)
-
-
-class PendingReply:
-    """A message, and its reply once it arrives."""
-
-    def __init__(self, subject: str, body: bytes) -> None:
-        self.subject = subject
-        self.body = body
-        self.reply: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
-
-    def fail(self, error: PlaneAway) -> None:
-        if not self.reply.done():
-            self.reply.set_exception(error)
 
 
 async def close(client: "Client") -> None:
@@ -174,6 +172,15 @@ async def close(client: "Client") -> None:
     with contextlib.suppress(Exception):
         async with asyncio.timeout(_CLOSE_SECONDS):
             await client.close()
+
+
+async def confirm(client: "Client") -> None:
+    """Returns when the server has read what was sent before, or after 2 s."""
+    from nats.errors import Error
+
+    with contextlib.suppress(Error, TimeoutError):
+        await client.flush(timeout=1)  # its PING may leave ahead of what is buffered
+        await client.flush(timeout=1)
 
 
 async def unsubscribe(subscription: "Subscription") -> None:

@@ -23,7 +23,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from itertools import count
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from msgspec import DecodeError, msgpack
@@ -36,8 +36,9 @@ from dynemo.planes.requests.base import ASK_SECONDS, OnRequest, wait_for_reply
 from dynemo.planes.requests.nats.client import (
     REPORT,
     NatsSettings,
-    PendingReply,
     close,
+    confirm,
+    denial,
     make_client,
     options,
     reason_of,
@@ -46,6 +47,8 @@ from dynemo.planes.requests.nats.client import (
     subject,
     unsubscribe,
 )
+from dynemo.planes.requests.nats.pulse import Pulse
+from dynemo.planes.requests.nats.replies import PendingReplies
 from dynemo.spelling import quoted
 from dynemo.wire.deltas import decode_load
 from dynemo.wire.failures import decode_error
@@ -80,20 +83,30 @@ class NatsRequests:
         self._settings = settings
         self._client: Client | None = None
         self._inbox = ""
-        self._numbers = count(1)
-        self._pending: dict[str, PendingReply] = {}
+        self._pending = PendingReplies()
         self._served: dict[str, OnMessage] = {}
         self._subscriptions: dict[str, Subscription] = {}
         self._ended = asyncio.Event()
         self._up = asyncio.Event()
+        self._back_at = -_RESUBSCRIBE_SECONDS  # when workers began to subscribe again
         self._is_opening = False
         self._refused_attempts = 0  # no server was listening
         self._last_error = ""
         self._trouble = ""  # the last one in the log
+        self._denied = ""  # a right that the present connection lacks
+        self.pulse = Pulse(lambda: self._client)
 
     @property
     def max_request(self) -> int:
         return (self._client.max_payload if self._client is not None else 0) - _ENVELOPE_BYTES
+
+    @property
+    def trouble(self) -> str:
+        """See `RequestPlane`."""
+        if self._client is None or not self._client.is_connected:
+            return self._away()
+        silent = f"NATS at {self._settings.where} does not answer."
+        return self._denied or (silent if self.pulse.is_silent else "")
 
     async def ask(
         self, record: InstanceRecord, envelope: Envelope, timeout: float = ASK_SECONDS
@@ -120,24 +133,21 @@ class NatsRequests:
         from nats.errors import Error
 
         name = record.instance.id[:8]
-        number = str(next(self._numbers))
         try:
-            async with asyncio.timeout(timeout):
-                client = await self._connected()
-                pending = self._pending[number] = PendingReply(subject(record), body)
-                inbox = f"{self._inbox}.{number}"
-                await client.publish(pending.subject, body, reply=inbox, headers=headers)
-            message = await wait_for_reply(pending.reply, timeout)
+            with self._pending.expect(subject(record), body) as (number, pending):
+                async with asyncio.timeout(timeout):
+                    client = await self._connected()
+                    inbox = f"{self._inbox}.{number}"
+                    await client.publish(pending.subject, body, reply=inbox, headers=headers)
+                message = await wait_for_reply(pending.reply, timeout)
         except TimeoutError:
             raise InstanceSilent(f"Worker {name} did not reply in {timeout:g} s.") from None
         except Error as cause:
             problem = self._away()
             raise PlaneAway(f"{problem} The last error is {quoted(str(cause))}.") from cause
-        finally:
-            self._pending.pop(number, None)
         if (message.headers or {}).get("Status") == _NO_RESPONDERS:
             error = InstanceGone(f"Nobody takes requests for worker {name}.")
-            if self._has_others:  # its server may have failed, and it subscribes at another one
+            if self._has_others or monotonic() - self._back_at < _RESUBSCRIBE_SECONDS:
                 error.returns_within = _RESUBSCRIBE_SECONDS
             raise error
         return bytes(message.data)
@@ -156,6 +166,8 @@ class NatsRequests:
             self._served[name] = on_message
             try:
                 await self._subscribe(name, on_message)
+                if self._denied:
+                    raise UsageError(self._denied)
                 yield
             except Exception as error:  # raised below: a task group would wrap it
                 problem = error
@@ -168,15 +180,22 @@ class NatsRequests:
 
     async def _connected(self) -> "Client":
         """Waits a moment if another server may take over. Raises PlaneAway."""
-        client = self._client
-        if (client is None or not client.is_connected) and self._has_others:
+        if self._connected_client() is None and self._has_others:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_TAKEOVER_SECONDS):
-                    await self._up.wait()
-            client = self._client
-        if client is None or not client.is_connected:
+                    await self.wait_until_up()
+        if (client := self._connected_client()) is None:
             raise PlaneAway(self._away())
         return client
+
+    def _connected_client(self) -> "Client | None":
+        client = self._client
+        return client if client is not None and client.is_connected else None
+
+    async def wait_until_up(self) -> None:
+        while self._connected_client() is None:
+            self._up.clear()  # the client reports a lost connection only in a later turn
+            await self._up.wait()
 
     async def open(self, seconds: float) -> None:
         """Raises UsageError: at once if a server refuses us, or if none listens and `settings.wait`
@@ -185,6 +204,7 @@ class NatsRequests:
 
         client = make_client(self._settings)
         self._refused_attempts = 0
+        self._denied = ""
         try:
             async with asyncio.timeout(seconds):
                 self._is_opening = True
@@ -192,7 +212,7 @@ class NatsRequests:
                 self._is_opening = False
                 self._client = client
                 self._inbox = client.new_inbox()
-                await client.subscribe(f"{self._inbox}.*", cb=self._on_reply)
+                await client.subscribe(f"{self._inbox}.*", cb=self._pending.take)
                 for name, on_message in self._served.items():
                     await self._subscribe(name, on_message)
         except (TimeoutError, OSError, Error, UsageError) as error:
@@ -248,14 +268,9 @@ class NatsRequests:
 
     async def _subscribe(self, name: str, on_message: OnMessage) -> None:
         """Returns when the server has confirmed it. nats-py repeats it after an outage."""
-        from nats.errors import Error
-
-        if self._client is None:
-            return
-        self._subscriptions[name] = await self._client.subscribe(name, cb=on_message)
-        with contextlib.suppress(Error, TimeoutError):
-            await self._client.flush(timeout=1)
-            await self._client.flush(timeout=1)
+        if self._client is not None:
+            self._subscriptions[name] = await self._client.subscribe(name, cb=on_message)
+            await confirm(self._client)
 
     def _callbacks(self, client: "Client") -> dict[str, Any]:
         return {
@@ -275,21 +290,19 @@ class NatsRequests:
         return self._trouble or f"NATS at {self._settings.where} is not reachable now."
 
     def _log_once(self, problem: str) -> None:
-        """Logs a problem once, however often it recurs in sequence."""
+        """Logs a problem that may recur."""
         if problem != self._trouble:
             self._trouble = problem
             log.warning("%s", problem)
-
-    async def _on_reply(self, message: "Msg") -> None:
-        pending = self._pending.get(message.subject.rpartition(".")[2])
-        if pending is not None and not pending.reply.done():
-            pending.reply.set_result(message)
 
     async def _on_error(self, error: Exception) -> None:
         """Raises to end `Client.connect`. Never raises later, so that reconnecting continues."""
         self._last_error = reason_of(error) or type(error).__name__
         log.debug("The NATS client reports %s.", quoted(self._last_error))
-        if why := refusal(error, self._settings):
+        if why := denial(error, self._settings):
+            self._denied = why
+            self._log_once(why)
+        elif why := refusal(error, self._settings):
             if self._is_opening:
                 raise UsageError(why)
             self._log_once(why)
@@ -311,24 +324,18 @@ class NatsRequests:
     def _give_up(self) -> None:
         """Fails all pending replies, if there is still no connection."""
         if not self._up.is_set():
-            for pending in self._pending.values():
-                pending.fail(PlaneAway(self._away()))
+            self._pending.fail(PlaneAway(self._away()))
 
     async def _on_reconnected(self, client: "Client") -> None:
         """Sends all pending requests again: the request or its reply may be lost. An instance takes
         a request once, even if it arrives twice."""
-        from nats.errors import Error
-
         if client is not self._client or not self._is_whole(client):
             return
         log.warning("NATS is back.")
-        self._trouble = ""
+        self._trouble = self._denied = ""
+        self._back_at = monotonic()
         self._up.set()
-        for number, pending in list(self._pending.items()):
-            with contextlib.suppress(Error):
-                if not pending.reply.done():
-                    inbox = f"{self._inbox}.{number}"
-                    await client.publish(pending.subject, pending.body, reply=inbox)
+        await self._pending.send_again(client, self._inbox)
 
     async def _on_closed(self, client: "Client") -> None:
         if client is self._client:
@@ -343,11 +350,11 @@ async def nats_requests(settings: NatsSettings) -> AsyncIterator[NatsRequests]:
     """
     plane = NatsRequests(settings)
     await plane.open(max(_OPEN_SECONDS, settings.wait))
-    keeper = asyncio.create_task(plane.keep(), name="nats")
+    tasks = [asyncio.create_task(work, name="nats") for work in (plane.keep(), plane.pulse.watch())]
     try:
         yield plane
     finally:
-        keeper.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await keeper
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
         await plane.close()
