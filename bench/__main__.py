@@ -29,6 +29,7 @@ _QUICK = Plan(
     saturations=1,
     saturation_requests=128,
     neighbour_tokens=200,
+    overload_seconds=6,
     instances=100,
     readies=1,
     choices=3,

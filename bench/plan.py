@@ -22,6 +22,7 @@ class Plan:
     saturations: int = 3  #: rounds
     saturation_requests: int = 8192  #: per round
     neighbour_tokens: int = 500  #: per stream beside which another client sends guides
+    overload_seconds: float = 120  #: at four times the capacity
     instances: int = 1000  #: registered instances
     readies: int = 5  #: starts of an ingress with many instances, and with few
     choices: int = 30  #: rounds of choices among them

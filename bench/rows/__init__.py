@@ -10,6 +10,7 @@ from bench.rows.llama_cpp import llama_cpp_rows
 from bench.rows.memory import memory_rows
 from bench.rows.mistralrs import mistralrs_rows
 from bench.rows.neighbours import neighbour_rows
+from bench.rows.overload import overload_rows
 from bench.rows.prefix import prefix_rows
 from bench.rows.registry import registry_rows
 from bench.rows.saturation import saturation_rows
@@ -25,6 +26,7 @@ FAMILIES: dict[str, Callable[[Plan], list[Row]]] = {
     "dyn": dyn_rows,
     "saturation": saturation_rows,
     "neighbours": neighbour_rows,
+    "overload": overload_rows,
     "registry": registry_rows,
     "prefix": prefix_rows,
     "mistralrs": mistralrs_rows,

@@ -10,6 +10,7 @@ HEAD_BYTES = 64 * 1024  #: of a request's first line and headers
 HEADERS = 256  #: of one request
 HEAD_SECONDS = 30.0  #: until they are complete
 KEEP_ALIVE_SECONDS = 75  #: that an idle connection stays open
+SURPLUS_SECONDS = 2.0  #: until the head is complete on a connection that will be refused
 PREFLIGHT_SECONDS = 600  #: that a browser may remember the answer to a preflight
 
 # HTTP: bodies.
@@ -103,6 +104,10 @@ NAME_CHARACTERS = 256  #: of a model's name, and of other texts in a record
 RECORD_NAMES = 256  #: settings, guides or tasks that an instance lists
 CONTEXT_TOKENS = 2**31  #: context of an instance
 SLOTS = 2**20  #: of an instance
+
+# The request plane: while no request can be sent.
+PLANE_SECONDS = 10.0  #: that a request without a deadline waits for the plane's return
+PLANE_WAITING = 1000  #: requests of one model that wait at once; the others fail at once
 
 # Peers: what another process may make us dial.
 ADDRESSES = 16  #: of one peer; the others are ignored

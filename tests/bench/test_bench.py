@@ -44,7 +44,7 @@ def test_the_same_seed_makes_the_same_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(100)
-@pytest.mark.parametrize("family", ["cpu", "saturation", "registry"])
+@pytest.mark.parametrize("family", ["cpu", "saturation", "overload", "registry"])
 def test_the_table_and_its_json(family: str, tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     words = ("-m", "bench", "--quick", "--only", family, "--json", path)

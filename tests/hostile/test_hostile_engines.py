@@ -1,15 +1,21 @@
 """Requests that crash, block or hang an engine, among requests that do not."""
 
 import json
+import os
+import signal
+import time
+import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from support import echo_with_faults
 from support.command import serving
-from support.dyn_fleet import Fleet, Worker, fleet
+from support.dyn_fleet import Fleet, Worker, fleet, get
 from support.dyn_streams import Answer, one, prompts, streams
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
 
@@ -80,3 +86,50 @@ def test_several_such_requests_leave_their_neighbours_alone(
     assert _whole(got) == _whole(undisturbed)
     assert [answer.error for answer in poison if "The engine ended" not in answer.error] == []
     assert _deaths(workers) <= 3 * 2 + 2
+
+
+def _health(url: str) -> int:
+    return get(f"{url}/health")[0]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("text", ["block", "hang"])
+def test_an_engine_without_progress_is_unhealthy_and_comes_back(text: str) -> None:
+    seen: set[int] = set()
+    with serving(ENGINE, "--stall-timeout", "2") as server, ThreadPoolExecutor() as threads:
+        stuck = threads.submit(one, server.url, text)
+        while not stuck.done():
+            seen.add(_health(server.url))
+            time.sleep(0.02)
+        assert "made no progress for 2 s" in " ".join(server.lines)
+        assert "2 times" in stuck.result().error
+        wait_until(lambda: _health(server.url) == 200)
+        assert one(server.url).error == ""
+        with urllib.request.urlopen(f"{server.url}/metrics", timeout=5) as answer:
+            assert (
+                'dynemo_engine_stalls_total{model="echo_with_faults"} 2.0' in answer.read().decode()
+            )
+    assert seen == {200, 503}
+
+
+@pytest.mark.timeout(60)
+def test_the_neighbours_of_a_request_that_blocks_its_engine_move(
+    pool: Fleet, undisturbed: list[Answer]
+) -> None:
+    pool.workers(3, ENGINE, "--stall-timeout", "2")
+    ingress = pool.ingress(workers=3)
+    got = streams([ingress], NEIGHBOURS + 1, texts=["block", *prompts(NEIGHBOURS)])
+    blocking = got.pop(0)
+    assert blocking.status == 422
+    assert _whole(got) == _whole(undisturbed)
+
+
+@pytest.mark.timeout(60)
+def test_a_stopped_engine_host_is_noticed(pool: Fleet, undisturbed: list[Answer]) -> None:
+    workers = pool.workers(2, ENGINE)
+    ingress = pool.ingress(workers=2)
+    [host] = workers[0].host_pids()
+    got = streams([ingress], NEIGHBOURS, (0.5, lambda: os.kill(host, signal.SIGSTOP)))
+    assert _whole(got) == _whole(undisturbed)
+    assert "its process is stopped" in " ".join(workers[0].lines)
+    assert max(answer.longest_gap for answer in got) < 20

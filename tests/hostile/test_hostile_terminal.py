@@ -20,8 +20,8 @@ from support.command import COMMAND, run
 
 PACKAGE = Path(__file__).parents[2] / "src" / "dynemo"
 
-#: It writes to the clipboard, sets the title, and asks the terminal to answer. It overwrites a line,
-#: deletes, starts a C1 sequence, and turns the direction of writing around.
+#: It writes to the clipboard, sets the title, and asks the terminal to answer. It overwrites a
+#: line, deletes, starts a C1 sequence, and turns the direction of writing around.
 ATTACK = (
     "\x1b]52;c;ZXZpbA==\x07\x1b]0;title\x07\x1b[6nshown\roverwritten\x08\x7f\x9b2J\u202eabc\u2066"
 )

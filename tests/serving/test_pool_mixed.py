@@ -37,6 +37,7 @@ class Remote:
     """An instance that records its requests, and may break after some tokens."""
 
     is_doubtful = False
+    state = "ready"
     load = Load()
 
     def __init__(self, name: str, context: int, *, breaks_after: int = 0, **can: Any) -> None:
@@ -184,6 +185,7 @@ class Counted:
     """Counts how often an attribute is read."""
 
     is_doubtful = False
+    state = "ready"
     looks = 0
 
     def __init__(self, remote: Remote) -> None:

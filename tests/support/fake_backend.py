@@ -17,7 +17,11 @@ class FakeBackend:
         self.load = load or Load()
         self.others: list[InstanceStatus] = []
         self.trouble = ""
-        self.restarts = self.moves = 0
+        self.restarts = self.stalls = self.moves = 0
+
+    @property
+    def slots(self) -> int:
+        return self.instance.slots if self.instance else 0
 
     @property
     def instance_classes(self) -> list[Instance]:

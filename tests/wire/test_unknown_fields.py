@@ -8,7 +8,7 @@ from msgspec import Struct, msgpack, structs
 from dynemo.messages.answer import Delta, Finish
 from dynemo.messages.records import Capabilities, Instance, InstanceRecord, Load
 from dynemo.messages.request import Guide, Request, Sampling
-from dynemo.messages.wire import Envelope, Failure, FinalDelta, Greeting, Hello
+from dynemo.messages.wire import EngineLoad, Envelope, Failure, FinalDelta, Greeting, Hello
 from dynemo.prompt.card.identity import CardIdentity
 from dynemo.serving.handler import _Head
 from dynemo.tokenizers.source import GgufSource, HfSource
@@ -43,6 +43,7 @@ TRAVELS: list[tuple[Struct, type[Struct]]] = [
     (Delta([1], ["x"], None, 2, b"v"), protocol_1.Delta),
     (FinalDelta([1], [], Finish("stop", 1, 2), 0, b"", Load(1)), protocol_1.Ending),
     (Load(1, 2, 0.5), protocol_1.Load),
+    (EngineLoad(1, 2, 0.5, 9), protocol_1.Load),
     (Capabilities(takes="messages"), protocol_1.Capabilities),
     (INSTANCE, protocol_1.Instance),
     (Hello(1, INSTANCE), protocol_1.Hello),

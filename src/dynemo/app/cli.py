@@ -17,6 +17,7 @@ from dynemo.app.settings.modes import RunInput
 from dynemo.app.settings.options import Config
 from dynemo.command_line.read import asks_for_help
 from dynemo.commands.table import COMMANDS
+from dynemo.descriptors import raise_limit
 from dynemo.environments.registry import find_entry
 from dynemo.errors import DynemoError, UsageError
 from dynemo.interrupt import interrupt_ends, interrupt_raises
@@ -108,20 +109,24 @@ def start(invocation: Invocation) -> int:
     set_up(config.log_format, config.verbosity, is_server=run_input.kind in ("http", "dyn"))
     for source in invocation.unused:
         logging.getLogger("dynemo.settings").info("%s does not apply to this run.", source)
+    descriptors = raise_limit()
     _check_input(run_input)
     defaults = _request_template(config.request_template)
     if invocation.mode.output.is_pool:
         return _start_ingress(config, run_input, defaults)
-    return _start_engine(invocation, defaults)
+    return _start_engine(invocation, defaults, descriptors)
 
 
-def _start_engine(invocation: Invocation, defaults: "Ask") -> int:
+def _start_engine(invocation: Invocation, defaults: "Ask", descriptors: int) -> int:
+    from msgspec.structs import replace
+
     from dynemo.app.engine import engine_spec
     from dynemo.environments.find import find_python
     from dynemo.serving.local.child import discard, spawn
 
     config, run_input = invocation.config, invocation.mode.input
     spec, files = engine_spec(config, invocation.mode)
+    spec = replace(spec, descriptors=descriptors)
     python = find_python(find_entry(spec.engine), config.engine_python)
     server = _server(config, run_input)
     with interrupt_raises():  # it leaves no folder behind

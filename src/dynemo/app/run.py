@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from dynemo.app.inputs import serve_http, serve_terminal, stop_on_signals
 from dynemo.app.settings.modes import RunInput
 from dynemo.app.settings.options import Config
+from dynemo.descriptors import log_lack_once
 from dynemo.errors import EngineLost, RequestError, UsageError
 from dynemo.interrupt import interrupt_raises
 from dynemo.messages.ask import Ask
@@ -76,6 +77,7 @@ def run_ingress(
 def _in_loop(run_input: RunInput, work: Coroutine[None, None, int]) -> int:
     # Closes the coroutine if an error comes before it runs.
     with closing(work), _runner(run_input) as runner, interrupt_raises():
+        log_lack_once(runner.get_loop())
         try:
             return runner.run(work)
         except asyncio.CancelledError as error:
@@ -102,7 +104,7 @@ async def _serve(run: Run) -> int:
     # Ranks end together: a new rank 0 would not find the others.
     respawns = respawn if run.spec.parallel.nodes == 1 else None
     async with (
-        local_instance(run.child, respawns) as (local, ready),
+        local_instance(run.child, respawns, run.config.stall_timeout) as (local, ready),
         _loading_shown(run, ready),
     ):
         name = run.card.name

@@ -1,17 +1,20 @@
 """The client of a framed connection: many streams on one connection, a buffer for each."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from itertools import count
+from time import monotonic
 
 from msgspec import DecodeError, msgpack
 
 from dynemo.connection.buffer import StreamBuffer
 from dynemo.connection.framed import FramedConnection
+from dynemo.connection.prefill import PART_BYTES, PrefillPace
 from dynemo.errors import (
     BodyTooLarge,
     DynemoError,
     EngineLost,
+    EngineStalled,
     HandedBack,
     InstanceAway,
     InstanceLost,
@@ -21,7 +24,7 @@ from dynemo.foreign import msgpack_decoder
 from dynemo.messages.answer import Delta
 from dynemo.messages.records import Instance, Load
 from dynemo.messages.request import Request
-from dynemo.messages.wire import Hello
+from dynemo.messages.wire import EngineLoad, Hello
 from dynemo.wire import versions
 from dynemo.wire.deltas import decode_final, decode_load, updated_load
 from dynemo.wire.failures import decode_error
@@ -31,6 +34,7 @@ from dynemo.wire.state import ConnectionState, Role, StreamState, connection_aft
 _DATA = int(FrameKind.DATA)
 _encode = msgpack.Encoder().encode
 _decode_hello = msgpack_decoder(Hello)
+_decode_load = msgpack_decoder(EngineLoad)
 
 
 class StreamClient:
@@ -42,6 +46,7 @@ class StreamClient:
     def __init__(self, peer: str) -> None:
         self.connection = FramedConnection(self._on_frames, self._on_closed)
         self.load = Load()
+        self.active_at = 0.0  #: when a stream last got a frame, on the clock of `time.monotonic`
         self.state = ConnectionState.GREETING
         self._peer = peer  # with an article, as the start of a sentence
         self._buffers: dict[int, StreamBuffer] = {}  # of the streams in StreamState.OPEN
@@ -62,6 +67,10 @@ class StreamClient:
     def on_stream_not_open(self, state: StreamState, frame: Frame) -> None:
         """Acts on a frame of a stream that is not open: drops it, since it is late. Raises
         WireError, DecodeError."""
+
+    def on_active(self, streams: Iterable[int]) -> None:  # noqa: ARG002 (subclasses use it)
+        """Frames of these streams have arrived in one read."""
+        self.active_at = self.connection.heard
 
     def on_broken(self, frame: Frame, error: WireError) -> None:  # noqa: ARG002 (subclasses use it)
         """A frame broke the rules. Raises `error` to close the connection."""
@@ -104,6 +113,8 @@ class StreamClient:
                     self._on_data(stream, deltas.pop(stream))
                 self._on_frame(frame)
         finally:
+            if deltas:
+                self.on_active(deltas)
             for stream, bodies in deltas.items():
                 self._on_data(stream, bodies)
 
@@ -132,6 +143,7 @@ class StreamClient:
         if before is not StreamState.OPEN:
             self.on_stream_not_open(before, frame)
             return
+        self.on_active((frame.stream,))
         buffer = self._buffers[frame.stream]
         if frame.kind == FrameKind.END:
             delta, load = decode_final(frame.body)
@@ -168,11 +180,16 @@ class HostClient(StreamClient):
     """The runner's connection to its engine host.
 
     `greeted` resolves to the host's Instance. If the engine cannot start, it raises the reason.
-    `on_lost` is called once, after every open stream has failed with EngineLost.
+    `on_lost` is called once, after every open stream has failed with EngineLost. `pace` learns from
+    the answers.
     """
 
-    def __init__(self, on_lost: Callable[[], None]) -> None:
+    def __init__(self, on_lost: Callable[[], None], pace: PrefillPace | None = None) -> None:
         super().__init__("The engine")
+        self.progress: int | None = None  #: see `EngineLoad`
+        self._pace = pace or PrefillPace()
+        self._stalled: EngineStalled | None = None
+        self._waiting: dict[int, tuple[int, float]] = {}  # streams without a token: size, start
         self.greeted: asyncio.Future[Instance] = asyncio.get_running_loop().create_future()
         # Retrieves the exception, in case the task that waited has gone.
         self.greeted.add_done_callback(lambda greeted: greeted.cancelled() or greeted.exception())
@@ -188,8 +205,9 @@ class HostClient(StreamClient):
         """Sends an encoded Request. Gives what `buffer` holds each time it is taken."""
         if self.state is not ConnectionState.OPEN:
             raise InstanceAway("The engine takes no requests now.")
-        stream = next(self._numbers)
+        stream, size = next(self._numbers), len(request)
         self._buffers[stream] = buffer
+        self._waiting[stream] = size, monotonic()
         try:
             self.connection.send(FrameKind.REQUEST, stream, request)
             del request  # a long prompt's is large, and the answer may take long
@@ -197,11 +215,40 @@ class HostClient(StreamClient):
                 delta = await buffer.take()
                 yield delta
                 if delta.finish is not None:
+                    self._pace.learn(stream, delta.finish)
                     return
         finally:
+            self._waiting.pop(stream, None)
+            self._pace.forget(stream)
             self.drop(stream)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a stream is open."""
+        return bool(self._buffers)
+
+    @property
+    def expected_prefill(self) -> float:
+        """Seconds that the prompts without a token should take. If the engine tells its progress,
+        only a part of them counts."""
+        size = sum(size for size, _ in self._waiting.values())
+        return self._pace.expected(size if self.progress is None else min(size, PART_BYTES))
+
+    def on_active(self, streams: Iterable[int]) -> None:
+        super().on_active(streams)
+        if self._waiting:
+            for stream in self._waiting.keys() & streams:
+                size, began = self._waiting.pop(stream)
+                self._pace.answered(stream, size, self.active_at - began)
+
+    def give_up(self, error: EngineStalled) -> None:
+        """Closes the connection; every open stream fails with this error."""
+        self._stalled = error
+        self.connection.abort()
+
     def failure(self, error: Exception | None) -> EngineLost:
+        if self._stalled is not None:
+            return EngineStalled(str(self._stalled))
         problem = _cause(error)
         return EngineLost(f"The engine ended before its answer did.{problem}")
 
@@ -218,6 +265,10 @@ class HostClient(StreamClient):
             self.greeted.set_result(hello.instance)
         elif frame.kind == FrameKind.ERROR and not self.greeted.done():
             self.greeted.set_exception(decode_error(frame.body))
+        elif frame.kind == FrameKind.PONG:
+            load = _decode_load(frame.body)
+            self.load = Load(load.running, load.waiting, load.kv_use)
+            self.progress = load.progress
         else:
             super().on_connection(frame)
 

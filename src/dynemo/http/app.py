@@ -11,7 +11,7 @@ from typing import NoReturn
 from dynemo.api.dialects import DIALECTS, dialect_of
 from dynemo.errors import DynemoError, Unavailable
 from dynemo.http.access.access import Access
-from dynemo.http.asgi import Header, Receive, Scope, Send
+from dynemo.http.asgi import SURPLUS, Header, Receive, Scope, Send
 from dynemo.http.body import BodyRoom
 from dynemo.http.bound_server import BoundServer
 from dynemo.http.errors import ClientGone, NoSuchPath, WrongMethod, internal_error
@@ -26,6 +26,9 @@ from dynemo.serving.pipeline import Pipeline
 
 Endpoint = Callable[[Exchange], Awaitable[None]]
 Route = Mapping[str, Endpoint]  #: by method
+
+#: Are answered on every connection: a supervisor kills what does not answer them.
+_PROBES = ("/live", "/health")
 
 _log = logging.getLogger("dynemo.http")
 
@@ -156,6 +159,8 @@ class App:
         endpoint = route.get(method)
         if endpoint is None:
             _refuse_method(method, path, route)
+        if path not in _PROBES and SURPLUS in exchange.scope.get("extensions", ()):
+            raise Unavailable("The server has too many connections. Send the request again later.")
         if self.is_draining and method == "POST":
             raise Unavailable("The server is shutting down.")
         return endpoint

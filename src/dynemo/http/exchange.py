@@ -54,6 +54,27 @@ class Limits:
 class Exchange:
     """One task reads and writes. Any task on the same loop may call `cancel`."""
 
+    __slots__ = (
+        "_body",
+        "_body_since",
+        "_dialect",
+        "_is_complete",
+        "_is_ending",
+        "_is_in_body",
+        "_is_started",
+        "_is_stream",
+        "_loop",
+        "_receive",
+        "_scope",
+        "_send",
+        "_sending_since",
+        "client",
+        "headers",
+        "id",
+        "limits",
+        "scope",
+    )
+
     def __init__(
         self,
         scope: Scope,

@@ -23,6 +23,7 @@ from dynemo.serving.pipeline import Pipeline, ServedModel
 
 GAUGES = {
     "dynemo_plane_up": ("Whether a plane of an ingress works now, 0 or 1.", ("plane",)),
+    "dynemo_bad_records": ("Records of discovery that could not be used.", ("plane",)),
     "dynemo_instances": ("Registered instances by state.", ("model", "state")),
 }
 
@@ -92,6 +93,16 @@ class Health:
             "Times that this process has restarted its engine.",
             lambda: [(m.name, m.backend.restarts) for m in pipeline.models.values()],
         )
+        metrics.watch_count(
+            "dynemo_engine_stalls",
+            "Times that it did so because the engine had work and made no progress.",
+            lambda: [(m.name, m.backend.stalls) for m in pipeline.models.values()],
+        )
+        metrics.watch_gauge(
+            "dynemo_model_ready",
+            "1 if an instance of the model can take requests, else 0.",
+            lambda: [(m.name, int(not m.backend.trouble)) for m in pipeline.models.values()],
+        )
 
     def report(self, client: Client) -> HealthReport:
         """The models are those that the client may know."""
@@ -119,6 +130,9 @@ class Health:
     def _gauges(self) -> Iterator[GaugeSample]:
         for plane, why in self._pipeline.source.connections.items():
             yield GaugeSample("dynemo_plane_up", (plane,), not why)
+            if plane == "discovery":
+                bad = self._pipeline.source.bad_records
+                yield GaugeSample("dynemo_bad_records", (plane,), bad)
         for served in self._pipeline.models.values():
             states = Counter(status.state for status in served.backend.instances)
             for state in get_args(InstanceState):

@@ -39,6 +39,23 @@ def report_status(end: Callable[[int, DynemoError | None], None]) -> Iterator[No
 class RequestRecord:
     """Begins when a request arrives. `accept`, then `add` for each batch, then `end` once."""
 
+    __slots__ = (
+        "_began",
+        "_has_counted_cached",
+        "_is_queued",
+        "_job",
+        "_last",
+        "_metrics",
+        "_model",
+        "_operation",
+        "_request_id",
+        "_ttft",
+        "client",
+        "counter",
+        "place",
+        "traceparent",
+    )
+
     def __init__(
         self,
         metrics: Metrics,

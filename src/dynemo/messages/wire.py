@@ -31,6 +31,13 @@ class Hello(Struct, frozen=True):
     instance: Instance
 
 
+class EngineLoad(Load, frozen=True, array_like=True):
+    """The body of PONG on the socket to an engine host. Both ends are of one release."""
+
+    #: Grows with each part of a prompt that the engine has computed; None: it does not tell.
+    progress: int | None = None
+
+
 class Greeting(Struct, frozen=True):
     """The first frame's body between a worker and an ingress, in both directions.
 

@@ -25,7 +25,7 @@ from dynemo.prompt.render import (
 from dynemo.spelling import quoted
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Prepared:
     """One `Request` per choice of each prompt, and the stop strings for all of them."""
 

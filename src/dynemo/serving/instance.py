@@ -32,6 +32,11 @@ class Backend(Protocol):
         ...
 
     @property
+    def slots(self) -> int:
+        """The sequences that it computes at once for this process, up to a second ago."""
+        ...
+
+    @property
     def instance_classes(self) -> Sequence[Instance]:
         """One description for all instances with the same capabilities and context, with the slots
         of all of them. Empty if `instance` is None."""
@@ -50,6 +55,11 @@ class Backend(Protocol):
     @property
     def restarts(self) -> int:
         """How often the engine of this process was restarted."""
+        ...
+
+    @property
+    def stalls(self) -> int:
+        """How often that was because it made no progress."""
         ...
 
     @property

@@ -52,7 +52,7 @@ class ServedModel:
         return instance.context_length if instance is not None else self.card.context_length
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Job:
     """An accepted ask: rendered, tokenized, and within limits. Nothing runs yet."""
 
@@ -242,7 +242,7 @@ async def _choice(
     request = job.prepared.requests[index]
     generate = job.model.backend.generate
     has_begun = False
-    pauses = _busy_pauses()
+    pauses: Iterator[float] | None = None
     started = await room.enter(place, run.max_queue)
     try:
         if on_start is not None:
@@ -262,6 +262,7 @@ async def _choice(
                 return
             except Overloaded:
                 # Other ingresses fill the instances. It keeps its place here, and asks again.
+                pauses = pauses or _busy_pauses()
                 pause = None if has_begun else next(pauses, None)
                 if pause is None:
                     raise

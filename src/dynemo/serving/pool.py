@@ -13,17 +13,13 @@ from contextlib import aclosing
 from itertools import islice
 from time import monotonic
 
-from msgspec import structs
-
 from dynemo.connection.buffer import CancelReader
 from dynemo.errors import (
     DynemoError,
     EngineError,
     EngineLost,
     HandedBack,
-    IngressUnreachable,
     InstanceAway,
-    InstanceGone,
     InstanceSilent,
     PlaneAway,
     Unavailable,
@@ -33,11 +29,13 @@ from dynemo.messages.records import Instance, Load
 from dynemo.messages.request import Request
 from dynemo.router.breaker import Breakers
 from dynemo.router.router import Router
-from dynemo.serving.attempts import Attempts
+from dynemo.serving.attempts import Attempts, is_unreachable
+from dynemo.serving.away import PlaneWait
 from dynemo.serving.classes import InstanceClasses
 from dynemo.serving.instance import InstanceStatus
-from dynemo.serving.migration import MigrationState, TextCodec
+from dynemo.serving.migration import MigrationState, TextCodec, within
 from dynemo.serving.remote import RemoteInstance
+from dynemo.serving.share import OwnShare
 from dynemo.serving.suspects import Attempt, Suspects
 from dynemo.trace import trace_id
 
@@ -54,16 +52,18 @@ _ONLY_PROBES = "Instance %s gets requests only now and then until it answers one
 class Pool:
     """A `Backend` over the instances that discovery lists."""
 
-    restarts = 0  # the workers restart their engines
+    restarts = stalls = 0  # the workers restart their engines
 
     def __init__(self, router: Router, codec: TextCodec, migration_limit: int) -> None:
         self._router = router
         self._codec = codec
         self._migration_limit = migration_limit
+        self._away = PlaneWait()
         self._remotes: dict[str, RemoteInstance] = {}
         self._classes = InstanceClasses(self._instances)
         self._changed = asyncio.Event()
         self._reported_at = 0.0
+        self._share = OwnShare(lambda: self.instances)
         self._breakers = Breakers(lambda: monotonic())
         self._proven: set[str] = set()  # instances that have taken a request or a probe
         self.moves = 0
@@ -76,6 +76,7 @@ class Pool:
         self._remotes[remote.record.instance.id] = remote
         self._router.add(remote.record.instance.id)
         self._classes.changed()
+        self._share.changed()
         self._changed.set()
 
     def remove(self, instance_id: str) -> None:
@@ -83,6 +84,7 @@ class Pool:
         if self._remotes.pop(instance_id, None) is not None:
             self._router.remove(instance_id)
             self._breakers.forget(instance_id)
+            self._share.changed()
             self._proven.discard(instance_id)
             self._classes.changed()
 
@@ -98,6 +100,11 @@ class Pool:
     def instance(self) -> Instance | None:
         """All capabilities, the largest context and all slots; None without instances."""
         return self._classes.combined
+
+    @property
+    def slots(self) -> int:
+        """Those of all instances that take requests, without what others use of them."""
+        return self._share.slots
 
     @property
     def instance_classes(self) -> list[Instance]:
@@ -173,7 +180,7 @@ class Pool:
             chosen = await self._choose(rest, tried, progress.deadline)
             remote = self._remotes[chosen]
             self._router.started(chosen, rest.token_ids)
-            rest = _within(rest, remote.record.instance.context_length)
+            rest = within(rest, remote.record.instance.context_length)
             attempt = self._suspects.attempt(chosen, progress)
             try:
                 await attempt.start()
@@ -186,7 +193,7 @@ class Pool:
                         if delta.finish is not None:
                             return
             except Unavailable as error:
-                self._refused(chosen, error, tried, progress)
+                await self._refused(remote, error, tried, progress)
             except EngineLost as error:
                 if not (attempt.has_answered or isinstance(error, HandedBack)):
                     self._failed(chosen, error, is_certain=False)
@@ -249,12 +256,14 @@ class Pool:
             self._failed(tried.blamed, tried.problem, is_certain=True)
             tried.blamed = ""
 
-    def _refused(
-        self, instance_id: str, error: Unavailable, tried: Attempts, progress: MigrationState
+    async def _refused(
+        self, remote: RemoteInstance, error: Unavailable, tried: Attempts, progress: MigrationState
     ) -> None:
-        """An instance does not take the request. Raises `error` if no other one can be asked."""
-        if isinstance(error, PlaneAway) and progress.deadline is None:
-            raise error
+        """An instance does not take the request, or no instance can be asked."""
+        if isinstance(error, PlaneAway):
+            await self._away.wait(remote, error, progress)
+            return
+        instance_id = remote.record.instance.id
         tried.refused(instance_id, error)
         if error.returns_within:
             progress.wait_at_least(error.returns_within)
@@ -263,7 +272,7 @@ class Pool:
 
     def _note_unreachable(self, instance_id: str, error: Unavailable) -> bool:
         """Remembers an instance that cannot be asked, or cannot answer. Whether it is one."""
-        if not _is_unreachable(error) or instance_id not in self._remotes:
+        if not is_unreachable(error) or instance_id not in self._remotes:
             return False
         self._proven.discard(instance_id)
         level = logging.INFO if isinstance(error, InstanceAway) else logging.WARNING
@@ -332,13 +341,6 @@ class Pool:
         return self._remotes[name].is_doubtful or self._suspects.has_suspect(name)
 
 
-def _is_unreachable(error: Unavailable) -> bool:
-    """Whether the next request would fail in the same way. For a silent one, see `is_doubtful`."""
-    if isinstance(error, InstanceGone):
-        return not (isinstance(error, InstanceSilent) or error.returns_within)
-    return isinstance(error, InstanceAway | IngressUnreachable)
-
-
 def _log_move(request: Request, count: int, error: EngineLost) -> None:
     log.warning(
         "Request %s moves to another instance after %d tokens. %s",
@@ -347,11 +349,3 @@ def _log_move(request: Request, count: int, error: EngineLost) -> None:
         error,
         extra={"trace_id": trace_id(request.traceparent) or None},
     )
-
-
-def _within(request: Request, context_length: int) -> Request:
-    """The request, with `max_tokens` cut to this context if the client set none."""
-    left = context_length - len(request.token_ids)
-    if not request.is_unbounded or request.max_tokens <= left:
-        return request
-    return structs.replace(request, max_tokens=left)

@@ -14,7 +14,6 @@ from time import monotonic
 
 from dynemo.errors import Overloaded
 from dynemo.limits import QUEUE_SECONDS
-from dynemo.messages.records import Instance
 from dynemo.serving.fair_queue import Entry, FairQueue
 from dynemo.serving.instance import Backend
 
@@ -144,13 +143,15 @@ class Room:
 
     def _limit(self) -> int | None:
         """The number of sequences that the engines get; None while there is no instance."""
-        instance = self._backend.instance
-        return None if instance is None else instance.slots + max(1, instance.slots // 8)
+        if self._backend.instance is None:
+            return None
+        slots = self._backend.slots
+        return slots + max(1, slots // 8)
 
     def _check_queue(self, client: str, bound: float | None) -> None:
         waiting = len(self._queue)
         if bound is None:
-            bound = _default_bound(self._backend.instance)
+            bound = _default_bound(self._backend.slots)
         if waiting < bound or (waiting < 2 * bound and not self._queue.has(client)):
             return
         raise Overloaded(
@@ -164,10 +165,9 @@ class Room:
         return max(1, min(math.ceil(seconds), _LONGEST_RETRY))
 
 
-def _default_bound(instance: Instance | None) -> int:
+def _default_bound(slots: int) -> int:
     """Half as many requests wait as run, so that a wait is short beside an answer.
 
     A server of few slots takes about eight requests in all: one chat client sends several at once.
     """
-    slots = 1 if instance is None else instance.slots
     return max(slots // 2, 8 - slots)

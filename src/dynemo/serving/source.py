@@ -24,6 +24,11 @@ class ModelSource(Protocol):
     @property
     def left_out(self) -> Sequence[LeftOut]: ...
 
+    @property
+    def bad_records(self) -> int:
+        """Records of discovery that could not be used, since the start."""
+        ...
+
     def absence(self, model: str | None) -> str:
         """Why a model is not served yet, in sentences; empty if no instance has that name. None
         stands for any model."""
@@ -35,6 +40,7 @@ class Complete:
 
     connections: Mapping[str, str] = {}
     left_out: Sequence[LeftOut] = ()
+    bad_records = 0
 
     def absence(self, model: str | None) -> str:  # noqa: ARG002
         return ""

@@ -31,6 +31,10 @@ from dynemo.wire import versions
 
 log = logging.getLogger("dynemo.worker")
 
+#: Answers that a worker gives at once. Ingresses keep further requests in their queues.
+_STREAMS_PER_SLOT = 2
+_LEAST_STREAMS = 8
+
 OpenRequestServer = Callable[[IngressConnections], AbstractAsyncContextManager[RequestServer]]
 
 
@@ -117,6 +121,7 @@ async def serve_worker(
         ingresses.failures = lambda: handler.failures
         if (instance := await loaded()) is None:
             return
+        ingresses.max_streams = max(_STREAMS_PER_SLOT * instance.slots, _LEAST_STREAMS)
         accept = handler.counted(ingresses.accept)
         async with server.serve(record(instance), accept, lambda: ingresses.report(local.load)):
             key = instance_key(network.address, network.worker_id)

@@ -153,6 +153,11 @@ class Config:
         metavar="FILE", topic=ENGINE_TOPIC, where=(ENGINE,),
         help="A JSON object with the engine's own options; the same as words after `--`.",
     ))
+    stall_timeout: float = setting(30.0, values.seconds, Option(
+        metavar="SECONDS", topic=ENGINE_TOPIC, where=(LEADER,),
+        help="Restart the engine if it has work and makes no progress for so long; 0 never does. "
+        "A long prompt gets more time.",
+    ))
     tensor_parallel_size: int = setting(1, values.positive, Option(
         metavar="N", topic=DEVICES, where=(TENSOR_PARALLEL,),
         help="Devices that the model is split over, on all machines together.",

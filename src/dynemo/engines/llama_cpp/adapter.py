@@ -27,6 +27,7 @@ from dynemo.messages.answer import Delta, Finish, FinishReason
 from dynemo.messages.records import Capabilities, Load
 from dynemo.messages.request import Request
 from dynemo.messages.spec import EngineSpec
+from dynemo.messages.wire import EngineLoad
 
 #: The settings that it supports.
 SETTINGS = [
@@ -115,6 +116,7 @@ class LlamaCpp:
         # Slightly more than the slots, so that a free slot finds its next prompt in the server.
         # Further requests wait here, where they can be cancelled at once.
         self._admitted = asyncio.Semaphore(slots + 2)
+        self._progress = 0  # events of prompts
         self._slots = Slots(slots, has_shared_cache=params.cache_ram_mib != 0)
         self._open = 0  # requests that have not ended; the server does not report its queue
 
@@ -133,7 +135,9 @@ class LlamaCpp:
                         sequence = _Sequence(request)
                         async with post(self._path, "/completion", body) as events:
                             while data := await events.next():
-                                delta = sequence.feed(_decode_event(data))
+                                event = _decode_event(data)
+                                self._progress += event.prompt_progress is not None
+                                delta = sequence.feed(event)
                                 if delta is not None:
                                     grammar.check(delta)
                                     slot.is_done = delta.finish is not None
@@ -163,7 +167,7 @@ class LlamaCpp:
         running = sum(slot.is_processing for slot in slots)
         used = sum(slot.n_prompt_tokens for slot in slots if slot.is_processing)
         kv_use = used / sum(slot.n_ctx for slot in slots)
-        return Load(running=running, waiting=max(0, self._open - running), kv_use=kv_use)
+        return EngineLoad(running, max(0, self._open - running), kv_use, self._progress)
 
 
 class _Sequence:

@@ -34,6 +34,7 @@ from dynemo.messages.answer import Delta, Finish, FinishReason
 from dynemo.messages.records import Capabilities, Load
 from dynemo.messages.request import Request
 from dynemo.messages.spec import EngineSpec
+from dynemo.messages.wire import EngineLoad
 
 #: The settings that it supports.
 SETTINGS = [
@@ -109,10 +110,11 @@ class Vllm:
 
     async def load(self) -> Load:
         """Returns the load. vLLM reports it at each step, but not when it becomes idle."""
+        steps = self._stats.steps
         if not self._open:
-            return Load()
+            return EngineLoad(progress=steps)
         running = min(self._stats.running, self._open)
-        return Load(running, self._open - running, self._stats.kv_use)
+        return EngineLoad(running, self._open - running, self._stats.kv_use, steps)
 
 
 def check_request(request: Request, vocabulary: int, most_biased: int) -> None:

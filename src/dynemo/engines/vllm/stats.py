@@ -7,6 +7,7 @@ class Stats:
     """A stat logger for vLLM: receives the statistics of its schedulers at each step."""
 
     def __init__(self) -> None:
+        self.steps = 0  #: of all cores
         self._stats: dict[int, Any] = {}  # by core, because data parallelism has several
 
     @property
@@ -19,6 +20,7 @@ class Stats:
 
     def record(self, scheduler_stats: Any, *_: Any, engine_idx: int = 0, **__: Any) -> None:
         if scheduler_stats is not None:
+            self.steps += 1
             self._stats[engine_idx] = scheduler_stats
 
     def record_admission_rejection(self, reason: str) -> None:

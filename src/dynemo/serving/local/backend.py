@@ -34,6 +34,7 @@ class LocalBackend:
         self._local = local
         self._codec = codec
         self._suspects = Suspects()
+        self._last: list[Instance] = []
         self.moves = 0
 
     @property
@@ -41,8 +42,16 @@ class LocalBackend:
         return self._local.instance
 
     @property
+    def slots(self) -> int:
+        return self._local.slots
+
+    @property
     def instance_classes(self) -> list[Instance]:
-        return self._local.instance_classes
+        """Those of the last engine while it is started again: new requests wait for a moment."""
+        found = self._local.instance_classes
+        if found or self._local.ended.done():
+            self._last = found
+        return self._last
 
     @property
     def load(self) -> Load:
@@ -55,6 +64,10 @@ class LocalBackend:
     @property
     def restarts(self) -> int:
         return self._local.restarts
+
+    @property
+    def stalls(self) -> int:
+        return self._local.stalls
 
     @property
     def trouble(self) -> str:
@@ -85,7 +98,7 @@ class LocalBackend:
             except InstanceAway as error:
                 if progress.deadline is None:
                     problem = error
-                    progress.search()
+                    progress.wait_at_least(error.returns_within)
             except EngineLost as error:
                 if (finish := progress.complete()) is not None:
                     yield Delta(finish=finish)

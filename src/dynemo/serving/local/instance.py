@@ -11,14 +11,15 @@ from typing import Any
 
 from dynemo.connection.buffer import CancelReader, StreamBuffer
 from dynemo.connection.client import HostClient, encode_request
+from dynemo.connection.prefill import PrefillPace
 from dynemo.errors import (
     DynemoError,
     EngineError,
     EngineLost,
     EngineNotLoaded,
+    EngineStalled,
     InstanceAway,
     ModelError,
-    WireError,
 )
 from dynemo.messages.answer import Delta
 from dynemo.messages.records import Instance, Load
@@ -26,12 +27,11 @@ from dynemo.messages.request import Request
 from dynemo.serving.instance import InstanceStatus
 from dynemo.serving.local.child import Child, kill, signal_group
 from dynemo.serving.local.last_lines import complaint, ending
+from dynemo.serving.local.watchdog import watch
 from dynemo.spelling import with_reason
 
 log = logging.getLogger("dynemo.engine")
 
-_PING_SECONDS = 2.0
-_MAX_UNANSWERED = 5
 _GRACE = 5.0  # seconds for an engine to end in order
 _BACKOFF = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
 _OUTPUT_SECONDS = 0.5  # to read the rest of a dead engine's output
@@ -46,8 +46,11 @@ class LocalInstance:
 
     moves = 0  # there is no other instance
 
-    def __init__(self) -> None:
+    def __init__(self, stall_seconds: float = 0.0) -> None:
         self._client: HostClient | None = None
+        self._stall_seconds = stall_seconds
+        self._pace = PrefillPace()
+        self.stalls = 0  #: how often the engine made no progress
         self._trouble = "loading"  # a word, or sentences
         self.up = asyncio.Event()  #: set while it can take requests
         self.down = asyncio.Event()  #: set while it cannot
@@ -63,6 +66,11 @@ class LocalInstance:
     def instance(self) -> Instance | None:
         client = self._client  # a thread that prepares a long prompt reads it too
         return client.greeted.result() if client is not None else None
+
+    @property
+    def slots(self) -> int:
+        instance = self.instance
+        return 0 if instance is None else instance.slots
 
     @property
     def instance_classes(self) -> list[Instance]:
@@ -148,7 +156,7 @@ class LocalInstance:
             if self._client is client:  # it was up, and we did not end it
                 self.explained.clear()
 
-        client = HostClient(on_lost)
+        client = HostClient(on_lost, self._pace)
         problem: DynemoError | None = None
         pipe: asyncio.BaseTransport | None = None
         try:
@@ -159,17 +167,21 @@ class LocalInstance:
             self._set_client(client)
             if not ready.done():
                 ready.set_result(instance)
-            await _watch(client, lost)
+            await watch(client, child.process.pid, lost, self._stall_seconds)
+        except EngineStalled as error:
+            problem = error
+            self.stalls += 1
+            client.give_up(error)
         except DynemoError as error:
             problem = error
         except OSError as error:
             problem = EngineLost(f"The engine cannot be reached: {error.strerror}.")
         finally:
             if client.is_greeted:  # it was not loading; its exit code is known later
-                self._trouble = "The engine has ended."
+                self._trouble = str(problem or "The engine has ended.")
             self._set_client(None)
             # It ends by itself if it has loaded or has closed the connection; not while it loads.
-            is_orderly = not isinstance(problem, _EngineHangs) and (
+            is_orderly = not isinstance(problem, EngineStalled) and (
                 client.is_greeted or lost.is_set()
             )
             client.connection.close()
@@ -177,53 +189,30 @@ class LocalInstance:
             if pipe is not None:
                 pipe.close()
             self.explained.set()
-        if isinstance(problem, ModelError):
-            return ModelError(f"{problem}{complaint(lines.tail)}")
-        if problem is None or type(problem) is EngineLost:
-            kind = EngineLost if client.is_greeted else EngineNotLoaded
-            return kind(ending(code, lines.tail))
-        if isinstance(problem, EngineError) and not client.is_greeted:
-            return EngineNotLoaded(f"The engine could not load. {problem}")
-        return problem
+        return _reason(problem, ending(code, lines.tail), complaint(lines.tail), client.is_greeted)
 
 
-class _EngineHangs(EngineLost):
-    """The process lives and does not answer."""
-
-
-async def _watch(client: HostClient, lost: asyncio.Event) -> None:
-    """Returns when the connection is lost. Raises _EngineHangs if the host stops answering.
-
-    It counts pings and not seconds: a runner that was itself stopped must not blame the host.
-    """
-    unanswered = 0
-    while not lost.is_set():
-        pinged = time.monotonic()
-        client.ping()
-        # Not `wait_for`: in Python 3.11 it can lose a cancellation.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_PING_SECONDS):
-                await lost.wait()
-        unanswered = 0 if client.connection.heard >= pinged else unanswered + 1
-        if unanswered >= _MAX_UNANSWERED and not lost.is_set():
-            problem = (
-                f"The engine has not answered for {unanswered * _PING_SECONDS:g} s; it hangs, or "
-                "blocks its event loop."
-            )
-            client.connection.abort(WireError(problem))
-            raise _EngineHangs(problem)
+def _reason(problem: DynemoError | None, ended: str, note: str, has_loaded: bool) -> DynemoError:
+    """Why an engine has ended."""
+    if isinstance(problem, ModelError):
+        return ModelError(f"{problem}{note}")
+    if problem is None or type(problem) is EngineLost:
+        return (EngineLost if has_loaded else EngineNotLoaded)(ended)
+    if isinstance(problem, EngineError) and not has_loaded:
+        return EngineNotLoaded(f"The engine could not load. {problem}")
+    return problem
 
 
 @contextlib.asynccontextmanager
 async def local_instance(
-    child: Child, respawn: Callable[[], Child] | None
+    child: Child, respawn: Callable[[], Child] | None, stall_seconds: float = 0.0
 ) -> AsyncIterator[tuple[LocalInstance, Ready]]:
     """An instance of a started child, and a future that resolves when it can take requests.
 
     The future fails with the reason if the first child does not start. Without `respawn`, nothing
-    restarts the child. Leaving ends the child.
+    restarts the child. `stall_seconds`: see `watch`. Leaving ends the child.
     """
-    local = LocalInstance()
+    local = LocalInstance(stall_seconds)
     ready: Ready = asyncio.get_running_loop().create_future()
     both: tuple[asyncio.Future[Any], ...] = (ready, local.ended)
     for future in both:  # retrieves the exception, in case nobody waits
