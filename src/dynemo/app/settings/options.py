@@ -233,7 +233,7 @@ class Config:
     ))
     grace: float = setting(5.0, values.seconds, Option(
         metavar="SECONDS", topic=SERVERS, where=(SERVER, WORKER),
-        help="How long streams may finish after Ctrl-C or SIGTERM.",
+        help="How long streams may finish after Ctrl-C, SIGTERM or SIGHUP.",
     ))
     status_port: tuple[str, int] | None = setting(None, values.host_port, Option(
         metavar="[HOST:]PORT", topic=SERVERS, where=(WORKER,),
