@@ -113,3 +113,11 @@ PLANE_WAITING = 1000  #: requests of one model that wait at once; the others fai
 ADDRESSES = 16  #: of one peer; the others are ignored
 ADDRESS_CHARACTERS = 300
 DIALLED_PEERS = 64  #: ingresses that a worker dials at once
+
+# The files of a model.
+MODEL_TEXT_BYTES = 64 * 2**20  #: of a JSON file or a chat template; the largest has 35 MB
+MODEL_WHOLE = 2**31 - 1  #: the largest id, size or length that a model's files may name
+GGUF_VALUES = 8 * 2**20  #: of all arrays in a header; a vocabulary of 256,000 has 1.5 million
+VOCABULARY = 4 * 2**20  #: ids of a tokenizer; the largest known has 260,000
+ADDED_TOKENS = 2**17  #: that a tokenizer finds in a text before it splits it
+TOKENIZER_TEXT = 256  #: characters that a tokenizer puts in the place of others
