@@ -29,7 +29,8 @@ from dynemo.serving.local.child import Child, spawn
 from dynemo.serving.local.instance import Ended, LocalInstance, Ready, local_instance
 from dynemo.serving.local.weights import WeightsProgress
 from dynemo.serving.migration import text_codec
-from dynemo.serving.pipeline import Pipeline, ServedModel
+from dynemo.serving.pipeline import Pipeline
+from dynemo.serving.served import ServedModel
 from dynemo.spelling import visible
 from dynemo.terminal.loading import loading_shown
 
@@ -175,7 +176,7 @@ async def _run_worker(run: Run, local: LocalInstance, ready: Ready) -> int:
     from dynemo.app.networking import dialling_tls, open_discovery, open_request_server
     from dynemo.metrics import WorkerMetrics
     from dynemo.serving.handler import WorkerHandler
-    from dynemo.serving.worker import WorkerNetwork, serve_worker
+    from dynemo.serving.worker import Generation, WorkerNetwork, serve_worker
 
     address = parse_name(run.input.value)
     stop = stop_on_signals()
@@ -199,6 +200,7 @@ async def _run_worker(run: Run, local: LocalInstance, ready: Ready) -> int:
                 discovery,
                 partial(open_request_server, run.config),
                 dialling_tls(run.config),
+                Generation(bool(run.config.replace), run.config.weight),
             ),
             grace=run.config.grace,
             loaded=lambda: _loaded(ready, stop),
