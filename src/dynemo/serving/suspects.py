@@ -6,8 +6,8 @@ cleared: they move, and that costs them none of their moves.
 
 A suspect starts on an instance only when no other request is on probation there, and new requests
 wait until it has its first token. It stays a suspect until it has more tokens than it had when the
-engine died. So the next death points at few requests. A request that has ended two engines, the second one
-as the only suspect and at a like place, fails. Somebody who kills engines kills them at any place.
+engine died. So the next death points at few requests. A request that has ended two engines, the
+second one as the only suspect and at a like place, fails. Kills from outside come at any place.
 
 These waits are bounded; after them a request starts anyway.
 """
