@@ -35,7 +35,7 @@ def test_a_delay() -> None:
 
 @pytest.mark.parametrize("stops", [[3], [1, 2], [1, 2, 3, 4, 5, 6]])
 def test_a_stream_that_is_lost_at_any_token_has_its_tail(stops: list[int]) -> None:
-    """An echo goes on after the stop ids of its prompt."""
+    """An echo continues after the stop ids of its prompt."""
     ids = [1, 2, 3, 4, 3, 5, 6]
     request = Request(
         id="r", token_ids=ids, prompt="", max_tokens=99, sampling=Sampling(), stop_ids=stops

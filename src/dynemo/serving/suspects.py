@@ -204,6 +204,6 @@ class Attempt:
 
 
 def _is_alike(here: int, before: int) -> bool:
-    """Whether two deaths at these numbers of tokens may have the same cause. One that depends on
-    the text comes at once in the second attempt, which has the text of the first."""
+    """Whether two deaths at these numbers of tokens may have the same cause. If the cause is the
+    text, the second death comes at once, because the second attempt has the text of the first."""
     return here <= 1 or abs(here - before) <= max(3, before // 8)
