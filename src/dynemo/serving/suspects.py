@@ -23,8 +23,8 @@ from dynemo.serving.migration import MigrationState
 #: Seconds that a suspect waits to be alone, and that a new request waits for a suspect.
 _SUSPECT_SECONDS = 10.0
 _NEW_SECONDS = 2.0
-#: A request that had run for less than these when the engine died is probably the cause. So is one
-#: that was a suspect before. Such a request is on probation until it is cleared.
+#: A request that had run for less than these when the engine died is probably the cause. So is a
+#: request that was a suspect before. Such a request is on probation until it is cleared.
 _YOUNG_SECONDS = 1.0
 _YOUNG_TOKENS = 16
 

@@ -20,7 +20,7 @@ _MAX_UNANSWERED = 10
 #: The same, if it has work and its process is stopped.
 _MAX_STOPPED = 2
 _PREFILL_FACTOR = 10
-#: Clients that give up and come again must not start the count anew. So the times of several
+#: Clients that give up and come again must not restart the count. So the times of several
 #: stretches of work without progress add up, to this many times the limit of one.
 _STRETCHES = 3
 
