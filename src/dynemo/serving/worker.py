@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from msgspec import DecodeError, msgpack
 
-from dynemo.connection.addresses import host_id
+from dynemo.connection.addresses import host_id, host_name
 from dynemo.errors import DynemoError, InstanceAway, Unavailable, UsageError
 from dynemo.foreign import decode_msgpack
 from dynemo.messages.records import Instance, InstanceRecord
@@ -114,7 +114,8 @@ async def registered(
             model=card.name,
             identity=identity.whole,
             card=digest,
-            host=host_id(),
+            # Only an ingress that dials needs the host id. A stranger could misuse it.
+            host=host_id() if server.reach.loopback else host_name(),
             addresses=server.reach.addresses,
             loopback=server.reach.loopback,
             key=server.key,
