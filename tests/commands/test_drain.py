@@ -56,7 +56,7 @@ def test_what_is_selected() -> None:
     assert select(records, "cd", "") == [records[2]]
     assert select(records, "", "h1") == select(records, "", "node-h1") == records[:2]
     for wrong, says in (
-        (("ab", ""), "2 instances have ids"),
+        (("ab", ""), "The ids of 2 instances"),
         (("x", ""), "No registered instance"),
         (("", "h3"), "choose one of node-h1, node-h2"),
     ):

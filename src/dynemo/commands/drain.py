@@ -56,7 +56,7 @@ def select(records: Sequence[InstanceRecord], instance: str, host: str) -> list[
         )
     if len(found) > 1:
         raise UsageError(
-            f"{len(found)} instances have ids that start with {quoted(instance)}; give more of it."
+            f"The ids of {len(found)} instances start with {quoted(instance)}; give more of it."
         )
     return found
 
