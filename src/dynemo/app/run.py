@@ -18,7 +18,7 @@ from dynemo.app.settings.modes import RunInput
 from dynemo.app.settings.options import Config
 from dynemo.descriptors import log_lack_once
 from dynemo.errors import EngineLost, RequestError, UsageError
-from dynemo.interrupt import interrupt_raises
+from dynemo.interrupt import hangups, interrupt_raises
 from dynemo.messages.ask import Ask
 from dynemo.messages.records import Instance
 from dynemo.messages.spec import EngineSpec
@@ -277,14 +277,17 @@ def _max_queue(config: Config, run_input: RunInput) -> float | None:
 
 
 async def _until_stopped(ready: Ready) -> Instance:
-    """The instance when the engine has loaded. SIGTERM ends the wait, as Ctrl-C does."""
+    """The instance when the engine has loaded. SIGTERM and SIGHUP end the wait, as Ctrl-C does."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
-    loop.add_signal_handler(signal.SIGTERM, task.cancel, signal.SIGTERM)
+    signals = (signal.SIGTERM, *hangups())
+    for number in signals:
+        loop.add_signal_handler(number, task.cancel, number)
     try:
         return await asyncio.shield(ready)
     finally:
-        loop.remove_signal_handler(signal.SIGTERM)
+        for number in signals:
+            loop.remove_signal_handler(number)
 
 
 async def _print_line(line: str) -> None:

@@ -234,7 +234,7 @@ class Config:
     ))
     grace: float = setting(5.0, values.seconds, Option(
         metavar="SECONDS", topic=SERVERS, where=(SERVER, WORKER),
-        help="How long streams may finish after Ctrl-C or SIGTERM.",
+        help="How long streams may finish after Ctrl-C, SIGTERM or SIGHUP.",
     ))
     replace: int = setting(0, values.count, Option(
         topic=POOL_TOPIC, where=(WORKER,), shown="refuse that", is_rare=True,
