@@ -192,7 +192,6 @@ class Config:
     ))
     api_key: tuple[str, ...] = setting((), values.several, Option(
         metavar="KEY", topic=SERVERS, where=(SERVER, WORKER.with_need(_STATUS_PORT)), is_list=True,
-        is_rare=True,
         help="A key that every client must send. Others see this flag in `ps`: better use the "
         "variable or the file.",
     ))
@@ -305,6 +304,7 @@ class Config:
     ))
     lease_ttl: float = setting(10.0, values.seconds, Option(
         metavar="SECONDS", topic=POOL_TOPIC, where=_POOL,
+        is_rare=True,
         help="How long a worker that has gone silent stays registered.",
     ))
     log_format: str = setting("text", str, Option(
