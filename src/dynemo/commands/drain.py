@@ -9,7 +9,7 @@ from dynemo.app.networking import open_discovery
 from dynemo.app.settings.options import Config
 from dynemo.commands.loads import Loads, loads
 from dynemo.commands.ps import read_records
-from dynemo.connection.addresses import host_id
+from dynemo.connection.addresses import host_id, host_name
 from dynemo.errors import DynemoError, InstanceAway, UsageError
 from dynemo.messages.records import InstanceRecord
 from dynemo.messages.wire import Envelope
@@ -41,7 +41,7 @@ async def _drain(config: Config, instance: str, host: str) -> int:
 def select(records: Sequence[InstanceRecord], instance: str, host: str) -> list[InstanceRecord]:
     """Raises UsageError if no instance fits, or if more than one does where one is named."""
     if host:
-        names = {host, host_id()} if host == "localhost" else {host}
+        names = {host, host_id(), host_name()} if host == "localhost" else {host}
         found = [record for record in records if {record.host, record.hostname} & names]
         if not found:
             known = sorted({record.hostname or record.host for record in records})

@@ -14,7 +14,7 @@ from functools import partial
 
 from msgspec import DecodeError, msgpack
 
-from dynemo.connection.addresses import host_id
+from dynemo.connection.addresses import host_id, host_name
 from dynemo.errors import DynemoError, InstanceAway, Unavailable, UsageError
 from dynemo.foreign import decode_msgpack
 from dynemo.messages.records import Instance, InstanceRecord
@@ -116,7 +116,8 @@ async def registered(
             model=card.name,
             identity=identity.whole,
             card=digest,
-            host=host_id(),
+            # Only an ingress that dials needs the host id. A stranger could misuse it.
+            host=host_id() if server.reach.loopback else host_name(),
             hostname=_plain_hostname(),
             addresses=server.reach.addresses,
             loopback=server.reach.loopback,
