@@ -1,4 +1,4 @@
-"""Notices an engine that has work and makes no progress, and one that does not answer at all.
+"""Notices an engine that has work and makes no progress, or that does not answer at all.
 
 Progress is a frame of any stream, or a part of a prompt that the engine reports as computed. An
 engine may be silent for `--stall-timeout`, and for ten times the time that its prompts should take.
