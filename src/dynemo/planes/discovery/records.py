@@ -48,8 +48,8 @@ def _problems(key: str, record: InstanceRecord) -> Iterable[str]:
         yield "It names another instance than its key does"
     if not (record.model and _is_text(record.model)):
         yield "The name of its model is empty, too long, or has control characters"
-    if not all(map(_is_plain, (record.identity, record.card, record.host))):
-        yield "A hash in it is too long, or has other characters"
+    if not all(map(_is_plain, (record.identity, record.card, record.host, record.hostname))):
+        yield "A hash or a host in it is too long, or has other characters"
     if not _KEY.fullmatch(record.key):
         yield "Its key is not hexadecimal"
     addresses = [*record.addresses, record.loopback]
