@@ -77,7 +77,7 @@ class MigrationState:
 
     def take(self, delta: Delta) -> None:
         self._answered += delta.token_ids or delta.texts
-        self.deadline = None
+        self.deadline = self._away_until = None
 
     @property
     def count_here(self) -> int:
@@ -106,7 +106,7 @@ class MigrationState:
 
     def away_until(self, seconds: float) -> float:
         """The loop time until which it waits for the request plane: its own deadline, or so many
-        seconds from the first call."""
+        seconds from the first call since its last token."""
         if self._away_until is None:
             own = self.deadline or self._latest
             self._away_until = self._in(seconds) if own is None else own
