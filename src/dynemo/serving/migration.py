@@ -77,7 +77,7 @@ class MigrationState:
 
     def take(self, delta: Delta) -> None:
         self._answered += delta.token_ids or delta.texts
-        self.deadline = self._away_until = None
+        self.deadline = None
 
     @property
     def count_here(self) -> int:
@@ -88,6 +88,7 @@ class MigrationState:
         """Its instance has gone; the search for another one starts."""
         seconds = _MIDDLE_SECONDS if self.count else _FIRST_SECONDS
         self.deadline = self._in(seconds)
+        self.plane_is_up()
 
     def may_continue(self) -> bool:
         """Whether another instance can continue it. A guided answer would start again from the
@@ -106,11 +107,15 @@ class MigrationState:
 
     def away_until(self, seconds: float) -> float:
         """The loop time until which it waits for the request plane: its own deadline, or so many
-        seconds from the first call since its last token."""
+        seconds from the first call."""
         if self._away_until is None:
             own = self.deadline or self._latest
             self._away_until = self._in(seconds) if own is None else own
         return self._away_until
+
+    def plane_is_up(self) -> None:
+        """The request plane has carried it, so its next wait for the plane is another one."""
+        self._away_until = None
 
     def begin_anew(self) -> None:
         self._attempts += 1

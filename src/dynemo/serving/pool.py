@@ -263,6 +263,7 @@ class Pool:
         if isinstance(error, PlaneAway):
             await self._away.wait(remote, error, progress)
             return
+        progress.plane_is_up()
         instance_id = remote.record.instance.id
         tried.refused(instance_id, error)
         if error.returns_within:

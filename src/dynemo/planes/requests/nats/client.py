@@ -78,22 +78,7 @@ def make_client(settings: NatsSettings) -> "Client":
         _check_url(server)
     _check_identity(settings)
     client = Client()
-    end = client._close
-
-    async def end_quietly(status: int, do_cbs: bool = True) -> None:
-        # It runs in a task that nobody awaits; what it cannot flush is lost either way.
-        with contextlib.suppress(OSError):
-            await end(status, do_cbs)
-
-    client._close = end_quietly  # type: ignore[method-assign]
-    take_pong = client._process_pong
-
-    async def take_late_pong() -> None:
-        if client._pongs and client._pongs[0].done():  # it would raise, and end the reading task
-            client._pongs[0] = asyncio.get_running_loop().create_future()
-        await take_pong()
-
-    client._process_pong = take_late_pong  # type: ignore[method-assign]
+    _correct(client)
     if settings.tls is None:
         return client
     logging.getLogger("asyncio").addFilter(_is_no_eof_warning)
@@ -107,6 +92,33 @@ def make_client(settings: NatsSettings) -> "Client":
 
     client._process_info = take_under_tls  # type: ignore[method-assign]
     return client
+
+
+def _correct(client: "Client") -> None:
+    """Replaces methods that do not expect a failure."""
+    end, take_pong, begin = client._close, client._process_pong, client._process_connect_init
+
+    async def end_quietly(status: int, do_cbs: bool = True) -> None:
+        # It runs in a task that nobody awaits; what it cannot flush is lost either way.
+        with contextlib.suppress(OSError):
+            await end(status, do_cbs)
+
+    async def take_late_pong() -> None:
+        if client._pongs and client._pongs[0].done():  # it would raise, and end the reading task
+            client._pongs[0] = asyncio.get_running_loop().create_future()
+        await take_pong()
+
+    async def begin_or_close() -> None:
+        try:
+            await begin()
+        except BaseException:
+            if client._transport is not None:
+                client._transport.close()  # type: ignore[no-untyped-call]
+            raise
+
+    client._close = end_quietly  # type: ignore[method-assign]
+    client._process_pong = take_late_pong  # type: ignore[method-assign]
+    client._process_connect_init = begin_or_close  # type: ignore[method-assign]
 
 
 def _is_no_eof_warning(record: logging.LogRecord) -> bool:
