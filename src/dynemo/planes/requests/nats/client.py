@@ -163,6 +163,14 @@ def read_load(reply: bytes, record: InstanceRecord) -> Load:
         raise InstanceGone(f"Worker {name} sent a load that does not decode.") from error
 
 
+def absence(reason: str, settings: NatsSettings) -> str:
+    """What is wrong if no server answers, as sentences. The reason may be empty."""
+    return (
+        f"No NATS server answers at {settings.where}{f' ({reason})' if reason else ''}. "
+        "Start one with `dynemo-run services up`, or set its address with --nats."
+    )
+
+
 def refusal(error: Exception, settings: NatsSettings) -> str:
     """Why no server will ever accept us, as a sentence; empty if a later attempt may succeed."""
     if isinstance(error, ssl.SSLError):

@@ -34,6 +34,7 @@ from dynemo.planes.requests.base import ASK_SECONDS, OnRequest, wait_for_reply
 from dynemo.planes.requests.nats.client import (
     REPORT,
     NatsSettings,
+    absence,
     close,
     confirm,
     denial,
@@ -138,8 +139,8 @@ class NatsRequests:
                 raise PlaneAway(self._away()) from None
             raise InstanceSilent(f"Worker {name} did not reply in {timeout:g} s.") from None
         except Error as cause:
-            problem = self._away()
-            raise PlaneAway(f"{problem} The last error is {quoted(str(cause))}.") from cause
+            last = f"The last error is {quoted(str(cause))}."
+            raise PlaneAway(f"{self._away()} {last}") from cause
         if (message.headers or {}).get("Status") == _NO_RESPONDERS:
             error = InstanceGone(f"Nobody takes requests for worker {name}.")
             if self._has_others or monotonic() - self._back_at < _RESUBSCRIBE_SECONDS:
@@ -196,7 +197,7 @@ class NatsRequests:
                 await self._up.wait()
 
     async def _leave_silent(self) -> None:
-        """Goes to another server, if there is one. Without this, nats-py does so after 15 s."""
+        """Goes to another server, if there is one. nats-py does so after 15 s."""
         if self._client is not None and self._has_others:
             await self._client.force_reconnect()
 
@@ -208,9 +209,9 @@ class NatsRequests:
         client = make_client(self._settings)
         self._refused_attempts = 0
         self._denied = ""
+        self._is_opening = True
         try:
             async with asyncio.timeout(seconds):
-                self._is_opening = True
                 await client.connect(**options(self._settings), **self._callbacks(client))
                 self._is_opening = False
                 self._client = client
@@ -224,11 +225,7 @@ class NatsRequests:
             await close(client)
             if isinstance(error, UsageError):
                 raise
-            raise UsageError(
-                f"No NATS server answers at {self._settings.where}"
-                f"{f' ({self._last_error})' if self._last_error else ''}. "
-                "Start one with `dynemo-run services up`, or set its address with --nats."
-            ) from None
+            raise UsageError(absence(self._last_error, self._settings)) from None
         finally:
             self._is_opening = False
         self._up.set()
@@ -282,7 +279,7 @@ class NatsRequests:
     @property
     def _has_others(self) -> bool:
         """Whether another server may take over from this one."""
-        known = self._client.servers if self._client is not None else ()
+        known = self._client.servers if self._client else ()
         return max(len(self._settings.servers), len(known)) > 1
 
     def _away(self) -> str:
@@ -352,12 +349,12 @@ async def nats_requests(settings: NatsSettings) -> AsyncIterator[NatsRequests]:
     """
     plane = NatsRequests(settings)
     await plane.open(max(_OPEN_SECONDS, settings.wait))
-    works = (plane.keep(), plane._pulse.watch())
-    tasks = [asyncio.create_task(work, name="nats") for work in works]
+    watching = asyncio.create_task(plane._pulse.watch(), name="nats")
+    keeping = asyncio.create_task(plane.keep(), name="nats")
     try:
         yield plane
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
+        watching.cancel()
+        keeping.cancel()
+        await asyncio.wait([watching, keeping])
         await plane.close()
