@@ -127,6 +127,7 @@ def test_an_outage_of_the_plane_does_not_prove_that_an_instance_answers() -> Non
                 await collect(remote.generate(make_request()))
             assert remote.is_doubtful
             worker.door.set()
+            await until(lambda: not remote.is_doubtful)
 
     asyncio.run(body())
 
