@@ -52,7 +52,7 @@ GRAMMAR_STACKS = 512
 #: Ways in which one token may follow a grammar. llama.cpp tries each; the example grammars of
 #: llama.cpp have at most 704.
 GRAMMAR_PATHS = 4096
-GRAMMAR_SECONDS = 0.15  #: of CPU time for the search for more states and ways
+GRAMMAR_SECONDS = 1.0  #: of CPU time for the search for more states and ways; some 0.3 in use
 
 # Requests.
 QUEUE_SECONDS = 600.0  #: that a request waits for its turn; clients wait no longer either
@@ -99,7 +99,7 @@ DISCOVERY_BYTES = 256 * 2**20  #: of the values that one process reads under a p
 RECORD_BYTES = 64 * 1024  #: of an instance's record
 INSTANCES = 10_000  #: that an ingress knows
 MODELS = 1000  #: that an ingress serves
-NAME_CHARACTERS = 256  #: of a model's name, and of other texts in a record
+RECORD_CHARACTERS = 256  #: of a model's name, and of other texts in a record
 RECORD_NAMES = 256  #: settings, guides or tasks that an instance lists
 CONTEXT_TOKENS = 2**31  #: context of an instance
 SLOTS = 2**20  #: of an instance
