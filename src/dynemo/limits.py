@@ -17,6 +17,7 @@ BODY_BYTES = 32 * 2**20  #: of one request
 BODIES_BYTES = 256 * 2**20  #: of all requests whose bodies are unfinished or not read yet
 SMALL_BODY_BYTES = 32 * 1024  #: of each body, that do not count among those of all
 HUGE_BODY_BYTES = 4 * 2**20  #: of a body that is read into a call with no other such body beside it
+LONG_BODIES = 4  #: of more than SMALL_BODY_BYTES that one route reads into calls at once
 TRIM_BYTES = 16 * 2**20  #: of bodies after which freed memory is given back to the system
 TRIM_SECONDS = 15.0  #: between two times that this is done
 BODY_SECONDS = 60.0  #: until a body is complete, besides the seconds that its bytes add

@@ -6,8 +6,8 @@ Two ways that reach the same stack are both followed. So a grammar with many way
 exponential time, and one whose stacks multiply takes exponential memory.
 
 This module follows the same rules on texts that it chooses. From each part of a grammar it goes
-where most ways are. It refuses a grammar that takes too long to search. A grammar may still hide its
-growth from this search.
+where most ways are. It refuses a grammar that takes too long to search. A grammar may still hide
+its growth from this search.
 """
 
 import time
