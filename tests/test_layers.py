@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "src" / "dynemo"
 #: unit of a module is the longest name that fits it.
 LAYERS = (
     {
+        "descriptors",
         "errors",
         "limits",
         "foreign",

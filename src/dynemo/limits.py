@@ -10,6 +10,7 @@ HEAD_BYTES = 64 * 1024  #: of a request's first line and headers
 HEADERS = 256  #: of one request
 HEAD_SECONDS = 30.0  #: until they are complete
 KEEP_ALIVE_SECONDS = 75  #: that an idle connection stays open
+SURPLUS_SECONDS = 2.0  #: until the head is complete on a connection that will be refused
 PREFLIGHT_SECONDS = 600  #: that a browser may remember the answer to a preflight
 
 # HTTP: bodies.
@@ -76,6 +77,8 @@ EMBEDDING_TOKENS = 1_000_000  #: in all prompts of one request; OpenAI allows 30
 SHOWN_CHARACTERS = 200  #: of a client's own words that an error repeats
 ERROR_CHARACTERS = 2000  #: of an error's text, wherever it goes
 LOG_CHARACTERS = 20_000  #: of a log line; tracebacks of a user's own engine are long
+LOG_LINES = 20  #: with one text about peers, in one period
+LOG_PERIOD_SECONDS = 60.0
 
 # Chat templates: programs that come with a model.
 TEMPLATE_CHARACTERS = 256 * 1024  #: of one template; the longest of the tests has 18,600
@@ -105,7 +108,19 @@ RECORD_NAMES = 256  #: settings, guides or tasks that an instance lists
 CONTEXT_TOKENS = 2**31  #: context of an instance
 SLOTS = 2**20  #: of an instance
 
+# The request plane: while no request can be sent.
+PLANE_SECONDS = 10.0  #: that a request without a deadline waits for the plane's return
+PLANE_WAITING = 1000  #: requests of one model that wait at once; the others fail at once
+
 # Peers: what another process may make us dial.
 ADDRESSES = 16  #: of one peer; the others are ignored
 ADDRESS_CHARACTERS = 300
 DIALLED_PEERS = 64  #: ingresses that a worker dials at once
+
+# The files of a model.
+MODEL_TEXT_BYTES = 64 * 2**20  #: of a JSON file or a chat template; the largest has 35 MB
+MODEL_WHOLE = 2**31 - 1  #: the largest id, size or length that a model's files may name
+GGUF_VALUES = 8 * 2**20  #: of all arrays in a header; a vocabulary of 256,000 has 1.5 million
+VOCABULARY = 4 * 2**20  #: ids of a tokenizer; the largest known has 260,000
+ADDED_TOKENS = 2**17  #: that a tokenizer finds in a text before it splits it
+TOKENIZER_TEXT = 256  #: characters that a tokenizer puts in the place of others

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -81,5 +82,27 @@ def test_a_server_is_killed_and_no_request_fails(cluster: list[NatsProcess]) -> 
                     goal = done + 50
                     await until(lambda: done > goal)  # noqa: B023
                 stop.set()
+
+    asyncio.run(body())
+
+
+def test_a_request_at_the_moment_of_the_loss_waits_for_another_server() -> None:
+    """The client knows that its connection is lost before it says so."""
+
+    class Lost:
+        is_connected = False
+        servers = (1, 2)
+
+    async def body() -> None:
+        plane = NatsRequests(NatsSettings(("nats://a:1", "nats://b:2")))
+        client: Any = Lost()
+        plane._client = client
+        plane._up.set()
+        waiting = asyncio.ensure_future(plane._connected())
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        client.is_connected = True
+        plane._up.set()
+        assert await waiting is client
 
     asyncio.run(body())

@@ -2,10 +2,11 @@
 
 import signal
 import time
+from http.client import HTTPConnection
+from threading import Thread
 
 import pytest
 
-from support.command import Server
 from support.dyn_fleet import Fleet, come, gone
 from support.dyn_servers import LEASE_TTL, Servers
 from support.dyn_streams import SOME, check, one, streams
@@ -48,22 +49,21 @@ def test_nats_is_started_again(servers: Servers, pool: Fleet) -> None:
     pool.workers(3)
     ingress = pool.ingress(workers=3)
 
-    def refused() -> None:
-        for _ in range(3):
-            began = time.monotonic()
-            answer = one(ingress.url)
-            assert time.monotonic() - began < 1.8  # it would wait 2
-            assert (answer.status, answer.headers["retry-after"]) == (503, "1")
-
-    got = streams(
-        [ingress],
-        SOME,
-        (0.6, servers.nats.stop),
-        (0.9, refused),
-        (1.6, servers.nats.start),
-        (1.7, lambda: _until_served(ingress)),
-    )
+    got = streams([ingress], SOME, (0.6, servers.nats.stop), (1.6, servers.nats.start))
     check(got)
+    servers.nats.stop()
+
+    def start() -> None:
+        time.sleep(2)
+        servers.nats.start()
+
+    late = Thread(target=start)
+    late.start()
+    began = time.monotonic()
+    answers = streams([ingress], SOME)  # each waits for the server
+    assert time.monotonic() - began > 2
+    late.join()
+    check(answers)
     check(streams([ingress], SOME))
 
 
@@ -81,11 +81,24 @@ def test_a_stream_that_is_to_move_waits_for_nats(servers: Servers, pool: Fleet) 
     check(got)
 
 
-def _until_served(ingress: Server) -> None:
-    began = time.monotonic()
-    while one(ingress.url, max_tokens=4).status != 200:
-        assert time.monotonic() - began < 10
-        time.sleep(0.05)
+@pytest.mark.timeout(60)
+def test_without_nats_a_request_ends_at_its_deadline(servers: Servers, pool: Fleet) -> None:
+    pool.workers(1)
+    ingress = pool.ingress(workers=1)
+    servers.nats.stop()
+    cases: list[tuple[dict[str, str], float, float, set[int]]] = [
+        ({"x-request-timeout": "1"}, 0.9, 8, {503, 504}),
+        ({}, 9, 20, {503}),
+    ]
+    for headers, least, most, statuses in cases:
+        began = time.monotonic()
+        connection = HTTPConnection(ingress.url.removeprefix("http://"), timeout=30)
+        body = '{"messages": [{"role": "user", "content": "Hello"}]}'
+        connection.request("POST", "/v1/chat/completions", body, headers)
+        assert connection.getresponse().status in statuses
+        assert least < time.monotonic() - began < most
+        connection.close()
+    servers.nats.start()
 
 
 @pytest.mark.timeout(60)

@@ -36,6 +36,8 @@ class NoRequests:
     async def ask(self, record: InstanceRecord, envelope: Envelope, timeout: float = 0) -> None:
         raise Unavailable("nobody is there")
 
+    async def wait_until_up(self) -> None: ...
+
     async def load(self, record: InstanceRecord, timeout: float = 0) -> Load:
         raise Unavailable("nobody is there")
 

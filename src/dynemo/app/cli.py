@@ -3,6 +3,7 @@
 Imports little at its top: the engine is started before what only the runner needs is imported.
 """
 
+import errno
 import io
 import os
 import signal
@@ -17,6 +18,7 @@ from dynemo.app.settings.modes import RunInput
 from dynemo.app.settings.options import Config
 from dynemo.command_line.read import asks_for_help
 from dynemo.commands.table import COMMANDS
+from dynemo.descriptors import raise_limit
 from dynemo.environments.registry import find_entry
 from dynemo.errors import DynemoError, UsageError
 from dynemo.interrupt import interrupt_ends, interrupt_raises
@@ -25,6 +27,13 @@ from dynemo.spelling import quoted, visible
 if TYPE_CHECKING:
     from dynemo.http.bound_server import BoundServer
     from dynemo.messages.ask import Ask
+
+
+#: A full disk, a folder that is read-only, a limit of the system, ...
+_OF_THE_SYSTEM = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+    | {errno.ENOTDIR, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -46,6 +55,11 @@ def main(argv: Sequence[str]) -> int:
     except Exception as error:
         if is_loud:
             raise
+        if isinstance(error, OSError) and error.errno in _OF_THE_SYSTEM:
+            file = quoted(str(error.filename)) if error.filename else "A file"
+            text = f"dynemo-run: {file} cannot be read or written: {error.strerror}."
+            print(visible(text), file=sys.stderr)
+            return 1
         bug = f"A bug in dynemo-run has ended it: {type(error).__name__}: {error}"
         print(
             visible(f"dynemo-run: {bug}. Run the command again with -vv to see where."),
@@ -108,20 +122,24 @@ def start(invocation: Invocation) -> int:
     set_up(config.log_format, config.verbosity, is_server=run_input.kind in ("http", "dyn"))
     for source in invocation.unused:
         logging.getLogger("dynemo.settings").info("%s does not apply to this run.", source)
+    descriptors = raise_limit()
     _check_input(run_input)
     defaults = _request_template(config.request_template)
     if invocation.mode.output.is_pool:
         return _start_ingress(config, run_input, defaults)
-    return _start_engine(invocation, defaults)
+    return _start_engine(invocation, defaults, descriptors)
 
 
-def _start_engine(invocation: Invocation, defaults: "Ask") -> int:
+def _start_engine(invocation: Invocation, defaults: "Ask", descriptors: int) -> int:
+    from msgspec.structs import replace
+
     from dynemo.app.engine import engine_spec
     from dynemo.environments.find import find_python
     from dynemo.serving.local.child import discard, spawn
 
     config, run_input = invocation.config, invocation.mode.input
     spec, files = engine_spec(config, invocation.mode)
+    spec = replace(spec, descriptors=descriptors)
     python = find_python(find_entry(spec.engine), config.engine_python)
     server = _server(config, run_input)
     with interrupt_raises():  # it leaves no folder behind

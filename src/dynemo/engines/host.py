@@ -27,11 +27,14 @@ def start(spec_file: str, fd: int) -> None:
 
     It exits with 0 when the runner closes the connection, and with 1 if the engine fails to load.
     """
+    from dynemo.descriptors import set_limit
     from dynemo.foreign import decode_json
     from dynemo.messages.spec import EngineSpec
 
     with open(spec_file, "rb") as file:
         spec = decode_json(file.read(), EngineSpec)
+    if spec.descriptors:
+        set_limit(spec.descriptors)
     watch = threading.Thread(target=_end_with_runner, args=(spec.workdir,), daemon=True)
     watch.start()
     sys.exit(_run(spec, fd))

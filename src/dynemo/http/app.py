@@ -6,12 +6,13 @@ Each request passes `access/` before its route runs.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import NoReturn
 
 from dynemo.api.dialects import DIALECTS, dialect_of
 from dynemo.errors import DynemoError, Unavailable
 from dynemo.http.access.access import Access
-from dynemo.http.asgi import Header, Receive, Scope, Send
+from dynemo.http.asgi import SURPLUS, Header, Receive, Scope, Send
 from dynemo.http.body import BodyRoom
 from dynemo.http.bound_server import BoundServer
 from dynemo.http.errors import ClientGone, NoSuchPath, WrongMethod, internal_error
@@ -26,6 +27,9 @@ from dynemo.serving.pipeline import Pipeline
 
 Endpoint = Callable[[Exchange], Awaitable[None]]
 Route = Mapping[str, Endpoint]  #: by method
+
+#: Are answered on every connection: a supervisor kills what does not answer them.
+_PROBES = ("/live", "/health")
 
 _log = logging.getLogger("dynemo.http")
 
@@ -68,12 +72,12 @@ class App:
             metrics.watch_count(
                 "dynemo_requests_moved",
                 "Times that an answer has moved to another instance.",
-                lambda: [(m.name, m.backend.moves) for m in pipeline.models.values()],
+                partial(pipeline.sums, lambda model: model.backend.moves),
             )
             metrics.watch_gauge(
                 "dynemo_queue_requests",
                 "Requests that wait for their turn at the engine.",
-                lambda: [(m.name, m.room.waiting) for m in pipeline.models.values()],
+                partial(pipeline.sums, lambda model: model.room.waiting),
             )
             self._routes |= {"/openapi.json": _reads(OpenApi()), "/": _reads(Page(self.health))}
             for dialect in DIALECTS:
@@ -82,6 +86,9 @@ class App:
                 for path, lookup in dialect.lookups.items():
                     routes = self._prefixes if path.endswith("/") else self._routes
                     routes[path] = _reads(LookupEndpoint(path, lookup, pipeline))
+
+    def add_post(self, path: str, endpoint: Endpoint) -> None:
+        self._routes[path] = {"POST": endpoint}
 
     def drain(self) -> None:
         """Takes no new requests from now on: they get 503, and `/health` says `draining`."""
@@ -156,6 +163,8 @@ class App:
         endpoint = route.get(method)
         if endpoint is None:
             _refuse_method(method, path, route)
+        if path not in _PROBES and SURPLUS in exchange.scope.get("extensions", ()):
+            raise Unavailable("The server has too many connections. Send the request again later.")
         if self.is_draining and method == "POST":
             raise Unavailable("The server is shutting down.")
         return endpoint

@@ -13,6 +13,8 @@ JSON = "application/json"
 #: An extension of `http/server.py`: `scope["extensions"][ABORT]["abort"]()` drops the connection at
 #: once, with its unsent bytes. Servers without it close the connection when they can.
 ABORT = "dynemo.abort"
+#: An extension of `http/server.py`, on connections that take one of the last file descriptors.
+SURPLUS = "dynemo.surplus"
 
 
 def find_header(scope: Scope, name: bytes) -> str:

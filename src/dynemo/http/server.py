@@ -13,9 +13,10 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from dynemo.descriptors import DescriptorReserve
 from dynemo.errors import Unavailable, UsageError
 from dynemo.http.app import App
-from dynemo.http.asgi import ABORT
+from dynemo.http.asgi import ABORT, SURPLUS
 from dynemo.http.memory import return_large_blocks, return_small_blocks
 from dynemo.limits import (
     BODY_CHUNKS,
@@ -25,6 +26,7 @@ from dynemo.limits import (
     HEADERS,
     KEEP_ALIVE_SECONDS,
     PIPELINED_REQUESTS,
+    SURPLUS_SECONDS,
 )
 from dynemo.spelling import quoted
 
@@ -153,6 +155,7 @@ class _Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
+        self.server_state.reserve = DescriptorReserve()  # type: ignore[attr-defined]
         self.servers = []
         self.is_ready = asyncio.Event()
 
@@ -189,12 +192,19 @@ class _Protocol(HttpToolsProtocol):
 
     # Slots: more attributes would push uvicorn's own out of the dict layout that instances
     # share, which costs 2 kB a connection.
-    __slots__ = ("_head_bytes", "_head_timer", "_is_in_body", "_is_in_head", "_pieces")
+    __slots__ = (
+        "_head_bytes", "_head_timer", "_is_in_body", "_is_in_head", "_is_surplus", "_pieces",
+    )  # fmt: skip
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._head_timer: asyncio.TimerHandle | None = None
+        reserve: DescriptorReserve = self.server_state.reserve  # type: ignore[attr-defined]
+        descriptor = transport.get_extra_info("socket").fileno()
+        self._is_surplus = reserve.holds(descriptor)
         super().connection_made(transport)
         self._await_head()
+        if reserve.is_ending(descriptor):
+            transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
@@ -211,6 +221,8 @@ class _Protocol(HttpToolsProtocol):
         super().on_message_begin()
         scope: dict[str, Any] = self.scope  # type: ignore[assignment]
         scope["extensions"] = {ABORT: {"abort": self._reset}}
+        if self._is_surplus:
+            scope["extensions"][SURPLUS] = {}
         self._await_head()
 
     def _reset(self) -> None:
@@ -251,6 +263,8 @@ class _Protocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        if self._is_surplus:
+            self.transport.close()
         if self._is_in_body and self.cycle.response_complete and not self.transport.is_closing():
             self._stop_timer()
             self._head_timer = self.loop.call_later(BODY_REST_SECONDS, self.transport.abort)
@@ -266,7 +280,8 @@ class _Protocol(HttpToolsProtocol):
         self._is_in_head = True
         self._head_bytes = 0
         self._stop_timer()
-        self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
+        seconds = SURPLUS_SECONDS if self._is_surplus else HEAD_SECONDS
+        self._head_timer = self.loop.call_later(seconds, self.transport.abort)
 
     def _stop_timer(self) -> None:
         if self._head_timer is not None:

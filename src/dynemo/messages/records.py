@@ -66,10 +66,13 @@ class InstanceRecord(Struct, frozen=True, kw_only=True):
     identity: str  #: of the model card, hex; instances of one model name share it
     card: str  #: the card's hash, hex: its name among the blobs
     host: str  #: an id of the worker's machine; loopback is used on that machine alone
+    hostname: str = ""  #: of the worker's machine, for operators
     addresses: list[str] = []  #: HOST:PORT to dial for `--request-plane tcp`; else empty
     loopback: str = ""  #: one more address, for an ingress with the same `host`
     key: str = ""  #: hex; with it a dialling ingress proves that it has read this record
     started: float  #: unix seconds
     pid: int
+    replaces: bool = False  #: its card may be another one than that of older instances
+    weight: float = 1.0  #: the share of new requests for its card, 0 to 1
     oldest: int = 1  #: the oldest version of the protocol that the worker speaks
     newest: int = 1

@@ -36,3 +36,4 @@ class EngineSpec(Struct, frozen=True, kw_only=True):
     options: list[str] = []  #: the words after `--`
     extra: dict[str, Any] = {}  #: of --extra-engine-args, in the engine's own names
     verbosity: int = 0  #: how often -v was given
+    descriptors: int = 0  #: the user's soft limit of open files; 0: leaves it as it is

@@ -20,6 +20,7 @@ from msgspec import Struct
 from dynemo.errors import ModelError
 from dynemo.models.choose import ModelFormat, gguf_models, part_names, part_of, stem
 from dynemo.models.file_type import SNIFF_BYTES, FileType, advice_for, file_type_of
+from dynemo.models.files import check_link
 from dynemo.models.hub.download import download, parse_hub_name, print_line
 
 _DEMO = Path(__file__).parent / "demo"
@@ -170,6 +171,7 @@ def _folder(path: Path, argument: str) -> Found:
     if len(models) == 1:
         (names,) = models.values()
         present = next(part for part in names if part in files)
+        check_link(path / present)
         return _file(path / present, str(Path(argument) / present))
     if models:
         listed = ", ".join(str(Path(argument) / first) for first in models)

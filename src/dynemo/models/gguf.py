@@ -21,7 +21,9 @@ from functools import cached_property
 from pathlib import Path
 
 from dynemo.errors import ModelError
+from dynemo.limits import GGUF_VALUES, MODEL_WHOLE
 from dynemo.models.file_type import SNIFF_BYTES, FileType, advice_for, file_type_of
+from dynemo.models.files import open_model_file
 from dynemo.tokenizers.gguf.vocab import TENSOR_COUNT, SpecialIds, special_ids
 
 #: A longer metadata string means a corrupt length: templates are under 100 kB.
@@ -87,9 +89,15 @@ class Gguf:
 
     @property
     def context_length(self) -> int | None:
-        """The context length in tokens that the model was trained for."""
+        """The context length in tokens that the model was trained for. Raises ModelError."""
         value = self.metadata.get(f"{self.architecture}.context_length")
-        return value if isinstance(value, int) and value > 0 else None
+        if not isinstance(value, int) or value <= 0:
+            return None
+        if value > MODEL_WHOLE:
+            raise ModelError(
+                f'"{self.path}" names a context of {value:,} tokens. Download it again.'
+            )
+        return value
 
     @property
     def has_weights(self) -> bool:
@@ -132,7 +140,7 @@ def read_gguf(path: str | Path) -> Gguf:
     Raises ModelError if the file is missing, truncated, corrupt or of another type, or if a part of
     the model is missing.
     """
-    first = _read_part(Path(path))
+    first = _read_part(Path(path), is_named=True)
     count = first.metadata.get("split.count", 1)
     if not isinstance(count, int) or count <= 1:
         return first
@@ -169,8 +177,8 @@ def _part_paths(path: Path, count: int) -> list[Path]:
     return paths
 
 
-def _read_part(path: Path) -> Gguf:
-    with _mapped(path) as data:
+def _read_part(path: Path, *, is_named: bool = False) -> Gguf:
+    with _mapped(path, is_named=is_named) as data:
         reader = _Reader(path, data)
         try:
             return reader.read()
@@ -181,16 +189,8 @@ def _read_part(path: Path) -> Gguf:
 
 
 @contextmanager
-def _mapped(path: Path) -> Iterator[mmap.mmap]:
-    try:
-        file = path.open("rb")
-    except FileNotFoundError:
-        raise ModelError(f'"{path}" does not exist. Check the path.') from None
-    except IsADirectoryError:
-        raise ModelError(f'"{path}" is a folder. Pass the GGUF file in it.') from None
-    except OSError as error:
-        raise ModelError(f'"{path}" cannot be read: {error.strerror or error}.') from None
-    with file:
+def _mapped(path: Path, *, is_named: bool) -> Iterator[mmap.mmap]:
+    with open_model_file(path, is_named=is_named) as file:
         file_type = file_type_of(file.read(SNIFF_BYTES))
         if file_type is not FileType.GGUF:
             raise ModelError(f'"{path}" is {file_type}, not a GGUF file. {advice_for(file_type)}')
@@ -206,6 +206,7 @@ class _Reader:
         self.data = data
         self.size = len(data)
         self.at = 4
+        self.values = 0  #: of all arrays so far
 
     def truncated(self, where: str) -> ModelError:
         return ModelError(
@@ -293,6 +294,9 @@ class _Reader:
         least = 8 if scalar is None else scalar.size
         if count > (self.size - self.at) // least:
             raise self.truncated(f'inside the {count:,} values of "{key}"')
+        self.values += count
+        if self.values > GGUF_VALUES:
+            raise self.corrupt(f'{count:,} values under "{key}"')
         if scalar is None:
             return self._strings(count)
         values = struct.unpack_from(f"<{count}{scalar.format[-1]}", self.data, self.at)

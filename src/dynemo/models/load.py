@@ -4,8 +4,10 @@
 `ModelFiles.card` reads the rest.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from dynemo.errors import ModelError
 from dynemo.foreign import decode_json
 from dynemo.messages.ask import Ask
 from dynemo.models.checkout.read import Checkout, read_checkout
+from dynemo.models.files import check_folder, read_model_file
 from dynemo.models.find import Found
 from dynemo.models.gguf import Gguf, read_gguf
 from dynemo.prompt.card.card import Card
@@ -74,18 +77,38 @@ def read_model(found: Found, name: str | None, config: str | None) -> ModelFiles
     """
     name = name or found.name
     override = _tokenizer_source(config)
-    if found.format == "gguf":
-        return _of_gguf(read_gguf(found.path), name, override)
-    if found.format == "engine":
-        return _of_engine(found.path, name, override)
-    return _of_checkout(read_checkout(found.path), name, override)
+    with _usable(found.path):
+        if found.format == "gguf":
+            files = _of_gguf(read_gguf(found.path), name, override)
+        elif found.format == "engine":
+            files = _of_engine(found.path, name, override)
+        else:
+            files = _of_checkout(read_checkout(found.path), name, override)
+
+    def card() -> Card:
+        with _usable(found.path):
+            return files.card()
+
+    return replace(files, card=card)
+
+
+@contextmanager
+def _usable(path: Path) -> Iterator[None]:
+    """Raises ModelError for values of a wrong kind, wherever a reader first meets them."""
+    try:
+        yield
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+        raise ModelError(
+            f'"{path}" has values that no model has ({error}). Download the model again.'
+        ) from error
 
 
 def tokenizer_of(found: Found) -> Tokenizer:
     """Loads the tokenizer of a model. The files need not hold anything else. Raises ModelError."""
-    if found.format == "gguf":
-        return _gguf_tokenizer(read_gguf(found.path))
-    return read_checkout(found.path, needs_config=False).tokenizer
+    with _usable(found.path):
+        if found.format == "gguf":
+            return _gguf_tokenizer(read_gguf(found.path))
+        return read_checkout(found.path, needs_config=False).tokenizer
 
 
 def template_and_tokenizer_of(
@@ -96,13 +119,14 @@ def template_and_tokenizer_of(
     `config` is as for `read_model`. Raises ModelError.
     """
     override = _tokenizer_source(config)
-    if found.format == "gguf":
-        gguf = read_gguf(found.path)
-        if override is None:
-            return _gguf_template(gguf), _gguf_tokenizer(gguf)
-        _check_vocabulary(gguf, override)
-    checkout = override or read_checkout(found.path, needs_config=False)
-    return checkout.template, checkout.tokenizer
+    with _usable(found.path):
+        if found.format == "gguf":
+            gguf = read_gguf(found.path)
+            if override is None:
+                return _gguf_template(gguf), _gguf_tokenizer(gguf)
+            _check_vocabulary(gguf, override)
+        checkout = override or read_checkout(found.path, needs_config=False)
+        return checkout.template, checkout.tokenizer
 
 
 def _tokenizer_source(config: str | None) -> Checkout | None:
@@ -170,9 +194,10 @@ def _of_engine(folder: Path, name: str, override: Checkout | None) -> ModelFiles
             f'"{folder}" is a TensorRT-LLM engine and has no tokenizer. Use --model-config DIR '
             "to name the checkout that it was built from."
         )
+    check_folder(folder)
     try:
-        config = decode_json((folder / "config.json").read_bytes(), _EngineConfig)
-    except (OSError, DecodeError) as error:
+        config = decode_json(read_model_file(folder / "config.json"), _EngineConfig)
+    except DecodeError as error:
         raise ModelError(f'"{folder / "config.json"}" cannot be read: {error}.') from None
     pretrained, context_length = config.pretrained_config, config.build_config.max_seq_len
     size = sum(file.stat().st_size for file in folder.glob("rank*.engine"))
@@ -253,7 +278,7 @@ def _gguf_kv_bytes(gguf: Gguf) -> int:
     keys = number("attention.key_length") or width
     values = number("attention.value_length") or width
     kv_heads = number("attention.head_count_kv") or heads
-    return 2 * number("block_count") * kv_heads * (keys + values)
+    return max(0, 2 * number("block_count") * kv_heads * (keys + values))
 
 
 def _gguf_sampling(metadata: Mapping[str, object]) -> dict[str, Any]:
@@ -262,6 +287,12 @@ def _gguf_sampling(metadata: Mapping[str, object]) -> dict[str, Any]:
 
 def _defaults(settings: Mapping[str, Any]) -> Ask:
     known = {name: value for name, value in settings.items() if name in Ask.__struct_fields__}
+    for name, value in known.items():
+        if isinstance(value, float) and not isfinite(value):
+            raise ModelError(
+                f"The model's own sampling settings are invalid: {name} is {value}. Correct its "
+                "generation_config.json, or download the model again."
+            )
     try:
         return convert(known, Ask, strict=False)
     except ValidationError as error:

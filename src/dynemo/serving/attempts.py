@@ -56,3 +56,10 @@ class Attempts:
         """All instances may be asked again."""
         self.failed.clear()
         self._spent = 0
+
+
+def is_unreachable(error: Unavailable) -> bool:
+    """Whether the next request would fail in the same way. For a silent one, see `is_doubtful`."""
+    if isinstance(error, InstanceGone):
+        return not (isinstance(error, InstanceSilent) or error.returns_within)
+    return isinstance(error, InstanceAway | IngressUnreachable)

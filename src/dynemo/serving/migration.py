@@ -62,6 +62,7 @@ class MigrationState:
         self.request = request
         self._codec = codec
         self._latest = latest
+        self._away_until: float | None = None
         self._answered: list[int | str] = []  # an id or a text for each token
         self._attempts = 0
         self._before = 0  # tokens of earlier attempts
@@ -101,6 +102,14 @@ class MigrationState:
         """Returns the loop time in so many seconds, but no later than the request ends."""
         then = asyncio.get_running_loop().time() + seconds
         return then if self._latest is None else min(then, self._latest)
+
+    def away_until(self, seconds: float) -> float:
+        """The loop time until which it waits for the request plane: its own deadline, or so many
+        seconds from the first call."""
+        if self._away_until is None:
+            own = self.deadline or self._latest
+            self._away_until = self._in(seconds) if own is None else own
+        return self._away_until
 
     def begin_anew(self) -> None:
         self._attempts += 1

@@ -19,9 +19,7 @@ from dynemo.errors import (
     EngineError,
     EngineLost,
     HandedBack,
-    IngressUnreachable,
     InstanceAway,
-    InstanceGone,
     InstanceSilent,
     PlaneAway,
     Unavailable,
@@ -31,7 +29,8 @@ from dynemo.messages.records import Instance, Load
 from dynemo.messages.request import Request
 from dynemo.router.breaker import Breakers
 from dynemo.router.router import Router
-from dynemo.serving.attempts import Attempts
+from dynemo.serving.attempts import Attempts, is_unreachable
+from dynemo.serving.away import PlaneWait
 from dynemo.serving.classes import InstanceClasses
 from dynemo.serving.instance import InstanceStatus
 from dynemo.serving.migration import MigrationState, TextCodec, within
@@ -59,6 +58,7 @@ class Pool:
         self._router = router
         self._codec = codec
         self._migration_limit = migration_limit
+        self._away = PlaneWait()
         self._remotes: dict[str, RemoteInstance] = {}
         self._classes = InstanceClasses(self._instances)
         self._changed = asyncio.Event()
@@ -193,7 +193,7 @@ class Pool:
                         if delta.finish is not None:
                             return
             except Unavailable as error:
-                self._refused(chosen, error, tried, progress)
+                await self._refused(remote, error, tried, progress)
             except EngineLost as error:
                 if not (attempt.has_answered or isinstance(error, HandedBack)):
                     self._failed(chosen, error, is_certain=False)
@@ -256,12 +256,14 @@ class Pool:
             self._failed(tried.blamed, tried.problem, is_certain=True)
             tried.blamed = ""
 
-    def _refused(
-        self, instance_id: str, error: Unavailable, tried: Attempts, progress: MigrationState
+    async def _refused(
+        self, remote: RemoteInstance, error: Unavailable, tried: Attempts, progress: MigrationState
     ) -> None:
-        """An instance does not take the request. Raises `error` if no other one can be asked."""
-        if isinstance(error, PlaneAway) and progress.deadline is None:
-            raise error
+        """An instance does not take the request, or no instance can be asked."""
+        if isinstance(error, PlaneAway):
+            await self._away.wait(remote, error, progress)
+            return
+        instance_id = remote.record.instance.id
         tried.refused(instance_id, error)
         if error.returns_within:
             progress.wait_at_least(error.returns_within)
@@ -270,7 +272,7 @@ class Pool:
 
     def _note_unreachable(self, instance_id: str, error: Unavailable) -> bool:
         """Remembers an instance that cannot be asked, or cannot answer. Whether it is one."""
-        if not _is_unreachable(error) or instance_id not in self._remotes:
+        if not is_unreachable(error) or instance_id not in self._remotes:
             return False
         self._proven.discard(instance_id)
         level = logging.INFO if isinstance(error, InstanceAway) else logging.WARNING
@@ -337,13 +339,6 @@ class Pool:
 
     def _is_doubtful(self, name: str) -> bool:
         return self._remotes[name].is_doubtful or self._suspects.has_suspect(name)
-
-
-def _is_unreachable(error: Unavailable) -> bool:
-    """Whether the next request would fail in the same way. For a silent one, see `is_doubtful`."""
-    if isinstance(error, InstanceGone):
-        return not (isinstance(error, InstanceSilent) or error.returns_within)
-    return isinstance(error, InstanceAway | IngressUnreachable)
 
 
 def _log_move(request: Request, count: int, error: EngineLost) -> None:

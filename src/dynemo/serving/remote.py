@@ -79,6 +79,10 @@ class RemoteInstance:
                 if delta.finish is not None:
                     return
 
+    async def wait_for_plane(self) -> None:
+        """Returns when the request plane can carry requests."""
+        await self._requests.wait_until_up()
+
     async def probe(self) -> None:
         """Asks for a stream without a request, and cancels it. The worker must connect for that.
         Its engine does nothing. Raises Unavailable as `generate` does."""

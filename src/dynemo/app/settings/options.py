@@ -191,12 +191,12 @@ class Config:
         help="The port to listen on; 0 picks a free one.",
     ))
     api_key: tuple[str, ...] = setting((), values.several, Option(
-        metavar="KEY", topic=SERVERS, where=(SERVER,), is_list=True,
+        metavar="KEY", topic=SERVERS, where=(SERVER, WORKER.with_need(_STATUS_PORT)), is_list=True,
         help="A key that every client must send. Others see this flag in `ps`: better use the "
         "variable or the file.",
     ))
     api_key_file: Path | None = setting(None, values.path, Option(
-        metavar="FILE", topic=SERVERS, where=(SERVER,),
+        metavar="FILE", topic=SERVERS, where=(SERVER, WORKER.with_need(_STATUS_PORT)),
         help="A file with a key on each line, and what it may do (`docs/http.md`).",
     ))
     tls_cert_path: Path | None = setting(None, values.path, Option(
@@ -233,7 +233,15 @@ class Config:
     ))
     grace: float = setting(5.0, values.seconds, Option(
         metavar="SECONDS", topic=SERVERS, where=(SERVER, WORKER),
-        help="How long streams may finish after Ctrl-C or SIGTERM.",
+        help="How long streams may finish after Ctrl-C, SIGTERM or SIGHUP.",
+    ))
+    replace: int = setting(0, values.count, Option(
+        topic=POOL_TOPIC, where=(WORKER,), shown="refuse that", is_rare=True,
+        help="Register beside workers that serve this name with another card, and take over.",
+    ))
+    weight: float = setting(1.0, values.share, Option(
+        metavar="SHARE", topic=POOL_TOPIC, where=(WORKER,), is_rare=True,
+        help="The share of new requests for this card, 0 to 1; workers of older ones get the rest.",
     ))
     status_port: tuple[str, int] | None = setting(None, values.host_port, Option(
         metavar="[HOST:]PORT", topic=SERVERS, where=(WORKER,),
@@ -296,6 +304,7 @@ class Config:
     ))
     lease_ttl: float = setting(10.0, values.seconds, Option(
         metavar="SECONDS", topic=POOL_TOPIC, where=_POOL,
+        is_rare=True,
         help="How long a worker that has gone silent stays registered.",
     ))
     log_format: str = setting("text", str, Option(

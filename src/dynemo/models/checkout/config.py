@@ -1,10 +1,16 @@
 """Reads numbers from the parsed JSON files of a checkout. All functions are pure.
 
+A number that no model can have raises ModelError.
+
 A multimodal model keeps the settings of its language model under `text_config`.
 """
 
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+from dynemo.errors import ModelError
+from dynemo.limits import MODEL_WHOLE
+from dynemo.spelling import shortened
 
 Json = Mapping[str, Any]
 
@@ -38,7 +44,7 @@ def whole_number(config: Json, key: str) -> int | None:
     for layer in layers_of(config):
         value = layer.get(key)
         if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-            return value
+            return _checked(key, value)
     return None
 
 
@@ -60,11 +66,27 @@ def _scaled(config: Json, length: int) -> int:
         factor = rope.get("factor")
         if rope_type not in ("linear", "dynamic", "yarn") or not isinstance(factor, int | float):
             continue
+        if not 0 < factor <= MODEL_WHOLE:
+            raise ModelError(
+                f"The model's config.json has the RoPE factor {shortened(str(factor), 40)}, which "
+                "no model has. Correct it, or download the model again."
+            )
         original = rope.get("original_max_position_embeddings")
         if rope_type == "yarn" and isinstance(original, int):
-            return max(length, int(original * factor))
-        return int(length * factor)
+            original = _checked("original_max_position_embeddings", original)
+            return max(length, _checked("factor", original * factor))
+        return _checked("factor", length * factor)
     return length
+
+
+def _checked(key: str, value: float) -> int:
+    if not 0 <= value <= MODEL_WHOLE:
+        raise ModelError(
+            f'The model\'s config.json has {shortened(str(value), 40)} under "{key}", or a length '
+            f"that follows from it. At most {MODEL_WHOLE:,} are possible. Correct it, or download "
+            "the model again."
+        )
+    return int(value)
 
 
 def _ropes(config: Json) -> Iterator[Json]:
@@ -99,7 +121,7 @@ def eos_ids(*files: Json) -> list[int]:
             value = layer.get("eos_token_id")
             for token_id in value if isinstance(value, list) else [value]:
                 if isinstance(token_id, int) and not isinstance(token_id, bool) and token_id >= 0:
-                    found[token_id] = None
+                    found[_checked("eos_token_id", token_id)] = None
     return list(found)
 
 

@@ -29,7 +29,9 @@ from dynemo.models.checkout.config import (
 )
 from dynemo.models.checkout.safetensors import check_whole
 from dynemo.models.file_type import SNIFF_BYTES, FileType, advice_for, file_type_of
+from dynemo.models.files import check_folder, read_model_file
 from dynemo.prompt.template import ChatTemplate
+from dynemo.spelling import quoted, shortened
 from dynemo.tokenizers.hf.tokenizer import HfTokenizer, named_tokens
 
 Json = Mapping[str, Any]
@@ -124,6 +126,7 @@ def read_checkout(folder: str | Path, *, needs_config: bool = True) -> Checkout:
             f'"{folder}" has no config.json, so it is not a checkout. Pass the folder that holds '
             "config.json."
         )
+    check_folder(folder)
     _check_tokenizer(folder)
     if needs_config:
         _check_weights(folder)
@@ -164,6 +167,13 @@ def _check_weights(folder: Path) -> None:
             "Download it again."
         )
     shards = sorted({str(name) for name in names.values()})
+    outside = [name for name in shards if Path(name).name != name or len(name) > 255]
+    if outside:
+        raise ModelError(
+            f'"{folder / "model.safetensors.index.json"}" names the weight file '
+            f"{quoted(shortened(outside[0], 100))}, which is not a file of its folder. Download it "
+            "again."
+        )
     missing = [name for name in shards if not (folder / name).is_file()]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -241,8 +251,6 @@ def _read_json(file: Path) -> Json:
 
 def _read_text(file: Path) -> str:
     try:
-        return file.read_bytes().decode()
-    except OSError as error:
-        raise ModelError(f'"{file}" cannot be read: {error.strerror or error}.') from None
+        return read_model_file(file).decode()
     except UnicodeDecodeError:
         raise ModelError(f'"{file}" is not UTF-8 text. Download it again.') from None

@@ -11,6 +11,7 @@ from msgspec import DecodeError, Struct
 from dynemo.errors import ModelError
 from dynemo.foreign import decode_json
 from dynemo.models.file_type import SNIFF_BYTES, FileType, advice_for, file_type_of
+from dynemo.models.files import open_model_file
 
 
 class _Tensor(Struct):
@@ -21,7 +22,7 @@ class _Tensor(Struct):
 def check_whole(path: Path) -> None:
     """Raises ModelError if the file is truncated, or is not a safetensors file."""
     try:
-        with path.open("rb") as file:
+        with open_model_file(path) as file:
             start = file.read(SNIFF_BYTES)
             file_type = file_type_of(start)
             if file_type is not FileType.SAFETENSORS:
@@ -52,4 +53,6 @@ def _end_of_tensors(path: Path, header: bytes) -> int:
         tensors = decode_json(header, dict[str, _Tensor])
     except DecodeError as error:
         raise ModelError(f'"{path}" has a broken header ({error}). Download it again.') from None
+    if any(not 0 <= start <= end for start, end in (t.data_offsets for t in tensors.values())):
+        raise ModelError(f'"{path}" has a tensor that ends before it starts. Download it again.')
     return max((tensor.data_offsets[1] for tensor in tensors.values()), default=0)

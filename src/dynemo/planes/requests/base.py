@@ -70,6 +70,10 @@ class RequestPlane(Protocol):
         """
         ...
 
+    async def wait_until_up(self) -> None:
+        """Returns when requests can be sent: at once, unless the plane is down. Set a deadline."""
+        ...
+
     async def load(self, record: InstanceRecord, timeout: float = ASK_SECONDS) -> Load:
         """The instance's present load. Raises InstanceGone, PlaneAway."""
         ...

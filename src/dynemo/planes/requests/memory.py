@@ -40,6 +40,10 @@ class MemoryRequests:
             name = record.instance.id[:8]
             raise InstanceSilent(f"Worker {name} did not reply in {timeout:g} s.") from None
 
+    async def wait_until_up(self) -> None:
+        while self.is_away:  # noqa: ASYNC110 (tests set it)
+            await asyncio.sleep(0.02)
+
     async def load(self, record: InstanceRecord, timeout: float = ASK_SECONDS) -> Load:  # noqa: ARG002
         self._check(record)
         return self._loads[record.instance.id]()

@@ -158,6 +158,9 @@ class TcpRequests:
         except ConnectionError as error:
             raise InstanceGone(f"Worker {name} cannot be reached: {error}.") from error
 
+    async def wait_until_up(self) -> None:
+        """It has no server that could be down."""
+
     async def load(self, record: InstanceRecord, timeout: float = ASK_SECONDS) -> Load:
         name = record.instance.id[:8]
         try:

@@ -8,14 +8,17 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dynemo.errors import ModelError
+from dynemo.errors import ModelError, RequestError
 from dynemo.foreign import decode_any_json
+from dynemo.limits import ADDED_TOKENS, MODEL_TEXT_BYTES, VOCABULARY
 from dynemo.tokenizers.base import Detokenizer
 from dynemo.tokenizers.detokenize import ByteDetokenizer, FallbackDetokenizer, WindowDetokenizer
 from dynemo.tokenizers.hf.byte_tables import byte_level_tables
+from dynemo.tokenizers.hf.check import check_steps
 from dynemo.tokenizers.source import HfSource
 from dynemo.tokenizers.tables import TokenizerTables
 
@@ -51,6 +54,7 @@ class HfTokenizer:
         added = self._backend.get_added_tokens_decoder()
         self._special = frozenset(i for i, token in added.items() if token.special)
         self._vocab_size = _vocab_size(self._backend, added)
+        self._check_size(self._vocab_size)
         self._decoder = _Decoder(self._backend, self._special)
 
     @property
@@ -60,10 +64,16 @@ class HfTokenizer:
     def encode(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         backend = self._backend if parse_special else self._literal_backend()
         try:
-            ids: list[int] = backend.encode(text, add_special_tokens=add_special).ids
+            # A batch of one: `encode` keeps the interpreter's lock, and all streams would wait.
+            [found] = backend.encode_batch_fast([text], add_special_tokens=add_special)
         except TypeError:
             text.encode()  # raises UnicodeEncodeError, the usual cause, with a clearer message
             raise
+        except BaseException as error:
+            if not is_panic(error):
+                raise
+            raise RequestError(f"The model's tokenizer cannot split this text: {error}.") from None
+        ids: list[int] = found.ids
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -84,12 +94,7 @@ class HfTokenizer:
         return text
 
     def source(self) -> HfSource:
-        if isinstance(self._file, bytes):
-            return HfSource(self._file, _relevant_settings(self._settings))
-        try:
-            return HfSource(self._file.read_bytes(), _relevant_settings(self._settings))
-        except OSError as error:
-            raise ModelError(f'"{self._file}" cannot be read: {error.strerror or error}.') from None
+        return HfSource(self._read(), _relevant_settings(self._settings))
 
     def tables(self) -> TokenizerTables:
         added = self._backend.get_added_tokens_decoder()
@@ -99,10 +104,34 @@ class HfTokenizer:
         else:
             ids = found.vocab
             ids.update({token.content: token_id for token_id, token in added.items()})
-        tokens = [""] * (1 + max(ids.values(), default=-1))
+        size = 1 + max(ids.values(), default=-1)
+        self._check_size(size)
+        tokens = [""] * size
         for text, token_id in ids.items():
             tokens[token_id] = text
         return TokenizerTables(tokens, frozenset(added), found.merge_lines() if found else None)
+
+    def _check_size(self, size: int) -> None:
+        if size > VOCABULARY:
+            raise ModelError(
+                f"The tokenizer in {self._label()} has the token id {size - 1:,}, but at most "
+                f"{VOCABULARY:,} ids are possible. Download it again."
+            )
+
+    def _read(self) -> bytes:
+        if isinstance(self._file, bytes):
+            return self._file
+        try:
+            with self._file.open("rb") as file:
+                data = file.read(MODEL_TEXT_BYTES + 1)
+        except OSError as error:
+            raise ModelError(f'"{self._file}" cannot be read: {error.strerror or error}.') from None
+        if len(data) > MODEL_TEXT_BYTES:
+            raise ModelError(
+                f'"{self._file}" has more than {MODEL_TEXT_BYTES:,} bytes, which no tokenizer '
+                "needs. Download it again."
+            )
+        return data
 
     def _literal_backend(self) -> Backend:
         # The library stores on its object whether control tokens are parsed. A second object keeps
@@ -116,12 +145,13 @@ class HfTokenizer:
     def _load(self) -> Backend:
         from tokenizers import Tokenizer as Backend
 
+        data = self._read()
+        check_steps(data, self._label())
         try:
-            if isinstance(self._file, bytes):
-                backend = Backend.from_buffer(self._file)
-            else:
-                backend = Backend.from_file(str(self._file))
-        except Exception as error:  # the library raises plain Exception
+            backend = Backend.from_buffer(data)
+        except BaseException as error:  # the library raises plain Exception, and panics
+            if not isinstance(error, Exception) and not is_panic(error):
+                raise
             raise ModelError(
                 f"Cannot load {self._label()} as a tokenizer: {error}. Download it again, or save "
                 "it again with a current transformers "
@@ -145,6 +175,11 @@ class HfTokenizer:
         return f'"{self._file.with_name(sibling) if sibling else self._file}"'
 
 
+def is_panic(error: BaseException) -> bool:
+    """Whether the library has given up inside. Its exception is not a kind of Exception."""
+    return type(error).__name__ == "PanicException"
+
+
 def _relevant_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the settings that `_add_tokens` reads. Others may be long (old chat templates)."""
     return {k: v for k, v in settings.items() if k in _LISTS or k.endswith("_token")}
@@ -155,17 +190,23 @@ def _add_tokens(backend: Backend, settings: Mapping[str, Any]) -> None:
 
     known = {token.content: token for token in backend.get_added_tokens_decoder().values()}
     listed = settings.get("added_tokens_decoder")
+    tokens: list[AddedToken] = []
     if isinstance(listed, Mapping):
+        if len(listed) > ADDED_TOKENS:
+            raise ValueError(f"it lists {len(listed):,} tokens")
         for _, fields in sorted(listed.items(), key=lambda item: int(item[0])):
             # The library prints a warning on stdout for any unknown field.
             token = AddedToken(fields["content"], **{k: fields[k] for k in _FLAGS if k in fields})
             if known.get(token.content) != token:
                 known[token.content] = token
-                (backend.add_special_tokens if token.special else backend.add_tokens)([token])
+                tokens.append(token)
     for content in [*named_tokens(settings).values(), *_extra_tokens(settings)]:
         if content not in known or not known[content].special:
             known[content] = AddedToken(content, normalized=False, special=True)
-            backend.add_special_tokens([known[content]])
+            tokens.append(known[content])
+    # The library builds its tables again at each call, so few calls are much faster.
+    for is_special, run in groupby(tokens, lambda token: bool(token.special)):
+        (backend.add_special_tokens if is_special else backend.add_tokens)(list(run))
 
 
 def named_tokens(settings: Mapping[str, Any]) -> dict[str, str]:

@@ -174,6 +174,15 @@ async def close(client: "Client") -> None:
             await client.close()
 
 
+async def confirm(client: "Client") -> None:
+    """Returns when the server has read what was sent before, or after 2 s."""
+    from nats.errors import Error
+
+    with contextlib.suppress(Error, TimeoutError):
+        await client.flush(timeout=1)  # its PING may leave ahead of what is buffered
+        await client.flush(timeout=1)
+
+
 async def unsubscribe(subscription: "Subscription") -> None:
     """Drains it: answers what the server sends until it has read the UNSUB.
 

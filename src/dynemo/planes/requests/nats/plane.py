@@ -23,6 +23,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from msgspec import DecodeError, msgpack
@@ -36,6 +37,7 @@ from dynemo.planes.requests.nats.client import (
     REPORT,
     NatsSettings,
     close,
+    confirm,
     denial,
     make_client,
     options,
@@ -86,6 +88,7 @@ class NatsRequests:
         self._subscriptions: dict[str, Subscription] = {}
         self._ended = asyncio.Event()
         self._up = asyncio.Event()
+        self._back_at = -_RESUBSCRIBE_SECONDS  # when workers began to subscribe again
         self._is_opening = False
         self._refused_attempts = 0  # no server was listening
         self._last_error = ""
@@ -144,7 +147,7 @@ class NatsRequests:
             raise PlaneAway(f"{problem} The last error is {quoted(str(cause))}.") from cause
         if (message.headers or {}).get("Status") == _NO_RESPONDERS:
             error = InstanceGone(f"Nobody takes requests for worker {name}.")
-            if self._has_others:  # its server may have failed, and it subscribes at another one
+            if self._has_others or monotonic() - self._back_at < _RESUBSCRIBE_SECONDS:
                 error.returns_within = _RESUBSCRIBE_SECONDS
             raise error
         return bytes(message.data)
@@ -177,15 +180,22 @@ class NatsRequests:
 
     async def _connected(self) -> "Client":
         """Waits a moment if another server may take over. Raises PlaneAway."""
-        client = self._client
-        if (client is None or not client.is_connected) and self._has_others:
+        if self._connected_client() is None and self._has_others:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_TAKEOVER_SECONDS):
-                    await self._up.wait()
-            client = self._client
-        if client is None or not client.is_connected:
+                    await self.wait_until_up()
+        if (client := self._connected_client()) is None:
             raise PlaneAway(self._away())
         return client
+
+    def _connected_client(self) -> "Client | None":
+        client = self._client
+        return client if client is not None and client.is_connected else None
+
+    async def wait_until_up(self) -> None:
+        while self._connected_client() is None:
+            self._up.clear()  # the client reports a lost connection only in a later turn
+            await self._up.wait()
 
     async def open(self, seconds: float) -> None:
         """Raises UsageError: at once if a server refuses us, or if none listens and `settings.wait`
@@ -258,14 +268,9 @@ class NatsRequests:
 
     async def _subscribe(self, name: str, on_message: OnMessage) -> None:
         """Returns when the server has confirmed it. nats-py repeats it after an outage."""
-        from nats.errors import Error
-
-        if self._client is None:
-            return
-        self._subscriptions[name] = await self._client.subscribe(name, cb=on_message)
-        with contextlib.suppress(Error, TimeoutError):
-            await self._client.flush(timeout=1)
-            await self._client.flush(timeout=1)
+        if self._client is not None:
+            self._subscriptions[name] = await self._client.subscribe(name, cb=on_message)
+            await confirm(self._client)
 
     def _callbacks(self, client: "Client") -> dict[str, Any]:
         return {
@@ -285,7 +290,7 @@ class NatsRequests:
         return self._trouble or f"NATS at {self._settings.where} is not reachable now."
 
     def _log_once(self, problem: str) -> None:
-        """Logs a problem once, however often it recurs in sequence."""
+        """Logs a problem that may recur."""
         if problem != self._trouble:
             self._trouble = problem
             log.warning("%s", problem)
@@ -328,6 +333,7 @@ class NatsRequests:
             return
         log.warning("NATS is back.")
         self._trouble = self._denied = ""
+        self._back_at = monotonic()
         self._up.set()
         await self._pending.send_again(client, self._inbox)
 
