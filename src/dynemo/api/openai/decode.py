@@ -45,10 +45,10 @@ def decode(body: bytes, kind: type[T]) -> T:
     the form `messages[0].content`."""
     if len(body) > _LONG and most_values(body) > BODY_VALUES:
         field = _largest_field(body)
-        what = f"'{field}'" if field else "The request body"
+        most = f", most of which are in '{field}'" if field else ""
         raise RequestError(
-            f"{what} has too many values: a request body may hold {BODY_VALUES:,} commas and "
-            "opening brackets. Send less.",
+            f"The request body may hold {BODY_VALUES:,} commas and opening brackets, and has "
+            f"more{most}. Send less.",
             param=field,
         )
     key: Any = kind
@@ -62,7 +62,7 @@ def decode(body: bytes, kind: type[T]) -> T:
 
 
 def _largest_field(body: bytes) -> str | None:
-    """Returns the name of the field with the most values; None if the body is no JSON object."""
+    """Returns the name of the field with the most values; None if the body is not a JSON object."""
     try:
         fields = decode_json(body, dict[str, msgspec.Raw])
     except msgspec.DecodeError:

@@ -193,8 +193,7 @@ def check_growth(rules: Sequence[Sequence[tuple[int, int]]], seconds: float) -> 
 def _starts(stacks: Stacks) -> list[int]:
     """Returns the stacks from which the search begins, without equal ones: the whole grammar first.
 
-    Only a reference to a rule opens several ways. What follows a character is found from the next
-    reference.
+    Only a reference to a rule opens several ways. So the search needs no start at a character.
     """
     elements = stacks.elements
     found: dict[tuple[tuple[int, int], ...], int] = {}
