@@ -71,7 +71,8 @@ from dynemo.errors import UnsupportedField
 from dynemo.messages.ask import Ask
 from dynemo.messages.records import Capabilities, Instance
 from dynemo.engines.echo.adapter import SETTINGS
-from dynemo.serving.pipeline import Pipeline, ServedModel
+from dynemo.serving.pipeline import Pipeline
+from dynemo.serving.served import ServedModel
 from dynemo.terminal.chat.commands import ChatSession, run_command
 
 instance = Instance(id="i", engine="echo", version="", device="", context_length=9, slots=1,

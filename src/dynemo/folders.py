@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import stat
+import tempfile
 from pathlib import Path
 
 _MAX_LINKS = 40
@@ -34,6 +35,15 @@ def home_folder() -> Path:
 def _base(variable: str, below_home: str) -> Path:
     folder = os.environ.get(variable)
     return (Path(folder) if folder else home_folder() / below_home) / "dynemo-run"
+
+
+def temporary_folder() -> str:
+    """The folder for temporary files. Raises OSError; its `strerror` says that there is none."""
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError:
+        reason = "no folder for temporary files can be written"
+        raise OSError(errno.ENOSPC, reason) from None
 
 
 def trusted(path: Path, *, create: bool = False) -> Path:

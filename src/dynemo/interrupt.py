@@ -1,4 +1,4 @@
-"""Controls the effect of Ctrl-C outside of the event loop.
+"""Controls the effect of Ctrl-C outside of the event loop, and of the loss of the terminal.
 
 By default Python raises KeyboardInterrupt wherever it happens to be. Libraries do not expect this
 during their import: some swallow it and the program continues, some report it as their own error,
@@ -11,6 +11,11 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
+
+
+def hangups() -> tuple[int, ...]:
+    """SIGHUP, unless it is ignored: `nohup` wants the program to outlive its terminal."""
+    return () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
 
 
 def interrupt_ends(clean: Callable[[], object] = lambda: None) -> AbstractContextManager[None]:

@@ -80,7 +80,7 @@ def test_an_ingress_serves_the_models_of_old_workers_in_etcd() -> None:
             await until(lambda: len(it.models) == 2)
             assert set(it.models) == {GGUF, CHECKOUT}
             for name, model in it.models.items():
-                assert model.backend.trouble == ""
+                assert model.backend.instance_classes
                 assert identify(model.card) == identify(card(name))
             instance = it.models[GGUF].backend.instance
             assert instance is not None
@@ -117,7 +117,7 @@ def test_an_ingress_serves_the_model_of_an_old_worker_in_a_folder(tmp_path: Path
         with _folder(tmp_path / "discovery"):
             async with open_file(tmp_path / "discovery") as discovery, _ingress(discovery) as it:
                 await until(lambda: GGUF in it.models)
-                assert it.models[GGUF].backend.trouble == ""
+                assert it.models[GGUF].backend.instance_classes
 
     asyncio.run(body())
 

@@ -1,11 +1,14 @@
 """Workers that would stop the others of their pool, or take their requests."""
 
+import json
 from pathlib import Path
 
 import pytest
 
+from support.command import run
 from support.dyn_fleet import Fleet, get
-from support.dyn_streams import streams
+from support.dyn_servers import Servers
+from support.dyn_streams import one, streams
 from support.waiting import wait_until
 
 FAILING = """
@@ -38,3 +41,17 @@ def test_a_worker_that_fails_at_once_does_not_draw_the_traffic(
     [reason] = [each["reason"] for each in health["models"][0]["instances"] if each["reason"]]
     assert "the device is broken" in reason
     wait_until(lambda: any("only now and then" in line for line in ingress.lines))
+
+
+@pytest.mark.timeout(60)
+def test_ps_names_an_instance_whose_engine_fails(
+    pool: Fleet, servers: Servers, tmp_path: Path
+) -> None:
+    (tmp_path / "failing.py").write_text(FAILING)
+    worker = pool.start(f"out={tmp_path / 'failing.py'}", "--model-name", "m")
+    wait_until(lambda: worker.is_ready, 15)
+    ingress = pool.ingress(workers=1)
+    assert {one(ingress.url).status for _ in range(4)} == {500}
+    done = run("ps", "--json", *servers.flags[:4])
+    assert "failed the last 4 requests" in done.stderr
+    assert [each["failures"] for each in json.loads(done.stdout)["instances"]] == [4]

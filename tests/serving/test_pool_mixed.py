@@ -23,8 +23,9 @@ from dynemo.prompt.card.card import Card
 from dynemo.prompt.template import ChatTemplate
 from dynemo.router.router import make_router
 from dynemo.serving.migration import TextCodec
-from dynemo.serving.pipeline import Job, Pipeline, ServedModel
+from dynemo.serving.pipeline import Job, Pipeline
 from dynemo.serving.pool import Pool
+from dynemo.serving.served import ServedModel
 from support.byte_tokenizer import Bytes
 from support.records import make_instance, make_record
 

@@ -6,6 +6,7 @@ end no process, key, folder or port may be left.
 
 import asyncio
 import os
+import re
 import tempfile
 import uuid
 from collections import Counter
@@ -70,6 +71,22 @@ async def _suffer(it: World, fault: Fault, traffic: Traffic, spans: list[Span]) 
     spans.append(Span(fault, begin, traffic.now))
 
 
+def _describe(outcome: Outcome) -> str:
+    answer, expected = outcome.answer, outcome.expected
+    if not answer.error:
+        return f"{answer.whole!r:.300} where {expected.whole!r:.300} was due"
+    is_begun = "in a stream" if answer.text else "before its first token"
+    return f"status {answer.status}, code {answer.code!r} {is_begun}: {answer.error[:300]}"
+
+
+def _groups(outcomes: Sequence[Outcome]) -> list[list[Outcome]]:
+    """Returns the outcomes with the same error together, the largest groups first."""
+    groups: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        groups.setdefault(re.sub(r"[0-9a-f]{2,}", "", _describe(outcome)), []).append(outcome)
+    return sorted(groups.values(), key=len, reverse=True)[:20]
+
+
 def _report(outcomes: Sequence[Outcome], spans: Sequence[Span], left: Sequence[str]) -> int:
     counted: Counter[str] = Counter()
     wrong: list[Outcome] = []
@@ -85,12 +102,11 @@ def _report(outcomes: Sequence[Outcome], spans: Sequence[Span], left: Sequence[s
     if gaps:
         p99 = gaps[int(len(gaps) * 0.99)]
         print(f"longest gap in a stream: {gaps[-1]:.1f} s; 99 % under {p99:.1f} s")
-    for outcome in wrong[:20]:
-        answer = outcome.answer
+    for alike in _groups(wrong):
+        first = alike[0]
         print(
-            f"WRONG {outcome.begin:.1f} to {outcome.end:.1f} s, ingress {outcome.ingress}, "
-            f"status {answer.status}, {len(answer.text)} of {len(outcome.expected.text)} "
-            f"characters, code {answer.code!r}: {answer.error[:300]}"
+            f"WRONG {len(alike)} times, first from {first.begin:.1f} to {first.end:.1f} s at "
+            f"ingress {first.ingress}: {_describe(first)}"
         )
     for each in left:
         print(f"LEFT {each}")

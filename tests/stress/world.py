@@ -25,7 +25,7 @@ from support.waiting import wait_until
 MARK = "STRESS_RUN"
 _DELAY_MS = 40
 _STARTS = 40.0  #: seconds for a process to start; the machine is busy
-_ENDS = 20.0
+_ENDS = 60.0
 
 Heal = Callable[[], None]
 
@@ -100,7 +100,7 @@ class World:
         for number in range(INGRESSES):
             port = free_port()
             words = ["in=http", "out=dyn://chaos", "-v", "--http-port", f"{port}", *self._flags]
-            words += ["--router-mode", router, "--grace", "15"]
+            words += ["--router-mode", router, "--grace", "40"]
             self.urls.append(f"http://127.0.0.1:{port}")
             self._add(self.ingresses, Member(words, logs / f"ingress-{number}.log"))
         for member in self.workers:

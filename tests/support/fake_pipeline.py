@@ -14,8 +14,9 @@ from dynemo.messages.request import Request, Sampling
 from dynemo.prompt.card.card import Card
 from dynemo.prompt.prepare import Prepared
 from dynemo.prompt.render import Render, render_prompt
-from dynemo.serving.pipeline import Job, Pipeline, ServedModel
+from dynemo.serving.pipeline import Job, Pipeline
 from dynemo.serving.room import Place
+from dynemo.serving.served import ServedModel
 from support.fake_backend import FakeBackend
 from support.pieces import ended
 from support.records import make_instance

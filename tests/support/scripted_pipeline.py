@@ -11,7 +11,8 @@ from dynemo.messages.records import Capabilities
 from dynemo.messages.request import Request, Sampling
 from dynemo.prompt.prepare import Prepared
 from dynemo.prompt.render import Render, render_prompt
-from dynemo.serving.pipeline import Job, ServedModel
+from dynemo.serving.pipeline import Job
+from dynemo.serving.served import ServedModel
 from support.fake_backend import FakeBackend
 from support.fake_pipeline import FakePipeline, Step
 from support.pieces import ended

@@ -6,7 +6,7 @@ import pytest
 from msgspec import Struct, msgpack, structs
 
 from dynemo.messages.answer import Delta, Finish
-from dynemo.messages.records import Capabilities, Instance, InstanceRecord, Load
+from dynemo.messages.records import Capabilities, Instance, InstanceRecord, Load, LoadReport
 from dynemo.messages.request import Guide, Request, Sampling
 from dynemo.messages.wire import EngineLoad, Envelope, Failure, FinalDelta, Greeting, Hello
 from dynemo.prompt.card.identity import CardIdentity
@@ -44,6 +44,7 @@ TRAVELS: list[tuple[Struct, type[Struct]]] = [
     (FinalDelta([1], [], Finish("stop", 1, 2), 0, b"", Load(1)), protocol_1.Ending),
     (Load(1, 2, 0.5), protocol_1.Load),
     (EngineLoad(1, 2, 0.5, 9), protocol_1.Load),
+    (LoadReport(1, 2, 0.5, 9, 4, 1), protocol_1.Load),
     (Capabilities(takes="messages"), protocol_1.Capabilities),
     (INSTANCE, protocol_1.Instance),
     (Hello(1, INSTANCE), protocol_1.Hello),

@@ -3,6 +3,7 @@
 Imports little at its top: the engine is started before what only the runner needs is imported.
 """
 
+import errno
 import io
 import os
 import signal
@@ -28,6 +29,13 @@ if TYPE_CHECKING:
     from dynemo.messages.ask import Ask
 
 
+#: A full disk, a folder that is read-only, a limit of the system, ...
+_OF_THE_SYSTEM = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+    | {errno.ENOTDIR, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+)
+
+
 def main(argv: Sequence[str]) -> int:
     """Runs the command; returns the exit code. A mistake is one sentence on standard error."""
     _open_closed()
@@ -47,6 +55,11 @@ def main(argv: Sequence[str]) -> int:
     except Exception as error:
         if is_loud:
             raise
+        if isinstance(error, OSError) and error.errno in _OF_THE_SYSTEM:
+            file = quoted(str(error.filename)) if error.filename else "A file"
+            text = f"dynemo-run: {file} cannot be read or written: {error.strerror}."
+            print(visible(text), file=sys.stderr)
+            return 1
         bug = f"A bug in dynemo-run has ended it: {type(error).__name__}: {error}"
         print(
             visible(f"dynemo-run: {bug}. Run the command again with -vv to see where."),

@@ -4,12 +4,13 @@ import asyncio
 import signal
 import sys
 from collections.abc import Coroutine
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dynemo.app.settings.modes import RunInput
 from dynemo.app.settings.options import Config
+from dynemo.interrupt import hangups
 from dynemo.messages.ask import Ask
 from dynemo.serving.pipeline import Pipeline
 
@@ -89,8 +90,8 @@ async def serve_terminal(
 
 
 def stop_on_signals() -> asyncio.Event:
-    """An event that the first SIGINT or SIGTERM sets. The second one cancels this task, and so ends
-    the time of grace."""
+    """An event that the first SIGINT, SIGTERM or SIGHUP sets. The second one cancels this task, and
+    so ends the time of grace. A second SIGHUP does nothing: shell and system both send one."""
     stop = asyncio.Event()
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
@@ -100,16 +101,20 @@ def stop_on_signals() -> asyncio.Event:
     def on_signal(number: int) -> None:
         nonlocal is_stopping
         if is_stopping:
-            task.cancel(number)
+            if number != signal.SIGHUP:
+                task.cancel(number)
             return
         is_stopping = True
         stop.set()
         loop.call_later(_HINT_SECONDS, _print_hint)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, *hangups()):
         loop.add_signal_handler(number, on_signal, number)
     return stop
 
 
 def _print_hint() -> None:
-    print("dynemo-run: Waiting for running requests; press Ctrl-C to stop now.", file=sys.stderr)
+    with suppress(OSError):  # the terminal has gone
+        print(
+            "dynemo-run: Waiting for running requests; press Ctrl-C to stop now.", file=sys.stderr
+        )

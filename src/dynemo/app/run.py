@@ -18,7 +18,7 @@ from dynemo.app.settings.modes import RunInput
 from dynemo.app.settings.options import Config
 from dynemo.descriptors import log_lack_once
 from dynemo.errors import EngineLost, RequestError, UsageError
-from dynemo.interrupt import interrupt_raises
+from dynemo.interrupt import hangups, interrupt_raises
 from dynemo.messages.ask import Ask
 from dynemo.messages.records import Instance
 from dynemo.messages.spec import EngineSpec
@@ -29,7 +29,8 @@ from dynemo.serving.local.child import Child, spawn
 from dynemo.serving.local.instance import Ended, LocalInstance, Ready, local_instance
 from dynemo.serving.local.weights import WeightsProgress
 from dynemo.serving.migration import text_codec
-from dynemo.serving.pipeline import Pipeline, ServedModel
+from dynemo.serving.pipeline import Pipeline
+from dynemo.serving.served import ServedModel
 from dynemo.spelling import visible
 from dynemo.terminal.loading import loading_shown
 
@@ -179,7 +180,7 @@ async def _run_worker(run: Run, local: LocalInstance, ready: Ready) -> int:
     from dynemo.app.networking import dialling_tls, open_discovery, open_request_server
     from dynemo.metrics import WorkerMetrics
     from dynemo.serving.handler import WorkerHandler
-    from dynemo.serving.worker import WorkerNetwork, serve_worker
+    from dynemo.serving.worker import Generation, WorkerNetwork, serve_worker
 
     address = parse_name(run.input.value)
     stop = stop_on_signals()
@@ -203,6 +204,7 @@ async def _run_worker(run: Run, local: LocalInstance, ready: Ready) -> int:
                 discovery,
                 partial(open_request_server, run.config),
                 dialling_tls(run.config),
+                Generation(bool(run.config.replace), run.config.weight),
             ),
             grace=run.config.grace,
             loaded=lambda: _loaded(ready, stop),
@@ -277,14 +279,17 @@ def _max_queue(config: Config, run_input: RunInput) -> float | None:
 
 
 async def _until_stopped(ready: Ready) -> Instance:
-    """The instance when the engine has loaded. SIGTERM ends the wait, as Ctrl-C does."""
+    """The instance when the engine has loaded. SIGTERM and SIGHUP end the wait, as Ctrl-C does."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
-    loop.add_signal_handler(signal.SIGTERM, task.cancel, signal.SIGTERM)
+    signals = (signal.SIGTERM, *hangups())
+    for number in signals:
+        loop.add_signal_handler(number, task.cancel, number)
     try:
         return await asyncio.shield(ready)
     finally:
-        loop.remove_signal_handler(signal.SIGTERM)
+        for number in signals:
+            loop.remove_signal_handler(number)
 
 
 async def _print_line(line: str) -> None:

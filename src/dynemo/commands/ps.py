@@ -16,10 +16,11 @@ from dynemo.app.settings.options import Config
 from dynemo.commands.loads import loads
 from dynemo.errors import Unavailable
 from dynemo.foreign import decode_msgpack
-from dynemo.messages.records import InstanceRecord, Load
+from dynemo.messages.records import InstanceRecord, Load, LoadReport
 from dynemo.planes.discovery.base import ROOT, instances_prefix
 from dynemo.planes.discovery.discovery import Discovery
 from dynemo.planes.names import ENDPOINT, NAMESPACE, EndpointName
+from dynemo.router.breaker import FAILURES
 from dynemo.spelling import quoted, visible
 
 _LATEST = 2.0**40  #: unix seconds
@@ -59,7 +60,7 @@ async def _ps(config: Config, *, as_json: bool, is_watching: bool) -> int:
                 make = partial(to_json, is_line=is_watching) if as_json else to_table
                 print(_CLEAR if is_screen else "", visible(make(records, busy)), sep="", flush=True)
                 unknown = [f"Some loads are unknown. {why}" for why in asking.troubles]
-                notes = [*conflicts(records), *unknown]
+                notes = [*conflicts(records), *failing(records, busy), *unknown]
             if is_screen or notes != printed:
                 for note in notes:
                     print(visible(f"dynemo-run: {note}"), file=sys.stderr)
@@ -95,14 +96,28 @@ def _namespaces(keys: Iterable[str]) -> set[str]:
 
 def conflicts(records: Iterable[InstanceRecord]) -> list[str]:
     """A sentence for each model whose instances differ in their cards."""
-    cards: dict[tuple[str, str], set[str]] = {}
+    cards: dict[tuple[str, str, str], set[str]] = {}
     for record in records:
-        cards.setdefault((record.namespace, record.model), set()).add(record.identity)
+        if record.replaces:
+            continue  # it is another generation, as it should be
+        key = (record.namespace, _name(record), record.model)
+        cards.setdefault(key, set()).add(record.identity)
     return [
         f"Instances of {_plain(model)} in {_plain(namespace)} have different cards (`identity` in "
         "--json), and an ingress uses those of one card only; stop the wrong ones."
-        for (namespace, model), found in cards.items()
+        for (namespace, _, model), found in cards.items()
         if len(found) > 1
+    ]
+
+
+def failing(records: Iterable[InstanceRecord], loads: Mapping[str, Load]) -> list[str]:
+    """A sentence for each instance whose engine has failed its last requests."""
+    found = ((record, loads.get(record.instance.id)) for record in records)
+    return [
+        f"The engine of instance {_plain(record.instance.id[:12])} of {_plain(record.model)} has "
+        f"failed the last {load.failures} requests. Read its log, or stop it."
+        for record, load in found
+        if isinstance(load, LoadReport) and load.failures >= FAILURES
     ]
 
 
@@ -165,6 +180,7 @@ def _entry(record: InstanceRecord, load: Load | None, now: float) -> dict[str, A
         "version": instance.version,
         "device": instance.device,
         "load": None if load is None else {name: getattr(load, name) for name in _LOAD},
+        "failures": load.failures if isinstance(load, LoadReport) else None,
         "slots": instance.slots,
         "context_length": instance.context_length,
         "started": record.started,

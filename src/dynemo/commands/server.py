@@ -22,6 +22,7 @@ from typing import IO, Any
 
 from dynemo.errors import DynemoError, UsageError
 from dynemo.foreign import decode_any_json
+from dynemo.spelling import quoted
 
 HOST = "127.0.0.1"
 _START_SECONDS = 15.0
@@ -92,8 +93,12 @@ class Server:
     def start(self, program: str) -> None:
         """Starts the program and returns when it answers. Raises DynemoError if it does not, and
         leaves no process behind."""
-        self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with self._locked() as file, self.log.open("wb") as log:
+        try:
+            self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+            log_file = self.log.open("wb")
+        except OSError as error:
+            raise unusable(self.data, error) from None
+        with log_file as log, self._locked() as file:
             process = subprocess.Popen(
                 [program, *self.kind.options(self._port, self.data)],
                 stdin=subprocess.DEVNULL,
@@ -104,13 +109,15 @@ class Server:
                 pass_fds=[file.fileno()],
                 start_new_session=True,
             )
-            json.dump({"pid": process.pid, "port": self._port}, file)
-            file.flush()
             try:
+                json.dump({"pid": process.pid, "port": self._port}, file)
+                file.flush()
                 self._await(process)
-            except BaseException:
+            except BaseException as error:
                 process.kill()
                 process.wait()
+                if isinstance(error, OSError):
+                    raise unusable(self.data, error) from None
                 raise
 
     def stop(self) -> bool:
@@ -168,10 +175,10 @@ class Server:
         try:
             with self._file.open() as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
         except BlockingIOError:
             return True
+        except OSError:
+            return False
         return False
 
     def _read_file(self) -> tuple[int, int]:
@@ -185,6 +192,13 @@ class Server:
                 if time.monotonic() > deadline:
                     return 0, self._port
                 time.sleep(_TICK)
+
+
+def unusable(folder: Path, error: OSError) -> UsageError:
+    return UsageError(
+        f"The servers' data cannot be kept in {quoted(str(folder))}: {error.strerror}. Set "
+        "XDG_DATA_HOME to another folder."
+    )
 
 
 def _environment() -> dict[str, str]:

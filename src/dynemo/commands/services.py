@@ -19,6 +19,7 @@ from dynemo.commands.server import (
     etcd_options,
     nats_answers,
     nats_options,
+    unusable,
 )
 from dynemo.commands.table import ETCD_PORT, NATS_PORT
 from dynemo.errors import DynemoError
@@ -55,8 +56,12 @@ def servers(etcd_port: int, nats_port: int) -> list[Server]:
 @contextlib.contextmanager
 def _locked() -> Iterator[None]:
     """Lets one `up` or `down` run at a time; the next one waits."""
-    folder().mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (folder() / "lock").open("w") as file:
+    try:
+        folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = (folder() / "lock").open("w")
+    except OSError as error:
+        raise unusable(folder(), error) from None
+    with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -99,13 +99,13 @@ async def _follow(
 
 
 def _ignore_termination(loop: asyncio.AbstractEventLoop) -> None:
-    """Ignores SIGINT and SIGTERM.
+    """Ignores SIGINT, SIGTERM and SIGHUP.
 
     A service manager signals all processes of a service. The runner first finishes its streams, and
     then closes the connection to this process. A handler is used because SIG_IGN would be inherited
     by the engine's own processes.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, lambda: None)
 
 

@@ -20,6 +20,7 @@ from tempfile import TemporaryFile
 
 from dynemo.environments.variants import PackageSource
 from dynemo.errors import DynemoError
+from dynemo.folders import temporary_folder
 
 HASH = " --hash="  #: begins each hash of a requirement
 _TICK = 0.1
@@ -80,7 +81,7 @@ class Installer:
     def _run(
         self, command: Sequence[str], folder: Path, variables: Mapping[str, str] | None = None
     ) -> None:
-        with TemporaryFile() as output:
+        with TemporaryFile(dir=temporary_folder()) as output:
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,

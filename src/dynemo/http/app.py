@@ -6,6 +6,7 @@ Each request passes `access/` before its route runs.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import NoReturn
 
 from dynemo.api.dialects import DIALECTS, dialect_of
@@ -71,12 +72,12 @@ class App:
             metrics.watch_count(
                 "dynemo_requests_moved",
                 "Times that an answer has moved to another instance.",
-                lambda: [(m.name, m.backend.moves) for m in pipeline.models.values()],
+                partial(pipeline.sums, lambda model: model.backend.moves),
             )
             metrics.watch_gauge(
                 "dynemo_queue_requests",
                 "Requests that wait for their turn at the engine.",
-                lambda: [(m.name, m.room.waiting) for m in pipeline.models.values()],
+                partial(pipeline.sums, lambda model: model.room.waiting),
             )
             self._routes |= {"/openapi.json": _reads(OpenApi()), "/": _reads(Page(self.health))}
             for dialect in DIALECTS:

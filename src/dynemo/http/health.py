@@ -1,7 +1,7 @@
 """`GET /live`, `GET /health` and `GET /metrics`: for the operators of the process."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from time import monotonic
 from typing import Literal, get_args
 
@@ -19,7 +19,8 @@ from dynemo.metrics import (
     Metrics,
 )
 from dynemo.serving.instance import InstanceState, InstanceStatus
-from dynemo.serving.pipeline import Pipeline, ServedModel
+from dynemo.serving.pipeline import Pipeline
+from dynemo.serving.served import ServedModel
 
 GAUGES = {
     "dynemo_plane_up": ("Whether a plane of an ingress works now, 0 or 1.", ("plane",)),
@@ -112,7 +113,11 @@ class Health:
             reason=trouble or None,
             loading_seconds=self._seconds() if trouble == "loading" else None,
             models=[
-                _model_health(served)
+                _model_health(
+                    served,
+                    self._instances(served),
+                    self._pipeline.source.choose(served).backend.trouble,
+                )
                 for served in self._pipeline.models.values()
                 if client.may_use(served.name)
             ],
@@ -134,9 +139,14 @@ class Health:
                 bad = self._pipeline.source.bad_records
                 yield GaugeSample("dynemo_bad_records", (plane,), bad)
         for served in self._pipeline.models.values():
-            states = Counter(status.state for status in served.backend.instances)
+            states = Counter(status.state for status in self._instances(served))
             for state in get_args(InstanceState):
                 yield GaugeSample("dynemo_instances", (served.name, state), states[state])
+
+    def _instances(self, model: ServedModel) -> list[InstanceStatus]:
+        """Those of all generations."""
+        generations = self._pipeline.source.generations(model)
+        return [status for each in generations for status in each.backend.instances]
 
     def _seconds(self) -> float:
         return round(monotonic() - self._started, 1)
@@ -155,7 +165,7 @@ class Health:
 
     def _loads(self) -> Iterator[LoadSample]:
         models = [
-            (served.name, served.backend, served.backend.instances)
+            (served.name, served.backend, self._instances(served))
             for served in self._pipeline.models.values()
         ]
         is_each = sum(len(instances) for _, _, instances in models) <= MAX_INSTANCES
@@ -167,12 +177,14 @@ class Health:
                 yield LoadSample(name, ALL_INSTANCES, load.running, load.waiting, load.kv_use)
 
 
-def _model_health(served: ServedModel) -> ModelHealth:
+def _model_health(
+    served: ServedModel, instances: Sequence[InstanceStatus], trouble: str
+) -> ModelHealth:
     return ModelHealth(
         id=served.name,
         context_length=served.context_length,
-        instances=[_instance_health(each) for each in served.backend.instances],
-        reason=served.backend.trouble or None,
+        instances=[_instance_health(each) for each in instances],
+        reason=trouble or None,
     )
 
 

@@ -71,5 +71,7 @@ class InstanceRecord(Struct, frozen=True, kw_only=True):
     key: str = ""  #: hex; with it a dialling ingress proves that it has read this record
     started: float  #: unix seconds
     pid: int
+    replaces: bool = False  #: its card may be another one than that of older instances
+    weight: float = 1.0  #: the share of new requests for its card, 0 to 1
     oldest: int = 1  #: the oldest version of the protocol that the worker speaks
     newest: int = 1

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any
+from warnings import catch_warnings, simplefilter
 
 from dynemo.errors import ModelError, RequestError
 from dynemo.limits import TEMPLATE_CHARACTERS, TEMPLATE_TOKENS
@@ -227,7 +228,9 @@ def _compile(environment: ImmutableSandboxedEnvironment, name: str, source: str)
                 f'The model\'s chat template "{name}" has more than {TEMPLATE_TOKENS:,} words '
                 "and signs."
             )
-        return environment.from_string(source)
+        with catch_warnings():
+            simplefilter("ignore")  # Python warns of an odd expression, which is the author's
+            return environment.from_string(source)
     except TemplateError as error:
         line = getattr(error, "lineno", None)
         where = f", line {line}" if line else ""

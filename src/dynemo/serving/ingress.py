@@ -3,15 +3,15 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 from msgspec import DecodeError
 
 from dynemo.connection.logged_peers import LoggedPeers
-from dynemo.errors import DynemoError, ModelError, Unavailable
-from dynemo.limits import INSTANCES, MODELS
+from dynemo.errors import DynemoError, ModelError
+from dynemo.limits import INSTANCES
 from dynemo.messages.records import InstanceRecord
 from dynemo.planes.discovery.base import Change, instances_prefix
 from dynemo.planes.discovery.discovery import Discovery
@@ -22,10 +22,11 @@ from dynemo.planes.responses.listen import ResponseListener
 from dynemo.prompt.card.card import Card
 from dynemo.prompt.card.wire import unpack_card
 from dynemo.router.router import Router
+from dynemo.serving.generations import ServedGeneration, ServedGenerations
 from dynemo.serving.migration import text_codec
-from dynemo.serving.pipeline import ServedModel
 from dynemo.serving.pool import Pool
 from dynemo.serving.remote import RemoteInstance
+from dynemo.serving.served import ServedModel
 from dynemo.serving.source import LeftOut
 from dynemo.spelling import quoted
 from dynemo.tasks import kept_running
@@ -66,30 +67,28 @@ class Ingress:
         make_router: Callable[[], Router],
         migration_limit: int,
     ) -> None:
+        self._generations = ServedGenerations()
         #: By name. Models without instances stay for a while; their requests get a 503.
-        self.models: dict[str, ServedModel] = {}
+        self.models = self._generations.models
         self.appeared = asyncio.Event()  #: set when the first model is served
         self.is_listed = False  #: whether the first listing of discovery has been applied
         self._address = address
         self._planes = planes
         self._make_router = make_router
         self._migration_limit = migration_limit
-        self._pools: dict[str, Pool] = {}
-        self._identities: dict[str, str] = {}
-        self._names: dict[str, tuple[str, str]] = {}  # of keys: model, instance
+        self._served: dict[str, tuple[ServedGeneration, str]] = {}  # of keys; also the instance
         self._left_out: dict[str, tuple[InstanceRecord, str]] = {}  # by key, with the reason
         #: Records that could not be used. Each bad value counts once.
         self.bad_records = 0
         self._fault = ""  # of a task that has failed
         self._bad_keys = LoggedPeers()
         self._bad_cards: dict[str, DynemoError] = {}  # by their hash
-        self._idle_since: dict[str, float] = {}  # models without instances
         self._lock = asyncio.Lock()
 
     async def watch(self) -> None:
         """Follows discovery, forever. It may run again after a fault."""
         prefix = instances_prefix(self._address)
-        known = {*self._names, *self._left_out}  # of a run before
+        known = {*self._served, *self._left_out}  # of a run before
         async with aclosing(self._planes.discovery.watch(prefix)) as batches:
             async for changes in batches:
                 self._fault = ""
@@ -121,8 +120,15 @@ class Ingress:
         """Probes instances, forever, so that `/health` knows what a request would meet."""
         while True:
             await asyncio.sleep(_PROBE_SECONDS)
-            due = [(pool, it) for pool in self._pools.values() for it in pool.to_probe()]
+            pools = [each.pool for each in self._generations]
+            due = [(pool, it) for pool in pools for it in pool.to_probe()]
             await asyncio.gather(*(pool.probe(it) for pool, it in due))
+
+    def choose(self, model: ServedModel) -> ServedModel:
+        return self._generations.choose(model)
+
+    def generations(self, model: ServedModel) -> Sequence[ServedModel]:
+        return self._generations.of(model.name)
 
     @property
     def trouble(self) -> str:
@@ -154,7 +160,7 @@ class Ingress:
             return
         try:
             record = read_record(change.key, change.value)
-            if len(self._names) + len(self._left_out) >= INSTANCES:
+            if len(self._served) + len(self._left_out) >= INSTANCES:
                 raise DecodeError(f"More than {INSTANCES} instances are registered")
         except DecodeError as error:
             self.bad_records += 1
@@ -167,56 +173,40 @@ class Ingress:
     async def _add(self, key: str, record: InstanceRecord) -> None:
         try:
             negotiate(record.instance.id, spoken_by(record), versions.SPOKEN)
-            pool = self._pools.get(record.model)
-            is_other = pool is not None and self._identities[record.model] != record.identity
-            if pool is None or (is_other and not len(pool)):
-                pool = await self._open(record)
-            elif is_other:
-                raise Unavailable("Other instances of its model have another card.")
+            generation = self._generations.find(record) or await self._open(record)
         except DynemoError as error:
             if key not in self._left_out:
                 log.error("Instance %s gets no requests for now. %s", record.instance.id, error)
             self._left_out[key] = (record, str(error))
             return
         self._left_out.pop(key, None)
-        self._idle_since.pop(record.model, None)
-        pool.add(RemoteInstance(record, self._planes.requests, self._planes.responses))
-        self._planes.responses.on_load[record.instance.id] = pool.reported
-        self._names[key] = (record.model, record.instance.id)
+        generation.pool.add(RemoteInstance(record, self._planes.requests, self._planes.responses))
+        self._generations.joined(generation, record)
+        self._planes.responses.on_load[record.instance.id] = generation.pool.reported
+        self._served[key] = (generation, record.instance.id)
         self.appeared.set()
         log.info("Instance %s of %s is available.", record.instance.id, record.model)
 
     def _remove(self, key: str) -> None:
         self._left_out.pop(key, None)
-        model, instance_id = self._names.pop(key, ("", ""))
-        if model:
-            pool = self._pools[model]
-            pool.remove(instance_id)
+        if (found := self._served.pop(key, None)) is not None:
+            generation, instance_id = found
+            generation.pool.remove(instance_id)
+            self._generations.left(generation)
             self._planes.responses.on_load.pop(instance_id, None)
-            if not len(pool):
-                self._idle_since[model] = time.monotonic()
-            log.info("Instance %s of %s has gone.", instance_id, model)
+            log.info("Instance %s of %s has gone.", instance_id, generation.served.name)
 
     def _drop_idle_models(self) -> None:
-        """Drops models that have had no instance for long. The last one stays: a 503 that there is
-        no instance is truer than a 404."""
-        before = time.monotonic() - _IDLE_SECONDS
-        for model, since in list(self._idle_since.items()):
-            if since < before and len(self.models) > 1:
-                for held in (self.models, self._pools, self._identities, self._idle_since):
-                    del held[model]
-                log.info("Dropped model %s: it had no instance for long.", model)
+        for served in self._generations.drop_idle(time.monotonic() - _IDLE_SECONDS):
+            log.info("Dropped model %s: it had no instance for long.", served.name)
 
-    async def _open(self, record: InstanceRecord) -> Pool:
-        """A pool for a new model. Raises DynemoError if its card cannot be read."""
+    async def _open(self, record: InstanceRecord) -> ServedGeneration:
+        """A pool for a new card. Raises DynemoError if the card cannot be read."""
         card = await self._card(record.card)
-        if len(self.models) >= MODELS:
-            raise Unavailable(f"More than {MODELS} models are registered.")
+        self._generations.check_count(record.model)
         pool = Pool(self._make_router(), text_codec(card.tokenizer), self._migration_limit)
-        self._pools[record.model] = pool
-        self._identities[record.model] = record.identity
-        self.models[record.model] = ServedModel(record.model, int(time.time()), card, pool)
-        return pool
+        served = ServedModel(record.model, int(time.time()), card, pool)
+        return self._generations.open(record, served, pool)
 
     async def _card(self, digest: str) -> Card:
         """Raises DynemoError. A bad card is read once: its name is a hash of its content."""

@@ -4,7 +4,7 @@ import asyncio
 import math
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from uuid import uuid4
 
@@ -18,38 +18,19 @@ from dynemo.limits import QUEUE_SECONDS, RENDER_PROCESSES
 from dynemo.messages.answer import FinishPiece, Piece
 from dynemo.messages.ask import Ask, merged
 from dynemo.messages.records import Instance
-from dynemo.prompt.card.card import Card
 from dynemo.prompt.errors import RenderTooLong
 from dynemo.prompt.needs import capable_instances, needs_of_ask
 from dynemo.prompt.prepare import Prepared, prepare
 from dynemo.prompt.render import Render, render_prompt
-from dynemo.serving.instance import Backend
 from dynemo.serving.rendering import render_apart
-from dynemo.serving.room import Place, Room
+from dynemo.serving.room import Place
+from dynemo.serving.served import ServedModel
 from dynemo.serving.source import Complete, ModelSource
 from dynemo.spelling import quoted, with_reason
 
 #: Seconds before busy instances are asked again, and the longest such pause.
 _FIRST_PAUSE = 0.1
 _LAST_PAUSE = 1.0
-
-
-@dataclass(frozen=True)
-class ServedModel:
-    name: str
-    created: int  #: unix seconds
-    card: Card
-    backend: Backend
-    room: Room = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "room", Room(self.backend))
-
-    @property
-    def context_length(self) -> int:
-        """Tokens that one sequence may hold; the model's own limit until the engine has said."""
-        instance = self.backend.instance
-        return instance.context_length if instance is not None else self.card.context_length
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +87,20 @@ class Pipeline:
     def models(self) -> Mapping[str, ServedModel]:
         return self._models
 
+    def sums(self, count: Callable[[ServedModel], int]) -> list[tuple[str, int]]:
+        """A count of each model, over all its generations."""
+        return [
+            (name, sum(count(each) for each in self.source.generations(model)))
+            for name, model in self._models.items()
+        ]
+
     @property
     def trouble(self) -> str:
         """Why no request can be served now (`loading`, ...); else empty."""
         if why := self.source.connections.get("requests"):
             return why
-        troubles = [model.backend.trouble for model in self._models.values()]
+        models = list(self._models.values())
+        troubles = [self.source.choose(model).backend.trouble for model in models]
         if not troubles:
             return self.source.absence(None) or "no instances"
         return troubles[0] if all(troubles) else ""
@@ -167,7 +156,7 @@ class Pipeline:
     def _find_ready(
         self, name: str | None, allowed: frozenset[str] | None
     ) -> tuple[ServedModel, Sequence[Instance]]:
-        model = self._find(name, allowed)
+        model = self.source.choose(self._find(name, allowed))
         instances = model.backend.instance_classes
         if not instances:
             statement = f"The model {quoted(model.name)} takes no requests now"
@@ -196,7 +185,7 @@ class Pipeline:
         model = self._models.get(name) if name is not None else None
         if model is not None and (allowed is None or name in allowed):
             place.model = model.name
-            model.room.check(place.client, self._max_queue)
+            self.source.choose(model).room.check(place.client, self._max_queue)
 
     def run(
         self, job: Job, cancel_reader: CancelReader | None = None, place: Place | None = None

@@ -53,6 +53,12 @@ class Room:
         """Requests that wait for their turn. A request with many choices counts once."""
         return len(self._queue)
 
+    @property
+    def is_free(self) -> bool:
+        """Whether a sequence would start at once."""
+        limit = self._limit()
+        return limit is not None and self._is_free(limit)
+
     def check(self, client: str, bound: float | None) -> None:
         """Raises Overloaded if the next request of this client would be refused.
 

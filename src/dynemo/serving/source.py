@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from dynemo.serving.served import ServedModel
+
 
 class LeftOut(NamedTuple):
     """A registered instance that gets no requests."""
@@ -29,6 +31,14 @@ class ModelSource(Protocol):
         """Records of discovery that could not be used, since the start."""
         ...
 
+    def choose(self, model: ServedModel) -> ServedModel:
+        """The generation of a model that gets a new request."""
+        ...
+
+    def generations(self, model: ServedModel) -> Sequence[ServedModel]:
+        """All generations of a model, the newest first."""
+        ...
+
     def absence(self, model: str | None) -> str:
         """Why a model is not served yet, in sentences; empty if no instance has that name. None
         stands for any model."""
@@ -41,6 +51,12 @@ class Complete:
     connections: Mapping[str, str] = {}
     left_out: Sequence[LeftOut] = ()
     bad_records = 0
+
+    def choose(self, model: ServedModel) -> ServedModel:
+        return model
+
+    def generations(self, model: ServedModel) -> Sequence[ServedModel]:
+        return [model]
 
     def absence(self, model: str | None) -> str:  # noqa: ARG002
         return ""

@@ -10,14 +10,20 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
-from msgspec import msgpack
+from msgspec import DecodeError, msgpack
 
 from dynemo.connection.addresses import host_id
 from dynemo.errors import DynemoError, InstanceAway, Unavailable, UsageError
 from dynemo.foreign import decode_msgpack
 from dynemo.messages.records import Instance, InstanceRecord
-from dynemo.planes.discovery.base import identity_key, instance_key
+from dynemo.planes.discovery.base import (
+    claim_key,
+    identity_key,
+    instance_key,
+    instances_prefix,
+)
 from dynemo.planes.discovery.discovery import Discovery
+from dynemo.planes.discovery.records import read_record
 from dynemo.planes.names import EndpointName
 from dynemo.planes.requests.base import RequestServer
 from dynemo.planes.responses.ingresses import IngressConnections, ingress_connections
@@ -38,26 +44,65 @@ _LEAST_STREAMS = 8
 OpenRequestServer = Callable[[IngressConnections], AbstractAsyncContextManager[RequestServer]]
 
 
-async def claim_name(discovery: Discovery, address: EndpointName, card: Card) -> CardIdentity:
-    """Claims the model's name for this card. Raises UsageError if another card has it."""
+@dataclass(frozen=True)
+class Generation:
+    """How a worker's card stands to the cards of other workers of its model."""
+
+    replaces: bool = False  #: it may register beside another card
+    weight: float = 1.0  #: its share of new requests
+
+
+async def claim_name(
+    discovery: Discovery, address: EndpointName, card: Card, *, replaces: bool = False
+) -> CardIdentity:
+    """Claims the model's name for this card. Raises UsageError if another card has it, unless
+    `replaces` is set, or other workers have registered this card beside it."""
     identity = await asyncio.to_thread(identify, card)
-    key = identity_key(address.namespace, card.name)
-    other = await discovery.claim(key, msgpack.encode(identity))
-    if other is not None:
-        theirs = decode_msgpack(other, CardIdentity)
-        raise UsageError(
-            f"Another worker serves {quoted(card.name)} in {address.namespace} with another model: "
-            f"{difference(identity, theirs)}. Give this one another --model-name."
-        )
-    return identity
+    ours = msgpack.encode(identity)
+    key = claim_key(address, card.name)
+    other = await discovery.claim(key, ours) or await _older_claim(discovery, address, identity)
+    if other is None:
+        return identity
+    if replaces or ours in (await discovery.read(f"{key}/")).values():
+        await discovery.claim_beside(key, ours)
+        return identity
+    theirs = decode_msgpack(other, CardIdentity)
+    raise UsageError(
+        f"Another worker serves {quoted(card.name)} at {address} with another model: "
+        f"{difference(identity, theirs)}. Give this one another --model-name, or --replace if it "
+        "shall take over."
+    )
+
+
+async def _older_claim(
+    discovery: Discovery, address: EndpointName, identity: CardIdentity
+) -> bytes | None:
+    """The other card that workers of 0.1 serve here under this name. Their claims hold for the
+    whole namespace, so an instance of theirs must be registered here."""
+    claims = (await discovery.read(f"{identity_key(address.namespace, identity.name)}/")).values()
+    others = {decode_msgpack(claim, CardIdentity).whole: claim for claim in claims}
+    others.pop(identity.whole, None)
+    if not others:
+        return None
+    for key, value in (await discovery.read(instances_prefix(address))).items():
+        with contextlib.suppress(DecodeError):
+            record = read_record(key, value)
+            if record.model == identity.name and record.identity in others:
+                return others[record.identity]
+    return None
 
 
 @asynccontextmanager
 async def registered(
-    discovery: Discovery, address: EndpointName, card: Card, server: RequestServer
+    discovery: Discovery,
+    address: EndpointName,
+    card: Card,
+    server: RequestServer,
+    generation: Generation | None = None,
 ) -> AsyncIterator[Callable[[Instance], InstanceRecord]]:
     """Claims the name and stores the card. Gives a function that makes the instance's record."""
-    identity = await claim_name(discovery, address, card)
+    generation = generation or Generation()
+    identity = await claim_name(discovery, address, card, replaces=generation.replaces)
     digest = await discovery.put_blob(await asyncio.to_thread(pack_card, card))
 
     def record(instance: Instance) -> InstanceRecord:
@@ -77,6 +122,8 @@ async def registered(
             pid=os.getpid(),
             oldest=versions.SPOKEN.oldest,
             newest=versions.SPOKEN.newest,
+            replaces=generation.replaces,
+            weight=generation.weight,
         )
 
     yield record
@@ -91,6 +138,7 @@ class WorkerNetwork:
     discovery: Discovery
     open_request_server: OpenRequestServer
     tls: ssl.SSLContext | None = None  #: for the ingresses that it dials
+    generation: Generation = Generation()
 
 
 async def serve_worker(
@@ -115,7 +163,7 @@ async def serve_worker(
             network.worker_id, handler, load_at_end=lambda: local.load, tls=network.tls
         ) as ingresses,
         network.open_request_server(ingresses) as server,
-        registered(discovery, network.address, card, server) as record,
+        registered(discovery, network.address, card, server, network.generation) as record,
     ):
         ingresses.admit = lambda: _admit(local)
         ingresses.failures = lambda: handler.failures

@@ -12,6 +12,7 @@ from typing import BinaryIO
 from msgspec import structs
 
 from dynemo.errors import DynemoError, RequestError, UsageError
+from dynemo.interrupt import hangups
 from dynemo.messages.ask import Ask, text_turn
 from dynemo.serving.pipeline import Job, Pipeline
 from dynemo.spelling import visible
@@ -45,15 +46,15 @@ async def answer(
     """Streams the answer for `text` to `out`, adds a newline, and returns the exit code.
 
     The code is 0, even if the reader closes `out` (`| head -1`), or 128 + signal number after
-    SIGINT or SIGTERM. Raises UsageError if the model cannot take the prompt, and DynemoError for a
-    later failure.
+    SIGINT, SIGTERM or SIGHUP. Raises UsageError if the model cannot take the prompt, and
+    DynemoError for a later failure.
     """
     job = await _prepare(pipeline, model, system, settings, text)
     reply = Reply()
     output = Output(out.fileno())
     try:
         work = _stream(pipeline, job, reply, output, is_shown=out.isatty())
-        await until_signal(work, signal.SIGINT, signal.SIGTERM)
+        await until_signal(work, signal.SIGINT, signal.SIGTERM, *hangups())
     except Interrupted as stop:
         return stop.exit_code
     except BrokenPipeError:

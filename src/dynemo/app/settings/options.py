@@ -233,7 +233,15 @@ class Config:
     ))
     grace: float = setting(5.0, values.seconds, Option(
         metavar="SECONDS", topic=SERVERS, where=(SERVER, WORKER),
-        help="How long streams may finish after Ctrl-C or SIGTERM.",
+        help="How long streams may finish after Ctrl-C, SIGTERM or SIGHUP.",
+    ))
+    replace: int = setting(0, values.count, Option(
+        topic=POOL_TOPIC, where=(WORKER,), shown="refuse that",
+        help="Register beside workers that serve this name with another card, and take over.",
+    ))
+    weight: float = setting(1.0, values.share, Option(
+        metavar="SHARE", topic=POOL_TOPIC, where=(WORKER,), is_rare=True,
+        help="The share of new requests for this card, 0 to 1; workers of older ones get the rest.",
     ))
     status_port: tuple[str, int] | None = setting(None, values.host_port, Option(
         metavar="[HOST:]PORT", topic=SERVERS, where=(WORKER,),

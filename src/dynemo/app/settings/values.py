@@ -22,6 +22,17 @@ def count(text: str) -> int:
     return _whole(text, "a whole number from 0 up", 0)
 
 
+def share(text: str) -> float:
+    takes = "a share from 0 to 1"
+    try:
+        number = float(text)
+    except ValueError:
+        raise ValueError(takes) from None
+    if not 0 <= number <= 1:  # NaN fails too
+        raise ValueError(takes)
+    return number
+
+
 def seconds(text: str) -> float:
     takes = "a number of seconds"
     try:

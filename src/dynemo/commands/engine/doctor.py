@@ -19,6 +19,7 @@ from dynemo.commands.engine.list import Row, describe
 from dynemo.environments.entry import EngineEntry
 from dynemo.environments.registry import ENGINES
 from dynemo.errors import EngineNotInstalled, UsageError
+from dynemo.folders import temporary_folder
 from dynemo.foreign import decode_json
 from dynemo.models.find import demo_checkout, demo_gguf
 from dynemo.spelling import quoted, visible
@@ -107,7 +108,7 @@ def _probe(entry: EngineEntry, row: Row, line: StatusLine) -> Report:
 
 
 def _run_demo(entry: EngineEntry, line: StatusLine) -> str:
-    with NamedTemporaryFile(suffix=".json") as template:
+    with NamedTemporaryFile(suffix=".json", dir=temporary_folder()) as template:
         template.write(_GREEDY)
         template.flush()
         model = demo_checkout() if "checkout" in entry.reads else demo_gguf()
@@ -128,7 +129,12 @@ def _run(command: Sequence[str], line: StatusLine, label: str, text: str = "") -
         for name, value in os.environ.items()
         if not name.startswith(("DYNEMO_", "PYTHONPATH", "PYTHONHOME"))
     }
-    with TemporaryFile() as given, TemporaryFile() as out, TemporaryFile() as err:
+    place = temporary_folder()
+    with (
+        TemporaryFile(dir=place) as given,
+        TemporaryFile(dir=place) as out,
+        TemporaryFile(dir=place) as err,
+    ):
         given.write(text.encode())
         given.seek(0)
         process = subprocess.Popen(command, stdin=given, stdout=out, stderr=err, env=environment)

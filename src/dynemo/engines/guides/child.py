@@ -25,7 +25,7 @@ _NICENESS = 5
 def run(name: str) -> None:
     """Judges guides from standard input until it closes. `name` is the engine's module."""
     # A service manager signals all processes of a service; the engine host ends this one.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     os.nice(_NICENESS)
     answers = os.dup(1)

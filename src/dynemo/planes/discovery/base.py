@@ -7,7 +7,7 @@ lease per process, renewed registrations, watches across lost connections, blobs
 Keys; each part is percent-encoded, so that a `/` in a model's name stays in its part:
 
     /dynemo/{namespace}/instances/{component}/{endpoint}/{instance}    msgpack of InstanceRecord
-    /dynemo/{namespace}/models/{model}/identity/{claimant}             see `Discovery.claim`
+    /dynemo/{namespace}/models/{pool and model}/identity/{claimant}    see `Discovery.claim`
     /dynemo/blobs/{sha256}/{n}                                         chunk n, eight digits
 """
 
@@ -105,6 +105,12 @@ def instances_prefix(address: EndpointName) -> str:
 def identity_key(namespace: str, model: str) -> str:
     """For `Discovery.claim`: its value is the card identity that owns a model's name."""
     return f"{ROOT}{_part(namespace)}/models/{_part(model)}/identity"
+
+
+def claim_key(address: EndpointName, model: str) -> str:
+    """The `identity_key` of a model at one address: pools do not share the names of their models.
+    Workers of 0.1 claim the name for the whole namespace."""
+    return identity_key(address.namespace, f"{address.component}/{address.endpoint}/{model}")
 
 
 def _part(text: str) -> str:

@@ -68,6 +68,11 @@ class Discovery:
             self._ours.forget(name, entry)
         return entry.refused
 
+    async def claim_beside(self, key: str, value: bytes) -> None:
+        """Claims `key` whatever others have claimed. Raises Unavailable like `put`."""
+        _check_size(value)
+        await self._ours.ask(self._claim_of(key), Registration(value))
+
     async def remove(self, key: str) -> None:
         """Removes what `put` or `claim` registered; does nothing if there is no such key.
 

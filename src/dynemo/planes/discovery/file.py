@@ -22,13 +22,13 @@ changes.
 import asyncio
 import contextlib
 import os
-import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from itertools import count
 from pathlib import Path
 
 from dynemo.errors import Unavailable, UsageError
+from dynemo.folders import temporary_folder
 from dynemo.planes.discovery.backends import DiscoverySettings
 from dynemo.planes.discovery.base import Change
 from dynemo.planes.discovery.discovery import LEASE_TTL, Discovery, discovering
@@ -118,7 +118,13 @@ class FileStore:
 
 def open_backend(settings: DiscoverySettings) -> AbstractAsyncContextManager[Discovery]:
     """A folder on this host. See `backends.py`."""
-    folder = _folder(settings.argument, settings.environment)
+    try:
+        folder = _folder(settings.argument, settings.environment)
+    except OSError as error:
+        raise UsageError(
+            f"Cannot find a folder for discovery: {error.strerror}. Name one with "
+            "--discovery file:DIR."
+        ) from None
     return open_file(folder, lease_ttl=settings.lease_ttl)
 
 
@@ -129,7 +135,7 @@ def _folder(argument: str, environment: Mapping[str, str]) -> Path:
     runtime = environment.get("XDG_RUNTIME_DIR")
     if runtime:
         return Path(runtime) / "dynemo-run" / "discovery"
-    return Path(tempfile.gettempdir()) / f"dynemo-run-{os.getuid()}" / "discovery"
+    return Path(temporary_folder()) / f"dynemo-run-{os.getuid()}" / "discovery"
 
 
 @contextlib.asynccontextmanager

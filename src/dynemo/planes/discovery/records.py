@@ -57,6 +57,8 @@ def _problems(key: str, record: InstanceRecord) -> Iterable[str]:
         yield "It has too many addresses, or an address that is not valid"
     if not math.isfinite(record.started) or not 0 <= record.pid < 2**32:
         yield "Its start or its process number is not valid"
+    if not 0 <= record.weight <= 1:
+        yield "Its weight is not a share from 0 to 1"
     if not (0 < record.oldest < _PROTOCOLS and 0 < record.newest < _PROTOCOLS):
         yield "Its versions of the protocol are not valid"
     yield from _problems_of(record.instance)

@@ -15,6 +15,7 @@ from pathlib import Path
 from msgspec import json, structs
 
 from dynemo.errors import UsageError
+from dynemo.folders import temporary_folder
 from dynemo.messages.spec import EngineSpec
 
 #: `-P`, and without the runner's site: the host finds our package, the engine and `msgspec`.
@@ -38,32 +39,50 @@ def spawn(spec: EngineSpec, python: str = sys.executable) -> Child:
 
     Raises UsageError or OSError, and then leaves nothing behind.
     """
-    workdir = Path(tempfile.mkdtemp(prefix="dynemo-", dir=_temporary()))  # 0700
+    try:
+        workdir = _make_workdir()
+    except OSError as error:
+        raise _no_room(error) from None
     ours, theirs = socket.socketpair()
     try:
         with theirs:
-            return Child(_launch(spec, python, workdir, theirs.fileno()), ours, workdir)
+            spec_file = _prepare(spec, workdir)
+            return Child(_launch(spec_file, python, workdir, theirs.fileno()), ours, workdir)
     except BaseException:
         ours.close()
         shutil.rmtree(workdir, ignore_errors=True)
         raise
 
 
-def _launch(
-    spec: EngineSpec, python: str, workdir: Path, descriptor: int
-) -> "subprocess.Popen[bytes]":
-    # The path of the engine's interpreter gets only our package, without the packages beside it.
-    (workdir / "path").mkdir()
-    (workdir / "path" / "dynemo").symlink_to(Path(__file__).resolve().parents[2])
+def _prepare(spec: EngineSpec, workdir: Path) -> Path:
+    """Fills the folder. Returns the path of the spec. Raises UsageError."""
     # In a file: all users can read a command line, and an engine's arguments may hold a token.
     spec_file = workdir / "spec.json"
     try:
+        # The path of the engine's interpreter gets only our package, not the packages beside it.
+        (workdir / "path").mkdir()
+        (workdir / "path" / "dynemo").symlink_to(Path(__file__).resolve().parents[2])
         spec_file.write_bytes(json.encode(structs.replace(spec, workdir=str(workdir))))
+    except OSError as error:
+        raise _no_room(error) from None
     except UnicodeEncodeError:
         raise UsageError(
             "The model's path or an engine option is not UTF-8. Rename it, or set a UTF-8 locale, "
             "such as LC_ALL=C.UTF-8."
         ) from None
+    return spec_file
+
+
+def _no_room(error: OSError) -> UsageError:
+    return UsageError(
+        f"The engine's temporary files cannot be written: {error.strerror}. Free some space, or "
+        "set TMPDIR to another folder."
+    )
+
+
+def _launch(
+    spec_file: Path, python: str, workdir: Path, descriptor: int
+) -> "subprocess.Popen[bytes]":
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
     environment.setdefault("PYTHONIOENCODING", "utf-8:backslashreplace")  # as we read its output
     command = [python, "-P", "-c", _START, str(workdir / "path"), str(spec_file), str(descriptor)]
@@ -78,11 +97,12 @@ def _launch(
     )
 
 
-def _temporary() -> str:
-    """A short folder: an engine may put Unix sockets with long names there, and the limit of their
+def _make_workdir() -> Path:
+    """A short path: an engine may put Unix sockets with long names there, and the limit of their
     paths is about 100 bytes."""
-    usual = tempfile.gettempdir()
-    return usual if len(os.fsencode(usual)) <= 50 else "/tmp"
+    usual = temporary_folder()
+    parent = usual if len(os.fsencode(usual)) <= 50 else "/tmp"
+    return Path(tempfile.mkdtemp(prefix="dynemo-", dir=parent))  # 0700
 
 
 def discard(child: Child) -> None:

@@ -20,6 +20,7 @@ from dynemo.errors import (
     EngineStalled,
     InstanceAway,
     ModelError,
+    UsageError,
 )
 from dynemo.messages.answer import Delta
 from dynemo.messages.records import Instance, Load
@@ -143,6 +144,8 @@ class LocalInstance:
                     next_child = respawn()
                 except OSError as error:
                     problem = EngineLost(f"The engine cannot be started: {error.strerror}.")
+                except UsageError as error:  # the folder for its files is full, say
+                    problem = EngineLost(f"The engine cannot be started. {error}")
             child = next_child
             self.restarts += 1
 

@@ -19,6 +19,7 @@ from time import monotonic
 import msgspec
 
 from dynemo.errors import DynemoError, EngineLost, RequestError, Unavailable, UsageError
+from dynemo.interrupt import hangups
 from dynemo.messages.ask import Ask, set_fields
 from dynemo.serving.pipeline import Job, Pipeline
 from dynemo.spelling import visible
@@ -79,8 +80,8 @@ async def batch(
     skipped. `concurrency` None means as many lines as the engine computes at the same time.
 
     The exit code is 0 if every line was answered, 1 if some failed, and 128 + signal number after
-    SIGINT or SIGTERM. Raises UsageError before any request. Raises DynemoError if the model or the
-    output fails permanently; the answers so far are kept.
+    SIGINT, SIGTERM or SIGHUP. Raises UsageError before any request. Raises DynemoError if the model
+    or the output fails permanently; the answers so far are kept.
     """
     if concurrency is not None and concurrency < 1:
         raise UsageError("--concurrency must be 1 or more.")
@@ -130,7 +131,7 @@ async def _run_until_signal(
         )
 
     try:
-        await until_signal(work(), signal.SIGINT, signal.SIGTERM)
+        await until_signal(work(), signal.SIGINT, signal.SIGTERM, *hangups())
     except Interrupted as stop:
         report_stop()
         return stop.exit_code

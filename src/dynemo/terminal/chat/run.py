@@ -10,6 +10,7 @@ from prompt_toolkit import PromptSession
 from prompt_toolkit.patch_stdout import patch_stdout
 
 from dynemo.errors import ContextLengthExceeded, DynemoError, Unavailable, UsageError
+from dynemo.interrupt import hangups
 from dynemo.messages.ask import Ask, Turn
 from dynemo.prompt.errors import RenderTooLong
 from dynemo.serving.pipeline import Job, Pipeline
@@ -45,7 +46,7 @@ async def chat(pipeline: Pipeline, *, model: str, system: str | None, settings: 
         _print_note("/help lists the commands. Ctrl-D leaves.")
         loop = converse(state, prompt_session(open_history()))
         try:
-            await until_signal(loop, signal.SIGTERM, signal.SIGHUP)
+            await until_signal(loop, signal.SIGTERM, *hangups())
         except Interrupted as stop:
             return stop.exit_code
     return 0
