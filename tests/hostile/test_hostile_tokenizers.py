@@ -153,7 +153,7 @@ def test_many_special_tokens_are_found_as_few_are() -> None:
 def cut_for_each(
     tokens: list[str], attributes: list[int], text: str, parse: bool
 ) -> list[str | int]:
-    """Splits as llama.cpp does: for each token, longest first, it cuts what is left."""
+    """Splits as llama.cpp does: for each token, longest first, it cuts the rest of the text."""
     wanted = CONTROL | USER_DEFINED if parse else USER_DEFINED
     order = sorted(range(len(tokens)), key=lambda i: -len(tokens[i]))
     parts: list[str | int] = [text] if text else []

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from dynemo.http.bound_server import BoundServer
     from dynemo.metrics import WorkerMetrics
 
-#: After this time a thread that computes lets the event loop run. Python's own 5 ms would delay each
-#: step of every stream while a thread tokenizes a long prompt.
+#: A computing thread lets the event loop run after this time. Python's own 5 ms would delay each
+#: step of every stream while a thread tokenizes.
 _SWITCH_SECONDS = 0.0005
 #: New objects before Python collects garbage. One read of a busy connection makes thousands of
 #: short-lived ones; at Python's own 700, collecting took a fifth of an ingress's time.
