@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dynemo.limits import LOG_CHARACTERS
+from dynemo.limits import LOG_CHARACTERS, LOG_LINES
 from dynemo.log import set_up
 
 
@@ -46,3 +46,19 @@ def as_it_was() -> Iterator[None]:
     root.handlers[:] = before[0]
     root.setLevel(before[1])
     http.setLevel(before[2])
+
+
+def test_lines_about_peers_are_bounded_and_others_are_not(
+    capsys: pytest.CaptureFixture[str], as_it_was: None
+) -> None:
+    set_up("text", 0, is_server=True)
+    for number in range(1000):
+        logging.getLogger("dynemo.responses").warning("Closed %s.", number)
+    logging.getLogger("dynemo.responses").warning("Another text.")
+    for number in range(100):
+        logging.getLogger("dynemo.pool").warning("Moved %s.", number)
+    lines = capsys.readouterr().err.splitlines()
+    assert sum("Closed" in line for line in lines) == LOG_LINES
+    assert sum("left out for a while" in line for line in lines) == 1
+    assert sum("Another text" in line for line in lines) == 1
+    assert sum("Moved" in line for line in lines) == 100

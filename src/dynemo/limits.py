@@ -76,6 +76,8 @@ EMBEDDING_TOKENS = 1_000_000  #: in all prompts of one request; OpenAI allows 30
 SHOWN_CHARACTERS = 200  #: of a client's own words that an error repeats
 ERROR_CHARACTERS = 2000  #: of an error's text, wherever it goes
 LOG_CHARACTERS = 20_000  #: of a log line; tracebacks of a user's own engine are long
+LOG_LINES = 20  #: with one text about peers, in one period
+LOG_PERIOD_SECONDS = 60.0
 
 # Chat templates: programs that come with a model.
 TEMPLATE_CHARACTERS = 256 * 1024  #: of one template; the longest of the tests has 18,600

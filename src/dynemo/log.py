@@ -5,10 +5,11 @@ import logging
 import sys
 import time
 
-from dynemo.limits import LOG_CHARACTERS
+from dynemo.limits import LOG_CHARACTERS, LOG_LINES, LOG_PERIOD_SECONDS
 from dynemo.spelling import shortened, visible, visible_json
 
 _LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
+_ABOUT_PEERS = frozenset(f"dynemo.{part}" for part in ("ingress", "requests", "responses", "tls"))
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
 
@@ -16,12 +17,35 @@ def set_up(log_format: str, verbosity: int, *, is_server: bool) -> None:
     """Sets up the root logger. A server logs one line per request; each -v adds detail."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if log_format == "json" else _Text())
+    handler.addFilter(_Peers())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(_LEVELS[min(verbosity, 2)])
     if is_server and verbosity == 0:
         for name in ("dynemo.http", "dynemo.worker"):
             logging.getLogger(name).setLevel(logging.INFO)
+
+
+class _Peers(logging.Filter):
+    """Bounds the lines about peers. A stranger can cause one with each message or connection."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._counts: dict[str, int] = {}  # of each text in this period
+        self._ends = 0.0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name not in _ABOUT_PEERS or record.levelno < logging.WARNING:
+            return True
+        now = time.monotonic()
+        if now > self._ends:
+            self._counts.clear()
+            self._ends = now + LOG_PERIOD_SECONDS
+        text = str(record.msg)  # without its values: a constant of ours
+        count = self._counts[text] = self._counts.get(text, 0) + 1
+        if count == LOG_LINES:
+            record.msg = f"{record.msg} More lines like this one are left out for a while."
+        return count <= LOG_LINES
 
 
 def _extra(record: logging.LogRecord) -> dict[str, object]:

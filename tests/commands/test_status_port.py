@@ -89,3 +89,29 @@ def test_a_port_in_use(tmp_path: Path) -> None:
         done = run("in=dyn://p", "out=echo", "--status-port", port)
     assert done.returncode == 2
     assert f"Port {port} on 127.0.0.1 is in use; choose another with --status-port" in done.stderr
+
+
+def drain(url: str, key: str = "") -> int:
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    request = urllib.request.Request(f"{url}/drain", b"", headers)
+    try:
+        with urllib.request.urlopen(request, timeout=5) as reply:
+            return int(reply.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+def test_a_client_with_the_key_may_drain_it(tmp_path: Path) -> None:
+    with worker(tmp_path, "--api-key", "sk-1") as (process, url):
+        assert drain(url) == drain(url, "sk-2") == 401
+        assert get(f"{url}/metrics")[0] == 200  # the key is for /drain alone
+        assert get(f"{url}/drain")[0] == 405
+        assert drain(url, "sk-1") == 202
+        assert process.wait(10) == 0
+
+
+def test_nobody_may_drain_it_without_a_key_of_its_own(tmp_path: Path) -> None:
+    with worker(tmp_path) as (process, url):
+        assert drain(url) == drain(url, "sk-1") == 403
+        assert process.poll() is None

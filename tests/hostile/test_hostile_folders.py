@@ -12,11 +12,13 @@ import pytest
 from dynemo.commands.engine import install
 from dynemo.engines.compiled import keep_compiled_code
 from dynemo.environments.installed import home_of
-from dynemo.errors import UsageError
+from dynemo.errors import ModelError, UsageError
 from dynemo.folders import trusted
+from dynemo.models.hub.fetch import HubSource, fetch
 from dynemo.planes.discovery.file import open_file
 from dynemo.planes.discovery.marked import MARKER, NAME
 from dynemo.terminal.chat.conversation import Conversation, save
+from support.hub_server import Hub, Repo
 from support.waiting import until
 
 STRANGER = 65534
@@ -243,3 +245,16 @@ def test_compiled_code_is_not_kept_in_a_shared_folder(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     keep_compiled_code(str(tmp_path / "work"))
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "work" / "torchinductor")
+
+
+@pytest.mark.parametrize("tag", ["../../../precious", "/tmp/precious", "..", ".hidden", "a/b"])
+def test_a_hub_cannot_choose_a_file_outside_of_its_cache(tmp_path: Path, tag: str) -> None:
+    (tmp_path / "precious").write_text("precious")
+    data = b"x" * (2 << 20)
+    with Hub({"org/x": Repo({"x-Q8_0.gguf": data})}, tag=tag) as hub:
+        cache = tmp_path / "cache"
+        source = HubSource("org/x", hub.repos["org/x"].commit, hub.url, cache)
+        with pytest.raises(ModelError, match=r"a tag that is not valid"):
+            fetch(source, "x-Q8_0.gguf", len(data))
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert not list(tmp_path.rglob("*.incomplete"))

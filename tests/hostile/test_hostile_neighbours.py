@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from msgspec import DecodeError, msgpack, structs
 
-from dynemo.connection.addresses import connect, dialable, host_id
+from dynemo.connection.addresses import connect, dialable, host_id, host_name
 from dynemo.connection.framed import FramedConnection
 from dynemo.connection.permitted import refusal_of
 from dynemo.connection.server import EngineHandler
@@ -89,6 +89,9 @@ BAD = {
     "a key that is not hexadecimal": _with(key="xyz"),
     "a start that is not a number": _with(started=math.nan),
     "a negative process": _with(pid=-1),
+    "a negative weight": _with(weight=-1.0),
+    "a weight that is not a number": _with(weight=math.nan),
+    "a weight over 1": _with(weight=1.5),
     "protocol 0": _with(oldest=0),
     "a huge protocol": _with(newest=2**40),
 }
@@ -423,3 +426,44 @@ def test_no_metadata_service_is_asked() -> None:
     error = _ask(_envelope(addresses=["169.254.169.254:80"]))
     assert isinstance(error, Unavailable)
     assert "link-local or metadata" in str(error)
+
+
+def test_a_flood_of_records_is_bounded(card: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dynemo.serving.ingress.INSTANCES", 5)
+    monkeypatch.setattr("dynemo.serving.generations.MODELS", 3)
+
+    async def body() -> None:
+        store = MemoryStore()
+        async with open_memory(store) as ours, open_memory(store) as theirs, _ingress(ours) as it:
+            digest = await theirs.put_blob(card)
+            for number in range(20):
+                record = _good(digest, f"i{number}", f"m{number}")
+                await theirs.put(instance_key(ADDRESS, f"i{number}"), record)
+            await until(lambda: it.bad_records == 15)
+            assert len(it.models) == 3
+            assert len(it.left_out) == 2
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize("limit", ["DISCOVERY_KEYS", "DISCOVERY_BYTES"])
+def test_a_listing_of_etcd_is_bounded(
+    etcd: EtcdServer, limit: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(f"dynemo.planes.discovery.etcd.backend.{limit}", 300)
+
+    async def body() -> None:
+        async with open_etcd(EtcdSettings((etcd.address,))) as found:
+            for number in range(600):
+                await found._store.put(f"/dynemo/{limit}/{number:04}", b"1", 0)
+            listed = await found.read(f"/dynemo/{limit}/")
+            assert 300 <= len(listed) < 600
+            await found.read(f"/dynemo/{limit}/")
+
+    asyncio.run(body())
+    assert caplog.text.count("Reads only a part of etcd") == 1
+
+
+def test_a_record_does_not_tell_the_host_id_to_everybody() -> None:
+    assert len({host_id(), host_name()}) == 2
+    assert host_id() not in host_name()

@@ -72,8 +72,9 @@ def test_an_ingress_bounds_its_queue_by_its_workers(pool: Fleet) -> None:
     async def scenario() -> None:
         greedy, polite = Sender(ingress.url, "127.0.0.2"), Sender(ingress.url, "127.0.0.3")
         began = time.monotonic()
-        tasks = [asyncio.create_task(greedy.post(CHAT, body(100))) for _ in range(3 + 6 + 4)]
-        await asyncio.sleep(0.3)
+        tasks = [asyncio.create_task(greedy.post(CHAT, body(400))) for _ in range(3 + 6)]
+        await asyncio.sleep(0.8)  # later requests are not part of the burst
+        tasks += [asyncio.create_task(greedy.post(CHAT, body(4))) for _ in range(4)]
         assert (await polite.post(CHAT, body(4))).status == 200
         assert (await polite.get("/health")).status == 200
         statuses = sorted(reply.status for reply in await asyncio.gather(*tasks))

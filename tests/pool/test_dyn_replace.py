@@ -9,7 +9,7 @@ from threading import Thread
 
 import pytest
 
-from support.dyn_fleet import Fleet, fleet, gone
+from support.dyn_fleet import Fleet, fleet, present
 from support.dyn_servers import Servers
 from support.dyn_streams import Answer, one, streams
 from support.waiting import wait_until
@@ -67,7 +67,7 @@ def test_a_new_generation_takes_over(pool: Fleet, config: Config) -> None:
 
     for worker in (first, second):
         worker.kill()
-    wait_until(lambda: gone(ingress) == 2)
+    wait_until(lambda: present(ingress) == 1)
     third = pool.start(*NAME, *new)  # the name belongs to the new card alone
     wait_until(lambda: third.is_ready, 15)
     late = pool.start(*NAME, *old)

@@ -121,7 +121,11 @@ def test_a_bound_of_zero_lets_nobody_wait() -> None:
 
 
 @pytest.mark.parametrize(("slots", "bound"), [(1, 7), (4, 4), (8, 4), (64, 32), (1024, 512)])
-def test_the_bound_follows_the_slots(slots: int, bound: int) -> None:
+def test_the_bound_follows_the_slots(
+    slots: int, bound: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_BURST_SECONDS", 0.0)
+
     async def body() -> None:
         room, _ = room_of(slots)
         running = slots + max(1, slots // 8)
@@ -130,6 +134,29 @@ def test_the_bound_follows_the_slots(slots: int, bound: int) -> None:
         with pytest.raises(Overloaded):
             await made[-1].task
         await end(*made)
+
+    asyncio.run(body())
+
+
+def test_a_burst_may_wait_but_not_those_who_come_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_BURST_SECONDS", 5.0)
+
+    async def body() -> None:
+        room, _ = room_of(8)
+        made = await visitors(room, 9 + 16 * 8 + 1)
+        assert room.waiting == 128
+        with pytest.raises(Overloaded):
+            await made[-1].task
+        await made[0].leave()
+        await until(lambda: room.waiting == 127)
+        room.check("a", None)
+        monkeypatch.setattr(module, "_BURST_SECONDS", 0.0)
+        with pytest.raises(Overloaded):
+            room.check("a", None)
+        await end(*made)
+        again = await visitors(room, 9 + 4)
+        assert room.waiting == 4
+        await end(*again)
 
     asyncio.run(body())
 
@@ -221,7 +248,9 @@ def test_without_an_instance_those_who_wait_go_on_waiting_for_a_while(
     asyncio.run(body())
 
 
-def test_the_time_to_come_back_is_that_of_the_queue() -> None:
+def test_the_time_to_come_back_is_that_of_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_BURST_SECONDS", 0.0)
+
     async def body() -> None:
         room, _ = room_of(8)
         first = Place("a")

@@ -9,7 +9,8 @@ INGRESSES = 3
 #: Workers that no fault touches at any time, so that each stream can always continue.
 _SPARED = 2
 #: Seconds after its end in which a fault still counts: processes start, and leases run out.
-_RECOVERY = {"worker": 6.0, "host": 5.0, "ingress": 6.0, "etcd": 5.0, "nats": 5.0}
+_RECOVERY = {"worker": 6.0, "host": 5.0, "ingress": 8.0, "etcd": 5.0, "nats": 5.0}
+_DRAINS = 20.0  #: seconds in which the streams of a stopped ingress end
 _LEAD, _TAIL = 3.0, 14.0  #: seconds without faults at the start and at the end
 
 
@@ -72,9 +73,10 @@ def make_plan(seed: int, seconds: float, *, can_cut: bool) -> list[Fault]:
         place = _place(fault)
         busy = {each: until for each, until in busy.items() if until > now}
         alike = sum(each[0] == place[0] for each in busy)
-        room = {"worker": WORKERS - _SPARED, "ingress": INGRESSES - 1, "server": 1}[place[0]]
+        room = {"worker": WORKERS - _SPARED, "ingress": 1, "server": 1}[place[0]]
         if place not in busy and alike < room:
             busy[place] = now + fault.seconds + _RECOVERY[fault.part]
+            busy[place] += _DRAINS if fault.kind == "stop ingress" else 0
             plan.append(Fault(*_rounded(fault)))
     return plan
 

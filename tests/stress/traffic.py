@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import re
 import time
 import urllib.request
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from support.dyn_streams import Answer, ask, prompts
 _PROMPTS = prompts(32)
 _LENGTHS = (32, 96, 160, 224)
 _CHECK_SECONDS = 0.25
+_WITHOUT = re.compile("shutting down|has just started")
 
 
 class Balancer:
@@ -86,12 +88,11 @@ class Traffic:
                 await asyncio.sleep(0.5)
 
     async def _ask(self, prompt: str, length: int) -> tuple[int, Answer]:
-        """Tries the next ingress if one cannot be reached, or is shutting down."""
+        """Tries the next ingress if one cannot be reached, or says that it starts or ends."""
         order = self._balancer.order()
         for number in order:
             answer = await ask(self._urls[number], prompt, max_tokens=length)
-            is_ending = answer.status == 503 and "shutting down" in answer.error
-            if answer.status and not is_ending:
+            if answer.status and not (answer.status == 503 and _WITHOUT.search(answer.error)):
                 break
         return number, answer
 

@@ -51,6 +51,8 @@ class Hub:
 
     repos: dict[str, Repo]
     seen: list[Seen] = field(default_factory=list)
+    #: Names LFS files by this tag.
+    tag: str = ""
     #: Answer everything with this status.
     status: int | None = None
     #: Close the connection after this many bytes of an LFS file, this many times.
@@ -174,7 +176,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, data, {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', **commit})
         else:
             sha256 = hashlib.sha256(data).hexdigest()
-            linked = {"X-Linked-Etag": f'"{sha256}"', "X-Linked-Size": str(len(data))}
+            linked = {
+                "X-Linked-Etag": f'"{self.hub.tag or sha256}"',
+                "X-Linked-Size": str(len(data)),
+            }
             location = {"Location": f"http://localhost:{self.hub.port}/cdn/{sha256}"}
             self._answer(302, b"", {**linked, **commit, **location})
 

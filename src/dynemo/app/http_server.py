@@ -4,6 +4,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Iterable
+from dataclasses import replace
 
 from dynemo.app.settings.options import Config
 from dynemo.errors import UsageError
@@ -24,9 +25,7 @@ def open_server(config: Config) -> BoundServer:
     """The server of in=http. Raises UsageError."""
     _check_hosts(config.allowed_host)
     origins = _origins(config.cors_origin)
-    keys = None
-    if config.api_key or config.api_key_file is not None:
-        keys = Keys(config.api_key, config.api_key_file)
+    keys = _keys(config)
     listener = bind(config.http_host, config.http_port)
     hosts = _hosts(config, config.http_host, listener)
     if keys is None and not hosts.is_loopback_only:
@@ -38,14 +37,21 @@ def open_server(config: Config) -> BoundServer:
     metrics = None
     if config.metrics_port is not None:
         metrics = _open_port(config, config.metrics_port, "--metrics-port")
-    return BoundServer(listener, Access(hosts, origins, keys), _tls(config), metrics)
+    return BoundServer(listener, Access(hosts, origins, keys), _tls(config), metrics=metrics)
 
 
 def open_status_server(config: Config) -> BoundServer:
     """The status port of a worker. Raises UsageError."""
     assert config.status_port is not None
     _check_hosts(config.allowed_host)
-    return _open_port(config, config.status_port, "--status-port")
+    keys = _keys(config)
+    return replace(_open_port(config, config.status_port, "--status-port"), drain_keys=keys)
+
+
+def _keys(config: Config) -> Keys | None:
+    if config.api_key or config.api_key_file is not None:
+        return Keys(config.api_key, config.api_key_file)
+    return None
 
 
 def _tls(config: Config) -> ssl.SSLContext | None:

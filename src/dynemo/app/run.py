@@ -223,11 +223,13 @@ def _status(
     if run.server is None:
         return nullcontext()
     from dynemo.http.app import App
+    from dynemo.http.drain import Drain
     from dynemo.http.status import status_port
 
     model = ServedModel(run.card.name, int(time.time()), run.card, local)
     pipeline = Pipeline({model.name: model}, defaults=run.defaults)
     app = App(pipeline, metrics, access=run.server.access)
+    app.add_post("/drain", Drain(run.server.drain_keys, stop.set))
     return status_port(app, run.server, stop)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dynemo.app.settings.config import Setting, collect
 from dynemo.app.settings.modes import Mode
+from dynemo.app.settings.options import Config
 from dynemo.command_line.help import command_help
 from dynemo.command_line.read import asks_for_help, find_command, read_command
 from dynemo.commands.table import COMMANDS, ETCD_PORT, NATS_PORT, PS_OPTIONS
@@ -71,15 +72,26 @@ def _detokenize(given: Given) -> int:
 
 
 def _ps(given: Given) -> int:
+    from dynemo.commands.ps import ps
+
+    return ps(_pool_config(given), as_json="json" in given, is_watching="watch" in given)
+
+
+def _drain(given: Given) -> int:
+    from dynemo.commands.drain import drain
+
+    return drain(_pool_config(given), given.get("instance", ""), given.get("host", ""))
+
+
+def _pool_config(given: Given) -> Config:
+    """The settings of a command that asks the workers of a pool."""
     flags = {
         option.field: Setting(given[option.key], option.name, "", is_flag=True)
         for option in PS_OPTIONS
         if option.key in given
     }
     config, _ = collect(flags).for_mode(Mode(command="ps"))
-    from dynemo.commands.ps import ps
-
-    return ps(config, as_json="json" in given, is_watching="watch" in given)
+    return config
 
 
 def _services_up(given: Given) -> int:
@@ -143,6 +155,7 @@ _RUNS: dict[str, Callable[[Given], int]] = {
     "tokenize": _tokenize,
     "detokenize": _detokenize,
     "ps": _ps,
+    "drain": _drain,
     "services up": _services_up,
     "services down": _services_down,
     "services status": _services_status,

@@ -44,14 +44,14 @@ class Loads:
             except (DynemoError, ValueError):  # a record may hold anything, its key too
                 pass
 
-        asked = [(plane, record) for record in records if (plane := await self._plane(record))]
+        asked = [(plane, record) for record in records if (plane := await self.plane(record))]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_SECONDS), asyncio.TaskGroup() as tasks:
                 for plane, record in asked:
                     tasks.create_task(ask_one(plane, record))
         return found
 
-    async def _plane(self, record: InstanceRecord) -> RequestPlane | None:
+    async def plane(self, record: InstanceRecord) -> RequestPlane | None:
         """The plane that reaches the instance; None if NATS cannot be reached."""
         if record.addresses or record.loopback:
             return self._tcp

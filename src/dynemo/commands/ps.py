@@ -186,6 +186,7 @@ def _entry(record: InstanceRecord, load: Load | None, now: float) -> dict[str, A
         "started": record.started,
         "age_seconds": round(max(0.0, now - record.started), 1),
         "host": record.host,
+        "hostname": record.hostname,
         "pid": record.pid,
     }
 

@@ -82,6 +82,23 @@ that are computed, sequences that wait, and the share of the KV cache in use."""
         *PS_OPTIONS,
     ),
 )
+_DRAIN = Subcommand(
+    name="dynemo-run drain",
+    summary="Ask workers to finish their streams and to end.",
+    details="""\
+A worker that drains takes no new requests, finishes its streams within its --grace, and hands the
+rest to other workers. Its process ends with code 0.""",
+    words=(
+        Word(name="INSTANCE", help="The start of an id that `ps` shows.", is_optional=True),
+    ),
+    flags=(
+        Flag(
+            name="--host", metavar="HOST",
+            help="Drain all instances of this host instead: its name, or `localhost`.",
+        ),
+        *PS_OPTIONS,
+    ),
+)  # fmt: skip
 _ENGINE_COMMANDS = Subcommand(
     name="dynemo-run engine",
     summary="Install engines into environments of their own, list and check them.",
@@ -162,4 +179,4 @@ _COMPLETION = Subcommand(
   fish   dynemo-run completion fish | source      in ~/.config/fish/config.fish""",
     words=(Word(name="SHELL", noun="shell", choices=("bash", "zsh", "fish")),),
 )
-COMMANDS = (_RENDER, _TOKENIZE, _DETOKENIZE, _PS, _ENGINE_COMMANDS, _SERVICES, _COMPLETION)
+COMMANDS = (_RENDER, _TOKENIZE, _DETOKENIZE, _PS, _DRAIN, _ENGINE_COMMANDS, _SERVICES, _COMPLETION)

@@ -47,6 +47,12 @@ def host_id() -> str:
     return _hash(_boot_and_namespace() or [str(uuid.getnode()), socket.gethostname()])
 
 
+@cache
+def host_name() -> str:
+    """Another id of this host, for everybody. The host id cannot be computed from it."""
+    return _hash(["name", host_id()])
+
+
 def is_this_host(host: str) -> bool:
     """Whether a peer's host id is ours."""
     return host in (host_id(), _host_id_of_0_1())

@@ -87,6 +87,9 @@ class App:
                     routes = self._prefixes if path.endswith("/") else self._routes
                     routes[path] = _reads(LookupEndpoint(path, lookup, pipeline))
 
+    def add_post(self, path: str, endpoint: Endpoint) -> None:
+        self._routes[path] = {"POST": endpoint}
+
     def drain(self) -> None:
         """Takes no new requests from now on: they get 503, and `/health` says `draining`."""
         self.is_draining = True

@@ -5,6 +5,7 @@ import ssl
 from dataclasses import dataclass
 
 from dynemo.http.access.access import Access
+from dynemo.http.access.keys import Keys
 
 
 @dataclass(frozen=True)
@@ -12,6 +13,7 @@ class BoundServer:
     listener: socket.socket
     access: Access
     tls: ssl.SSLContext | None = None  #: None: HTTP
+    drain_keys: Keys | None = None  #: of a status port: the keys for `/drain`
     metrics: "BoundServer | None" = None  #: a port of its own for `/metrics`
 
     @property

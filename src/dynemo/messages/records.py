@@ -66,6 +66,7 @@ class InstanceRecord(Struct, frozen=True, kw_only=True):
     identity: str  #: of the model card, hex; instances of one model name share it
     card: str  #: the card's hash, hex: its name among the blobs
     host: str  #: an id of the worker's machine; loopback is used on that machine alone
+    hostname: str = ""  #: of the worker's machine, for operators
     addresses: list[str] = []  #: HOST:PORT to dial for `--request-plane tcp`; else empty
     loopback: str = ""  #: one more address, for an ingress with the same `host`
     key: str = ""  #: hex; with it a dialling ingress proves that it has read this record

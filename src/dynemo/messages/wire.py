@@ -62,6 +62,7 @@ class Envelope(Struct, frozen=True, kw_only=True):
     stream: int
     token: bytes  #: opens that stream, once
     request: bytes = b""  #: a Request; empty: it follows on the connection, as REQUEST
+    drain: bool = False  #: instead of a request: the worker shall stop; it replies InstanceAway
     oldest: int = 1  #: the oldest version that the ingress speaks
     newest: int = 1
 

@@ -76,9 +76,9 @@ class ServedGenerations:
         self._all.setdefault(record.model, []).insert(0, made)
         return made
 
-    def check_count(self, model: str) -> None:
-        """Raises Unavailable if no further model can be opened."""
-        if model not in self._all and len(self._all) >= MODELS:
+    def check_count(self) -> None:
+        """Raises Unavailable if no further generation can be opened."""
+        if sum(map(len, self._all.values())) >= MODELS:
             raise Unavailable(f"More than {MODELS} models are registered.")
 
     def joined(self, generation: ServedGeneration, record: InstanceRecord) -> None:

@@ -202,8 +202,8 @@ class Ingress:
 
     async def _open(self, record: InstanceRecord) -> ServedGeneration:
         """A pool for a new card. Raises DynemoError if the card cannot be read."""
+        self._generations.check_count()
         card = await self._card(record.card)
-        self._generations.check_count(record.model)
         pool = Pool(self._make_router(), text_codec(card.tokenizer), self._migration_limit)
         served = ServedModel(record.model, int(time.time()), card, pool)
         return self._generations.open(record, served, pool)

@@ -21,6 +21,9 @@ from dynemo.serving.instance import Backend
 _LOOK_SECONDS = 0.25
 #: How long requests wait while there is no instance. An engine restarts in that time.
 _AWAY_SECONDS = 10.0
+#: How long after the first waiting request others still belong to the same burst.
+_BURST_SECONDS = 0.25
+_BURST_PER_SLOT = 16
 _WEIGHT = 0.1  # of one sequence in the mean
 _LONGEST_RETRY = 600  # seconds
 
@@ -46,6 +49,7 @@ class Room:
         self._arrivals = count(1)
         self._is_looking = False
         self._away_since: float | None = None
+        self._waiting_since = 0.0  # when the first one came that waited
         self._mean = 0.0  # seconds that a sequence holds the engine, of late
 
     @property
@@ -62,9 +66,9 @@ class Room:
     def check(self, client: str, bound: float | None) -> None:
         """Raises Overloaded if the next request of this client would be refused.
 
-        At most `bound` requests wait; None derives it from the slots. A client of which nothing
-        waits may add one request beyond it, until twice as many wait: others may fill the queue,
-        but they do not keep it out.
+        At most `bound` requests wait; None derives it from the slots (see `_default_bound`). A
+        client of which nothing waits may add one request beyond it, until twice as many wait:
+        others may fill the queue, but they do not keep it out.
         """
         limit = self._limit()
         if limit is not None and not self._is_free(limit):
@@ -102,6 +106,8 @@ class Room:
         place.arrival = place.arrival or next(self._arrivals)
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         entry = Entry(place.priority, place.arrival, turn)
+        if not len(self._queue):
+            self._waiting_since = monotonic()
         self._queue.push(place.client, entry)
         self._admit()
         try:
@@ -157,7 +163,8 @@ class Room:
     def _check_queue(self, client: str, bound: float | None) -> None:
         waiting = len(self._queue)
         if bound is None:
-            bound = _default_bound(self._backend.slots)
+            is_burst = not waiting or monotonic() - self._waiting_since < _BURST_SECONDS
+            bound = _default_bound(self._backend.slots, is_burst=is_burst)
         if waiting < bound or (waiting < 2 * bound and not self._queue.has(client)):
             return
         raise Overloaded(
@@ -171,9 +178,11 @@ class Room:
         return max(1, min(math.ceil(seconds), _LONGEST_RETRY))
 
 
-def _default_bound(slots: int) -> int:
-    """Half as many requests wait as run, so that a wait is short beside an answer.
+def _default_bound(slots: int, *, is_burst: bool) -> int:
+    """Returns how many requests may wait if the user has set no bound.
 
-    A server of few slots takes about eight requests in all: one chat client sends several at once.
+    Half as many wait as run, so that a wait is short beside an answer. A server of few slots takes
+    about eight requests in all: one chat client sends several at once. A burst may be long: a
+    script that sends its requests all at once expects to wait.
     """
-    return max(slots // 2, 8 - slots)
+    return _BURST_PER_SLOT * slots if is_burst else max(slots // 2, 8 - slots)

@@ -4,15 +4,17 @@ import asyncio
 import contextlib
 import logging
 import os
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from msgspec import DecodeError, msgpack
 
-from dynemo.connection.addresses import host_id
+from dynemo.connection.addresses import host_id, host_name
 from dynemo.errors import DynemoError, InstanceAway, Unavailable, UsageError
 from dynemo.foreign import decode_msgpack
 from dynemo.messages.records import Instance, InstanceRecord
@@ -114,7 +116,9 @@ async def registered(
             model=card.name,
             identity=identity.whole,
             card=digest,
-            host=host_id(),
+            # Only an ingress that dials needs the host id. A stranger could misuse it.
+            host=host_id() if server.reach.loopback else host_name(),
+            hostname=_plain_hostname(),
             addresses=server.reach.addresses,
             loopback=server.reach.loopback,
             key=server.key,
@@ -127,6 +131,11 @@ async def registered(
         )
 
     yield record
+
+
+def _plain_hostname() -> str:
+    name = socket.gethostname()
+    return name if name.isascii() and name.isprintable() else ""
 
 
 @dataclass(frozen=True)
@@ -166,6 +175,7 @@ async def serve_worker(
         registered(discovery, network.address, card, server, network.generation) as record,
     ):
         ingresses.admit = lambda: _admit(local)
+        ingresses.on_drain = partial(_drain, stop)
         ingresses.failures = lambda: handler.failures
         if (instance := await loaded()) is None:
             return
@@ -186,6 +196,12 @@ async def serve_worker(
             left = await ingresses.finish(grace)
             if left:
                 log.warning("Streams handed back to their ingresses: %d.", left)
+
+
+def _drain(stop: asyncio.Event) -> None:
+    if not stop.is_set():
+        log.warning("An operator has asked this worker to drain.")
+        stop.set()
 
 
 def _admit(local: LocalInstance) -> None:

@@ -191,12 +191,12 @@ class Config:
         help="The port to listen on; 0 picks a free one.",
     ))
     api_key: tuple[str, ...] = setting((), values.several, Option(
-        metavar="KEY", topic=SERVERS, where=(SERVER,), is_list=True,
+        metavar="KEY", topic=SERVERS, where=(SERVER, WORKER.with_need(_STATUS_PORT)), is_list=True,
         help="A key that every client must send. Others see this flag in `ps`: better use the "
         "variable or the file.",
     ))
     api_key_file: Path | None = setting(None, values.path, Option(
-        metavar="FILE", topic=SERVERS, where=(SERVER,),
+        metavar="FILE", topic=SERVERS, where=(SERVER, WORKER.with_need(_STATUS_PORT)),
         help="A file with a key on each line, and what it may do (`docs/http.md`).",
     ))
     tls_cert_path: Path | None = setting(None, values.path, Option(
@@ -236,7 +236,7 @@ class Config:
         help="How long streams may finish after Ctrl-C, SIGTERM or SIGHUP.",
     ))
     replace: int = setting(0, values.count, Option(
-        topic=POOL_TOPIC, where=(WORKER,), shown="refuse that",
+        topic=POOL_TOPIC, where=(WORKER,), shown="refuse that", is_rare=True,
         help="Register beside workers that serve this name with another card, and take over.",
     ))
     weight: float = setting(1.0, values.share, Option(
@@ -285,6 +285,14 @@ class Config:
         metavar="N", topic=POOL_TOPIC, where=(INGRESS,),
         help="How often a stream may move to another worker when its own is lost.",
     ))
+    first_token_timeout: float = setting(0.0, values.seconds, Option(
+        metavar="SECONDS", topic=POOL_TOPIC, where=(INGRESS,),
+        help="Move a stream to another worker if its first token takes longer; 0 never does.",
+    ))
+    token_timeout: float = setting(0.0, values.seconds, Option(
+        metavar="SECONDS", topic=POOL_TOPIC, where=(INGRESS,),
+        help="Move a stream to another worker if any next token takes longer; 0 never does.",
+    ))
     advertise: str | None = setting(None, str, Option(
         metavar="HOST[:PORT]", topic=POOL_TOPIC,
         where=(WORKER.with_need(_TCP), INGRESS.with_need(_NATS)),
@@ -304,6 +312,7 @@ class Config:
     ))
     lease_ttl: float = setting(10.0, values.seconds, Option(
         metavar="SECONDS", topic=POOL_TOPIC, where=_POOL,
+        is_rare=True,
         help="How long a worker that has gone silent stays registered.",
     ))
     log_format: str = setting("text", str, Option(

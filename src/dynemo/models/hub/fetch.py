@@ -10,6 +10,7 @@ be resumed, are downloaded by the library.
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedRandom
@@ -19,9 +20,11 @@ from typing import Any
 from msgspec import Struct
 
 from dynemo.errors import ModelError
+from dynemo.spelling import quoted
 
 #: Smaller files are not worth a second request.
 RESUME_FROM = 1 << 20
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+=.-]{0,127}")
 
 
 class HubSource(Struct, frozen=True):
@@ -78,6 +81,8 @@ def _fetch_blob(source: HubSource, file: str) -> None:
     about = get_hf_file_metadata(url, headers=headers, endpoint=source.endpoint)
     if about.etag is None or about.size is None or about.xet_file_data is not None:
         return
+    if not _TAG.fullmatch(about.etag):  # it becomes a file's name
+        raise ModelError(f"The Hub names {quoted(file)} by a tag that is not valid.")
     blob = source.blobs / about.etag
     if blob.exists():
         return

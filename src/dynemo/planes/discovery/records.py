@@ -48,8 +48,8 @@ def _problems(key: str, record: InstanceRecord) -> Iterable[str]:
         yield "It names another instance than its key does"
     if not (record.model and _is_text(record.model)):
         yield "The name of its model is empty, too long, or has control characters"
-    if not all(map(_is_plain, (record.identity, record.card, record.host))):
-        yield "A hash in it is too long, or has other characters"
+    if not all(map(_is_plain, (record.identity, record.card, record.host, record.hostname))):
+        yield "A hash or a host in it is too long, or has other characters"
     if not _KEY.fullmatch(record.key):
         yield "Its key is not hexadecimal"
     addresses = [*record.addresses, record.loopback]
@@ -57,6 +57,8 @@ def _problems(key: str, record: InstanceRecord) -> Iterable[str]:
         yield "It has too many addresses, or an address that is not valid"
     if not math.isfinite(record.started) or not 0 <= record.pid < 2**32:
         yield "Its start or its process number is not valid"
+    if not 0 <= record.weight <= 1:
+        yield "Its weight is not valid"
     if not 0 <= record.weight <= 1:
         yield "Its weight is not a share from 0 to 1"
     if not (0 < record.oldest < _PROTOCOLS and 0 < record.newest < _PROTOCOLS):

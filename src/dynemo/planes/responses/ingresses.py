@@ -80,6 +80,8 @@ class IngressConnections:
         self.instance_id = instance_id
         #: Raises Unavailable if the worker should refuse the next request.
         self.admit: Callable[[], None] = lambda: None
+        #: An operator wants the worker to stop.
+        self.on_drain: Callable[[], None] = lambda: None
         #: Answers in sequence that the engine failed.
         self.failures: Callable[[], int] = lambda: 0
         self.max_streams = 4096
@@ -114,6 +116,9 @@ class IngressConnections:
         except DecodeError as error:
             log.warning("Refused a request whose envelope does not decode: %s.", error)
             raise WireError(f"The request's envelope does not decode: {error}.") from error
+        if envelope.drain:
+            self.on_drain()
+            raise InstanceAway(f"Worker {self.instance_id[:8]} is draining.")
         self._check()
         self._accepting += 1
         try:
