@@ -133,3 +133,18 @@ def test_a_stopped_engine_host_is_noticed(pool: Fleet, undisturbed: list[Answer]
     assert _whole(got) == _whole(undisturbed)
     assert "its process is stopped" in " ".join(workers[0].lines)
     assert max(answer.longest_gap for answer in got) < 20
+
+
+@pytest.mark.timeout(60)
+def test_a_stream_without_tokens_moves_while_others_get_theirs(
+    pool: Fleet, undisturbed: list[Answer]
+) -> None:
+    """The engine works, so nothing restarts it."""
+    workers = pool.workers(2, ENGINE)
+    ingress = pool.ingress("--token-timeout", "2", "--migration-limit", "1", workers=2)
+    texts = prompts(8)
+    *got, hanging = streams([ingress], 9, texts=[*texts, "hang on, please: " * 9])
+    assert _whole(got) == _whole(undisturbed[:8])
+    assert "has sent no token for 2 s" in hanging.error
+    assert _deaths(workers) == 0
+    assert any("moves to another instance" in line for line in ingress.lines)

@@ -49,7 +49,7 @@ def test_a_worker_is_killed_and_another_stopped(servers: Servers, demo_f32: Path
             texts=TEXTS,
         )
         assert [answer.whole for answer in got] == [answer.whole for answer in expected]
-        assert sum(" moves to another instance after" in line for line in ingress.lines) >= 8
+        assert sum(" moves to another instance after" in line for line in ingress.lines) >= 1
 
 
 @pytest.mark.timeout(90)
@@ -69,4 +69,4 @@ def test_default_settings_lose_nothing(servers: Servers, demo: Path) -> None:
         assert {answer.error for answer in got} == {""}
         assert {answer.finish for answer in got} == {"length"}
         assert {answer.usage and answer.usage[1] for answer in got} == {TOKENS}
-        assert sum(" moves to another instance after" in line for line in ingress.lines) >= 8
+        assert sum(" moves to another instance after" in line for line in ingress.lines) >= 1

@@ -45,3 +45,21 @@ def test_an_ingress_tells_its_clients_at_the_second_signal(pool: Fleet) -> None:
     assert {answer.error for answer in got} == {"The server is shutting down."}
     assert all(answer.text for answer in got)
     assert not any("Traceback" in line for line in ingress.lines), ingress.lines
+
+
+@pytest.mark.timeout(90)
+def test_workers_are_restarted_one_after_another(pool: Fleet) -> None:
+    """With no moves at all, so a planned stop must cost none."""
+    words = ("--grace", "0.3")
+    workers = pool.workers(3, *words, delay_ms=150)
+    ingress = pool.ingress("--migration-limit", "0", workers=3)
+
+    def restart() -> None:
+        for worker in workers:
+            worker.send(signal.SIGTERM)
+            assert worker.process.wait(15) == 0
+            pool.workers(1, *words, delay_ms=150)
+
+    check(streams([ingress], MANY, (1.0, restart)))
+    moves = sum(" moves to another instance after" in line for line in ingress.lines)
+    assert moves > MANY  # some moved more than once

@@ -15,7 +15,7 @@ from dynemo.planes.requests.base import RequestPlane, RequestServer
 from dynemo.planes.requests.nats.client import NatsSettings
 from dynemo.planes.requests.nats.plane import NatsRequests
 from dynemo.planes.responses.ingresses import IngressConnections
-from dynemo.planes.responses.listen import ResponseListener, listen
+from dynemo.planes.responses.listen import ResponseListener, TokenTimeouts, listen
 from dynemo.serving.ingress import Planes
 
 
@@ -45,6 +45,7 @@ async def ingress_planes(config: Config) -> AsyncIterator[Planes]:
         listen(host, advertise=config.advertise if is_dialled else None, tls=tls) as responses,
         _requests(config, responses) as requests,
     ):
+        responses.token_timeouts = TokenTimeouts(config.first_token_timeout, config.token_timeout)
         yield Planes(discovery, requests, responses)
 
 

@@ -22,9 +22,10 @@ CancelReader = Callable[[DynemoError], None]
 class StreamBuffer:
     """The deltas that have arrived for one stream and are not taken yet. `take` joins them."""
 
-    __slots__ = ("_cancel_reader", "_error", "_held", "_since", "_unread", "_waiter")
+    __slots__ = ("_cancel_reader", "_error", "_held", "_since", "_unread", "_waiter", "fed_at")
 
     def __init__(self, cancel_reader: CancelReader | None = None) -> None:
+        self.fed_at = 0.0  #: when a delta last arrived, on the clock of `time.monotonic`
         self._held: Delta | None = None
         self._unread = 0
         self._since = 0.0
@@ -41,7 +42,7 @@ class StreamBuffer:
 
         False if the reader has fallen behind its bound; the stream has then failed.
         """
-        now = time.monotonic()
+        now = self.fed_at = time.monotonic()
         if self._held is None:
             self._held, self._since = delta, now
         else:

@@ -16,10 +16,10 @@ from dynemo.wire.frames import FrameKind
 
 @dataclass(frozen=True)
 class Beat:
-    """In seconds. Both sides of a connection use the same."""
+    """In seconds. Protocol 1 pings every 2 s, and gives up after 6 s."""
 
-    ping: float = 2.0
-    silence: float = 6.0  #: a peer is lost after this much silence, or without a HELLO after it
+    ping: float = 1.5
+    silence: float = 5.0  #: a peer is lost after this much silence, or without a HELLO after it
     idle: float = 60.0  #: the side that dialled closes a connection without streams after this
 
 

@@ -58,7 +58,8 @@ class MigrationState:
         self.moves = 0  #: that count against the limit
         self.deaths = 0  #: of engines that it may have ended
         self.is_suspect = False  #: see `suspects.py`
-        self.probation = 1  #: tokens that it must get from its next instance to be cleared
+        self.probation = 1  #: tokens at its next instance that end its probation there
+        self.cleared_at = 1  #: tokens that clear it
         self.request = request
         self._codec = codec
         self._latest = latest

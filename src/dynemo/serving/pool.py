@@ -187,7 +187,7 @@ class Pool:
                 async with aclosing(remote.generate(rest, cancel_reader)) as deltas:
                     async for delta in deltas:
                         progress.take(delta)
-                        if attempt.is_on_probation:
+                        if attempt.is_watched:
                             self._advanced(chosen, attempt, tried)
                         yield progress.adjusted(delta)
                         if delta.finish is not None:
@@ -240,7 +240,7 @@ class Pool:
         return chosen
 
     def _advanced(self, instance_id: str, attempt: Attempt, tried: Attempts) -> None:
-        """A delta of a request on probation has come."""
+        """A delta of a request that is still watched has come."""
         if not attempt.has_answered:
             attempt.has_answered = True
             self._answered(instance_id, tried)

@@ -13,7 +13,7 @@ from dynemo.messages.answer import Delta
 from dynemo.messages.records import InstanceRecord, Load
 from dynemo.messages.request import Request
 from dynemo.messages.wire import Envelope
-from dynemo.planes.requests.base import RequestPlane
+from dynemo.planes.requests.base import ASK_SECONDS, RequestPlane
 from dynemo.planes.responses.listen import ResponseListener
 
 log = logging.getLogger("dynemo.pool")
@@ -22,6 +22,8 @@ log = logging.getLogger("dynemo.pool")
 #: request tries it again.
 _QUIET_SECONDS = 0.25
 _SILENT_SECONDS = 10.0
+#: Seconds in which an instance must take the rest of an answer, for which a client waits.
+_MOVED_SECONDS = 1.0
 
 
 class RemoteInstance:
@@ -70,7 +72,8 @@ class RemoteInstance:
         name = self.record.instance.id
         with closing(self._responses.pending_stream(name, cancel_reader)) as pending:
             is_carried = len(body) <= self._requests.max_request
-            await self._ask(pending.envelope(body, is_carried=is_carried))
+            seconds = _MOVED_SECONDS if request.continued else ASK_SECONDS
+            await self._ask(pending.envelope(body, is_carried=is_carried), seconds)
             pending.expect(self._responses.open_seconds)
             buffer = pending.buffer
             while True:
@@ -90,13 +93,13 @@ class RemoteInstance:
         with closing(self._responses.pending_stream(name)) as pending:
             await self._ask(pending.envelope(b"", is_carried=False))
 
-    async def _ask(self, envelope: Envelope) -> None:
+    async def _ask(self, envelope: Envelope, seconds: float = ASK_SECONDS) -> None:
         """Sends the request. Cancelling it tells nothing about the instance."""
         asked = monotonic()
         if not self._is_silent():
             self._silent_since = asked
         try:
-            await self._requests.ask(self.record, envelope)
+            await self._requests.ask(self.record, envelope, seconds)
         except InstanceSilent as error:
             if self._silent_since == asked:
                 log.warning("%s Other instances get requests first until it replies.", error)

@@ -5,13 +5,17 @@ suspects are the requests on probation; if there are none, all of its requests. 
 cleared: they move, and that costs them none of their moves.
 
 A suspect starts on an instance only when no other request is on probation there, and new requests
-wait until it has its tokens. So the next death points at one request. A request that has ended two
-engines, the second one alone, fails. These waits are bounded; after them a request starts anyway.
+wait until it has its first token. It stays a suspect until it has more tokens than it had when the
+engine died. So the next death points at few requests. A request that has ended two engines, the
+second one as the only suspect and at a like place, fails. Kills from outside come at any place.
+
+These waits are bounded; after them a request starts anyway.
 """
 
 import asyncio
 import contextlib
 from asyncio import Future
+from time import monotonic
 
 from dynemo.errors import EngineLost, HandedBack, InstanceLost, RequestCrashedEngine
 from dynemo.serving.migration import MigrationState
@@ -19,9 +23,10 @@ from dynemo.serving.migration import MigrationState
 #: Seconds that a suspect waits to be alone, and that a new request waits for a suspect.
 _SUSPECT_SECONDS = 10.0
 _NEW_SECONDS = 2.0
-#: A suspect must get past the tokens that it had when the engine died. After its first death, and
-#: with more tokens than this, one is enough: a crash that depends on the text comes at once again.
-_YOUNG = 16
+#: A request that had run for less than these when the engine died is probably the cause. So is a
+#: request that was a suspect before. Such a request is on probation until it is cleared.
+_YOUNG_SECONDS = 1.0
+_YOUNG_TOKENS = 16
 
 
 class _Engine:
@@ -30,6 +35,7 @@ class _Engine:
     def __init__(self) -> None:
         self.started = 0
         self.on_probation: set[Attempt] = set()
+        self.released: set[Attempt] = set()  # suspects after their probation
         self.suspects = 0  # on probation, or waiting for it
         self.is_dead = False  # then nothing here changes any more
         self._waiting: list[Future[None]] = []
@@ -85,9 +91,10 @@ class Attempt:
         "_has_started",
         "_instance_id",
         "_progress",
+        "_started_at",
         "_suspects",
         "has_answered",
-        "is_on_probation",
+        "is_watched",
     )
 
     def __init__(self, suspects: Suspects, instance_id: str, progress: MigrationState) -> None:
@@ -96,7 +103,8 @@ class Attempt:
         self._progress = progress
         self._has_started = False
         self._counts = False  # among the engine's suspects
-        self.is_on_probation = True
+        self._started_at = 0.0
+        self.is_watched = True  #: tokens matter: `check` it after each delta
         self.has_answered = False  #: set by the caller: a delta has come
         self._enter()
 
@@ -107,27 +115,35 @@ class Attempt:
             if self._progress.deadline is not None:
                 self._progress.search()  # the wait was for its turn
         self._has_started = True
+        self._started_at = monotonic()
         self._engine.started += 1
         self._engine.on_probation.add(self)
 
     def check(self) -> None:
-        """Ends its probation if it has enough tokens now."""
-        if self._progress.count_here >= self._progress.probation:
+        """Ends its probation, and then its time as a suspect, if it has the tokens for that."""
+        progress, engine = self._progress, self._engine
+        here = progress.count_here
+        if here >= progress.probation and not engine.is_dead:
             self._leave_probation()
+            if here < progress.cleared_at:
+                engine.released.add(self)
+            else:
+                engine.released.discard(self)
+                self.is_watched = False
 
     def lost(self, error: EngineLost) -> None:
         """Its instance was lost. Raises the error that ends the request, if it may not move."""
         progress, engine = self._progress, self._engine
         if isinstance(error, HandedBack):
             return
-        is_suspect = self in engine.on_probation
+        suspects = engine.on_probation | engine.released
         if isinstance(error, InstanceLost):
-            progress.is_suspect = progress.is_suspect or is_suspect
+            progress.is_suspect = progress.is_suspect or self in engine.on_probation
         else:
             self._suspects.died(self._instance_id, engine)
-            if engine.on_probation and not is_suspect:
+            if suspects and self not in suspects:
                 return
-            self._blame(len(engine.on_probation) or engine.started)
+            self._blame(len(suspects) or engine.started)
         progress.moves += 1
         if progress.moves > progress.limit:
             raise self._crashed() if progress.deaths > 1 else error
@@ -137,17 +153,20 @@ class Attempt:
         self._leave_probation()
         engine = self._engine
         if not engine.is_dead:
+            engine.released.discard(self)
             engine.started -= self._has_started
             self._suspects.left(self._instance_id, engine)
 
     def _blame(self, suspects: int) -> None:
-        progress = self._progress
+        progress, here = self._progress, self._progress.count_here
         progress.deaths += 1
         progress.is_suspect = True
-        if progress.deaths > 1 and suspects == 1:
+        if progress.deaths > 1 and suspects == 1 and _is_alike(here, progress.cleared_at - 1):
             raise self._crashed()
-        here = progress.count_here
-        progress.probation = here + 1 if here <= _YOUNG or progress.deaths > 1 else 1
+        age = monotonic() - self._started_at
+        is_young = age < _YOUNG_SECONDS and here < _YOUNG_TOKENS
+        progress.cleared_at = here + 1
+        progress.probation = here + 1 if is_young or progress.deaths > 1 else 1
 
     def _crashed(self) -> RequestCrashedEngine:
         return RequestCrashedEngine(
@@ -174,11 +193,17 @@ class Attempt:
                         self._enter()
 
     def _leave_probation(self) -> None:
-        self.is_on_probation = False
         engine = self._engine
         if engine.is_dead:
             return
-        engine.on_probation.discard(self)
-        engine.suspects -= self._counts
-        self._counts = False
-        engine.changed()
+        if self._counts or self in engine.on_probation:
+            engine.on_probation.discard(self)
+            engine.suspects -= self._counts
+            self._counts = False
+            engine.changed()
+
+
+def _is_alike(here: int, before: int) -> bool:
+    """Whether two deaths at these numbers of tokens may have the same cause. If the cause is the
+    text, the second death comes at once, because the second attempt has the text of the first."""
+    return here <= 1 or abs(here - before) <= max(3, before // 8)

@@ -285,6 +285,14 @@ class Config:
         metavar="N", topic=POOL_TOPIC, where=(INGRESS,),
         help="How often a stream may move to another worker when its own is lost.",
     ))
+    first_token_timeout: float = setting(0.0, values.seconds, Option(
+        metavar="SECONDS", topic=POOL_TOPIC, where=(INGRESS,),
+        help="Move a stream to another worker if its first token takes longer; 0 never does.",
+    ))
+    token_timeout: float = setting(0.0, values.seconds, Option(
+        metavar="SECONDS", topic=POOL_TOPIC, where=(INGRESS,),
+        help="Move a stream to another worker if any next token takes longer; 0 never does.",
+    ))
     advertise: str | None = setting(None, str, Option(
         metavar="HOST[:PORT]", topic=POOL_TOPIC,
         where=(WORKER.with_need(_TCP), INGRESS.with_need(_NATS)),

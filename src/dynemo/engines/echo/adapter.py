@@ -61,18 +61,25 @@ class Echo:
 
         If another instance has already answered part of it, that part is the end of the prompt.
         Then the answer continues after it.
+
+        It does not end at the prompt's own stop ids. But a stream that is lost after a stop id
+        counts as complete, so such an id travels together with the next one.
         """
         done, every = request.continued, request.token_ids
         prompt = every[: len(every) - done]
         ids = prompt[done : done + request.max_tokens]
+        held: list[int] = []
         async with self._slot():
             for number, token_id in enumerate(ids[:-1], 1):
-                yield Delta([token_id])
+                held.append(token_id)
+                if token_id not in request.stop_ids:
+                    yield Delta(held)
+                    held = []
                 if self._delay or number % _BURST == 0:
                     await asyncio.sleep(self._delay)
             reason: FinishReason = "length" if done + len(ids) < len(prompt) else "stop"
             finish = Finish(reason, len(every), len(ids))
-            yield Delta(ids[-1:], finish=finish)
+            yield Delta([*held, *ids[-1:]], finish=finish)
 
     async def load(self) -> Load:
         running = min(self._asked, self.slots)

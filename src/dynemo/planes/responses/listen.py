@@ -12,6 +12,8 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import count
+from time import monotonic
+from typing import NamedTuple
 
 from dynemo.connection.addresses import (
     ANY,
@@ -35,6 +37,13 @@ from dynemo.wire import versions
 #: Seconds from a request's acceptance to the worker's OPEN.
 OPEN_SECONDS = 5.0
 _MAX_FORGOTTEN = 1024
+
+
+class TokenTimeouts(NamedTuple):
+    """Seconds that a stream waits for its first and for each next token; 0: for ever."""
+
+    first: float = 0.0
+    next: float = 0.0
 
 
 class PendingStream:
@@ -78,10 +87,16 @@ class PendingStream:
             loop = asyncio.get_running_loop()
             self._deadline = loop.call_later(seconds, self._expire, seconds)
 
+    @property
+    def is_accepted(self) -> bool:
+        return self._deadline is not None
+
     def bind(self, connection: WorkerConnection) -> None:
         self._connection = connection
         if self._deadline is not None:
             self._deadline.cancel()
+        if any(self._responses.token_timeouts):
+            self._watch(monotonic())
 
     def close(self) -> None:
         if self._deadline is not None:
@@ -90,6 +105,18 @@ class PendingStream:
             self._connection.drop(self.stream)
         else:
             self._responses.forget(self)
+
+    def _watch(self, opened: float) -> None:
+        """Fails a stream that gets no tokens. Looks again when that could be the case."""
+        timeouts, fed = self._responses.token_timeouts, self.buffer.fed_at
+        limit = timeouts.next if fed else timeouts.first
+        left = (fed or opened) + (limit or max(timeouts)) - monotonic()
+        if limit and left <= 0:
+            name = self.instance_id[:8]
+            self.buffer.fail(InstanceLost(f"Worker {name} has sent no token for {limit:g} s."))
+            return
+        loop = asyncio.get_running_loop()
+        self._deadline = loop.call_later(max(left, 1.0), self._watch, opened)
 
     def _expire(self, seconds: float) -> None:
         name = self.instance_id[:8]
@@ -110,6 +137,7 @@ class ResponseListener:
         self.reach = reach
         self.beat = beat
         self.open_seconds = OPEN_SECONDS
+        self.token_timeouts = TokenTimeouts()
         self.refused = LoggedPeers()
         self._numbers = count(1)
         self._pending: dict[int, PendingStream] = {}  # streams in StreamState.PENDING
@@ -213,6 +241,14 @@ class ResponseListener:
         found.pop(connection, None)
         if not found:
             self._workers.pop(connection.instance_id, None)
+            self._lose_accepted(connection.instance_id)
+
+    def _lose_accepted(self, instance_id: str) -> None:
+        """A worker opens the stream that it accepts on its connection, which is lost."""
+        for pending in list(self._pending.values()):
+            if pending.instance_id == instance_id and pending.is_accepted:
+                error = InstanceLost(f"Worker {instance_id[:8]} ended before its answer began.")
+                self.refuse(pending.stream, error)
 
 
 @asynccontextmanager

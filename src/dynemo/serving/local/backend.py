@@ -90,7 +90,7 @@ class LocalBackend:
                 async with aclosing(self._local.generate(rest, cancel_reader)) as deltas:
                     async for delta in deltas:
                         progress.take(delta)
-                        if attempt.is_on_probation:
+                        if attempt.is_watched:
                             attempt.check()
                         yield progress.adjusted(delta)
                         if delta.finish is not None:

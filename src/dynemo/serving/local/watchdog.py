@@ -1,4 +1,4 @@
-"""Notices an engine that has work and makes no progress, and one that does not answer at all.
+"""Notices an engine that has work and makes no progress, or that does not answer at all.
 
 Progress is a frame of any stream, or a part of a prompt that the engine reports as computed. An
 engine may be silent for `--stall-timeout`, and for ten times the time that its prompts should take.
@@ -20,7 +20,7 @@ _MAX_UNANSWERED = 10
 #: The same, if it has work and its process is stopped.
 _MAX_STOPPED = 2
 _PREFILL_FACTOR = 10
-#: Clients that give up and come again must not start the count anew. So the times of several
+#: Clients that give up and come again must not restart the count. So the times of several
 #: stretches of work without progress add up, to this many times the limit of one.
 _STRETCHES = 3
 
