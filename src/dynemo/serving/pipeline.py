@@ -161,9 +161,10 @@ class Pipeline:
             return self._models[name]
         if why := self.source.absence(name):
             raise Unavailable(why)
-        if name is None or not self._models:
+        if not self._models:
             raise Unavailable("No worker has registered yet.")
-        raise unknown_model(name)
+        # Without a name, the client may use only models that are not served.
+        raise unknown_model(name or ", ".join(sorted(allowed or ())))
 
     def check_room(
         self, place: Place, name: str | None = None, *, allowed: frozenset[str] | None = None
