@@ -36,6 +36,7 @@ GUIDE_DEPTH = 100  #: of objects and arrays in a schema
 GUIDE_SECONDS = 0.1  #: of CPU time to compile it
 GUIDE_MEMORY_BYTES = 128 * 2**20  #: that the judging process may grow
 GUIDE_STACK_BYTES = 2**20  #: of its call stack; the threads of an engine have more
+GUIDE_SHARE = 0.2  #: of an engine's time that compiling guides may take
 GUIDE_WAIT_SECONDS = 10.0  #: for a judgement, with the wait for a process
 GUIDE_JUDGES = 2  #: processes of one engine
 GUIDE_VERDICTS = 128  #: that are kept
