@@ -18,6 +18,7 @@ BODY_BYTES = 32 * 2**20  #: of one request
 BODIES_BYTES = 256 * 2**20  #: of all requests whose bodies are unfinished or not read yet
 SMALL_BODY_BYTES = 32 * 1024  #: of each body, that do not count among those of all
 HUGE_BODY_BYTES = 4 * 2**20  #: of a body that is read into a call with no other such body beside it
+LONG_BODIES = 4  #: of more than SMALL_BODY_BYTES that one route reads into calls at once
 TRIM_BYTES = 16 * 2**20  #: of bodies after which freed memory is given back to the system
 TRIM_SECONDS = 15.0  #: between two times that this is done
 BODY_SECONDS = 60.0  #: until a body is complete, besides the seconds that its bytes add
@@ -35,6 +36,7 @@ GUIDE_DEPTH = 100  #: of objects and arrays in a schema
 GUIDE_SECONDS = 0.1  #: of CPU time to compile it
 GUIDE_MEMORY_BYTES = 128 * 2**20  #: that the judging process may grow
 GUIDE_STACK_BYTES = 2**20  #: of its call stack; the threads of an engine have more
+GUIDE_SHARE = 0.2  #: of an engine's time that compiling guides may take
 GUIDE_WAIT_SECONDS = 10.0  #: for a judgement, with the wait for a process
 GUIDE_JUDGES = 2  #: processes of one engine
 GUIDE_VERDICTS = 128  #: that are kept
@@ -53,7 +55,7 @@ GRAMMAR_STACKS = 512
 #: Ways in which one token may follow a grammar. llama.cpp tries each; the example grammars of
 #: llama.cpp have at most 704.
 GRAMMAR_PATHS = 4096
-GRAMMAR_SECONDS = 0.15  #: of CPU time for the search for more states and ways
+GRAMMAR_SECONDS = 1.0  #: of CPU time for the search for more states and ways; some 0.3 in use
 
 # Requests.
 QUEUE_SECONDS = 600.0  #: that a request waits for its turn; clients wait no longer either
@@ -102,7 +104,7 @@ DISCOVERY_BYTES = 256 * 2**20  #: of the values that one process reads under a p
 RECORD_BYTES = 64 * 1024  #: of an instance's record
 INSTANCES = 10_000  #: that an ingress knows
 MODELS = 1000  #: that an ingress serves
-NAME_CHARACTERS = 256  #: of a model's name, and of other texts in a record
+RECORD_CHARACTERS = 256  #: of a model's name, and of other texts in a record
 RECORD_NAMES = 256  #: settings, guides or tasks that an instance lists
 CONTEXT_TOKENS = 2**31  #: context of an instance
 SLOTS = 2**20  #: of an instance

@@ -5,8 +5,11 @@ import json
 
 import pytest
 
+from dynemo.errors import UnknownModel
 from dynemo.http.access.access import Access
 from dynemo.http.access.keys import Keys
+from dynemo.messages.ask import Ask
+from dynemo.serving.pipeline import Pipeline
 from support.asgi_client import CHAT, Running, chat_body, make_app, run, running
 from support.fake_pipeline import FakePipeline
 
@@ -167,3 +170,11 @@ def test_a_key_cannot_be_guessed_around() -> None:
             assert (await send(server, right))[0] == 200
 
     run(scenario())
+
+
+def test_a_key_whose_models_are_not_served_is_told_so() -> None:
+    """Without a model's name, too. A 503 would make its client try again."""
+    pipeline = Pipeline(FakePipeline().served, defaults=Ask())
+    for model in (None, "other", "demo"):
+        with pytest.raises(UnknownModel, match=model or "other"):
+            pipeline.prepare(Ask(model=model), allowed=frozenset({"other"}))

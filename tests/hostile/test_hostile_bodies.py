@@ -77,11 +77,11 @@ WRONG: dict[str, tuple[Callable[[], bytes], str | None]] = {
     "17 stop strings": (lambda: chat(b'"stop":[%b"a"]' % (b'"a",' * 16)), "stop"),
     "a million stop strings": (lambda: chat(b'"stop":[%b"a"]' % (b'"a",' * 500_000)), "stop"),
     "129 choices": (lambda: chat(b'"n":129'), "n"),
-    "9 million lists": (lambda: chat(b'"tools":[%b1]' % (b"[]," * 9_000_000)), None),
+    "9 million lists": (lambda: chat(b'"tools":[%b1]' % (b"[]," * 9_000_000)), "tools"),
     "half a million lists": (lambda: chat(b'"tools":[%b1]' % (b"[]," * 400_000)), "tools"),
     "a million messages": (
         lambda: messages(b'%b{"role":"user","content":""}' % (b'{"role":"user"},' * 1_000_000)),
-        None,
+        "messages",
     ),
     "10,001 messages": (
         lambda: messages(b",".join([b'{"role":"user","content":"a"}'] * 10_001)),
@@ -118,7 +118,7 @@ WRONG: dict[str, tuple[Callable[[], bytes], str | None]] = {
     ),
     "arguments of 2 MB": (
         lambda: assistant(b'"%b"' % (b"[" * 2 * MB)),
-        None,  # the brackets count, wherever they are
+        "messages",  # the brackets count, wherever they are
     ),
     "arguments of 2 MB of escapes": (
         lambda: assistant(b'"%b"' % (rb"\u005b" * 2 * MB)),

@@ -2,13 +2,16 @@
 
 import json
 import shutil
+import socket
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -21,6 +24,7 @@ from dynemo.prompt.template import ChatTemplate
 from dynemo.serving.rendering import render_apart
 from support.command import Server, children, run, serving
 from support.fidelity_data import conversations, goldens, template
+from support.waiting import wait_until
 
 CHAT = RenderInput([text_turn("user", "Hello")])
 _GROW = "{% set ns = namespace(v=START) %}{% for i in range(60) %}STEP{% endfor %}"
@@ -243,6 +247,25 @@ def test_the_server_answers_others_while_a_template_loops(looping: Server) -> No
     for _, body in answers:
         assert "chat template" in body["error"]["message"]
         assert "2 s" in body["error"]["message"]
+
+
+@pytest.mark.processes
+@pytest.mark.timeout(120)
+def test_clients_that_leave_free_the_processes_they_wait_for(looping: Server) -> None:
+    place = urlsplit(looping.url)
+    body = b'{"messages":[{"role":"user","content":"Hello"}]}'
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+    hosts = len(children(looping.process.pid))
+    with ExitStack() as stack:
+        for _ in range(40):
+            client = socket.create_connection((place.hostname, place.port))
+            stack.enter_context(client)
+            client.sendall(head % len(body) + body)
+        wait_until(lambda: len(children(looping.process.pid)) > hosts)
+    # 40 renderings of 2 s of CPU, two at once, take 40 s and more.
+    answered = time.monotonic()
+    assert post(looping)[0] == 400
+    assert time.monotonic() - answered < 20
 
 
 @pytest.mark.processes

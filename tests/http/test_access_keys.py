@@ -252,6 +252,11 @@ def test_a_bad_file_is_one_sentence(tmp_path: Path, lines: list[str], says: str)
     assert "sk-" not in text
 
 
+def test_a_line_ends_where_people_see_its_end(tmp_path: Path) -> None:
+    file = make_file(tmp_path, "# old\u2028sk-old", "# old\x0bsk-older", "sk-1\rsk-2\r", "sk-3")
+    assert [key.text for key in read_key_file(file)] == ["sk-1", "sk-2", "sk-3"]
+
+
 def test_what_is_no_file_of_keys(tmp_path: Path) -> None:
     fifo, binary, big = tmp_path / "fifo", tmp_path / "binary", tmp_path / "big"
     os.mkfifo(fifo)

@@ -45,6 +45,19 @@ product ::= atom ([*/] atom)*
 atom ::= name | [0-9]+ | "-" atom | "(" sum ")" | name "(" (sum ("," sum)*)? ")"
 name ::= [a-zA-Z_] [a-zA-Z_0-9]*
 """,
+    "fields": (
+        'root ::= "{" ws ('
+        + " | ".join(f"f{n} r{n}" for n in range(40))
+        + ')? "}"\n'
+        + "".join(f'f{n} ::= "\\"name {n}\\":" ws (string | number)\n' for n in range(41))
+        + "".join(f'r{n} ::= ("," ws f{n + 1})? r{n + 1}\n' for n in range(40))
+        + r"""
+r40 ::= ""
+string ::= "\"" ([^"\\\x7F\x00-\x1F] | "\\" ["\\bfnrt/])* "\"" ws
+number ::= "-"? [0-9]+ ("." [0-9]+)? ws
+ws ::= [ \n]?
+"""
+    ),
     "odd": 'root ::= ("a"*)* | .? "\\u00e9" | "b"{0,1000000} | "" ',
 }
 
@@ -60,6 +73,26 @@ HOSTILE_GRAMMARS = {
     "overlapping classes": (
         "root ::= x*\nx ::= " + " | ".join(f"[a-{end}]" for end in "qrstuvwxyz"),
         "one text may follow it in 4096 ways",
+    ),
+    "overlapping repetitions": (
+        "root ::= " + " ".join(f"[{chr(97 + n % 25)}-z]*" for n in range(60)),
+        "one text may follow it in 4096 ways",
+    ),
+    "a slow part first": (
+        'root ::= "x" t "!" '
+        + " ".join(f"[{chr(97 + n % 25)}-z]*" for n in range(60))
+        + '\nt ::= ("a" | "b" | "c") t? | "!"',
+        "one text may follow it in 4096 ways",
+    ),
+    "too much to search": (
+        "root ::= r0\n"
+        + "".join(f'r{n} ::= [a-f] r{n + 1} [g-m] r{n}? | "{n}"\n' for n in range(2500))
+        + 'r2500 ::= "x"',
+        "too many parts",
+    ),
+    "no character behind a long word": (
+        'root ::= "' + "a" * 300 + '" [z-a]',
+        "no character is in the class",
     ),
     "two ends": ('root ::= e\ne ::= "a" e "b" | "a" e "c" | "a"', "may lead to 512 places"),
     "two ends behind a word": (

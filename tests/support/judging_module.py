@@ -20,6 +20,10 @@ def judge(kind: str, text: str) -> str:
         case "busy":
             while True:
                 pass
+        case "slow":
+            end = time.process_time() + 0.02
+            while time.process_time() < end:
+                pass
         case "asleep":
             time.sleep(600)
         case "memory":

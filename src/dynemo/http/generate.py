@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from contextlib import aclosing
+from contextlib import aclosing, suppress
+from functools import partial
 
 from dynemo.api.dialect import AnswerHead, Call, Operation
 from dynemo.errors import DynemoError
@@ -10,9 +11,14 @@ from dynemo.http.asgi import find_headers
 from dynemo.http.deadline import exceeded, read_timeout
 from dynemo.http.exchange import Exchange
 from dynemo.http.record import RequestRecord, report_status
+from dynemo.limits import LONG_BODIES
 from dynemo.metrics import Metrics
+from dynemo.prompt.errors import RenderTooLong
+from dynemo.prompt.render import Render, render_prompt
 from dynemo.serving.pipeline import Job, Pipeline, salted
+from dynemo.serving.rendering import render_apart
 from dynemo.serving.room import Place
+from dynemo.serving.turns import Turns
 from dynemo.trace import continue_trace
 
 #: Bytes of a body above which a thread renders and tokenizes it. At some 0.3 us a byte it would
@@ -25,6 +31,7 @@ class Generate:
         self._operation = operation
         self._pipeline = pipeline
         self._metrics = metrics
+        self._reading = Turns(LONG_BODIES)  # of long bodies
 
     async def __call__(self, exchange: Exchange) -> None:
         traceparent = continue_trace(find_headers(exchange.scope, b"traceparent"))
@@ -46,21 +53,16 @@ class Generate:
 
     async def _answer(self, exchange: Exchange, record: RequestRecord, place: Place) -> None:
         body = await exchange.read_body()
-        allowed = record.client.models
-        self._pipeline.check_room(place, allowed=allowed)
-        is_long = len(body) > _LONG_BODY
-        read = self._operation.read
-        call = await asyncio.to_thread(read, body) if is_long else read(body)
-        self._pipeline.check_room(place, call.ask.model, allowed=allowed)
-        job = await self._accept(call, record, is_long=is_long)
-        is_stream, make_writer = call.is_stream, call.writer
-        del body, call  # a long prompt's, and the answer may take long
-        exchange.release_body()
-        record.accept(job)
-        writer = make_writer(AnswerHead(job.id, int(time.time()), job.model.name, job.choices))
-        # The headers wait for the first piece: until then an error still has its own status.
-        data = writer.open()
         async with exchange.listening():
+            self._pipeline.check_room(place, allowed=record.client.models)
+            call, job = await self._read(body, record)
+            is_stream, make_writer = call.is_stream, call.writer
+            del body, call  # a long prompt's, and the answer may take long
+            exchange.release_body()
+            record.accept(job)
+            writer = make_writer(AnswerHead(job.id, int(time.time()), job.model.name, job.choices))
+            # The headers wait for the first piece: until then an error still has its own status.
+            data = writer.open()
             try:
                 async with aclosing(self._pipeline.run(job, exchange.cancel, place)) as batches:
                     async for pieces in batches:
@@ -76,16 +78,33 @@ class Generate:
             data += writer.close(record.counter.usage())
             await (exchange.end if is_stream else exchange.reply)(data)
 
-    async def _accept(self, call: Call, record: RequestRecord, *, is_long: bool) -> Job:
-        client = record.client
+    async def _read(self, body: bytes, record: RequestRecord) -> tuple[Call, Job]:
+        """Reads a body and prepares its answer, without holding up the event loop.
+
+        A call takes up to 25 times the memory of its body. So whatever waits here, waits as bytes.
+        """
+        work = partial(self._read_now, body, record)
+        client = record.client.name
+        with suppress(RenderTooLong):  # which holds the call, until this block ends
+            if len(body) <= _LONG_BODY:
+                return work()
+            return await self._reading.in_thread(client, work)
+        return await self._pipeline.rendering.in_thread(client, partial(work, render_apart))
+
+    def _read_now(
+        self, body: bytes, record: RequestRecord, render: Render = render_prompt
+    ) -> tuple[Call, Job]:
+        client, pipeline = record.client, self._pipeline
+        call = self._operation.read(body)
+        pipeline.check_room(record.place, call.ask.model, allowed=client.models)
         try:
-            job = await self._pipeline.accept(
-                call.ask, record.traceparent, allowed=client.models, is_long=is_long
+            job = pipeline.prepare(
+                call.ask, record.traceparent, allowed=client.models, render=render
             )
-            return salted(job, client.cache_salt)
         except DynemoError as error:
             self._name_field(error)
             raise
+        return call, salted(job, client.cache_salt)
 
     def _name_field(self, error: DynemoError) -> None:
         """Replaces the name of a field of `Ask` by the name that the client knows."""

@@ -3,7 +3,7 @@
 import asyncio
 import math
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from uuid import uuid4
@@ -26,6 +26,7 @@ from dynemo.serving.rendering import render_apart
 from dynemo.serving.room import Place
 from dynemo.serving.served import ServedModel
 from dynemo.serving.source import Complete, ModelSource
+from dynemo.serving.turns import Turns
 from dynemo.spelling import quoted, with_reason
 
 #: Seconds before busy instances are asked again, and the longest such pause.
@@ -81,7 +82,7 @@ class Pipeline:
         self._defaults = defaults
         self.source: ModelSource = source or Complete()
         self._max_queue = max_queue
-        self._processes = asyncio.Semaphore(RENDER_PROCESSES)
+        self.rendering = Turns(RENDER_PROCESSES)  #: in processes of their own
 
     @property
     def models(self) -> Mapping[str, ServedModel]:
@@ -105,25 +106,14 @@ class Pipeline:
             return self.source.absence(None) or "no instances"
         return troubles[0] if all(troubles) else ""
 
-    async def accept(
-        self,
-        ask: Ask,
-        traceparent: str = "",
-        *,
-        allowed: frozenset[str] | None = None,
-        is_long: bool = False,
-    ) -> Job:
-        """Prepares an ask without holding up the event loop. Raises what `prepare` raises.
+    async def accept(self, ask: Ask) -> Job:
+        """Prepares an ask without holding up the event loop for long. Raises what `prepare` raises.
 
-        `is_long`: a thread renders and tokenizes it. A rendering that needs many steps gets a
-        process of its own.
+        A rendering that needs many steps gets a process of its own.
         """
-        work = partial(self.prepare, ask, traceparent, allowed=allowed)
-        try:
-            return await asyncio.to_thread(work) if is_long else work()
-        except RenderTooLong:
-            async with self._processes:
-                return await asyncio.to_thread(work, render=render_apart)
+        with suppress(RenderTooLong):
+            return self.prepare(ask)
+        return await self.rendering.in_thread("", partial(self.prepare, ask, render=render_apart))
 
     def prepare(
         self,
@@ -171,9 +161,10 @@ class Pipeline:
             return self._models[name]
         if why := self.source.absence(name):
             raise Unavailable(why)
-        if name is None or not self._models:
+        if not self._models:
             raise Unavailable("No worker has registered yet.")
-        raise unknown_model(name)
+        # Without a name, the client may use only models that are not served.
+        raise unknown_model(name or ", ".join(sorted(allowed or ())))
 
     def check_room(
         self, place: Place, name: str | None = None, *, allowed: frozenset[str] | None = None

@@ -124,6 +124,25 @@ def test_choices_share_one_judgement_even_if_some_leave() -> None:
     _run(body)
 
 
+def test_the_choices_of_a_slow_guide_start_one_after_the_other() -> None:
+    """The engine compiles it again for each."""
+
+    async def body(judge: GuideJudge) -> list[float]:
+        loop = asyncio.get_running_loop()
+
+        async def start(kind: Any) -> float:
+            await judge.judge(Guide(kind, "slow"))
+            return loop.time()
+
+        quick = await asyncio.gather(*(start("grammar") for _ in range(4)))
+        slow = await asyncio.gather(*(start("json_schema") for _ in range(4)))
+        return [max(quick) - min(quick), max(slow) - min(slow)]
+
+    quick, slow = _run(body)
+    assert slow >= 3 * 0.02 / limits.GUIDE_SHARE * 0.9
+    assert quick < slow
+
+
 def test_a_guide_that_takes_its_whole_time_delays_no_other_and_not_the_loop() -> None:
     async def body(judge: GuideJudge) -> None:
         await asyncio.gather(judge.judge(FINE), judge.judge(Guide("grammar", "other")))  # two start

@@ -9,7 +9,7 @@ import msgspec
 
 from dynemo.api.openai.types import AnyMessage
 from dynemo.errors import RequestError
-from dynemo.foreign import json_decoder, most_values
+from dynemo.foreign import decode_json, json_decoder, most_values
 from dynemo.limits import BODY_VALUES, SHOWN_CHARACTERS
 from dynemo.spelling import shortened
 
@@ -44,8 +44,12 @@ def decode(body: bytes, kind: type[T]) -> T:
     """The body as a struct of `types.py`. Raises RequestError that names the field in `param`, in
     the form `messages[0].content`."""
     if len(body) > _LONG and most_values(body) > BODY_VALUES:
+        field = _largest_field(body)
+        most = f", most of which are in '{field}'" if field else ""
         raise RequestError(
-            f"The request body may hold {BODY_VALUES:,} commas and opening brackets. Send less."
+            f"The request body may hold {BODY_VALUES:,} commas and opening brackets, and has "
+            f"more{most}. Send less.",
+            param=field,
         )
     key: Any = kind
     try:
@@ -55,6 +59,15 @@ def decode(body: bytes, kind: type[T]) -> T:
         raise _invalid(str(error)) from None
     except msgspec.DecodeError as error:
         raise _unparsable(f"{error}.") from None
+
+
+def _largest_field(body: bytes) -> str | None:
+    """Returns the name of the field with the most values; None if the body is not a JSON object."""
+    try:
+        fields = decode_json(body, dict[str, msgspec.Raw])
+    except msgspec.DecodeError:
+        return None
+    return _cut(max(fields, key=lambda name: most_values(bytes(fields[name])), default=""))
 
 
 def _unparsable(problem: str) -> RequestError:

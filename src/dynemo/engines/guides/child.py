@@ -8,9 +8,10 @@ within the bounds, and crash.
 import os
 import signal
 from importlib import import_module
+from time import process_time
 from types import ModuleType
 
-from msgspec import msgpack
+from msgspec import msgpack, structs
 
 from dynemo import limits
 from dynemo.engines.guides.bounds import address_space, limit_cpu, limit_memory
@@ -39,7 +40,7 @@ def run(name: str) -> None:
             guide = decode_msgpack(questions.read(int.from_bytes(header)), Guide)
             verdict = _verdict(module, guide)
             if address_space() - before > limits.GUIDE_MEMORY_BYTES // 2:
-                verdict = Verdict(verdict.text, verdict.refused, verdict.unsupported, True)
+                verdict = structs.replace(verdict, is_last=True)
             body = msgpack.encode(verdict)
             file.write(len(body).to_bytes(HEADER_BYTES) + body)
             file.flush()
@@ -47,8 +48,12 @@ def run(name: str) -> None:
 
 def _verdict(module: ModuleType, guide: Guide) -> Verdict:
     limit_cpu(limits.GUIDE_SECONDS)
+    began = process_time()
     try:
-        return Verdict(module.judge(guide.kind, guide.text))
+        text = module.judge(guide.kind, guide.text)
+        # For a grammar most of the time is our own search, and the engine's parser is quick.
+        seconds = 0.0 if guide.kind == "grammar" else process_time() - began
+        return Verdict(text, seconds=seconds)
     except GuideRefused as error:
         return Verdict(refused=str(error))
     except GuideUnsupported as error:

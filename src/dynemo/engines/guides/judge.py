@@ -47,6 +47,7 @@ class GuideJudge:
         self._places = asyncio.Semaphore(limits.GUIDE_JUDGES)
         self._children: set[_Child] = set()
         self._idle: list[_Child] = []
+        self._next_start = 0.0  # loop time at which the engine may compile the next guide
 
     async def judge(self, guide: Guide) -> str:
         """Returns the guide as the engine takes it.
@@ -72,7 +73,21 @@ class GuideJudge:
             self._verdicts.move_to_end(key)
         if isinstance(verdict, DynemoError):
             raise verdict
-        return verdict.passed(guide.kind)
+        text = verdict.passed(guide.kind)
+        await self._pace(verdict.seconds)
+        return text
+
+    async def _pace(self, seconds: float) -> None:
+        """Waits until the engine may compile a guide that takes so long.
+
+        It compiles in the loop that makes all tokens, once for each choice. So 64 choices with a
+        large schema would delay every other answer by seconds if they started together.
+        """
+        now = asyncio.get_running_loop().time()
+        start = max(now, self._next_start)
+        self._next_start = start + seconds / limits.GUIDE_SHARE
+        if start > now:
+            await asyncio.sleep(start - now)
 
     async def close(self) -> None:
         tasks = list(self._judging.values())

@@ -27,6 +27,7 @@ class Verdict(Struct, frozen=True, array_like=True):
     refused: str = ""  #: the clause of a GuideRefused
     unsupported: str = ""  #: the sentence of a GuideUnsupported
     is_last: bool = False  #: the process has grown and shall be replaced
+    seconds: float = 0.0  #: of CPU time that the engine needs to compile it, once for each choice
 
     def passed(self, kind: str) -> str:
         """Returns the text for the engine. Raises RequestError if the guide was refused."""

@@ -5,8 +5,9 @@ it tries the tokens of the vocabulary, character by character, on each stack, an
 Two ways that reach the same stack are both followed. So a grammar with many ways for one text takes
 exponential time, and one whose stacks multiply takes exponential memory.
 
-This module follows the same rules on texts that it chooses. From each position of a grammar it goes
-where most ways are. A grammar may hide its growth from this search.
+This module follows the same rules on texts that it chooses. From each part of a grammar it goes
+where most ways are. It refuses a grammar that takes too long to search. A grammar may still hide
+its growth from this search.
 """
 
 import time
@@ -48,6 +49,7 @@ _TOKEN_CHARACTERS = 12  #: of a long token
 _LONG_TEXT = 200  #: characters after which a slow growth of stacks shows
 _FEW = 64  #: stacks of a long text, which may still grow
 _TRIED = 24  #: characters that are tried at one place
+_LONGEST_REST = 32  #: elements of an alternative that are compared
 _KEPT = 2  #: texts that are continued, of one length
 
 #: The stacks that a text can lead to, and the number of ways to each.
@@ -70,6 +72,11 @@ class Stacks:
         self._numbers: dict[tuple[int, int], int] = {}
         self._ready: dict[int, tuple[int, ...]] = {_EMPTY: (_EMPTY,)}
         self._classes: dict[int, tuple[bool, list[tuple[int, int]], int]] = {}
+
+    def rule(self, stack: int) -> int:
+        """Returns the rule that the top of `stack` refers to, or -1."""
+        kind, value = self.elements[self._top[stack]]
+        return value if kind == ElementType.RULE else -1
 
     def push(self, below: int, place: int) -> int:
         """Returns the stack with `place` on top, or `below` at the end of a rule."""
@@ -101,6 +108,12 @@ class Stacks:
                     after[other] = after.get(other, 0) + count
         _check(after)
         return after
+
+    def check_classes(self) -> None:
+        """Raises GuideRefused for a class without a character."""
+        for place, (kind, _) in enumerate(self.elements):
+            if kind in _STARTS and kind != ElementType.RULE:
+                self._class(place)
 
     def characters(self, ways: Ways) -> set[int]:
         """Returns some characters that may follow: the borders of the classes."""
@@ -158,27 +171,69 @@ class Stacks:
 
 
 def check_growth(rules: Sequence[Sequence[tuple[int, int]]], seconds: float) -> None:
-    """Raises GuideRefused if a text is found that llama.cpp could not follow.
+    """Raises GuideRefused if a text is found that llama.cpp could not follow, or if the search
+    needs more CPU time.
 
-    The first rule is the start. The search ends after some CPU time.
+    The first rule is the start.
     """
     end = time.process_time() + seconds
     stacks = Stacks(rules)
-    starts = [
-        stacks.push(_EMPTY, place)
-        for place, (kind, _) in enumerate(stacks.elements)
-        if kind in _STARTS
-    ]
-    _go_far(stacks, starts[0], end)
-    for search in (_begin, _go_wide, _go_far):
-        for start in starts:
-            search(stacks, start, end)
-            if time.process_time() > end:
-                return
+    stacks.check_classes()
+    whole, *parts = _starts(stacks)
+    for start in (whole, *parts):
+        _begin(stacks, start, end)
+    for start in (whole, *parts):
+        _go_wide(stacks, start, end)
+    repeated = _repeated(rules)
+    far = {stacks.rule(start): start for start in parts if stacks.rule(start) in repeated}
+    for start in (whole, *far.values()):
+        _go_far(stacks, start, end)
 
 
-def _begin(stacks: Stacks, start: int, _: float) -> None:
+def _starts(stacks: Stacks) -> list[int]:
+    """Returns the stacks from which the search begins, without equal ones: the whole grammar first.
+
+    Only a reference to a rule opens several ways. So the search needs no start at a character.
+    """
+    elements = stacks.elements
+    found: dict[tuple[tuple[int, int], ...], int] = {}
+    rest: list[tuple[int, int]] = []  # the elements from a place to the end of its alternative
+    for place in range(len(elements) - 1, -1, -1):
+        kind = elements[place][0]
+        rest = [] if kind <= ElementType.ALTERNATIVE else [elements[place], *rest[:_LONGEST_REST]]
+        if kind == ElementType.RULE:
+            found[tuple(rest)] = place
+    whole = next(i for i, (kind, _) in enumerate(elements) if kind in _STARTS)
+    return [stacks.push(_EMPTY, place) for place in (whole, *sorted(found.values()))]
+
+
+def _repeated(rules: Sequence[Sequence[tuple[int, int]]]) -> set[int]:
+    """Returns the rules that may lead back to themselves, and those between two such rules.
+
+    Only with these the stacks may grow for as long as the text does.
+    """
+    below = [{value for kind, value in rule if kind == ElementType.RULE} for rule in rules]
+    above: list[set[int]] = [set() for _ in rules]
+    for number, others in enumerate(below):
+        for other in others:
+            above[other].add(number)
+    left = set(range(len(rules)))
+    for ways, back in ((below, above), (above, below)):
+        counts = [len(others & left) for others in ways]
+        ends = [number for number in left if not counts[number]]
+        while ends:
+            number = ends.pop()
+            left.discard(number)
+            for other in back[number] & left:
+                counts[other] -= 1
+                if not counts[other]:
+                    ends.append(other)
+    return left
+
+
+def _begin(stacks: Stacks, start: int, end: float) -> None:
     """Looks for an empty text with many stacks."""
+    _check_time(end)
     _check(dict.fromkeys(stacks.ready(start), 1))
 
 
@@ -189,7 +244,8 @@ def _go_wide(stacks: Stacks, start: int, end: float) -> None:
         after = [step for ways in kept for step in _steps(stacks, ways)]
         after.sort(key=_total)
         kept = nlargest(_KEPT, {frozenset(ways): ways for ways in after}.values(), key=_total)
-        if not kept or time.process_time() > end:
+        _check_time(end)
+        if not kept:
             return
 
 
@@ -200,12 +256,18 @@ def _go_far(stacks: Stacks, start: int, end: float) -> None:
     for length in range(_LONG_TEXT):
         most: Ways = max(_steps(stacks, ways), key=_count, default={})
         ways = dict.fromkeys(most, 1)
-        if not ways or time.process_time() > end:
+        _check_time(end)
+        if not ways:
             return
         if length == _LONG_TEXT // 2:
             at_half = len(ways)
     if len(ways) > max(_FEW, at_half * 3 // 2):
         raise GuideRefused("the longer the text, the more places in it the text may lead to")
+
+
+def _check_time(end: float) -> None:
+    if time.process_time() > end:
+        raise GuideRefused("it has too many parts that can stand at one place")
 
 
 def _steps(stacks: Stacks, ways: Ways) -> Iterator[Ways]:

@@ -20,6 +20,8 @@ from dynemo.spelling import quoted
 
 #: Printable ASCII, as a header needs it, without the comma that separates keys.
 _KEY = re.compile(r"[!-+\--~]{1,512}")
+#: `str.splitlines` has others, which nobody sees inside a comment.
+_LINE_END = re.compile(r"\r\n|\n|\r")
 _NAME = re.compile(r"[A-Za-z0-9._@/+-]{1,64}")
 _FIELDS = ("name", "models", "rpm", "tpm", "concurrency")
 KEY_FORM = "a key has up to 512 ASCII characters and no space or comma"
@@ -49,7 +51,7 @@ def read_key_file(path: Path) -> list[ApiKey]:
     except UnicodeDecodeError:
         raise _wrong(path, "is not text") from None
     keys: list[ApiKey] = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(_LINE_END.split(text), 1):
         words = line.split()
         if words and not words[0].startswith("#"):
             try:

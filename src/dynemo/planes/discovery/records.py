@@ -16,8 +16,8 @@ from dynemo.limits import (
     ADDRESS_CHARACTERS,
     ADDRESSES,
     CONTEXT_TOKENS,
-    NAME_CHARACTERS,
     RECORD_BYTES,
+    RECORD_CHARACTERS,
     RECORD_NAMES,
     SLOTS,
 )
@@ -80,7 +80,7 @@ def _problems_of(instance: Instance) -> Iterable[str]:
 
 
 def _is_text(text: str) -> bool:
-    return len(text) <= NAME_CHARACTERS and text.isprintable()
+    return len(text) <= RECORD_CHARACTERS and text.isprintable()
 
 
 def _is_plain(text: str) -> bool:

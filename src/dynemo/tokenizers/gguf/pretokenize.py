@@ -100,7 +100,8 @@ _PATTERNS: dict[str, tuple[str, ...]] = {
         r"[\r\n]",
         rf"\s?{_DEEPSEEK_LETTERS}+",
         r"\s?[!-/:-~！-／：-～‘-‟　-。]+",
-        r"\s+$",
+        # llama.cpp's `\s+$`, without a try at each space of a run.
+        r"(?<!\s)\s+$",
         _HAN_HANGUL,
         r"\p{N}+",
     ),

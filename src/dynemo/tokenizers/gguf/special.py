@@ -11,6 +11,8 @@ from dynemo.tokenizers.gguf.vocab import CONTROL, LSTRIP, RSTRIP, UNKNOWN, USER_
 
 # The characters of isspace() in the C locale.
 _SPACE = " \t\n\v\f\r"
+#: Up to this number of different tokens in a text, one cut for each is fastest.
+_FEW_FOUND = 16
 
 
 class SpecialTokens:
@@ -34,14 +36,53 @@ class SpecialTokens:
         """
         if not text:
             return []
+        finder = self._all if parse_special else self._always
+        specials = finder.candidates(text)
+        if len(specials) > _FEW_FOUND:
+            return self._split_at_many(text, finder.occurrences(text))
         parts: list[str | int] = [text]
-        for special in (self._all if parse_special else self._always).candidates(text):
+        for special in specials:
             parts = [
                 piece
                 for part in parts
                 for piece in ([part] if isinstance(part, int) else self._cut(part, special))
             ]
         return parts
+
+    def _split_at_many(self, text: str, found: dict[str, list[int]]) -> list[str | int]:
+        """Does the same in one pass: cutting the text for each token takes quadratic time."""
+        taken = bytearray(len(text))
+        starts: dict[int, str] = {}
+        for special, places in found.items():
+            size = len(special)
+            accepted = []
+            for start in places:
+                if taken.find(1, start, start + size) < 0:
+                    taken[start : start + size] = b"\1" * size
+                    accepted.append(start)
+            starts.update(dict.fromkeys(accepted, special))
+            self._strip(text, taken, special, accepted)
+        parts: list[str | int] = []
+        at = 0
+        for start in sorted(starts):
+            parts += _untaken(text, taken, at, start)
+            parts.append(self._ids[starts[start]])
+            at = start + len(starts[start])
+        return [*parts, *_untaken(text, taken, at, len(text))]
+
+    def _strip(self, text: str, taken: bytearray, special: str, starts: list[int]) -> None:
+        """Takes the white space that a token absorbs on either side."""
+        attribute = self._attributes[special]
+        for start in starts if attribute & RSTRIP else ():
+            at = start + len(special)
+            while at < len(text) and not taken[at] and text[at] in _SPACE:
+                taken[at] = 1
+                at += 1
+        for start in starts if attribute & LSTRIP else ():
+            at = start - 1
+            while at >= 0 and not taken[at] and text[at] in _SPACE:
+                taken[at] = 1
+                at -= 1
 
     def _cut(self, text: str, special: str) -> list[str | int]:
         attribute = self._attributes[special]
@@ -57,6 +98,12 @@ class SpecialTokens:
             if piece:
                 parts.append(piece)
         return parts
+
+
+def _untaken(text: str, taken: bytearray, start: int, end: int) -> list[str]:
+    """Returns the text between two tokens, if any is left. What they absorbed is at its ends."""
+    first = taken.find(0, start, end)
+    return [text[first : taken.rfind(0, start, end) + 1]] if first >= 0 else []
 
 
 class _Finder:
@@ -77,15 +124,19 @@ class _Finder:
 
     def candidates(self, text: str) -> list[str]:
         """Returns every token that occurs in the text, in the given order."""
-        if self._starts is None:
-            return []
         if len(self._tokens) <= self.FEW:
             return [token for token in self._tokens if token in text]
-        found = set()
+        return list(self.occurrences(text))
+
+    def occurrences(self, text: str) -> dict[str, list[int]]:
+        """Returns the places of every token that occurs in the text; the tokens in order."""
+        if self._starts is None:
+            return {}
+        found: dict[str, list[int]] = defaultdict(list)
         for start in self._starts.finditer(text):
             at = start.start()
             for length in self._lengths[text[at]]:
                 token = text[at : at + length]
                 if token in self._order:
-                    found.add(token)
-        return sorted(found, key=self._order.__getitem__)
+                    found[token].append(at)
+        return {token: found[token] for token in sorted(found, key=self._order.__getitem__)}
