@@ -119,7 +119,7 @@ def test_a_frozen_server_is_at_fault_and_answers_once_it_runs_again(nats: NatsPr
                     began = time.monotonic()
                     with pytest.raises(PlaneAway, match="does not answer"):
                         await collect(remote.generate(make_request(1, 2)))
-                    assert time.monotonic() - began < 1
+                    assert time.monotonic() - began < 1.8  # the timeout is 2 s
                     await asyncio.sleep(1)
                 finally:
                     nats.thaw()

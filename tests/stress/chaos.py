@@ -16,7 +16,7 @@ from pathlib import Path
 from stress import leftovers
 from stress.plan import Fault, make_plan
 from stress.traffic import Traffic
-from stress.verdict import Outcome, Span, excuse
+from stress.verdict import Outcome, Span, excuse, is_without_plane
 from stress.world import MARK, World, can_cut, world
 from support.command import serving
 
@@ -120,13 +120,15 @@ def _report(outcomes: Sequence[Outcome], spans: Sequence[Span], left: Sequence[s
         counted[cause or "WRONG"] += 1
         if not cause:
             wrong.append(outcome)
-    exact = [outcome.answer for outcome in outcomes if outcome.is_exact]
+    exact = [outcome for outcome in outcomes if outcome.is_exact]
+    moved = [o.answer.longest_gap for o in exact if not is_without_plane(o, spans)]
     print(f"\n{len(outcomes)} streams, {len(spans)} faults")
     for cause, number in counted.most_common():
         print(f"{number:6}  {cause}")
     if exact:
-        print(_percentiles("longest gap in a stream", [answer.longest_gap for answer in exact]))
-        print(_percentiles("wait for the first text", [answer.first for answer in exact]))
+        print(_percentiles("longest gap in a stream", [o.answer.longest_gap for o in exact]))
+        print(_percentiles("the same while NATS ran", moved or [0.0]))
+        print(_percentiles("wait for the first text", [o.answer.first for o in exact]))
     for alike in _groups(wrong):
         first = alike[0]
         print(

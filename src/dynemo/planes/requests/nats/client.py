@@ -164,7 +164,7 @@ def read_load(reply: bytes, record: InstanceRecord) -> Load:
 
 
 def absence(reason: str, settings: NatsSettings) -> str:
-    """What is wrong if no server answers, as sentences. The reason may be empty."""
+    """Returns sentences that say that no server answers, and why; the reason may be empty."""
     return (
         f"No NATS server answers at {settings.where}{f' ({reason})' if reason else ''}. "
         "Start one with `dynemo-run services up`, or set its address with --nats."

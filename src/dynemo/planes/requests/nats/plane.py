@@ -139,8 +139,8 @@ class NatsRequests:
                 raise PlaneAway(self._away()) from None
             raise InstanceSilent(f"Worker {name} did not reply in {timeout:g} s.") from None
         except Error as cause:
-            last = f"The last error is {quoted(str(cause))}."
-            raise PlaneAway(f"{self._away()} {last}") from cause
+            problem, last = self._away(), quoted(str(cause))
+            raise PlaneAway(f"{problem} The last error is {last}.") from cause
         if (message.headers or {}).get("Status") == _NO_RESPONDERS:
             error = InstanceGone(f"Nobody takes requests for worker {name}.")
             if self._has_others or monotonic() - self._back_at < _RESUBSCRIBE_SECONDS:
