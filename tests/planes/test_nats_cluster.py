@@ -86,6 +86,22 @@ def test_a_server_is_killed_and_no_request_fails(cluster: list[NatsProcess]) -> 
     asyncio.run(body())
 
 
+def test_a_server_is_frozen_and_no_request_fails(cluster: list[NatsProcess]) -> None:
+    settings = NatsSettings(tuple(server.url for server in cluster))
+
+    async def body() -> None:
+        world = World("nats", nats=settings)
+        async with world.ingress() as ingress, world.worker() as one, world.worker() as other:
+            pool = await _pool(ingress, one.record, other.record)
+            victim = _server_of(ingress, cluster)
+            victim.freeze()
+            for _ in range(20):
+                assert await collect(pool.generate(make_request(1, 3))) == [1, 2, 3]
+            assert _server_of(ingress, cluster) is not victim
+
+    asyncio.run(body())
+
+
 def test_a_request_at_the_moment_of_the_loss_waits_for_another_server() -> None:
     """The client knows that its connection is lost before it says so."""
 

@@ -101,6 +101,35 @@ def test_a_request_under_way_fails_when_the_server_goes(nats: NatsProcess) -> No
     asyncio.run(body())
 
 
+def test_a_frozen_server_is_at_fault_and_answers_once_it_runs_again(nats: NatsProcess) -> None:
+    """The answers to pings come after the client has given them up. It must still read them."""
+
+    async def body() -> None:
+        world = World("nats", nats.url)
+        async with world.ingress() as ingress, world.worker() as worker:
+            remote, plane = ingress.remote(worker.record), ingress.requests
+            for _ in range(2):
+                assert await collect(remote.generate(make_request(1, 2))) == [1, 2]
+                nats.freeze()
+                try:
+                    with pytest.raises(PlaneAway, match="does not answer"):
+                        await collect(remote.generate(make_request(1, 2)))
+                    assert not remote.is_doubtful
+                    await until(lambda: plane.trouble != "")
+                    began = time.monotonic()
+                    with pytest.raises(PlaneAway, match="does not answer"):
+                        await collect(remote.generate(make_request(1, 2)))
+                    assert time.monotonic() - began < 1.8  # the timeout is 2 s
+                    await asyncio.sleep(1)
+                finally:
+                    nats.thaw()
+                async with asyncio.timeout(10):
+                    await plane.wait_until_up()
+                assert plane.trouble == ""
+
+    asyncio.run(body())
+
+
 @pytest.mark.parametrize("wait", [0.0, 1.0])
 def test_the_error_for_a_missing_server_names_its_address_and_how_to_start_one(wait: float) -> None:
     async def body() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from dynemo.connection.heartbeat import Beat
 from dynemo.connection.server import EngineHandler
-from dynemo.errors import InstanceSilent
+from dynemo.errors import InstanceSilent, PlaneAway
 from dynemo.messages.records import InstanceRecord
 from dynemo.planes.responses.ingresses import IngressConnections, ingress_connections
 from dynemo.router.router import make_router
@@ -105,6 +105,29 @@ def test_a_silent_instance_gets_requests_if_no_other_exists() -> None:
                     await _ask(pool, 1)
             silent.door.set()
             await _ask(pool, 1)
+
+    asyncio.run(body())
+
+
+def test_an_outage_of_the_plane_does_not_prove_that_an_instance_answers() -> None:
+    async def body() -> None:
+        world = World("memory")
+        async with world.ingress() as ingress, _worker(world, "a" * 32) as worker:
+            remote = ingress.remote(worker.record)
+            world.memory.is_away = True
+            with pytest.raises(PlaneAway):
+                await collect(remote.generate(make_request()))
+            assert not remote.is_doubtful
+            world.memory.is_away = False
+            worker.door.clear()
+            with pytest.raises(InstanceSilent):
+                await collect(remote.generate(make_request()))
+            world.memory.is_away = True
+            with pytest.raises(PlaneAway):
+                await collect(remote.generate(make_request()))
+            assert remote.is_doubtful
+            worker.door.set()
+            await until(lambda: not remote.is_doubtful)
 
     asyncio.run(body())
 

@@ -1,5 +1,6 @@
 """The rest of a request that moves between instances with ids and instances with text."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,18 @@ def test_a_stream_that_was_lost_at_its_end(progress: MigrationState) -> None:
 def test_a_stream_that_was_lost_with_its_budget_spent(progress: MigrationState) -> None:
     progress.take(Delta(texts=["a"] * 20))
     assert progress.complete() == Finish("length", 2, 20)
+
+
+def test_each_wait_for_the_request_plane_has_its_own_end(progress: MigrationState) -> None:
+    async def body() -> None:
+        first = progress.away_until(10)
+        await asyncio.sleep(0.02)
+        assert progress.away_until(10) == first  # it is still away
+        progress.plane_is_up()
+        second = progress.away_until(10)
+        assert second > first
+        await asyncio.sleep(0.02)
+        progress.search()  # an instance had taken it, and was lost
+        assert progress.away_until(10) > second
+
+    asyncio.run(body())

@@ -16,11 +16,12 @@ from pathlib import Path
 from stress import leftovers
 from stress.plan import Fault, make_plan
 from stress.traffic import Traffic
-from stress.verdict import Outcome, Span, excuse
+from stress.verdict import Outcome, Span, excuse, is_without_plane
 from stress.world import MARK, World, can_cut, world
 from support.command import serving
 
 STREAMS = 80
+_LONG_GAP = 4.0  #: seconds
 _ROUTERS = ("random", "round-robin", "least-loaded", "prefix")
 
 
@@ -44,6 +45,10 @@ def run(seconds: float, seed: int, keep: Path | None) -> int:
             it.stop()
             left = asyncio.run(leftovers.keys(it.etcd_address))
         left += leftovers.marked(MARK, run_id) + leftovers.files([temporary])
+        if keep is not None:
+            _write(logs / "streams.txt", traffic.outcomes, spans)
+    for at, seconds in traffic.stalls:
+        print(f"This program itself got no CPU for {seconds:.1f} s at {at:.1f} s.")
     return _report(traffic.outcomes, spans, left)
 
 
@@ -79,6 +84,26 @@ def _describe(outcome: Outcome) -> str:
     return f"status {answer.status}, code {answer.code!r} {is_begun}: {answer.error[:300]}"
 
 
+def _write(path: Path, outcomes: Sequence[Outcome], spans: Sequence[Span]) -> None:
+    """Writes the faults, and the streams that are not exact or that had a long gap, by time."""
+    lines = [(s.begin, f"{s.begin:.1f} to {s.end:.1f} s: {s.fault}") for s in spans]
+    for outcome in outcomes:
+        answer, begin = outcome.answer, outcome.begin
+        if outcome.is_exact and max(answer.longest_gap, answer.first) < _LONG_GAP:
+            continue
+        what = "exact" if outcome.is_exact else excuse(outcome, spans) or _describe(outcome)
+        end = begin + answer.gap_end
+        gap = f"gap from {end - answer.longest_gap:.1f} to {end:.1f} s, first {answer.first:.1f} s"
+        line = f"{begin:.1f} to {outcome.end:.1f} s at ingress {outcome.ingress}: {gap}, {what}"
+        lines.append((outcome.end, line))
+    path.write_text("".join(f"{line}\n" for _, line in sorted(lines)))
+
+
+def _percentiles(what: str, seconds: Sequence[float]) -> str:
+    found = sorted(seconds)
+    return f"{what}: {found[-1]:.1f} s at most; 99 % under {found[int(len(found) * 0.99)]:.1f} s"
+
+
 def _groups(outcomes: Sequence[Outcome]) -> list[list[Outcome]]:
     """Returns the outcomes with the same error together, the largest groups first."""
     groups: dict[str, list[Outcome]] = {}
@@ -95,13 +120,15 @@ def _report(outcomes: Sequence[Outcome], spans: Sequence[Span], left: Sequence[s
         counted[cause or "WRONG"] += 1
         if not cause:
             wrong.append(outcome)
-    gaps = sorted(outcome.answer.longest_gap for outcome in outcomes if outcome.is_exact)
+    exact = [outcome for outcome in outcomes if outcome.is_exact]
+    moved = [o.answer.longest_gap for o in exact if not is_without_plane(o, spans)]
     print(f"\n{len(outcomes)} streams, {len(spans)} faults")
     for cause, number in counted.most_common():
         print(f"{number:6}  {cause}")
-    if gaps:
-        p99 = gaps[int(len(gaps) * 0.99)]
-        print(f"longest gap in a stream: {gaps[-1]:.1f} s; 99 % under {p99:.1f} s")
+    if exact:
+        print(_percentiles("longest gap in a stream", [o.answer.longest_gap for o in exact]))
+        print(_percentiles("the same while NATS ran", moved or [0.0]))
+        print(_percentiles("wait for the first text", [o.answer.first for o in exact]))
     for alike in _groups(wrong):
         first = alike[0]
         print(

@@ -15,6 +15,7 @@ from support.dyn_streams import Answer, ask, prompts
 _PROMPTS = prompts(32)
 _LENGTHS = (32, 96, 160, 224)
 _CHECK_SECONDS = 0.25
+_TICK_SECONDS, _STALL_SECONDS = 0.1, 1.0
 _WITHOUT = re.compile("shutting down|has just started")
 
 
@@ -52,6 +53,7 @@ class Traffic:
         self._expected: dict[tuple[int, int], Answer] = {}
         self._balancer = Balancer(urls)
         self._began = time.monotonic()
+        self.stalls: list[tuple[float, float]] = []  #: when, and seconds of this program's own
 
     @property
     def now(self) -> float:
@@ -68,12 +70,22 @@ class Traffic:
     async def run(self, streams: int, seconds: float) -> None:
         """Begins new streams for that time, then waits for the last ones."""
         self._began = time.monotonic()
-        checking = asyncio.create_task(self._balancer.check())
+        tasks = [asyncio.create_task(work) for work in (self._balancer.check(), self._measure())]
         try:
             await asyncio.gather(*(self._client(seconds) for _ in range(streams)))
         finally:
-            checking.cancel()
-            await asyncio.wait([checking])
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+    async def _measure(self) -> None:
+        """Notes when this program gets no CPU: the other processes then get little, too."""
+        while True:
+            before = self.now
+            await asyncio.sleep(_TICK_SECONDS)
+            late = self.now - before - _TICK_SECONDS
+            if late > _STALL_SECONDS:
+                self.stalls.append((before, late))
 
     async def _client(self, seconds: float) -> None:
         await asyncio.sleep(self._chance.uniform(0, 4))  # not all at once

@@ -70,7 +70,17 @@ def _at_killed_ingress(outcome: Outcome, spans: Sequence[Span]) -> bool:
 
 
 def _deaths(outcome: Outcome, spans: Sequence[Span]) -> int:
-    return sum(span.fault.part in ("host", "worker") and _during(outcome, span) for span in spans)
+    """How many engines died. A lost worker does not count against a request."""
+    return sum(span.fault.part == "host" and _during(outcome, span) for span in spans)
+
+
+def is_without_plane(outcome: Outcome, spans: Sequence[Span]) -> bool:
+    """Whether the request plane was away in its longest gap, so that it could not move at once."""
+    end = outcome.begin + outcome.answer.gap_end
+    begin = end - outcome.answer.longest_gap
+    return any(
+        span.fault.part == "nats" and span.begin <= end and span.end >= begin for span in spans
+    )
 
 
 def _longest(outcome: Outcome, spans: Sequence[Span], part: str) -> float:

@@ -33,7 +33,9 @@ class Answer:
     error: str = ""  #: why the answer is incomplete
     code: str = ""  #: of the error, if the server sent one
     seconds: float = 0.0
-    longest_gap: float = 0.0  #: seconds between two reads
+    first: float = 0.0  #: seconds until the first part of its text
+    longest_gap: float = 0.0  #: seconds between two parts of its text
+    gap_end: float = 0.0  #: seconds until the longest gap was over
     headers: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -105,16 +107,26 @@ async def ask(url: str, prompt: str, **fields: Any) -> Answer:
     try:
         async with aclosing(_post(url, json.dumps(body).encode(), answer)) as blocks:
             async for block in blocks:
-                now = time.monotonic()
-                answer.longest_gap = max(answer.longest_gap, now - last)
-                last = now
+                length = len(answer.text)
                 is_over = _take(answer, block) or is_over
+                if len(answer.text) > length:
+                    now = time.monotonic()
+                    _note_gap(answer, now - began, now - last)
+                    last = now
     except (ConnectionError, asyncio.IncompleteReadError) as error:
         answer.error = f"the connection was lost: {error}"
     answer.seconds = time.monotonic() - began
     if not is_over and not answer.error:
         answer.error = "it ended before [DONE]"
     return answer
+
+
+def _note_gap(answer: Answer, seconds: float, gap: float) -> None:
+    """A part of its text has come."""
+    if not answer.first:
+        answer.first = seconds
+    elif gap > answer.longest_gap:
+        answer.longest_gap, answer.gap_end = gap, seconds
 
 
 def _take(answer: Answer, block: bytes) -> bool:

@@ -1,5 +1,6 @@
 """A real nats-server on a free port."""
 
+import os
 import shutil
 import signal
 import socket
@@ -53,9 +54,10 @@ class NatsProcess:
             self._process = None
 
     def freeze(self) -> None:
-        """Stops it from running. Its connections stay open."""
+        """Stops it from running, and returns when it has stopped. Its connections stay open."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)
 
     def thaw(self) -> None:
         assert self._process is not None

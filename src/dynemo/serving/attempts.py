@@ -1,14 +1,21 @@
 """The instances that were tried for one request, and what they said."""
 
+import logging
+
 from dynemo.errors import (
     DynemoError,
     EngineError,
+    EngineLost,
     IngressUnreachable,
     InstanceAway,
     InstanceGone,
     InstanceSilent,
     Unavailable,
 )
+from dynemo.messages.request import Request
+from dynemo.trace import trace_id
+
+log = logging.getLogger("dynemo.pool")
 
 #: What one request may spend on instances that do not take it, before it gives up. If three are
 #: busy, the others are too. An instance that nobody answers for costs one message, and other
@@ -63,3 +70,13 @@ def is_unreachable(error: Unavailable) -> bool:
     if isinstance(error, InstanceGone):
         return not (isinstance(error, InstanceSilent) or error.returns_within)
     return isinstance(error, InstanceAway | IngressUnreachable)
+
+
+def log_move(request: Request, count: int, error: EngineLost) -> None:
+    log.warning(
+        "Request %s moves to another instance after %d tokens. %s",
+        request.id,
+        count,
+        error,
+        extra={"trace_id": trace_id(request.traceparent) or None},
+    )

@@ -88,6 +88,7 @@ class MigrationState:
         """Its instance has gone; the search for another one starts."""
         seconds = _MIDDLE_SECONDS if self.count else _FIRST_SECONDS
         self.deadline = self._in(seconds)
+        self.plane_is_up()
 
     def may_continue(self) -> bool:
         """Whether another instance can continue it. A guided answer would start again from the
@@ -111,6 +112,10 @@ class MigrationState:
             own = self.deadline or self._latest
             self._away_until = self._in(seconds) if own is None else own
         return self._away_until
+
+    def plane_is_up(self) -> None:
+        """The request plane has carried it, so its next wait for the plane is another one."""
+        self._away_until = None
 
     def begin_anew(self) -> None:
         self._attempts += 1

@@ -29,7 +29,7 @@ from dynemo.messages.records import Instance, Load
 from dynemo.messages.request import Request
 from dynemo.router.breaker import Breakers
 from dynemo.router.router import Router
-from dynemo.serving.attempts import Attempts, is_unreachable
+from dynemo.serving.attempts import Attempts, is_unreachable, log_move
 from dynemo.serving.away import PlaneWait
 from dynemo.serving.classes import InstanceClasses
 from dynemo.serving.instance import InstanceStatus
@@ -37,7 +37,6 @@ from dynemo.serving.migration import MigrationState, TextCodec, within
 from dynemo.serving.remote import RemoteInstance
 from dynemo.serving.share import OwnShare
 from dynemo.serving.suspects import Attempt, Suspects
-from dynemo.trace import trace_id
 
 log = logging.getLogger("dynemo.pool")
 
@@ -184,6 +183,8 @@ class Pool:
             attempt = self._suspects.attempt(chosen, progress)
             try:
                 await attempt.start()
+                if attempt.has_waited and self._has_better_than(chosen):
+                    continue
                 async with aclosing(remote.generate(rest, cancel_reader)) as deltas:
                     async for delta in deltas:
                         progress.take(delta)
@@ -263,6 +264,7 @@ class Pool:
         if isinstance(error, PlaneAway):
             await self._away.wait(remote, error, progress)
             return
+        progress.plane_is_up()
         instance_id = remote.record.instance.id
         tried.refused(instance_id, error)
         if error.returns_within:
@@ -287,7 +289,7 @@ class Pool:
             raise error
         progress.search()
         self.moves += 1
-        _log_move(progress.request, progress.count, error)
+        log_move(progress.request, progress.count, error)
 
     def _retry_once(self, instance_id: str, error: EngineError, tried: Attempts) -> None:
         """An engine has failed a request before the first token. Raises `error` if another one has
@@ -334,18 +336,18 @@ class Pool:
         chosen = self._router.choose(request.token_ids, left_out)
         if chosen is None or not self._is_doubtful(chosen):
             return chosen
-        doubtful = {name for name in self._remotes if self._is_doubtful(name)}
-        return self._router.choose(request.token_ids, left_out | doubtful) or chosen
+        silent = {name for name, remote in self._remotes.items() if remote.is_doubtful}
+        occupied = {name for name in self._remotes if self._suspects.has_suspect(name)}
+        for others in (left_out | silent | occupied, left_out | silent):
+            if (better := self._router.choose(request.token_ids, others)) is not None:
+                return better
+        return chosen
+
+    def _has_better_than(self, name: str) -> bool:
+        """Whether an instance has gone, or is doubtful, and another one is not."""
+        if name in self._remotes and not self._remotes[name].is_doubtful:
+            return False
+        return any(not remote.is_doubtful for remote in self._remotes.values())
 
     def _is_doubtful(self, name: str) -> bool:
         return self._remotes[name].is_doubtful or self._suspects.has_suspect(name)
-
-
-def _log_move(request: Request, count: int, error: EngineLost) -> None:
-    log.warning(
-        "Request %s moves to another instance after %d tokens. %s",
-        request.id,
-        count,
-        error,
-        extra={"trace_id": trace_id(request.traceparent) or None},
-    )

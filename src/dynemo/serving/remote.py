@@ -8,7 +8,7 @@ from typing import Literal
 
 from dynemo.connection.buffer import CancelReader
 from dynemo.connection.client import encode_request
-from dynemo.errors import DynemoError, InstanceSilent
+from dynemo.errors import DynemoError, InstanceSilent, PlaneAway
 from dynemo.messages.answer import Delta
 from dynemo.messages.records import InstanceRecord, Load
 from dynemo.messages.request import Request
@@ -103,6 +103,10 @@ class RemoteInstance:
         except InstanceSilent as error:
             if self._silent_since == asked:
                 log.warning("%s Other instances get requests first until it replies.", error)
+            raise
+        except PlaneAway:
+            if self._silent_since == asked:
+                self._silent_since = 0.0
             raise
         except DynemoError:
             self._silent_since = 0.0

@@ -94,6 +94,7 @@ class Attempt:
         "_started_at",
         "_suspects",
         "has_answered",
+        "has_waited",
         "is_watched",
     )
 
@@ -106,11 +107,13 @@ class Attempt:
         self._started_at = 0.0
         self.is_watched = True  #: tokens matter: `check` it after each delta
         self.has_answered = False  #: set by the caller: a delta has come
+        self.has_waited = False  #: for its turn, so the instance may have changed
         self._enter()
 
     async def start(self) -> None:
         """Returns when the request may be sent to the instance."""
         if not self._may_start():
+            self.has_waited = True
             await self._wait()
             if self._progress.deadline is not None:
                 self._progress.search()  # the wait was for its turn

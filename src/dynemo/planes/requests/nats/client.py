@@ -1,7 +1,8 @@
 """The NATS client: its servers, its credentials, and what a server's refusal means.
 
 nats-py accepts a server without TLS although TLS is required, and never finishes reading a
-credentials file without a JWT. This module checks both.
+credentials file without a JWT. It stops reading for good when a PONG arrives after its `flush` has
+given up. This module corrects these.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from msgspec import msgpack
+from msgspec import DecodeError, msgpack
 
 from dynemo.connection.tls import explain
 from dynemo.errors import InstanceGone, UsageError
@@ -22,6 +23,7 @@ from dynemo.messages.records import InstanceRecord, Load
 from dynemo.planes.names import is_name_part
 from dynemo.planes.requests.base import OnRequest
 from dynemo.spelling import quoted
+from dynemo.wire.deltas import decode_load
 from dynemo.wire.failures import encode_error
 
 if TYPE_CHECKING:
@@ -76,14 +78,7 @@ def make_client(settings: NatsSettings) -> "Client":
         _check_url(server)
     _check_identity(settings)
     client = Client()
-    end = client._close
-
-    async def end_quietly(status: int, do_cbs: bool = True) -> None:
-        # It runs in a task that nobody awaits; what it cannot flush is lost either way.
-        with contextlib.suppress(OSError):
-            await end(status, do_cbs)
-
-    client._close = end_quietly  # type: ignore[method-assign]
+    _correct(client)
     if settings.tls is None:
         return client
     logging.getLogger("asyncio").addFilter(_is_no_eof_warning)
@@ -97,6 +92,33 @@ def make_client(settings: NatsSettings) -> "Client":
 
     client._process_info = take_under_tls  # type: ignore[method-assign]
     return client
+
+
+def _correct(client: "Client") -> None:
+    """Replaces methods that do not expect a failure."""
+    end, take_pong, begin = client._close, client._process_pong, client._process_connect_init
+
+    async def end_quietly(status: int, do_cbs: bool = True) -> None:
+        # It runs in a task that nobody awaits; what it cannot flush is lost either way.
+        with contextlib.suppress(OSError):
+            await end(status, do_cbs)
+
+    async def take_late_pong() -> None:
+        if client._pongs and client._pongs[0].done():  # it would raise, and end the reading task
+            client._pongs[0] = asyncio.get_running_loop().create_future()
+        await take_pong()
+
+    async def begin_or_close() -> None:
+        try:
+            await begin()
+        except BaseException:
+            if client._transport is not None:
+                client._transport.close()  # type: ignore[no-untyped-call]
+            raise
+
+    client._close = end_quietly  # type: ignore[method-assign]
+    client._process_pong = take_late_pong  # type: ignore[method-assign]
+    client._process_connect_init = begin_or_close  # type: ignore[method-assign]
 
 
 def _is_no_eof_warning(record: logging.LogRecord) -> bool:
@@ -132,6 +154,23 @@ def subject(record: InstanceRecord) -> str:
     return ".".join(("dynemo", *name))
 
 
+def read_load(reply: bytes, record: InstanceRecord) -> Load:
+    """Raises InstanceGone."""
+    try:
+        return decode_load(reply)
+    except DecodeError as error:
+        name = record.instance.id[:8]
+        raise InstanceGone(f"Worker {name} sent a load that does not decode.") from error
+
+
+def absence(reason: str, settings: NatsSettings) -> str:
+    """Returns sentences that say that no server answers, and why; the reason may be empty."""
+    return (
+        f"No NATS server answers at {settings.where}{f' ({reason})' if reason else ''}. "
+        "Start one with `dynemo-run services up`, or set its address with --nats."
+    )
+
+
 def refusal(error: Exception, settings: NatsSettings) -> str:
     """Why no server will ever accept us, as a sentence; empty if a later attempt may succeed."""
     if isinstance(error, ssl.SSLError):
@@ -165,6 +204,15 @@ def denial(error: Exception, settings: NatsSettings) -> str:
 def reason_of(error: Exception) -> str:
     """The text of an error, without the number that an OSError puts before it."""
     return str(getattr(error, "strerror", None) or error)
+
+
+def is_whole(client: "Client | None", served: int) -> bool:
+    """Whether it is open, reads, and has all subscriptions: its inbox, and so many others."""
+    if client is None or client.is_closed:
+        return False
+    reading = client._reading_task
+    is_reading = reading is None or not reading.done() or not client.is_connected
+    return is_reading and len(client._subs) > served
 
 
 async def close(client: "Client") -> None:

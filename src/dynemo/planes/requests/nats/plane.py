@@ -3,7 +3,7 @@
 An empty message asks for the load, any other is an Envelope. An empty reply accepts a request, any
 other is a Failure. With the header `REPORT`, the reply to an empty message is a `LoadReport`.
 
-nats-py alone is not enough in five places:
+nats-py alone is not enough in four places (`client.py` has more):
 
 - `request` waits for its whole timeout when the connection breaks. Here, replies arrive on an inbox
   of our own. When the connection breaks, they fail at once, or the requests are sent again to
@@ -13,8 +13,6 @@ nats-py alone is not enough in five places:
 - It reconnects every 2 s, 60 times. Here, it tries every 0.2 s, without end.
 - It closes permanently on some errors of the server (expired credentials, too many connections),
   and does not always report it. Here, a new client then subscribes to the subjects again.
-- `flush` sends its PING ahead of what is still buffered: the first PONG does not confirm a SUB
-  before it, the second one does.
 """
 
 import asyncio
@@ -26,7 +24,7 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from msgspec import DecodeError, msgpack
+from msgspec import msgpack
 
 from dynemo.connection.addresses import Dialable
 from dynemo.errors import InstanceGone, InstanceSilent, PlaneAway, UsageError
@@ -36,11 +34,14 @@ from dynemo.planes.requests.base import ASK_SECONDS, OnRequest, wait_for_reply
 from dynemo.planes.requests.nats.client import (
     REPORT,
     NatsSettings,
+    absence,
     close,
     confirm,
     denial,
+    is_whole,
     make_client,
     options,
+    read_load,
     reason_of,
     refusal,
     reply_to,
@@ -50,7 +51,6 @@ from dynemo.planes.requests.nats.client import (
 from dynemo.planes.requests.nats.pulse import Pulse
 from dynemo.planes.requests.nats.replies import PendingReplies
 from dynemo.spelling import quoted
-from dynemo.wire.deltas import decode_load
 from dynemo.wire.failures import decode_error
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class NatsRequests:
         self._last_error = ""
         self._trouble = ""  # the last one in the log
         self._denied = ""  # a right that the present connection lacks
-        self.pulse = Pulse(lambda: self._client)
+        self._pulse = Pulse(lambda: self._client, self._leave_silent)
 
     @property
     def max_request(self) -> int:
@@ -103,10 +103,9 @@ class NatsRequests:
     @property
     def trouble(self) -> str:
         """See `RequestPlane`."""
-        if self._client is None or not self._client.is_connected:
+        if self._connected_client() is None or self._pulse.is_silent:
             return self._away()
-        silent = f"NATS at {self._settings.where} does not answer."
-        return self._denied or (silent if self.pulse.is_silent else "")
+        return self._denied
 
     async def ask(
         self, record: InstanceRecord, envelope: Envelope, timeout: float = ASK_SECONDS
@@ -115,12 +114,7 @@ class NatsRequests:
             raise decode_error(failure)
 
     async def load(self, record: InstanceRecord, timeout: float = ASK_SECONDS) -> Load:
-        reply = await self._request(record, b"", timeout, {REPORT: "1"})
-        try:
-            return decode_load(reply)
-        except DecodeError as error:
-            name = record.instance.id[:8]
-            raise InstanceGone(f"Worker {name} sent a load that does not decode.") from error
+        return read_load(await self._request(record, b"", timeout, {REPORT: "1"}), record)
 
     async def _request(
         self,
@@ -133,18 +127,20 @@ class NatsRequests:
         from nats.errors import Error
 
         name = record.instance.id[:8]
+        client, asked = await self._connected(), monotonic()
         try:
             with self._pending.expect(subject(record), body) as (number, pending):
                 async with asyncio.timeout(timeout):
-                    client = await self._connected()
                     inbox = f"{self._inbox}.{number}"
                     await client.publish(pending.subject, body, reply=inbox, headers=headers)
                 message = await wait_for_reply(pending.reply, timeout)
         except TimeoutError:
+            if not self._pulse.was_prompt_since(asked):
+                raise PlaneAway(self._away()) from None
             raise InstanceSilent(f"Worker {name} did not reply in {timeout:g} s.") from None
         except Error as cause:
-            problem = self._away()
-            raise PlaneAway(f"{problem} The last error is {quoted(str(cause))}.") from cause
+            problem, last = self._away(), quoted(str(cause))
+            raise PlaneAway(f"{problem} The last error is {last}.") from cause
         if (message.headers or {}).get("Status") == _NO_RESPONDERS:
             error = InstanceGone(f"Nobody takes requests for worker {name}.")
             if self._has_others or monotonic() - self._back_at < _RESUBSCRIBE_SECONDS:
@@ -184,7 +180,8 @@ class NatsRequests:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_TAKEOVER_SECONDS):
                     await self.wait_until_up()
-        if (client := self._connected_client()) is None:
+        client = self._connected_client()
+        if client is None or self._pulse.is_silent:
             raise PlaneAway(self._away())
         return client
 
@@ -193,9 +190,16 @@ class NatsRequests:
         return client if client is not None and client.is_connected else None
 
     async def wait_until_up(self) -> None:
-        while self._connected_client() is None:
-            self._up.clear()  # the client reports a lost connection only in a later turn
-            await self._up.wait()
+        while self._connected_client() is None or self._pulse.is_silent:
+            await self._pulse.wait_until_awake()
+            if self._connected_client() is None:
+                self._up.clear()  # the client reports a lost connection only in a later turn
+                await self._up.wait()
+
+    async def _leave_silent(self) -> None:
+        """Goes to another server, if there is one. nats-py does so after 15 s."""
+        if self._client is not None and self._has_others:
+            await self._client.force_reconnect()
 
     async def open(self, seconds: float) -> None:
         """Raises UsageError: at once if a server refuses us, or if none listens and `settings.wait`
@@ -205,9 +209,9 @@ class NatsRequests:
         client = make_client(self._settings)
         self._refused_attempts = 0
         self._denied = ""
+        self._is_opening = True
         try:
             async with asyncio.timeout(seconds):
-                self._is_opening = True
                 await client.connect(**options(self._settings), **self._callbacks(client))
                 self._is_opening = False
                 self._client = client
@@ -221,11 +225,7 @@ class NatsRequests:
             await close(client)
             if isinstance(error, UsageError):
                 raise
-            raise UsageError(
-                f"No NATS server answers at {self._settings.where}"
-                f"{f' ({self._last_error})' if self._last_error else ''}. "
-                "Start one with `dynemo-run services up`, or set its address with --nats."
-            ) from None
+            raise UsageError(absence(self._last_error, self._settings)) from None
         finally:
             self._is_opening = False
         self._up.set()
@@ -238,7 +238,7 @@ class NatsRequests:
                 async with asyncio.timeout(_LOOK_SECONDS):
                     await self._ended.wait()
             client = self._client
-            if client is not None and not self._ended.is_set() and self._is_whole(client):
+            if not self._ended.is_set() and is_whole(client, len(self._subscriptions)):
                 continue
             self._ended.clear()
             self._up.clear()
@@ -256,10 +256,6 @@ class NatsRequests:
                     self._log_once(str(error))
             if self._client is not None:
                 await self._on_reconnected(self._client)
-
-    def _is_whole(self, client: "Client") -> bool:
-        """Whether it is open and still has all subscriptions."""
-        return not client.is_closed and len(client._subs) > len(self._subscriptions)
 
     async def close(self) -> None:
         client, self._client = self._client, None
@@ -283,10 +279,12 @@ class NatsRequests:
     @property
     def _has_others(self) -> bool:
         """Whether another server may take over from this one."""
-        client = self._client
-        return len(self._settings.servers) > 1 or (client is not None and len(client.servers) > 1)
+        known = self._client.servers if self._client else ()
+        return max(len(self._settings.servers), len(known)) > 1
 
     def _away(self) -> str:
+        if self._connected_client() is not None:
+            return f"NATS at {self._settings.where} does not answer."
         return self._trouble or f"NATS at {self._settings.where} is not reachable now."
 
     def _log_once(self, problem: str) -> None:
@@ -315,6 +313,7 @@ class NatsRequests:
         if client is not self._client:
             return
         self._up.clear()
+        self._pulse.begin_anew()
         log.warning("The connection to NATS is lost.")
         if self._has_others:  # a server that takes over in time gets the requests again
             asyncio.get_running_loop().call_later(_TAKEOVER_SECONDS, self._give_up)
@@ -329,7 +328,7 @@ class NatsRequests:
     async def _on_reconnected(self, client: "Client") -> None:
         """Sends all pending requests again: the request or its reply may be lost. An instance takes
         a request once, even if it arrives twice."""
-        if client is not self._client or not self._is_whole(client):
+        if client is not self._client or not is_whole(client, len(self._subscriptions)):
             return
         log.warning("NATS is back.")
         self._trouble = self._denied = ""
@@ -350,11 +349,12 @@ async def nats_requests(settings: NatsSettings) -> AsyncIterator[NatsRequests]:
     """
     plane = NatsRequests(settings)
     await plane.open(max(_OPEN_SECONDS, settings.wait))
-    tasks = [asyncio.create_task(work, name="nats") for work in (plane.keep(), plane.pulse.watch())]
+    watching = asyncio.create_task(plane._pulse.watch(), name="nats")
+    keeping = asyncio.create_task(plane.keep(), name="nats")
     try:
         yield plane
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
+        watching.cancel()
+        keeping.cancel()
+        await asyncio.wait([watching, keeping])
         await plane.close()
