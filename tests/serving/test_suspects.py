@@ -170,6 +170,21 @@ def test_a_lost_worker_is_no_death_and_a_planned_stop_is_no_move() -> None:
     asyncio.run(body())
 
 
+def test_the_count_of_moves_restarts_after_progress_on_a_worker_that_is_lost() -> None:
+    async def body() -> None:
+        suspects, one = Suspects(), _progress(limit=1)
+        for _ in range(5):
+            _lost(await _started(suspects, one, 16), error=InstanceLost("Gone."))
+            assert one.moves == 1
+        with pytest.raises(InstanceLost):
+            _lost(await _started(suspects, one, 15), error=InstanceLost("Gone."))
+        none = _progress(limit=0)
+        with pytest.raises(InstanceLost):
+            _lost(await _started(suspects, none, 16), error=InstanceLost("Gone."))
+
+    asyncio.run(body())
+
+
 def test_the_limit_of_moves_holds_for_deaths_in_a_crowd() -> None:
     async def body() -> None:
         suspects, one, other = Suspects(), _progress(limit=1), _progress(limit=1)

@@ -55,7 +55,7 @@ class MigrationState:
         """`latest` is the loop time at which the request itself ends; `limit` is how often it may
         move."""
         self.limit = limit
-        self.moves = 0  #: that count against the limit
+        self.moves = 0  #: in a row, that count against the limit
         self.deaths = 0  #: of engines that it may have ended
         self.is_suspect = False  #: see `suspects.py`
         self.probation = 1  #: tokens at its next instance that end its probation there

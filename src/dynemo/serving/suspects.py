@@ -142,6 +142,8 @@ class Attempt:
         suspects = engine.on_probation | engine.released
         if isinstance(error, InstanceLost):
             progress.is_suspect = progress.is_suspect or self in engine.on_probation
+            if progress.count_here >= _YOUNG_TOKENS:
+                progress.moves = 0  # it is not the cause, so the count restarts
         else:
             self._suspects.died(self._instance_id, engine)
             if suspects and self not in suspects:

@@ -283,7 +283,7 @@ class Config:
     ))
     migration_limit: int = setting(3, values.count, Option(
         metavar="N", topic=POOL_TOPIC, where=(INGRESS,),
-        help="How often a stream may move to another worker when its own is lost.",
+        help="How often in a row a stream may move to another worker when its own is lost.",
     ))
     first_token_timeout: float = setting(0.0, values.seconds, Option(
         metavar="SECONDS", topic=POOL_TOPIC, where=(INGRESS,),
