@@ -25,6 +25,12 @@ def limit_cpu(seconds: float) -> None:
     signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
+def extend_cpu(seconds: float) -> None:
+    """Sets a limit of `limit_cpu` to so much from now. Does nothing if no limit is set."""
+    if signal.getitimer(signal.ITIMER_PROF)[0]:
+        limit_cpu(seconds)
+
+
 def address_space() -> int:
     """The bytes of this process's address space, or 0 where that is unknown."""
     try:

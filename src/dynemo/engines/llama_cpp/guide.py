@@ -2,7 +2,7 @@
 
 from functools import cache
 
-from dynemo.engines.guides.bounds import limit_cpu
+from dynemo.engines.guides.bounds import extend_cpu
 from dynemo.engines.guides.json_schema import check_size
 from dynemo.engines.guides.llguidance import NotExported, load_llguidance
 from dynemo.engines.guides.probe import compile_guide
@@ -51,6 +51,6 @@ def judge(kind: str, text: str) -> str:
 
 def _judge_gbnf(text: str) -> str:
     rules = parse_grammar(load(), text)
-    limit_cpu(2 * GRAMMAR_SECONDS)  # the search ends by itself; the engine does not repeat it
+    extend_cpu(2 * GRAMMAR_SECONDS)  # the search ends by itself; the engine does not repeat it
     check_growth(rules, GRAMMAR_SECONDS)
     return text
