@@ -148,6 +148,14 @@ def test_a_pool_of_busy_workers_is_asked_a_few_times_a_request(
     assert sum(remote.asked for remote in remotes) <= 20 * 3
 
 
+def test_a_busy_worker_counts_more_than_one_that_is_gone(mode: str) -> None:
+    """The request can wait for it."""
+    for number in range(5):
+        remotes = [Remote("busy", Overloaded("busy")), Remote("gone", InstanceGone("gone"))]
+        (error,) = answer(pool_of(remotes if number % 2 else remotes[::-1], mode))
+        assert isinstance(error, Overloaded)
+
+
 def test_workers_that_nobody_answers_for_are_asked_once(mode: str) -> None:
     gone = [Remote(f"gone{n}", InstanceGone("gone")) for n in range(12)]
     good = Remote("good")

@@ -10,6 +10,7 @@ from dynemo.errors import (
     InstanceAway,
     InstanceGone,
     InstanceSilent,
+    Overloaded,
     Unavailable,
 )
 from dynemo.messages.request import Request
@@ -48,7 +49,9 @@ class Attempts:
                 self._spent += GONE
             case _:
                 self._spent += BUSY
-        if not self.blamed:  # else the engine's error says more
+        # A busy instance can be asked again later, whatever the others say.
+        is_busy = isinstance(self.problem, Overloaded) and not isinstance(error, Overloaded)
+        if not (self.blamed or is_busy):  # an engine's error says more
             self.problem = error
 
     def lost(self, instance_id: str, error: EngineError) -> None:
