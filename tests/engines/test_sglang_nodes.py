@@ -1,6 +1,5 @@
 """SGLang on two nodes: two runners on this machine, whose schedulers meet through gloo."""
 
-import os
 import re
 import signal
 import subprocess
@@ -39,6 +38,7 @@ def nodes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Nodes]:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     address = f"127.0.0.1:{free_port()}"
     words = ["out=sglang", "--model-path", str(demo_folder)]
     words += ["--engine-python", engine_python("sglang"), "--dist-init-addr", address]
@@ -65,7 +65,7 @@ def test_they_answer_as_one_and_end_when_the_follower_is_killed(
         )
     assert answer.choices[0].message.content == "The capital of Peru is Lima."
     # The next start finds the code that was compiled for this request.
-    assert list((tmp_path / f"torchinductor-{os.getuid()}").iterdir())
+    assert list((tmp_path / "dynemo-run" / "torchinductor").iterdir())
     nodes.follower.send_signal(signal.SIGKILL)
     assert nodes.leader.process.wait(60) == 1
     wait_until(lambda: nodes.leader.lines[-1].startswith("dynemo-run: "))

@@ -16,7 +16,7 @@ from dynemo.errors import EngineError, EngineLost, UsageError
 from dynemo.messages.records import Load
 from dynemo.messages.request import Request
 from dynemo.messages.spec import EngineSpec, Parallel
-from dynemo.serving.local import instance as local_module
+from dynemo.serving.local import watchdog
 from dynemo.serving.local.child import spawn
 from dynemo.serving.local.instance import LocalInstance, local_instance
 from support.command import COMMAND, children, is_alive, run
@@ -288,7 +288,7 @@ def test_a_follower_that_has_joined_lives_until_its_worker_ends(
     with_standin: str, demo_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "1")
-    monkeypatch.setattr(local_module, "_PING_SECONDS", 0.2)
+    monkeypatch.setattr(watchdog, "TICK", 0.2)
     parallel = Parallel(tensor=2, nodes=2, rank=1)
     spec = EngineSpec(engine="trtllm", model=str(demo_folder), workdir="", parallel=parallel)
 

@@ -23,6 +23,7 @@ from support.command import COMMAND, run
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.processes]
 VARIANTS = [variant for name in ENGINES for variant in variants_of(name)]
+FOLDER = "cpu-12345678"  #: a name that `engine install` gives
 VLLM = ENGINES["vllm"]  # it conflicts with dynemo-run, so the tests' environment never has it
 
 
@@ -61,8 +62,8 @@ def venv(folder: Path, *distributions: str) -> Path:
 
 def installed(engine: str, *, device: str = "cpu") -> Path:
     """Returns the Python of an environment like those of `engine install`."""
-    made = Environment(engine=engine, version="1.0", device=device, folder="one", bytes=1)
-    python = venv(home_of(engine) / "one", f"{engine}-1.0", "msgspec-0.22.0")
+    made = Environment(engine=engine, version="1.0", device=device, folder=FOLDER, bytes=1)
+    python = venv(home_of(engine) / FOLDER, f"{engine}-1.0", "msgspec-0.22.0")
     (home_of(engine) / "environment.json").write_bytes(json.encode(made))
     return python
 
@@ -128,12 +129,12 @@ class TestThatFails:
 
     def test_leaves_what_was_there_before(self, empty: Path, impossible: Variant) -> None:
         python = installed("mistralrs")
-        (home_of("mistralrs") / "of-a-killed-attempt").mkdir()
+        (home_of("mistralrs") / "cpu-0badf00d").mkdir()
         with pytest.raises(DynemoError):
             install(impossible)
         assert Path(find_python(ENGINES["mistralrs"], None)) == python
         left = {entry.name for entry in home_of("mistralrs").iterdir()}
-        assert left == {"one", "environment.json"}
+        assert left == {FOLDER, "environment.json"}
 
     @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
     def test_is_interrupted_at_once(self, tmp_path: Path, number: int, code: int) -> None:

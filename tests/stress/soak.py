@@ -32,8 +32,8 @@ _CLIENTS = 12  #: for each server
 _GROWTH = 0.02
 #: Threads of the event loop's pool, which starts them when it first needs them.
 _POOL = min(32, (os.cpu_count() or 1) + 4)
-#: Bytes that a process may grow by in any case: allocators round up.
-_ROUNDING = 1 << 20
+#: Bytes that a process may grow by in a short run, in which caches still fill.
+_FILLING, _SHORT = 4 << 20, 10  # rounds
 _DELAY_MS = "10"
 #: Its cache of prompts would otherwise grow to 8 GB, which takes longer than the run.
 _SERVER = ("out=llama_cpp", "--max-queue", "1000", "--", "--cache-ram", "16")
@@ -158,7 +158,7 @@ def _report(rests: Sequence[Rest], counted: Counter[str], left: Sequence[str]) -
         memory = [min(each.memory for each in part) for part in (before, after)]
         growth = memory[1] - memory[0]
         print(f"{name:20} {memory[0] / 1e6:7.1f} -> {memory[1] / 1e6:7.1f} MB")
-        if growth > max(_GROWTH * memory[0], _ROUNDING):
+        if growth > max(_GROWTH * memory[0], _FILLING * (len(rests) < _SHORT)):
             problems.append(f"{name} grew by {growth / memory[0]:.1%}")
         for figure in ("descriptors", "threads"):
             least = [min(getattr(each, figure) for each in part) for part in (before, after)]

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ctypes
+import gc
 from collections.abc import Callable
 
 from dynemo.limits import TRIM_BYTES, TRIM_SECONDS
@@ -33,6 +34,14 @@ async def return_small_blocks(arrived: Callable[[], int]) -> None:
         now = arrived()
         if now - last >= TRIM_BYTES:
             last = now
-            with contextlib.suppress(OSError, AttributeError):
-                # A thread, because it may take some 50 ms. ctypes releases Python's lock.
-                await asyncio.to_thread(ctypes.CDLL(None).malloc_trim, 0)
+            await asyncio.to_thread(_trim)
+
+
+def _trim() -> None:
+    """Runs in a thread, because it may take some 50 ms. ctypes releases Python's lock.
+
+    An error and its traceback are a cycle, which may hold a large body until the collector runs.
+    """
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
