@@ -7,7 +7,7 @@ Signature = tuple[int, int, int] | None
 
 
 def signature(path: Path) -> Signature:
-    """It differs after the file has changed. None if there is no file."""
+    """Returns a value that changes whenever the file changes, or None if the file is missing."""
     try:
         found = os.stat(path)
     except OSError:

@@ -113,7 +113,7 @@ def choose(
 
     `place` names their folder or repository in messages. `pick` is a GGUF's file name or the label
     of a quantization. `needs` is the format that the engine requires, if it requires one. Raises
-    ModelError if there is no model. Also if there are several and none of them is the default.
+    ModelError if `files` hold no model, or several of which none is the default.
     """
     models = gguf_models(files)
     if pick is not None:

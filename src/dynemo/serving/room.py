@@ -19,7 +19,7 @@ from dynemo.serving.instance import Backend
 
 #: Seconds between two looks for more room while requests wait: workers come, and loads change.
 _LOOK_SECONDS = 0.25
-#: How long requests wait while there is no instance. An engine restarts in that time.
+#: Seconds that requests wait if the model has no instance: long enough for an engine to restart.
 _AWAY_SECONDS = 10.0
 #: How long after the first waiting request others still belong to the same burst.
 _BURST_SECONDS = 0.25
@@ -154,7 +154,7 @@ class Room:
         return not len(self._queue) and self._queue.running < limit
 
     def _limit(self) -> int | None:
-        """The number of sequences that the engines get; None while there is no instance."""
+        """Returns how many sequences the engines may hold at once, or None without an instance."""
         if self._backend.instance is None:
             return None
         slots = self._backend.slots

@@ -79,8 +79,11 @@ def parse_origin(text: str) -> Origin:
 
 
 def origins_of(texts: Iterable[str]) -> Origins:
-    """The origins of `--cors-origin`; the loopback ones if there is no text. Each text is `*`,
-    `null`, an origin, or `SCHEME://` for all origins of a scheme. Raises ValueError."""
+    """Reads the values of `--cors-origin`. Without a value it returns the loopback origins.
+
+    A value is `*`, `null`, an origin, or `SCHEME://` for all origins of a scheme. Raises
+    ValueError for any other value.
+    """
     named: set[Origin] = set()
     schemes: set[str] = set()
     given = list(texts)
