@@ -130,7 +130,8 @@ async def _rest(servers: dict[str, Server], pids: dict[str, int]) -> Rest:
                     gauges[f"{name} {key}"] = value
         if not any(gauges.values()) or time.monotonic() > deadline:
             break
-    await asyncio.sleep(TRIM_SECONDS + 1)  # freed memory goes back to the system
+    # Freed memory goes back to the system, at the latest after a whole period without a body.
+    await asyncio.sleep(2 * TRIM_SECONDS + 1)
     for name, server in servers.items():
         gauges[f"{name} tasks"] = (await asyncio.to_thread(scrape, server))["dynemo_tasks"]
     return Rest({name: _read(pid) for name, pid in pids.items()}, gauges)

@@ -23,16 +23,18 @@ def return_large_blocks() -> None:
 
 
 async def return_small_blocks(arrived: Callable[[], int]) -> None:
-    """Gives back the free pages of the heap now and then, forever.
+    """Gives back the free pages of the heap after many bytes, or once no more come. Never ends.
 
     `arrived` counts the bytes of all bodies so far. Small blocks leave free pages between others:
     2,000 clients that leave in the middle of a body left 150 MB.
     """
-    last = 0
+    last = seen = 0
     while True:
         await asyncio.sleep(TRIM_SECONDS)
         now = arrived()
-        if now - last >= TRIM_BYTES:
+        idle = now == seen
+        seen = now
+        if now - last >= (1 if idle else TRIM_BYTES):
             last = now
             await asyncio.to_thread(_trim)
 

@@ -74,12 +74,18 @@ class Tool(Struct, frozen=True):
     definition: dict[str, Any]
 
 
+class ToolChoice(Struct, frozen=True):
+    """Whether the model may or must call tools, and which ones."""
+
+    mode: Literal["none", "auto", "required"] = "auto"
+    names: tuple[str, ...] = ()  #: the only tools that it may call; empty: all of them
+
+
 class Ask(Struct, frozen=True, kw_only=True):
     """One request, before a model has seen it. None means unset: a default applies.
 
     It holds either `turns` or `prompts`. A field of sampling that is added here is refused for
-    every engine until its `Capabilities` name it. Tool choice, reasoning, logprobs, stop ids and
-    hints for the cache belong here too, once a dialect reads them.
+    every engine until its `Capabilities` name it.
     """
 
     task: Task = "chat"
@@ -87,6 +93,13 @@ class Ask(Struct, frozen=True, kw_only=True):
     turns: list[Turn] = []
     prompts: list[str | list[int]] = []  #: raw text or token ids; each is a sequence of its own
     tools: list[Tool] | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None  #: whether one answer may hold several calls
+    reasoning: bool | None = None  #: whether the model thinks before it answers
+    reasoning_effort: str | None = None
+    max_thinking_tokens: int | None = None
+    logprobs: int | None = None  #: of each token, with so many of the likeliest others
+    prompt_logprobs: int | None = None
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
@@ -97,8 +110,11 @@ class Ask(Struct, frozen=True, kw_only=True):
     repetition_penalty: float | None = None
     logit_bias: dict[int, float] | None = None
     max_tokens: int | None = None
+    min_tokens: int | None = None
     n: int | None = None  #: choices for each prompt
     stop: list[str] | None = None
+    stop_ids: list[int] | None = None  #: token ids that end the answer, besides the model's own
+    include_stop: bool | None = None  #: the answer ends with the stop string that was met
     ignore_eos: bool | None = None
     priority: int | None = None  #: lower is earlier, among the requests of one client
     guide: Guide | None = None
