@@ -45,7 +45,7 @@ SETTINGS = [
 _CAPABILITIES = Capabilities(
     gives="text",
     sampling=SETTINGS,
-    guides=["json_schema", "grammar"],
+    guides=["json_schema", "regex", "choice", "grammar", "lark"],
 )
 
 ENVIRONMENT = {

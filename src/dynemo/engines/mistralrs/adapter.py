@@ -44,7 +44,7 @@ _CAPABILITIES = Capabilities(
     takes="text",
     gives="text",
     sampling=SETTINGS,
-    guides=["json_schema"],
+    guides=["json_schema", "regex", "choice", "lark"],
 )
 _MOST_MIN_P = 1 - 1e-6  # mistral.rs treats 1 as off
 _JOIN_SECONDS = 2.0
@@ -80,8 +80,7 @@ class MistralRs:
         self._has_warned = False
 
     async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
-        if request.guide is not None:
-            await self._judge.judge(request.guide)
+        guide = None if request.guide is None else await self._judge.judge(request.guide)
         self._waiting += 1
         try:
             await self._admitted.acquire()
@@ -90,7 +89,7 @@ class MistralRs:
         stream = ChunkStream(self._waker)
         self._open.add(stream)
         try:
-            thread = Thread(target=self._read, args=(request, stream), daemon=True)
+            thread = Thread(target=self._read, args=(request, guide, stream), daemon=True)
             self._threads.add(thread)
             thread.start()
             sequence = Sequence(request)
@@ -119,13 +118,16 @@ class MistralRs:
         for thread in list(self._threads):
             thread.join(max(0.0, deadline - time.monotonic()))
 
-    def _read(self, request: Request, stream: ChunkStream) -> None:
-        """Runs in a thread: puts every chunk into the stream, and finally the error, if any."""
+    def _read(self, request: Request, guide: str | None, stream: ChunkStream) -> None:
+        """Runs in a thread: puts every chunk into the stream, and finally the error, if any.
+
+        `guide` is the guide as its judge returned it.
+        """
         try:
             stops = [self._stop_text(token_id) for token_id in request.stop_ids]
             stream.ends = frozenset(text.encode() for text, is_special in stops if not is_special)
             specials = [text for text, is_special in stops if is_special]
-            chat_request = _chat_request(request, specials)
+            chat_request = _chat_request(request, guide, specials)
             with self._lock:
                 if stream.is_closed:
                     return
@@ -168,7 +170,7 @@ class MistralRs:
             )
 
 
-def _chat_request(request: Request, stops: list[str]) -> Any:
+def _chat_request(request: Request, guide: str | None, stops: list[str]) -> Any:
     """Returns the wheel's request.
 
     It sets everything that `generation_config.json` could change.
@@ -176,7 +178,6 @@ def _chat_request(request: Request, stops: list[str]) -> Any:
     import mistralrs
 
     sampling = request.sampling
-    schema = request.guide.text if request.guide is not None else None
     return mistralrs.ChatCompletionRequest(
         messages=[{"role": "user", "content": request.prompt}],
         model="default",
@@ -194,8 +195,8 @@ def _chat_request(request: Request, stops: list[str]) -> Any:
         frequency_penalty=sampling.frequency_penalty,
         repetition_penalty=sampling.repetition_penalty,
         logit_bias=sampling.logit_bias or None,
-        grammar=schema,
-        grammar_type="json_schema" if schema is not None else None,
+        grammar=guide,
+        grammar_type="lark" if guide is not None else None,
     )
 
 
