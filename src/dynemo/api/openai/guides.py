@@ -36,7 +36,7 @@ def read_guide(asked: ChatRequest) -> Named | None:
     if len(found) > 1:
         names = " and ".join(f"'{name}'" for name, _ in found)
         raise RequestError(
-            f"{names} exclude each other. Set one of them.",
+            f"The fields {names} exclude each other. Set one of them.",
             param=found[1][0],
             detail="invalid_value",
         )

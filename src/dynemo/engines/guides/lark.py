@@ -61,7 +61,7 @@ def read_choices(text: str) -> list[str]:
 
 
 def regex_literal(text: str) -> str:
-    """The regex of exactly one text, without a character that has a meaning in a regex or in Lark."""
+    """The regex of exactly one text. No character in it has a meaning in a regex or in Lark."""
     return "".join(
         character if character.isalnum() or character == " " else f"\\x{{{ord(character):x}}}"
         for character in text

@@ -15,8 +15,9 @@ _WALK_SECONDS = 0.02  #: of CPU time, for all of them
 
 
 def compile_guide(library: ctypes.CDLL, kind: str, grammar: str) -> None:
-    """Raises GuideRefused if llguidance refuses the guide, if an answer that it allows leads to a
-    dead end, or if it forces too long a text.
+    """Raises GuideRefused if llguidance refuses the guide, or if it forces too long a text.
+
+    It also refuses a guide if an answer that it allows leads to a dead end.
 
     At each step an engine tokenizes all that the guide forces from there on. So a long forced text
     would delay every token of every answer.

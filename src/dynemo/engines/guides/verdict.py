@@ -41,4 +41,6 @@ def refused(reason: str, kind: str = "json_schema") -> RequestError:
     """`reason` is a clause without a full stop."""
     if len(reason) > SHOWN_CHARACTERS:
         reason = reason[:SHOWN_CHARACTERS] + "..."
-    return RequestError(f"The {GUIDE_NAMES[kind]} cannot be followed: {reason.rstrip('.')}.", param=GUIDE_FIELD)
+    return RequestError(
+        f"The {GUIDE_NAMES[kind]} cannot be followed: {reason.rstrip('.')}.", param=GUIDE_FIELD
+    )
