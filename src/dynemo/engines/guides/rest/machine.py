@@ -5,15 +5,16 @@ array. An element opens only when a character needs it. So what is still to come
 which llguidance follows by itself.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from msgspec import json
 
 from dynemo.engines.guides.references import resolve
 from dynemo.engines.guides.rest.errors import CannotContinue
-from dynemo.engines.guides.rest.numbers import NUMBER, integers
+from dynemo.engines.guides.rest.numbers import NUMBER, Bound, integers, numbers
 from dynemo.engines.guides.rest.regex import EMPTY, Node, after, is_nullable
 from dynemo.engines.guides.rest.text import ANY_NAME, string
 from dynemo.limits import GUIDE_PLACES
@@ -296,9 +297,11 @@ def _is_impossible(schema: Any) -> bool:
 def _number(schema: Any, kind: str) -> Node:
     bounds = {name: schema[name] for name in _KEYWORDS["number"] if name in schema}
     if kind != "integer":
-        if bounds:
-            raise CannotContinue("it is within a number that has bounds")
-        return NUMBER
+        return (
+            numbers(_bound(bounds, max, "inimum"), _bound(bounds, min, "aximum"))
+            if bounds
+            else NUMBER
+        )
     if not all(isinstance(bound, int) and abs(bound) < 10**15 for bound in bounds.values()):
         raise CannotContinue("it is within an integer whose bounds are no small integers")
     least = [bounds["minimum"]] if "minimum" in bounds else []
@@ -306,3 +309,13 @@ def _number(schema: Any, kind: str) -> Node:
     most = [bounds["maximum"]] if "maximum" in bounds else []
     most += [bounds["exclusiveMaximum"] - 1] if "exclusiveMaximum" in bounds else []
     return integers(max(least, default=None), min(most, default=None))
+
+
+def _bound(bounds: dict[str, Any], nearest: Callable[..., Any], name: str) -> Bound | None:
+    """Returns the nearer one of a bound that is in the range and of one that is not."""
+    found = [(bounds[key], key[0] != "e") for key in bounds if key.endswith(name)]
+    if not found:
+        return None
+    value = nearest(value for value, _ in found)
+    is_in = all(is_in for each, is_in in found if each == value)
+    return Bound(Decimal(str(value)), is_in)

@@ -21,8 +21,28 @@ ANY_NAME = cat(
     QUOTE, Repeat(Alt((_ESCAPED, Chars(_SPECIAL, is_negated=True))), 0, None), QUOTE
 )  # fmt: skip
 _ANY = Chars(((0, 0x10FFFF),))
-_FORMATS: dict[str, str] = {
-    "date": r"^\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])$",
+_DATE = (
+    r"\d{4}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12]\d|3[01])"
+    r"|(?:0[469]|11)-(?:0[1-9]|[12]\d|30)|02-(?:0[1-9]|[12]\d))"
+)
+_TIME = (
+    r"(?:[01]\d|2[0-3]):[0-5]\d:(?:[0-5]\d|60)(?:\.\d+)?"
+    r"(?:[zZ]|[+\-](?:[01]\d|2[0-3]):[0-5]\d)"
+)
+_BYTE = r"(?:\d|[1-9]\d|1\d\d|2[0-4]\d|25[0-5])"
+_IPV4 = rf"(?:{_BYTE}\.){{3}}{_BYTE}"
+_ATOM = r"[a-zA-Z0-9!#$%&'*+\-/=?\^_`{|}~]+"
+_LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9\-]*[a-zA-Z0-9])?"
+_HOST_LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9\-]{0,61}[a-zA-Z0-9])?"
+#: The formats as llguidance reads them.
+_FORMATS = {
+    "date": _DATE,
+    "time": _TIME,
+    "date-time": rf"{_DATE}[tT]{_TIME}",
+    "uuid": r"[\da-fA-F]{8}(?:-[\da-fA-F]{4}){3}-[\da-fA-F]{12}",
+    "ipv4": _IPV4,
+    "hostname": rf"{_HOST_LABEL}(?:\.{_HOST_LABEL})*",
+    "email": rf"{_ATOM}(?:\.{_ATOM})*@(?:{_LABEL}(?:\.{_LABEL})*|\[{_IPV4}\])",
 }
 
 
@@ -32,9 +52,12 @@ def string(schema: dict[str, Any]) -> Node:
     Raises CannotContinue.
     """
     least, most = int(schema.get("minLength", 0)), schema.get("maxLength")
-    if "format" in schema:
-        raise CannotContinue("it is within a string that has a format")
     pattern = schema.get("pattern")
+    if "format" in schema:
+        known = _FORMATS.get(schema["format"])
+        if known is None or pattern is not None:
+            raise CannotContinue("it is within a string of another format")
+        pattern = f"^(?:{known})$"
     if pattern is None:
         node: Node = Repeat(_ANY, least, None if most is None else int(most))
     elif least or most is not None:
