@@ -5,6 +5,7 @@ from functools import partial
 from dynemo.api.dialect import Call
 from dynemo.api.openai.decode import decode
 from dynemo.api.openai.read import read_chat, wants_usage
+from dynemo.api.openai.tools import is_older_form
 from dynemo.api.openai.types import ChatRequest
 from dynemo.api.openai.write import ChunkWriter, CompletionWriter
 from dynemo.messages.ask import Ask
@@ -14,9 +15,10 @@ def read_chat_call(body: bytes) -> Call:
     """Raises RequestError."""
     asked = decode(body, ChatRequest)
     ask = read_chat(asked)
+    is_older = is_older_form(asked)
     if not asked.stream:
-        return Call(ask, is_stream=False, writer=CompletionWriter)
-    writer = partial(ChunkWriter, include_usage=wants_usage(asked))
+        return Call(ask, is_stream=False, writer=partial(CompletionWriter, is_older=is_older))
+    writer = partial(ChunkWriter, include_usage=wants_usage(asked), is_older=is_older)
     return Call(ask, is_stream=True, writer=writer)
 
 
