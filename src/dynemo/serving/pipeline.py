@@ -11,6 +11,7 @@ from uuid import uuid4
 from msgspec import structs
 
 from dynemo.answer.output import OutputProcessor
+from dynemo.answer.reader import AnswerReader
 from dynemo.answer.stops import StopAutomaton
 from dynemo.connection.buffer import CancelReader
 from dynemo.errors import Overloaded, Unavailable, UnknownModel
@@ -229,12 +230,16 @@ async def _choice(
             on_start()
         detokenizer = job.model.card.tokenizer.detokenizer()
         output = OutputProcessor(index, request, detokenizer, run.stops)
+        plan = job.prepared.plan
+        reader = None if plan is None else AnswerReader(index, plan, request.id, job.prompt_tokens)
         while True:
             try:
                 async with aclosing(generate(request, run.cancel_reader, place.deadline)) as deltas:
                     async for delta in deltas:
                         has_begun = True
                         pieces = output.feed(delta)
+                        if reader is not None:
+                            pieces = reader.read(pieces)
                         if pieces:
                             yield pieces
                             if isinstance(pieces[-1], FinishPiece):

@@ -139,6 +139,16 @@ class Config:
         metavar="DIR", topic=MODEL, where=(ENGINE,),
         help="Take the tokenizer and the chat template from this checkout.", shown="the model's",
     ))
+    tool_format: str = setting("", str, Option(
+        metavar="NAME", topic=MODEL, where=(LEADER,), is_rare=True,
+        help="How the model writes tool calls (`docs/formats.md`).",
+        shown="read from its chat template",
+    ))
+    reasoning_format: str = setting("", str, Option(
+        metavar="NAME", topic=MODEL, where=(LEADER,), is_rare=True,
+        help="How the model marks its reasoning (`docs/formats.md`).",
+        shown="read from its chat template",
+    ))
     context_length: int | None = setting(None, values.positive, Option(
         metavar="N", topic=MODEL, where=(ENGINE,),
         help="Tokens that one sequence may hold.",
@@ -178,6 +188,14 @@ class Config:
     request_template: str | None = setting(None, str, Option(
         metavar="FILE", topic=REQUESTS_TOPIC, where=(REQUESTS,),
         help="A JSON object with defaults for the fields of each request.",
+    ))
+    reasoning: str | None = setting(None, str, Option(
+        metavar="on|off", topic=REQUESTS_TOPIC, where=(REQUESTS,), choices=("on", "off"),
+        help="Whether a model that can reason does so before it answers.", shown="the model's",
+    ))
+    reasoning_output: str = setting("split", str, Option(
+        metavar="split|raw", topic=REQUESTS_TOPIC, where=(REQUESTS,), choices=("split", "raw"),
+        help="Give the reasoning apart from the answer, or as the model writes it.",
     ))
     system: str | None = setting(None, str, Option(
         metavar="TEXT", topic=REQUESTS_TOPIC, where=(PROMPTS,),

@@ -1,7 +1,9 @@
 """The model card: everything that determines a model's prompts, whatever its file format is."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
+from dynemo.answer.formats.format import Format
 from dynemo.messages.ask import Ask
 from dynemo.prompt.template import ChatTemplate
 from dynemo.tokenizers.base import Tokenizer
@@ -17,3 +19,17 @@ class Card:
     context_length: int = 0  #: tokens; 0 if the model's files do not tell
     kv_bytes_per_token: int = 0  #: of a 16-bit cache; 0 if the model's files do not tell
     defaults: Ask = field(default_factory=Ask)  #: the model's own generation settings
+    format: Format = Format()  #: how to read its answers
+    marks: Mapping[int, str] = field(default_factory=dict)  #: of the format, the control tokens
+
+
+def with_format(card: Card, format: Format) -> Card:
+    """The card with a format, and with those of its marks that are control tokens."""
+    tokenizer = card.tokenizer
+    ids = ((tokenizer.token_id(mark), mark) for mark in format.marks)
+    marks = {
+        token_id: mark
+        for token_id, mark in ids
+        if token_id is not None and not tokenizer.decode([token_id])
+    }
+    return replace(card, format=format, marks=marks)
