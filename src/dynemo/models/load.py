@@ -93,9 +93,7 @@ def read_model(
         with _usable(found.path):
             made = files.card()
         tools, reasoning = formats
-        found_format = choose_format(
-            made.template, tool_format=tools, reasoning_format=reasoning
-        )
+        found_format = choose_format(made.template, tool_format=tools, reasoning_format=reasoning)
         return with_format(made, found_format)
 
     return replace(files, card=card)

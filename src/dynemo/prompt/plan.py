@@ -6,6 +6,7 @@ from typing import Any
 from dynemo.answer.formats.choose import is_reasoning_open
 from dynemo.answer.formats.format import needed_marks
 from dynemo.answer.reader import AnswerPlan
+from dynemo.answer.thoughts import Thinking
 from dynemo.errors import UnsupportedField
 from dynemo.messages.ask import Ask, Tool
 from dynemo.prompt.card.card import Card
@@ -79,3 +80,18 @@ def shown_tokens(plan: AnswerPlan, card: Card) -> dict[int, str]:
         plan.format, wants_calls=bool(plan.tools), wants_reasoning=plan.splits_reasoning
     )
     return {token_id: text for token_id, text in card.marks.items() if text in needed}
+
+
+def thinking_of(ask: Ask, card: Card, plan: AnswerPlan | None, prompt: str) -> Thinking | None:
+    """The thoughts that must end before a guide applies, or within a budget; None if there are
+    none, or nothing depends on their end."""
+    reasoning = card.format.reasoning
+    if reasoning is None:
+        return None
+    is_open = is_reasoning_open(card.format, prompt) if plan is None else plan.is_reasoning_open
+    budget = ask.max_thinking_tokens
+    if is_open and ask.reasoning is False:  # the template has no switch
+        budget = 0
+    if (ask.guide is None and budget is None) or not (is_open or card.opens_thoughts):
+        return None
+    return Thinking(reasoning.opens, reasoning.closes, is_open, budget)

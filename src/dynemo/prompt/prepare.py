@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from msgspec import structs
 
 from dynemo.answer.reader import AnswerPlan
+from dynemo.answer.thoughts import Thinking
 from dynemo.errors import ContextLengthExceeded, RequestError
 from dynemo.limits import EMBEDDING_TOKENS, GUIDE_BYTES
 from dynemo.messages.ask import Ask, Task, merged
@@ -20,6 +21,7 @@ from dynemo.prompt.plan import (
     plan_answer,
     shown_tokens,
     template_kwargs,
+    thinking_of,
 )
 from dynemo.prompt.render import (
     LIKELY_CHARACTERS,
@@ -42,6 +44,7 @@ class Prepared:
     prompt_tokens: int  #: each prompt counts once, even if several choices share it
     stops: tuple[str, ...] = ()
     plan: AnswerPlan | None = None  #: how to read the answers; None: all is content
+    thinking: Thinking | None = None  #: the thoughts that a guide or a budget ends
     at_once: int = 0  #: how many requests may run at the same time; 0: all
 
 
@@ -95,7 +98,9 @@ def prepare(
         messages=plain_messages(ask.turns) if _takes_messages(fit) else [],
     )
     choices = [_choice(request, index) for index in range(ask.n or 1)]
-    return Prepared(ask.task, choices, len(prompt.token_ids), tuple(ask.stop or ()), plan)
+    thinking = thinking_of(ask, card, plan, prompt.text)
+    count, stops = len(prompt.token_ids), tuple(ask.stop or ())
+    return Prepared(ask.task, choices, count, stops, plan, thinking)
 
 
 def render_input(ask: Ask) -> RenderInput:

@@ -26,11 +26,17 @@ def read_tools(asked: ChatRequest) -> tuple[list[Tool] | None, ToolChoice | None
     """Raises RequestError that names the field."""
     if asked.functions is not None or asked.function_call is not None:
         return _older(asked)
-    tools = [_tool(tool, f"tools[{i}]") for i, tool in enumerate(asked.tools or ())]
-    _check_all(tools, "tools", "function.name")
+    tools = tools_of(asked.tools or ())
     choice = None if asked.tool_choice is None else _choice(asked.tool_choice)
     _check_choice(choice, tools, "tool_choice", "tools")
     return tools or None, choice
+
+
+def tools_of(definitions: Sequence[dict[str, Any]]) -> list[Tool]:
+    """Raises RequestError that names the place."""
+    tools = [_tool(tool, f"tools[{i}]") for i, tool in enumerate(definitions)]
+    _check_all(tools, "tools", "function.name")
+    return tools
 
 
 def is_older_form(asked: ChatRequest) -> bool:

@@ -4,7 +4,7 @@ A stream's chunks differ only in their delta. All bytes around it are made once 
 costs the escaping of its text and one join.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -136,6 +136,24 @@ class _Gathered:
     texts: list[str] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
     calls: list[tuple[ToolCallPiece, list[str]]] = field(default_factory=list)
+    finish: Finish | None = None
+
+    def add(self, piece: Piece) -> None:
+        match piece:
+            case TextPiece(_, text):
+                self.texts.append(text)
+            case ReasoningPiece(_, text):
+                self.reasoning.append(text)
+            case ToolCallPiece():
+                self.calls.append((piece, []))
+            case ArgumentsPiece(_, call, text):
+                self.calls[call][1].append(text)
+            case FinishPiece(_, finish):
+                self.finish = finish
+
+    def reason(self, *, is_older: bool) -> FinishReason:
+        assert self.finish is not None, "an answer has its finish"
+        return write_reason(self.finish, is_older=is_older)
 
     def message(self, *, is_older: bool) -> AnswerMessage:
         calls = [
@@ -161,24 +179,13 @@ class CompletionWriter:
         self._head = head
         self._is_older = is_older
         self._choices = [_Gathered() for _ in range(head.choices)]
-        self._finishes: dict[int, Finish] = {}
 
     def open(self) -> bytes:
         return b""
 
     def write(self, pieces: Sequence[Piece]) -> bytes:
         for piece in pieces:
-            match piece:
-                case TextPiece(index, text):
-                    self._choices[index].texts.append(text)
-                case ReasoningPiece(index, text):
-                    self._choices[index].reasoning.append(text)
-                case ToolCallPiece(index):
-                    self._choices[index].calls.append((piece, []))
-                case ArgumentsPiece(index, call, text):
-                    self._choices[index].calls[call][1].append(text)
-                case FinishPiece(index, finish):
-                    self._finishes[index] = finish
+            self._choices[piece.index].add(piece)
         return b""
 
     def close(self, usage: Usage) -> bytes:
@@ -186,7 +193,7 @@ class CompletionWriter:
             Choice(
                 index=index,
                 message=gathered.message(is_older=self._is_older),
-                finish_reason=write_reason(self._finishes[index], is_older=self._is_older),
+                finish_reason=gathered.reason(is_older=self._is_older),
             )
             for index, gathered in enumerate(self._choices)
         ]
@@ -199,6 +206,14 @@ class CompletionWriter:
                 usage=write_usage(usage),
             )
         )
+
+
+def answer_message(pieces: Iterable[Piece]) -> tuple[AnswerMessage, FinishReason]:
+    """The message of one choice that is complete, and its finish reason."""
+    gathered = _Gathered()
+    for piece in pieces:
+        gathered.add(piece)
+    return gathered.message(is_older=False), gathered.reason(is_older=False)
 
 
 def write_reason(finish: Finish, *, is_older: bool) -> FinishReason:
