@@ -35,6 +35,8 @@ SIDES = {
     "ingress-text": ["in=text", "out=dyn"],
 }
 VALUES = {
+    "ON|OFF": "off",
+    "SPLIT|RAW": "raw",
     "PATH": "/tmp", "DIR": "/tmp", "FILE": "file", "NAME": "name", "N": "5", "HOST:PORT": "h:1",
     "TEXT": "text", "HOST": "h", "PORT": "1", "SECONDS": "3", "[HOST:]PORT": "h:1", "WHERE": "file",
     "HOSTS": "h:1", "URLS": "nats://h:1", "HOST[:PORT]": "h", "PLANE": "tcp", "MODE": "prefix",

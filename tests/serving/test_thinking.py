@@ -8,7 +8,7 @@ import pytest
 from msgspec import structs
 
 from dynemo.answer.thoughts import Thinking
-from dynemo.messages.answer import Delta, Finish
+from dynemo.messages.answer import Delta, Finish, FinishReason
 from dynemo.messages.request import Guide, Request, Sampling
 from dynemo.serving.thinking import think_first
 from support.byte_tokenizer import Bytes
@@ -48,7 +48,7 @@ class Engine:
         self.seen.append(request)
         text = self.scripts[request.guide is not None]
         tokens = ids(text)[: request.max_tokens]
-        reason = "length" if len(tokens) == request.max_tokens else "stop"
+        reason: FinishReason = "length" if len(tokens) == request.max_tokens else "stop"
         for start in range(0, len(tokens), self.size):
             part = tokens[start : start + self.size]
             if self.gives_text:

@@ -11,11 +11,12 @@ class Thinking:
     closes: tuple[str, ...]
     is_open: bool  #: the prompt ends inside them
     budget: int | None = None  #: tokens that they may have; None: any number
+    ending: str = ""  #: what ends them for the model, if it is not the first closing mark
 
     @property
     def closing(self) -> str:
         """What ends them for the model, as it would have written it."""
-        mark = self.closes[0]
+        mark = self.ending or self.closes[0]
         return f"\n{mark}\n\n" if mark.startswith("</") else mark
 
 

@@ -14,6 +14,8 @@ from dynemo.spelling import quoted
 
 #: The variables with which chat templates switch the model's thoughts on and off.
 _SWITCHES = ("enable_thinking", "thinking")
+#: In the format `harmony` the answer begins with this channel, and all before it are thoughts.
+_FINAL = "<|channel|>final<|message|>"
 
 
 def callable_tools(ask: Ask) -> list[Tool]:
@@ -92,6 +94,11 @@ def thinking_of(ask: Ask, card: Card, plan: AnswerPlan | None, prompt: str) -> T
     budget = ask.max_thinking_tokens
     if is_open and ask.reasoning is False:  # the template has no switch
         budget = 0
-    if (ask.guide is None and budget is None) or not (is_open or card.opens_thoughts):
+    if ask.guide is None and budget is None:
+        return None
+    if reasoning.is_channels:
+        ending = _FINAL if budget == 0 else f"<|end|><|start|>assistant{_FINAL}"
+        return Thinking((), (_FINAL,), True, budget, ending)
+    if not (is_open or card.opens_thoughts):
         return None
     return Thinking(reasoning.opens, reasoning.closes, is_open, budget)

@@ -19,7 +19,6 @@ from dynemo.prompt.plan import (
     callable_tools,
     check_plan,
     plan_answer,
-    shown_tokens,
     template_kwargs,
     thinking_of,
 )
@@ -87,7 +86,6 @@ def prepare(
         id=request_id,
         token_ids=prompt.token_ids,
         prompt=prompt.text,
-        shown={} if plan is None else shown_tokens(plan, card),
         max_tokens=_budget(len(prompt.token_ids), ask.max_tokens, context_length),
         is_unbounded=ask.max_tokens is None,
         sampling=_sampling(ask),

@@ -190,12 +190,14 @@ class Config:
         help="A JSON object with defaults for the fields of each request.",
     ))
     reasoning: str | None = setting(None, str, Option(
-        metavar="on|off", topic=REQUESTS_TOPIC, where=(REQUESTS,), choices=("on", "off"),
-        help="Whether a model that can reason does so before it answers.", shown="the model's",
+        metavar="ON|OFF", topic=REQUESTS_TOPIC, where=(REQUESTS,), is_rare=True,
+        choices=("on", "off"), shown="the model's",
+        help="Whether a model that can reason does so before it answers: on or off.",
     ))
     reasoning_output: str = setting("split", str, Option(
-        metavar="split|raw", topic=REQUESTS_TOPIC, where=(REQUESTS,), choices=("split", "raw"),
-        help="Give the reasoning apart from the answer, or as the model writes it.",
+        metavar="SPLIT|RAW", topic=REQUESTS_TOPIC, where=(REQUESTS,), is_rare=True,
+        choices=("split", "raw"),
+        help="Give the reasoning apart from the answer (split), or as the model writes it (raw).",
     ))
     system: str | None = setting(None, str, Option(
         metavar="TEXT", topic=REQUESTS_TOPIC, where=(PROMPTS,),
