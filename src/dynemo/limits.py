@@ -43,6 +43,7 @@ GUIDE_VERDICTS = 128  #: that are kept
 #: Characters of one string of a schema, and of a text that a guide forces. An engine tokenizes such
 #: a text at each step. It also bounds `minLength`, and a pattern with its repetitions written out.
 GUIDE_CHARACTERS = 10_000
+GUIDE_CHOICES = 10_000  #: of a list of choices
 #: Items that the arrays of a schema may require, in total. The engines' builds of llguidance expand
 #: each item. They fail at twice as many, and at a billion they take all memory.
 SCHEMA_ITEMS = 20_000

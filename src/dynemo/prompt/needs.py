@@ -8,7 +8,7 @@ from msgspec import structs
 from dynemo.errors import RequestError, UnsupportedField
 from dynemo.messages.ask import Ask, Task
 from dynemo.messages.records import Capabilities, Instance
-from dynemo.messages.request import Request, Sampling
+from dynemo.messages.request import GUIDE_NAMES, Request, Sampling
 from dynemo.spelling import quoted
 
 NEUTRAL = Sampling()
@@ -83,7 +83,7 @@ def capable_instances(needs: Needs, instances: Sequence[Instance], model: str) -
         left = [instance for instance in left if needs.guide in instance.capabilities.guides]
         if not left:
             raise UnsupportedField(
-                f"The engine {engines} cannot restrict its answer to a {needs.guide}.",
+                f"The engine {engines} cannot restrict its answer to a {GUIDE_NAMES[needs.guide]}.",
                 param="guide",
             )
     return left
