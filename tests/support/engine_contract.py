@@ -18,9 +18,10 @@ from typing import Any, TypeVar
 import pytest
 from msgspec import structs
 
+from dynemo.answer.output import OutputProcessor
 from dynemo.environments.registry import ENGINES
 from dynemo.errors import DynemoError, RequestError, UnsupportedField
-from dynemo.messages.answer import Delta, Finish
+from dynemo.messages.answer import Delta, Finish, TextPiece
 from dynemo.messages.ask import Ask, text_turn
 from dynemo.messages.request import Guide, Request, Sampling
 from dynemo.messages.spec import EngineSpec
@@ -356,6 +357,37 @@ class ModelContract(EngineContract):
         tokens, finish = served.collect(self.request(prompt, 9, stop_ids=[own]))
         assert (len(tokens), finish.reason, finish.completion_tokens) == (3, "stop", 3)
         assert tokens[-1] in (own, "")
+
+    def test_control_tokens_are_text_if_the_request_shows_them(
+        self, served: Served, prompt: list[int], eos: int
+    ) -> None:
+        def said(shown: dict[int, str], **fields: Any) -> str:
+            request = self.request(prompt, 200, shown=shown, **fields)
+            return "".join(served.run(self.pieces_of(served.local, request)))
+
+        name, end = "<|start_header_id|>", self.tokenizer.token_text(eos)
+        control = self.tokenizer.token_id(name)
+        assert control is not None
+        assert end is not None
+        answer = said({}, stop_ids=[eos])
+        assert answer
+        assert said({control: name}, stop_ids=[eos]) == answer
+        assert said({eos: end}, stop_ids=[eos]) == answer + end
+        assert "<|" not in said({}, ignore_eos=True)
+        if "logit_bias" in served.declared:
+            forced = structs.replace(GREEDY, logit_bias={control: 100.0})
+            assert said({}, sampling=forced) == ""
+            assert said({control: name}, sampling=forced) == 200 * name
+
+    async def pieces_of(self, local: LocalInstance, request: Request) -> list[str]:
+        """Returns the texts of an answer, as a client gets them."""
+        output = OutputProcessor(0, request, self.tokenizer.detokenizer(request.shown), None)
+        texts: list[str] = []
+        async with aclosing(local.generate(request)) as deltas:
+            async for delta in deltas:
+                pieces = output.feed(delta)
+                texts += [piece.text for piece in pieces if isinstance(piece, TextPiece)]
+        return texts
 
     def test_reports_cached_tokens(self, served: Served, prompt: list[int], eos: int) -> None:
         request = self.request(prompt, 200, stop_ids=[eos])

@@ -45,6 +45,9 @@ class Request(Struct, frozen=True, kw_only=True):
     embed: bool = False  #: the prompt's embedding is wanted, and no answer
     #: `prompt.normalise.plain_messages` of the turns, for an engine that takes messages.
     messages: list[dict[str, Any]] = []
+    #: Control tokens that belong to the answer's text, each with the spelling that stands there.
+    #: Others are left out of it. A stop id among them is part of the text, too.
+    shown: dict[int, str] = {}
     continued: int = 0  #: the last so many of `token_ids` were answered by another instance
     #: Only requests with the same salt may share a prefix cache: it stands for an API key.
     cache_salt: str = ""

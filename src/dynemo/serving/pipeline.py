@@ -227,7 +227,7 @@ async def _choice(
     try:
         if on_start is not None:
             on_start()
-        detokenizer = job.model.card.tokenizer.detokenizer()
+        detokenizer = job.model.card.tokenizer.detokenizer(request.shown)
         output = OutputProcessor(index, request, detokenizer, run.stops)
         while True:
             try:

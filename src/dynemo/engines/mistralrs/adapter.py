@@ -13,13 +13,14 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from threading import Lock, Thread, current_thread
 from typing import Any
 
 from dynemo.engines.guides.judge import GuideJudge, open_judge
+from dynemo.engines.mistralrs.control import control_spellings, with_control_tokens
 from dynemo.engines.mistralrs.model import environment, runner_arguments
 from dynemo.engines.mistralrs.stream import ChunkStream, Sequence, StreamWaker, reason_of
 from dynemo.errors import EngineNotInstalled, ModelError, UsageError
@@ -43,6 +44,7 @@ SETTINGS = [
 _CAPABILITIES = Capabilities(
     takes="text",
     gives="text",
+    shows_control=True,
     sampling=SETTINGS,
     guides=["json_schema"],
 )
@@ -60,9 +62,12 @@ class MistralRs:
         device: str,
         context: int,
         slots: int,
+        *,
         judge: GuideJudge,
+        control: Mapping[str, str],
     ) -> None:
         self._judge = judge
+        self._control = control  # see `control_spellings`
         self.version = version
         self.device = device
         self.context_length = context
@@ -93,7 +98,7 @@ class MistralRs:
             thread = Thread(target=self._read, args=(request, stream), daemon=True)
             self._threads.add(thread)
             thread.start()
-            sequence = Sequence(request)
+            sequence = Sequence(request, self._control)
             while True:
                 delta = sequence.feed(await stream.take(), stream.ends)
                 yield delta
@@ -123,9 +128,12 @@ class MistralRs:
         """Runs in a thread: puts every chunk into the stream, and finally the error, if any."""
         try:
             stops = [self._stop_text(token_id) for token_id in request.stop_ids]
-            stream.ends = frozenset(text.encode() for text, is_special in stops if not is_special)
-            specials = [text for text, is_special in stops if is_special]
-            chat_request = _chat_request(request, specials)
+            # The engine does not tell which stop has ended it. So the adapter ends the sequence
+            # if one of the stops is part of the text.
+            has_shown = not request.shown.keys().isdisjoint(request.stop_ids)
+            specials = [text for text, is_special in stops if is_special and not has_shown]
+            stream.ends = frozenset(text.encode() for text, _ in stops if text not in specials)
+            chat_request = _chat_request(request, specials, has_shown)
             with self._lock:
                 if stream.is_closed:
                     return
@@ -168,7 +176,7 @@ class MistralRs:
             )
 
 
-def _chat_request(request: Request, stops: list[str]) -> Any:
+def _chat_request(request: Request, stops: list[str], has_shown_stop: bool) -> Any:
     """Returns the wheel's request.
 
     It sets everything that `generation_config.json` could change.
@@ -185,7 +193,7 @@ def _chat_request(request: Request, stops: list[str]) -> Any:
         top_logprobs=1,
         max_tokens=request.max_tokens,
         stop_seqs=stops or None,
-        ignore_eos=request.ignore_eos,
+        ignore_eos=request.ignore_eos or has_shown_stop,
         temperature=sampling.temperature,
         top_p=sampling.top_p,
         top_k=sampling.top_k,
@@ -196,6 +204,7 @@ def _chat_request(request: Request, stops: list[str]) -> Any:
         logit_bias=sampling.logit_bias or None,
         grammar=schema,
         grammar_type="json_schema" if schema is not None else None,
+        **with_control_tokens(),
     )
 
 
@@ -224,6 +233,7 @@ async def open_engine(spec: EngineSpec) -> AsyncIterator[MistralRs]:
         ) from error
     version, device = _build(Path(mistralrs.__file__).parent)
     arguments = runner_arguments(spec, device)
+    control = control_spellings(spec)
     try:
         # The constructor holds the GIL until the model has loaded, so a thread would not help.
         runner = mistralrs.Runner(**arguments)
@@ -237,7 +247,8 @@ async def open_engine(spec: EngineSpec) -> AsyncIterator[MistralRs]:
         ) from error
     context = spec.context_length or runner.max_sequence_length() or spec.model_context
     async with open_judge("dynemo.engines.mistralrs.guide") as judge:
-        engine = MistralRs(runner, version, device, context, arguments["max_seqs"], judge)
+        slots = arguments["max_seqs"]
+        engine = MistralRs(runner, version, device, context, slots, judge=judge, control=control)
         try:
             yield engine
         finally:
