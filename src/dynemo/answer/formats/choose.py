@@ -25,9 +25,9 @@ def choose_format(
 ) -> Format:
     """Returns how to read the answers of a model with this template.
 
-    `tool_format` and `reasoning_format` are names from `known/table.py`, as the user gave them; `none`
-    turns one off. It takes a few milliseconds, so keep the result. A template that cannot be
-    rendered gives a format without tools.
+    `tool_format` and `reasoning_format` are names of `known/table.py` from the user; `none` turns
+    one off. It takes a few milliseconds, so keep the result. A template that cannot be rendered
+    gives a format without tools.
 
     Raises UsageError for an unknown name.
     """
