@@ -82,6 +82,13 @@ LOG_CHARACTERS = 20_000  #: of a log line; tracebacks of a user's own engine are
 LOG_LINES = 20  #: with one text about peers, in one period
 LOG_PERIOD_SECONDS = 60.0
 
+# Answers: what a model may write.
+#: Characters of a tool call's arguments that are held back. A shorter call is sent once it is
+#: complete, so that the text of a malformed call can be sent as text.
+HELD_CALL_CHARACTERS = 512
+JSON_NUMBER_CHARACTERS = 1024  #: of one number in a tool call
+SCHEMA_REFERENCES = 16  #: that are followed to find the type of a tool's parameter
+
 # Chat templates: programs that come with a model.
 TEMPLATE_CHARACTERS = 256 * 1024  #: of one template; the longest of the tests has 18,600
 TEMPLATE_TOKENS = 20_000  #: its words and signs; the longest of the tests has 2,600
