@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from dynemo.answer.formats.format import Format, ReasoningFormat
-from dynemo.answer.formats.table import TOOLS
+from dynemo.answer.formats.known.table import TOOLS
 from dynemo.answer.reader import AnswerPlan, AnswerReader
 from dynemo.messages.answer import (
     ArgumentsPiece,
@@ -18,7 +18,7 @@ from dynemo.messages.answer import (
 )
 from dynemo.messages.ask import Tool
 
-HERMES = next(row.format for row in TOOLS if row.format.name == "hermes")
+HERMES = TOOLS["hermes"].format
 FORMAT = Format(ReasoningFormat("think", ("<think>",), ("</think>",)), HERMES)
 TOOL = Tool("f", {"type": "function", "function": {"name": "f"}})
 CALL = '<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>'

@@ -14,7 +14,8 @@ import dynemo
 from dynemo.app.arguments import parse
 from dynemo.app.settings.config import collect
 from dynemo.app.settings.modes import Mode, parse_mode
-from dynemo.app.settings.options import OPTIONS, Config, Option, setting
+from dynemo.app.settings.option import Option, setting
+from dynemo.app.settings.options import OPTIONS, Config
 from dynemo.app.settings.scopes import Scope
 from dynemo.errors import UsageError
 from dynemo.router.modes import MODES as ROUTER_MODES

@@ -148,9 +148,10 @@ def test_too_long_a_prompt() -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_an_error_of_the_engine_names_the_field_of_the_body(stream: bool) -> None:
-    error = RequestError("The schema is wrong.", param="guide")
-    reply = ask(make_app(FakePipeline([error])), stream=stream)
-    assert (reply.status, reply.json["error"]["param"]) == (400, "response_format")
+    error = RequestError("The regex is wrong.", param="guide")
+    app = make_app(FakePipeline([error]))
+    reply = ask(app, stream=stream, structured_outputs={"regex": "("})
+    assert (reply.status, reply.json["error"]["param"]) == (400, "structured_outputs.regex")
 
 
 def test_an_unknown_field_keeps_its_name() -> None:

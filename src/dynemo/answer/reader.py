@@ -45,11 +45,11 @@ class AnswerReader:
         "_id",
         "_index",
         "_is_parallel",
-        "_is_thinking",
         "_parser",
         "_prompt_tokens",
         "_reasoning_tokens",
         "_silent",
+        "_splits",
         "_tokens",
     )
 
@@ -66,7 +66,7 @@ class AnswerReader:
             wants_calls=bool(plan.tools),
             wants_reasoning=plan.splits_reasoning,
         )
-        self._is_thinking = plan.is_reasoning_open and plan.splits_reasoning
+        self._splits = plan.splits_reasoning
         self._calls = 0
         self._tokens = 0
         self._reasoning_tokens = 0
@@ -93,18 +93,18 @@ class AnswerReader:
         """Adds the pieces of a text. False: the answer ends here."""
         self._tokens += piece.tokens
         self._silent += piece.tokens
-        was_thinking = self._is_thinking
-        is_whole = self._add(self._parser.feed(piece.text), read, piece)
-        if was_thinking or self._is_thinking:
+        parser = self._parser
+        was_thinking = parser.is_thinking
+        parts = parser.feed(piece.text)
+        if self._splits and (was_thinking or parser.is_thinking or _is_reasoning(parts)):
             self._reasoning_tokens += piece.tokens
-        return is_whole
+        return self._add(parts, read, piece)
 
     def _add(self, parts: Sequence[Part], read: list[Piece], piece: TextPiece | None) -> bool:
         index = self._index
         for part in parts:
             tokens, self._silent = self._silent, 0
             scores = () if piece is None else piece.logprobs
-            self._is_thinking = isinstance(part, SaidReasoning)
             match part:
                 case SaidText(text):
                     read.append(TextPiece(index, text, tokens, scores))
@@ -140,3 +140,7 @@ class AnswerReader:
             self._tokens,
             reasoning_tokens=self._reasoning_tokens,
         )
+
+
+def _is_reasoning(parts: Sequence[Part]) -> bool:
+    return any(isinstance(part, SaidReasoning) for part in parts)

@@ -19,6 +19,7 @@ from dynemo.prompt.plan import (
     callable_tools,
     check_plan,
     plan_answer,
+    shown_tokens,
     template_kwargs,
     thinking_of,
 )
@@ -66,15 +67,8 @@ def prepare(
     if not ask.turns:
         raise RequestError("A request needs at least one message.", param="turns")
     ask = merged(ask, _honoured(card.defaults, instances))
-    if ask.ignore_eos and ask.guide is not None:  # an engine would violate the schema to continue
-        raise RequestError(
-            "'ignore_eos' cannot be combined with a guided answer.", param="ignore_eos"
-        )
-    if ask.guide is not None and len(ask.guide.text) > GUIDE_BYTES:
-        raise RequestError(
-            f"The guide cannot be followed: it may have {GUIDE_BYTES} bytes.", param="guide"
-        )
     check_plan(ask, card)
+    _check_guide(ask)
     fit = capable_instances(needs_of_ask(ask), instances, card.name)
     context_length = max(instance.context_length for instance in fit)
     _check_logit_bias(ask, card)
@@ -86,6 +80,7 @@ def prepare(
         id=request_id,
         token_ids=prompt.token_ids,
         prompt=prompt.text,
+        shown={} if plan is None else shown_tokens(plan, card),
         max_tokens=_budget(len(prompt.token_ids), ask.max_tokens, context_length),
         is_unbounded=ask.max_tokens is None,
         sampling=_sampling(ask),
@@ -99,6 +94,19 @@ def prepare(
     thinking = thinking_of(ask, card, plan, prompt.text)
     count, stops = len(prompt.token_ids), tuple(ask.stop or ())
     return Prepared(ask.task, choices, count, stops, plan, thinking)
+
+
+def _check_guide(ask: Ask) -> None:
+    if ask.guide is None:
+        return
+    if ask.ignore_eos:  # an engine would violate the schema to continue
+        raise RequestError(
+            "'ignore_eos' cannot be combined with a guided answer.", param="ignore_eos"
+        )
+    if len(ask.guide.text) > GUIDE_BYTES:
+        raise RequestError(
+            f"The guide cannot be followed: it may have {GUIDE_BYTES} bytes.", param="guide"
+        )
 
 
 def render_input(ask: Ask) -> RenderInput:

@@ -50,7 +50,7 @@ class _State:
         self._closing_text = thinking.closing
         self._budget = thinking.budget
         self._tokenizer = tokenizer
-        self._detokenizer = tokenizer.detokenizer()
+        self._detokenizer = tokenizer.detokenizer(request.shown)
         self._ids: list[int] = []
         self._texts: list[str] = []
         self._sent = 0  # tokens that were passed on

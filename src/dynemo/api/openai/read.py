@@ -10,6 +10,7 @@ from typing import Any
 from msgspec import json, structs
 
 from dynemo.api.openai.decode import convert_messages
+from dynemo.api.openai.guides import check_depth, missing
 from dynemo.api.openai.tool_types import ToolCall
 from dynemo.api.openai.tools import read_tools
 from dynemo.api.openai.types import (
@@ -17,11 +18,9 @@ from dynemo.api.openai.types import (
     ChatRequest,
     ContentPart,
     Message,
-    ResponseFormat,
 )
 from dynemo.errors import RequestError, UnsupportedField
-from dynemo.foreign import is_deeper
-from dynemo.limits import JSON_DEPTH, TEMPLATE_KWARGS_BYTES
+from dynemo.limits import TEMPLATE_KWARGS_BYTES
 from dynemo.messages.ask import (
     Ask,
     Part,
@@ -66,8 +65,8 @@ _ONLY_ROLE = {
 }
 
 
-def read_chat(asked: ChatRequest) -> Ask:
-    """Raises RequestError, UnsupportedField."""
+def read_chat(asked: ChatRequest, guide: Guide | None) -> Ask:
+    """`guide` is what `read_guide` reads. Raises RequestError, UnsupportedField."""
     _refuse_unhonoured(asked, _NEUTRAL)
     _check_combinations(asked)
     _check_kwargs(asked.chat_template_kwargs)
@@ -82,7 +81,7 @@ def read_chat(asked: ChatRequest) -> Ask:
         "max_tokens": _max_tokens(asked),
         "stop": [asked.stop] if isinstance(asked.stop, str) else asked.stop,
         "top_k": 0 if asked.top_k == -1 else asked.top_k,
-        "guide": _guide(asked.response_format),
+        "guide": guide,
     }
     return Ask(**fields)
 
@@ -126,47 +125,16 @@ def _check_combinations(asked: ChatRequest) -> None:
             )
 
 
-def _guide(wanted: ResponseFormat | None) -> Guide | None:
-    if wanted is None or wanted.type == "text":
-        return None
-    if wanted.type == "json_object":
-        return Guide("json_schema", '{"type":"object"}')
-    if wanted.type == "grammar":
-        if not wanted.grammar:
-            raise _missing("response_format.grammar")
-        return Guide("grammar", wanted.grammar)
-    if wanted.json_schema is None:
-        raise _missing("response_format.json_schema")
-    schema = wanted.json_schema.schema or {}
-    _check_depth(schema, "response_format.json_schema.schema")
-    return Guide("json_schema", json.encode(schema).decode())
-
-
-def _check_depth(value: Any, field: str) -> None:
-    if is_deeper(value, JSON_DEPTH):
-        raise RequestError(
-            f"Invalid '{field}': it may be nested {JSON_DEPTH} deep, and is deeper.",
-            param=field,
-            detail="invalid_value",
-        )
-
-
 def _check_kwargs(kwargs: dict[str, Any] | None) -> None:
     if kwargs is None:
         return
-    _check_depth(kwargs, "chat_template_kwargs")
+    check_depth(kwargs, "chat_template_kwargs")
     if len(json.encode(kwargs)) > TEMPLATE_KWARGS_BYTES:
         raise RequestError(
             f"Invalid 'chat_template_kwargs': it may have {TEMPLATE_KWARGS_BYTES:,} bytes.",
             param="chat_template_kwargs",
             detail="invalid_value",
         )
-
-
-def _missing(field: str) -> RequestError:
-    return RequestError(
-        f"Missing required parameter: '{field}'.", param=field, detail="missing_required_parameter"
-    )
 
 
 def _max_tokens(asked: ChatRequest) -> int | None:
@@ -244,7 +212,7 @@ def _call(call: ToolCall, place: str) -> ToolCallPart:
     if arguments is None:
         arguments = ""
     if isinstance(arguments, dict):
-        _check_depth(arguments, f"{place}.function.arguments")
+        check_depth(arguments, f"{place}.function.arguments")
         arguments = json.encode(arguments).decode()
     return ToolCallPart(call.function.name, arguments, call.id)
 
@@ -274,7 +242,7 @@ def _text(part: ContentPart, place: str) -> str:
         )
     text = getattr(part, part.type)
     if not isinstance(text, str):
-        raise _missing(f"{place}.{part.type}")
+        raise missing(f"{place}.{part.type}")
     for name in part.__struct_fields__:
         if name not in ("type", part.type) and getattr(part, name) is not None:
             raise UnsupportedField(

@@ -9,6 +9,14 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+from dynemo.api.openai.structured import (
+    Choices,
+    Grammar,
+    JsonObject,
+    ResponseFormat,
+    StructuredOutputs,
+    Unhonoured,
+)
 from dynemo.api.openai.tool_types import (
     AnsweredCall,
     AnsweredFunction,
@@ -36,9 +44,6 @@ from dynemo.limits import (
 FinishReason = Literal["stop", "length", "tool_calls", "function_call"]
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 
-Unhonoured = Annotated[
-    Any, Meta(description="Not honoured yet: only a value that changes nothing is accepted.")
-]
 #: Fields that cannot change the answer: accepted and not used.
 Remark = Annotated[str, Meta(description="Accepted; does not affect the answer.")]
 
@@ -108,23 +113,6 @@ class StreamOptions(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     include_obfuscation: Unhonoured = None
 
 
-class JsonSchema(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`strict` false is honoured as true: the answer always fits the schema."""
-
-    name: str | None = None
-    description: str | None = None
-    schema: dict[str, Any] | None = None
-    strict: bool | None = None
-
-
-class ResponseFormat(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`grammar` is not OpenAI's: a grammar in GBNF, for engines that have them."""
-
-    type: Literal["text", "json_object", "json_schema", "grammar"]
-    json_schema: JsonSchema | None = None
-    grammar: str | None = None
-
-
 class ChatRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The body of `POST /v1/chat/completions`. null means the same as a field that is absent."""
 
@@ -155,6 +143,14 @@ class ChatRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         Name | None, Meta(description="none: without thoughts. Else a word that the model knows.")
     ] = None
     max_thinking_tokens: Annotated[int, Meta(ge=0, description="Then it answers.")] | None = None
+    structured_outputs: StructuredOutputs | None = None
+    guided_json: JsonObject | None = None
+    guided_regex: str | None = None
+    guided_choice: Choices | None = None
+    guided_grammar: Grammar | None = None
+    structural_tag: JsonObject | None = None
+    grammar: Grammar | None = None
+    json_schema: JsonObject | None = None
     ignore_eos: bool | None = None
     priority: Priority | None = None
     chat_template_kwargs: dict[str, Any] | None = None

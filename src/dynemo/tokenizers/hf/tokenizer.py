@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,12 @@ from dynemo.errors import ModelError, RequestError
 from dynemo.foreign import decode_any_json
 from dynemo.limits import ADDED_TOKENS, MODEL_TEXT_BYTES, VOCABULARY
 from dynemo.tokenizers.base import Detokenizer
-from dynemo.tokenizers.detokenize import ByteDetokenizer, FallbackDetokenizer, WindowDetokenizer
+from dynemo.tokenizers.detokenize import (
+    ByteDetokenizer,
+    FallbackDetokenizer,
+    WindowDetokenizer,
+    with_shown,
+)
 from dynemo.tokenizers.hf.byte_tables import byte_level_tables
 from dynemo.tokenizers.hf.check import check_steps
 from dynemo.tokenizers.source import HfSource
@@ -80,8 +85,8 @@ class HfTokenizer:
         text: str = self._backend.decode(list(ids), skip_special_tokens=True)
         return text
 
-    def detokenizer(self) -> Detokenizer:
-        return self._decoder.detokenizer()
+    def detokenizer(self, shown: Collection[int] = ()) -> Detokenizer:
+        return self._decoder.detokenizer({i: self.token_text(i) or "" for i in shown})
 
     def token_id(self, text: str) -> int | None:
         token_id: int | None = self._backend.token_to_id(text)
@@ -258,12 +263,15 @@ class _Decoder:
     def is_byte_level(self) -> bool:
         return self._bytes is not None
 
-    def detokenizer(self) -> Detokenizer:
+    def detokenizer(self, shown: Mapping[int, str]) -> Detokenizer:
         if self._bytes is not None:
-            return ByteDetokenizer(self._bytes.__getitem__)
+            spelled = {i: text.encode() for i, text in shown.items()}
+            return ByteDetokenizer(with_shown(self._bytes.__getitem__, spelled))
         if self._pieces is not None:
-            return FallbackDetokenizer(self._pieces.__getitem__, strip=self._strip)
-        return WindowDetokenizer(self._backend.decode, lambda i: i not in self._special)
+            pieces: dict[int, str | int | None] = {**shown}
+            piece_of = with_shown(self._pieces.__getitem__, pieces)
+            return FallbackDetokenizer(piece_of, strip=self._strip)
+        return WindowDetokenizer(self._backend.decode, lambda i: i not in self._special, shown)
 
 
 def _steps(backend: Backend) -> list[dict[str, Any]]:
