@@ -1,4 +1,4 @@
-"""Where a model's thoughts end in a stream of tokens."""
+"""Finds the end of a model's thoughts in a stream of tokens."""
 
 import pytest
 

@@ -175,7 +175,7 @@ def test_an_older_call_and_its_result_get_one_id() -> None:
 
 
 def test_an_answer_of_the_openai_client_can_be_sent_back() -> None:
-    """As its `parse` and `stream` helpers return a message."""
+    """Its `parse` and `stream` helpers return such a message."""
     message = {
         "role": "assistant",
         "content": "{}",

@@ -56,7 +56,7 @@ class _State:
         self._sent = 0  # tokens that were passed on
         self._gives_text = False
         self._cached = 0
-        #: The thoughts have ended, or may not go on.
+        #: The thoughts have ended, or must end.
         self.is_over = thinking.is_open and thinking.budget == 0
         self.is_complete = False  #: the whole answer has ended
 
@@ -121,7 +121,7 @@ class _State:
         return Delta(ids)
 
     def rest(self) -> Request:
-        """The request for what follows the thoughts."""
+        """The request for the rest, after the thoughts."""
         text = "".join(self._texts)
         ids = self._ids
         if self._gives_text:
