@@ -1,4 +1,4 @@
-"""What an ask for tools and reasoning means for the prompt and for reading its answer. Pure."""
+"""Plans the prompt and the reading of the answer for tools and reasoning. Pure."""
 
 from collections.abc import Mapping
 from typing import Any

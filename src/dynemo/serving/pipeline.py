@@ -259,7 +259,7 @@ async def _choice(
 
 
 def _generating(run: _Run) -> Generate:
-    """What answers one request of the job: the backend, or the backend in two steps."""
+    """Returns a function that answers one request: the backend, or the backend in two steps."""
     prepared, model = run.job.prepared, run.job.model
     reader, deadline = run.cancel_reader, run.place.deadline
 

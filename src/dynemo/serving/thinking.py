@@ -42,7 +42,7 @@ async def think_first(
 
 
 class _State:
-    """The first step: the tokens of the thoughts, and what follows from them."""
+    """The first step: the tokens of the thoughts, and the request for the second step."""
 
     def __init__(self, request: Request, thinking: Thinking, tokenizer: Tokenizer) -> None:
         self._request = request

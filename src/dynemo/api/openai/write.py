@@ -102,7 +102,7 @@ class ChunkWriter:
         return b"".join((self._head, b'"choices":[],"usage":', counts, b"}\n\n", DONE))
 
     def _other(self, piece: Piece) -> bytes:
-        """The delta of a piece that is no text, without its last brace; empty if it says nothing.
+        """The delta of a piece other than text, without its last brace; empty if it says nothing.
 
         The older form has one call: the others are not sent.
         """
