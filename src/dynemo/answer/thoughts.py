@@ -15,7 +15,7 @@ class Thinking:
 
     @property
     def closing(self) -> str:
-        """What ends them for the model, as it would have written it."""
+        """The text that ends them for the model, as it would have written it."""
         mark = self.ending or self.closes[0]
         return f"\n{mark}\n\n" if mark.startswith("</") else mark
 
