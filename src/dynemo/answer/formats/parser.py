@@ -35,7 +35,7 @@ class AnswerParser:
     is known.
     """
 
-    __slots__ = ("_is_plain", "_output", "_source", "_steps")
+    __slots__ = ("_is_plain", "_output", "_reader", "_source", "_steps")
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class AnswerParser:
         self._is_plain = not has_calls and not has_reasoning
         self._source = Source()
         self._output = AnswerOutput()
-        reader = _AnswerReader(
+        self._reader = _AnswerReader(
             self._source,
             self._output,
             format,
@@ -60,7 +60,12 @@ class AnswerParser:
             is_raw=not wants_reasoning,
             held=held,
         )
-        self._steps = reader.read(is_open=reasoning_open)
+        self._steps = self._reader.read(is_open=reasoning_open)
+
+    @property
+    def is_thinking(self) -> bool:
+        """Whether the text so far ends inside a block of reasoning."""
+        return self._reader.is_thinking
 
     def feed(self, text: str) -> list[Part]:
         """Returns the parts that the text completes."""
@@ -95,6 +100,7 @@ class _AnswerReader:
         self._reasoning = format.reasoning or _NO_REASONING
         self._tools = format.tools if tools else None
         self._is_raw = is_raw
+        self.is_thinking = False
         self._content = Prose(output.text)
         self._thoughts = Prose(output.reasoning)
         self._calls: CallWriter | None = None
@@ -161,7 +167,23 @@ class _AnswerReader:
             self._content.cut(drops_lead=True)
 
     def _reason(self) -> Steps[None]:
-        """Reads reasoning up to the end of its block."""
+        """Reads reasoning up to the end of its block, and a call that ends it."""
+        self.is_thinking = True
+        mark = yield from self._thoughts_to_mark()
+        self.is_thinking = False
+        if not mark:
+            return
+        self._thoughts.cut()
+        if not self._is_of_reasoning(mark):
+            yield from self._call(mark)
+        elif self._is_raw:
+            self._content.add(mark)
+            self._content.restart()
+        else:
+            self._content.cut(drops_lead=True)
+
+    def _thoughts_to_mark(self) -> Steps[str]:
+        """Reads reasoning, and returns the mark that ends it; empty at the end of the answer."""
         reasoning, source = self._reasoning, self._source
         calls = self._tools if reasoning.ends_at_calls else None
         starts = (*calls.sections, *calls.opens) if calls is not None else ()
@@ -172,20 +194,11 @@ class _AnswerReader:
             mark = yield from source.until(marks, lambda text: self._think(text, False))
             if not mark:
                 self._thoughts.end(is_after_mark=True)
-                return
+                return ""
             if mark in reasoning.opens and not (self._thoughts.is_fresh and not self._is_raw):
                 self._think(mark, False)
             elif mark not in reasoning.opens:
-                break
-        self._thoughts.cut()
-        if mark in starts:
-            yield from self._call(mark)
-            return
-        if self._is_raw:
-            self._content.add(mark)
-            self._content.restart()
-        else:
-            self._content.cut(drops_lead=True)
+                return mark
 
     def _is_of_reasoning(self, mark: str) -> bool:
         return mark in self._reasoning.closes or mark in self._reasoning.wrappers
