@@ -131,7 +131,7 @@ def test_the_values_quoted_in_an_error_are_bounded() -> None:
         b'{"temperature":NaN,%b}' % MESSAGES,
         b'{"temperature":Infinity,%b}' % MESSAGES,
         b'{%b,"chat_template_kwargs":{"a":%b' % (MESSAGES, b"[" * 200_000),
-        b'{%b,"tools":%b' % (MESSAGES, b'{"a":' * 200_000),
+        b'{%b,"tools":[%b' % (MESSAGES, b'{"a":' * 200_000),
         b"\xef\xbb\xbf{%b}" % MESSAGES,
     ],
 )

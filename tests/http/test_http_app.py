@@ -35,6 +35,7 @@ def test_a_whole_answer() -> None:
         "completion_tokens": 3,
         "total_tokens": PROMPT_TOKENS + 3,
         "prompt_tokens_details": {"cached_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": 0},
     }
     assert pipeline.asks[0].max_tokens == 2049
     assert pipeline.closed == ["finished"]
@@ -164,7 +165,7 @@ def test_requests_that_are_wrong() -> None:
     assert (reply.status, reply.json["error"]["param"]) == (400, "messages")
     reply = ask(app, temperature=3)
     assert (reply.status, reply.json["error"]["param"]) == (400, "temperature")
-    reply = ask(app, tools=[{"type": "function"}])
+    reply = ask(app, audio={"voice": "x"})
     assert reply.json["error"]["code"] == "unsupported_parameter"
     reply = ask(app, model="gpt-9")
     assert reply.status == 404

@@ -18,9 +18,9 @@ SAMPLING = tuple(field.name for field in structs.fields(Sampling))
 #: requirement: every engine refuses a new field until its capabilities name it.
 _HONOURED_HERE = frozenset({
     "task", "model", "turns", "prompts", "tools", "tool_choice", "parallel_tool_calls",
-    "reasoning", "reasoning_effort", "max_thinking_tokens", "add_generation_prompt",
-    "continue_final_message", "chat_template_kwargs", "max_tokens", "n", "stop", "stop_ids",
-    "include_stop", "guide", "priority",
+    "reasoning", "reasoning_effort", "splits_reasoning", "max_thinking_tokens",
+    "add_generation_prompt", "continue_final_message", "chat_template_kwargs", "max_tokens", "n",
+    "stop", "stop_ids", "include_stop", "guide", "priority",
 })  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from dynemo.api.dialect import Call
 from dynemo.api.openai.decode import decode
 from dynemo.api.openai.guides import read_guide
 from dynemo.api.openai.read import read_chat, wants_usage
+from dynemo.api.openai.tools import is_older_form
 from dynemo.api.openai.types import ChatRequest
 from dynemo.api.openai.write import ChunkWriter, CompletionWriter
 from dynemo.messages.ask import Ask
@@ -17,9 +18,11 @@ def read_chat_call(body: bytes) -> Call:
     field, guide = read_guide(asked) or ("", None)
     ask = read_chat(asked, guide)
     fields = {"guide": field} if field else {}
+    is_older = is_older_form(asked)
     if not asked.stream:
-        return Call(ask, is_stream=False, writer=CompletionWriter, fields=fields)
-    writer = partial(ChunkWriter, include_usage=wants_usage(asked))
+        whole = partial(CompletionWriter, is_older=is_older)
+        return Call(ask, is_stream=False, writer=whole, fields=fields)
+    writer = partial(ChunkWriter, include_usage=wants_usage(asked), is_older=is_older)
     return Call(ask, is_stream=True, writer=writer, fields=fields)
 
 

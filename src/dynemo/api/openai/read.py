@@ -4,18 +4,20 @@ Nothing is accepted and ignored: a field that cannot be honoured is refused by n
 value changes nothing.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from msgspec import json, structs
 
 from dynemo.api.openai.decode import convert_messages
 from dynemo.api.openai.guides import check_depth, missing
+from dynemo.api.openai.tool_types import ToolCall
+from dynemo.api.openai.tools import read_tools
 from dynemo.api.openai.types import (
     AnyMessage,
     ChatRequest,
     ContentPart,
     Message,
-    ToolCall,
 )
 from dynemo.errors import RequestError, UnsupportedField
 from dynemo.limits import TEMPLATE_KWARGS_BYTES
@@ -33,33 +35,30 @@ from dynemo.messages.request import Guide
 #: Values of unhonoured fields that change nothing, besides null. Compared by value and type.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "audio": (),
-    "function_call": ("none", "auto"),
-    "functions": ([],),
     "logprobs": (False,),
     "modalities": (["text"],),
     "moderation": (),
-    "parallel_tool_calls": (True, False),
     "prediction": (),
     "prompt_cache_options": (),
-    "reasoning_effort": (),
     "service_tier": ("auto", "default"),
     "store": (False,),
-    "tool_choice": ("none", "auto"),
-    "tools": ([],),
     "top_logprobs": (0,),
     "verbosity": ("medium",),
     "web_search_options": (),
 }
 _NEUTRAL_IN_MESSAGE: dict[str, tuple[Any, ...]] = {
-    "annotations": ([],),
     "audio": (),
-    "function_call": (),
 }
 #: Fields that `Ask` has under the same name and with the same meaning.
-_SAME = (set(ChatRequest.__struct_fields__) & set(Ask.__struct_fields__)) - _NEUTRAL.keys()
+_SAME = (
+    (set(ChatRequest.__struct_fields__) & set(Ask.__struct_fields__))
+    - _NEUTRAL.keys()
+    - {"tools", "tool_choice", "reasoning_effort"}
+)
 #: The only role whose messages may have the field.
 _ONLY_ROLE = {
     "tool_calls": "assistant",
+    "function_call": "assistant",
     "reasoning_content": "assistant",
     "refusal": "assistant",
     "tool_call_id": "tool",
@@ -71,9 +70,14 @@ def read_chat(asked: ChatRequest, guide: Guide | None) -> Ask:
     _refuse_unhonoured(asked, _NEUTRAL)
     _check_combinations(asked)
     _check_kwargs(asked.chat_template_kwargs)
+    tools, choice = read_tools(asked)
     fields = {name: getattr(asked, name) for name in _SAME}
     fields |= {
-        "turns": [_system(_turn(m, f"messages[{i}]")) for i, m in enumerate(asked.messages)],
+        "tools": tools,
+        "tool_choice": choice,
+        "reasoning": False if asked.reasoning_effort == "none" else None,
+        "reasoning_effort": None if asked.reasoning_effort == "none" else asked.reasoning_effort,
+        "turns": _turns(asked.messages),
         "max_tokens": _max_tokens(asked),
         "stop": [asked.stop] if isinstance(asked.stop, str) else asked.stop,
         "top_k": 0 if asked.top_k == -1 else asked.top_k,
@@ -153,6 +157,23 @@ def read_turns(messages: object) -> list[Turn]:
     ]
 
 
+def _turns(messages: Sequence[Message]) -> list[Turn]:
+    """The older form of calls has no ids, so a call and its result get one here."""
+    turns: list[Turn] = []
+    older_ids: dict[str, str] = {}  # of the last call of each function
+    for index, message in enumerate(messages):
+        if message.function_call is not None:
+            older_ids[message.function_call.name] = older_id = f"call{index:05}"
+            message = structs.replace(
+                message, tool_calls=[ToolCall(function=message.function_call, id=older_id)]
+            )
+        elif message.role == "function":
+            older_id = older_ids.get(message.name or "", "")
+            message = structs.replace(message, role="tool", tool_call_id=older_id or None)
+        turns.append(_system(_turn(message, f"messages[{index}]")))
+    return turns
+
+
 def _system(turn: Turn) -> Turn:
     """`developer` becomes `system`: it is OpenAI's newer name of that role, and templates know the
     older one."""
@@ -181,13 +202,15 @@ def _turn(message: Message, place: str) -> Turn:
 
 
 def _reasoning(message: Message) -> str | None:
-    if message.reasoning_content is not None or not isinstance(message, AnyMessage):
-        return message.reasoning_content
-    return message.reasoning if message.thinking is None else message.thinking
+    thinking = message.thinking if isinstance(message, AnyMessage) else None
+    names = (message.reasoning_content, thinking, message.reasoning)
+    return next((text for text in names if text is not None), None)
 
 
 def _call(call: ToolCall, place: str) -> ToolCallPart:
     arguments = call.function.arguments
+    if arguments is None:
+        arguments = ""
     if isinstance(arguments, dict):
         check_depth(arguments, f"{place}.function.arguments")
         arguments = json.encode(arguments).decode()
