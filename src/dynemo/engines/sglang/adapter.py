@@ -24,7 +24,7 @@ from dynemo.engines.sglang.guides import guide_kinds, run_scheduler
 from dynemo.errors import EngineError, EngineNotInstalled, ModelError, RequestError, Unavailable
 from dynemo.messages.answer import Delta, Finish, FinishReason
 from dynemo.messages.records import Capabilities, Load
-from dynemo.messages.request import GuideKind, Request
+from dynemo.messages.request import CONTINUED_KINDS, GuideKind, Request
 from dynemo.messages.spec import EngineSpec
 
 #: The settings that it supports. SGLang accepts a seed, but does not reproduce the answer.
@@ -51,7 +51,11 @@ class SgLang:
         """`kinds` are those of the guides that it follows."""
         import sglang
 
-        self.capabilities = Capabilities(sampling=SETTINGS, guides=[*kinds])
+        self.capabilities = Capabilities(
+            sampling=SETTINGS,
+            guides=[*kinds],
+            continues=[kind for kind in kinds if kind in CONTINUED_KINDS],
+        )
         self._judge = judge
         self._engine = engine
         self._manager = engine.tokenizer_manager

@@ -35,7 +35,7 @@ from dynemo.errors import (
 )
 from dynemo.messages.answer import Delta, Finish, FinishReason
 from dynemo.messages.records import Capabilities, Load
-from dynemo.messages.request import Request
+from dynemo.messages.request import CONTINUED_KINDS, Request
 from dynemo.messages.spec import EngineSpec
 from dynemo.messages.wire import EngineLoad
 
@@ -65,7 +65,12 @@ class Vllm:
         from vllm.platforms import current_platform
 
         config = engine.vllm_config
-        self.capabilities = Capabilities(sampling=SETTINGS, guides=[*guides.guide_kinds(config)])
+        kinds = guides.guide_kinds(config)
+        self.capabilities = Capabilities(
+            sampling=SETTINGS,
+            guides=[*kinds],
+            continues=[kind for kind in kinds if kind in CONTINUED_KINDS],
+        )
         self._judge = judge
         self._guide_end = guides.end_token(engine)
         self.version: str = vllm.__version__

@@ -251,7 +251,11 @@ class Machine:
         item = self.item(rest.number, rest.count)
         if rest.count < schema.get("maxItems", rest.count + 1) and not _is_impossible(item):
             comma = (",",) if rest.count else ()
-            more = Items(rest.number, rest.count + 1)
+            count = rest.count + 1
+            if "maxItems" not in schema:  # from there on, all counts are the same
+                most = max(1, schema.get("minItems", 0), len(schema.get("prefixItems", [])))
+                count = min(count, most)
+            more = Items(rest.number, count)
             found.append((*comma, Value(self.number(item)), more))
         return found
 

@@ -9,18 +9,15 @@ from dynemo.engines.guides.rest.errors import CannotContinue
 from dynemo.engines.guides.rest.machine import Machine
 from dynemo.engines.guides.rest.parse import parse_regex
 from dynemo.engines.guides.rest.regex import Node, after, source
-from dynemo.engines.guides.rest.write import Writer
+from dynemo.engines.guides.rest.write import RestWriter
 from dynemo.foreign import decode_json
 from dynemo.limits import GUIDE_PLACES
-from dynemo.messages.request import Guide, GuideKind
-
-#: The kinds of guide that can be followed from within an answer.
-CONTINUED: tuple[GuideKind, ...] = ("json_schema", "regex", "choice")
+from dynemo.messages.request import Guide
 
 
 def rest_of(guide: Guide) -> Guide:
     """Returns the guide of what may follow `guide.written`. Raises CannotContinue, GuideRefused."""
-    match guide.kind:
+    match guide.kind:  # see CONTINUED_KINDS
         case "choice":
             choices = [choice for choice in read_choices(guide.text)
                        if choice.startswith(guide.written)]  # fmt: skip
@@ -55,4 +52,4 @@ def _rest_of_json(guide: Guide) -> str:
     if isinstance(root, dict) and "x-guidance" in root:
         raise CannotContinue("it says itself how llguidance shall follow it")
     machine = Machine(root)
-    return Writer(machine).write(machine.follow(guide.written))
+    return RestWriter(machine).write(machine.follow(guide.written))

@@ -22,7 +22,7 @@ from dynemo.limits import GUIDE_BYTES
 _ROOT = "~root"
 
 
-class Writer:
+class RestWriter:
     """Collects the rules of one grammar."""
 
     def __init__(self, machine: Machine) -> None:
