@@ -25,7 +25,7 @@ SCHEMA = {
     "required": ["name", "marks"],
     "additionalProperties": False,
 }
-LARK = r'start: /[ab]{1500,1900}\./'
+LARK = r"start: /[ab]{1500,1900}\./"
 STREAMS = 6
 
 

@@ -37,7 +37,7 @@ def is_followed(kind: str, text: str) -> bool:
     """Whether a whole answer follows the guide of this kind."""
     guide = GUIDES[kind]
     if kind == "json_schema":
-        return Draft202012Validator(PERSON).is_valid(json.decode(text))
+        return bool(Draft202012Validator(PERSON).is_valid(json.decode(text)))
     if kind == "choice":
         return text in json.decode(guide.text)
     return re.fullmatch(guide.text, text, re.ASCII) is not None
@@ -52,7 +52,7 @@ def text_of(tokenizer: Tokenizer, tokens: list[Any]) -> str:
 def cut_answers(
     request: Request, kind: str, first: Collect, second: Collect, tokenizer: Tokenizer
 ) -> Iterator[tuple[str, str]]:
-    """Yields the undisturbed answer of `first`, and one that `second` continues, for each cut."""
+    """Yields the undisturbed answer of `first`, and an answer that `second` continues, for each cut."""
     request = structs.replace(request, guide=GUIDES[kind])
     tokens, finish = first(request)
     assert finish.reason == "stop"

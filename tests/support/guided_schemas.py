@@ -3,8 +3,9 @@
 from typing import Any
 
 
-def _object(required: list[str] | None = None, **properties: Any) -> dict[str, Any]:
-    names = list(properties) if required is None else required
+def _object(_required: list[str] | None = None, /, **properties: Any) -> dict[str, Any]:
+    """All properties are required, unless `_required` names some of them."""
+    names = list(properties) if _required is None else _required
     return {
         "type": "object",
         "properties": properties,
@@ -114,7 +115,7 @@ _OBJECTS: dict[str, Any] = {
     "only a map": {"type": "object", "additionalProperties": _BOOLEAN},
     "open": {"type": "object", "properties": {"a": _INTEGER}, "required": ["a"]},
     "required without a property": {"type": "object", "required": ["z"]},
-    "odd names": _object(**{"a b": _INTEGER, "é": _BOOLEAN, 'q"': _SHORT, "": _INTEGER}),
+    "odd names": _object(None, **{"a b": _INTEGER, "é": _BOOLEAN, 'q"': _SHORT, "": _INTEGER}),
     "names with one begin": _object(["abc"], a=_INTEGER, ab=_INTEGER, abc=_INTEGER),
     "open with one begin": {
         "type": "object",
@@ -123,7 +124,7 @@ _OBJECTS: dict[str, Any] = {
     },
     "impossible property": _object(["a"], a=_INTEGER, b=False),
     "empty object": _object(),
-    "many properties": _object(**{f"p{n}": _BOOLEAN for n in range(20)}),
+    "many properties": _object(None, **{f"p{n}": _BOOLEAN for n in range(20)}),
     "many optional properties": _object([], **{f"p{n}": _BOOLEAN for n in range(20)}),
     "person": _object(
         name=_STRING,

@@ -74,7 +74,7 @@ def _keys(value: Any) -> list[Any]:
 def _is_misread(pattern: str) -> bool:
     """Whether llguidance allows other texts than a pattern.
 
-    It loses what follows a character that JSON escapes, except in a pattern of one text.
+    It loses the parts behind a character that JSON escapes, except in a pattern of one text.
     """
     outside = _CLASS.sub("[", pattern)
     if not _ESCAPED.search(outside):

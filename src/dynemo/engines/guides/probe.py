@@ -13,7 +13,7 @@ _WALK_BYTES = 64
 _WALK_SECONDS = 0.02  #: of CPU time, for all of them
 
 
-class Matcher(Protocol):
+class AnyMatcher(Protocol):
     """A compiled guide; see `llguidance.GuideMatcher`."""
 
     def feed(self, data: bytes) -> int: ...
@@ -25,7 +25,7 @@ class Matcher(Protocol):
     def close(self) -> None: ...
 
 
-def try_guide(matcher: Matcher) -> None:
+def try_guide(matcher: AnyMatcher) -> None:
     """Raises GuideRefused if a guide forces too long a text, or if an answer that it allows leads
     to a dead end. Closes the matcher.
 
@@ -50,11 +50,11 @@ def try_guide(matcher: Matcher) -> None:
             matcher.reset()
 
 
-def _check_end(matcher: Matcher) -> None:
+def _check_end(matcher: AnyMatcher) -> None:
     if not matcher.is_complete():
         raise GuideRefused(matcher.problem() or "an answer could not be completed")
 
 
-def _check_forced(matcher: Matcher) -> None:
+def _check_forced(matcher: AnyMatcher) -> None:
     if matcher.forced() > GUIDE_CHARACTERS:
         raise GuideRefused(f"it may force {GUIDE_CHARACTERS} characters in a row")

@@ -1,4 +1,4 @@
-"""What vLLM needs for guided answers: a tokenizer, and llguidance as its backend."""
+"""Gives vLLM a tokenizer and llguidance, which it needs for guided answers."""
 
 import sys
 from typing import Any

@@ -177,7 +177,7 @@ class Machine:
             raise CannotContinue("it has a reference to elsewhere") from None
 
     def _unclear(self, schema: Any, types: Iterable[str]) -> list[tuple[Element, ...]]:
-        """Follows a value by its type alone. What comes behind it is known again."""
+        """Follows a value by its type alone. The rest behind it is known again."""
         number = self.number(schema)
         anything = self._schemas[self._any]
         return [
@@ -307,7 +307,7 @@ def _number(schema: Any, kind: str) -> Node:
             else NUMBER
         )
     if not all(isinstance(bound, int) and abs(bound) < 10**15 for bound in bounds.values()):
-        raise CannotContinue("it is within an integer whose bounds are no small integers")
+        raise CannotContinue("it is within an integer with a bound that is not a small integer")
     least = [bounds["minimum"]] if "minimum" in bounds else []
     least += [bounds["exclusiveMinimum"] + 1] if "exclusiveMinimum" in bounds else []
     most = [bounds["maximum"]] if "maximum" in bounds else []
@@ -316,7 +316,7 @@ def _number(schema: Any, kind: str) -> Node:
 
 
 def _bound(bounds: dict[str, Any], nearest: Callable[..., Any], name: str) -> Bound | None:
-    """Returns the nearer one of a bound that is in the range and of one that is not."""
+    """Returns the nearer bound of two: the range has the one, and not the other."""
     found = [(bounds[key], key[0] != "e") for key in bounds if key.endswith(name)]
     if not found:
         return None

@@ -113,7 +113,7 @@ def _between(whole: int, least: Bound, most: Bound) -> Node:
 
 
 def _digits_from(digits: str, is_in: bool) -> Node:
-    """The digits of a fraction that is no less than another one."""
+    """The digits of a fraction that is at least another one."""
     if not digits:
         return _ANY_DIGITS if is_in else cat(_ANY_DIGITS, Chars(((49, 57),)))
     options = [cat(literal(digits[0]), _digits_from(digits[1:], is_in))]
@@ -123,7 +123,7 @@ def _digits_from(digits: str, is_in: bool) -> Node:
 
 
 def _digits_to(digits: str, is_in: bool) -> Node:
-    """The digits of a fraction that is no more than another one."""
+    """The digits of a fraction that is at most another one."""
     if not digits:
         return literal("")
     lower = cat(Chars(((48, ord(digits[0]) - 1),)), _ANY_DIGITS)

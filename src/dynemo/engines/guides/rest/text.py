@@ -68,7 +68,7 @@ def string(schema: dict[str, Any]) -> Node:
 
 
 def _quoted(node: Node) -> Node:
-    """A regex of texts as the regex of what stands for them within the quotes of a string."""
+    """A regex of texts as the regex of their forms within the quotes of a string."""
     match node:
         case Chars():
             return _quoted_chars(node)

@@ -41,7 +41,7 @@ class RestWriter:
         lines += [f"{name}: {body}" for name, body in self._rules.items()]
         text = "\n".join(lines)
         if len(text.encode()) > GUIDE_BYTES:
-            raise CannotContinue("what is left of it is too long")
+            raise CannotContinue("its rest is too long")
         return text
 
     def _sequence(self, elements: Iterable[Element]) -> str:
