@@ -14,6 +14,16 @@ from pathlib import Path
 from typing import TypeVar
 
 from dynemo.app.settings import values
+from dynemo.app.settings.needs import (
+    ETCD,
+    ETCD_OR_NATS,
+    NATS,
+    NODES,
+    POOL,
+    STATUS_PORT,
+    TCP,
+    TLS_CERT,
+)
 from dynemo.app.settings.scopes import (
     BATCH,
     ENGINE,
@@ -22,13 +32,13 @@ from dynemo.app.settings.scopes import (
     LEADER,
     PROMPTS,
     PS,
+    RENDER,
     REQUESTS,
     SERVER,
     SEVERAL_NODES,
     TENSOR_PARALLEL,
     WITHOUT_LAUNCHER,
     WORKER,
-    Need,
     Scope,
 )
 from dynemo.command_line.flags import Flag
@@ -79,44 +89,6 @@ def setting(default: T, parse: Callable[[str], T], option: Option) -> T:
     """A field of `Config` from its row."""
     made = replace(option, parse=parse)
     return field(default=default, metadata={"option": made})
-
-
-def _uses_etcd(config: "Config") -> bool:
-    return config.discovery == "etcd"
-
-
-def _uses_nats(config: "Config") -> bool:
-    return config.plane == "nats"
-
-
-def _uses_tcp(config: "Config") -> bool:
-    return config.plane == "tcp"
-
-
-def _has_servers(config: "Config") -> bool:
-    return _uses_etcd(config) or _uses_nats(config)
-
-
-def _has_status_port(config: "Config") -> bool:
-    return config.status_port is not None
-
-
-def _has_tls_cert(config: "Config") -> bool:
-    return config.tls_cert_path is not None
-
-
-def _has_nodes(config: "Config") -> bool:
-    return config.num_nodes > 1
-
-
-_ETCD = Need("--discovery etcd", _uses_etcd)
-_NATS = Need("--request-plane nats", _uses_nats)
-_TCP = Need("--request-plane tcp", _uses_tcp)
-_SERVERS = Need("--discovery etcd or --request-plane nats", _has_servers)
-_STATUS_PORT = Need("--status-port", _has_status_port)
-_TLS_CERT = Need("--tls-cert-path", _has_tls_cert)
-_NODES = Need("--num-nodes 2 or more", _has_nodes)
-_POOL = (WORKER, INGRESS)
 
 
 # fmt: off
@@ -171,7 +143,7 @@ class Config:
         help="The rank of this machine. Rank 0 takes the requests; the others have in=none.",
     ))
     dist_init_addr: str = setting("", values.meeting_point, Option(
-        metavar="HOST:PORT", topic=DEVICES, where=(WITHOUT_LAUNCHER.with_need(_NODES),),
+        metavar="HOST:PORT", topic=DEVICES, where=(WITHOUT_LAUNCHER.with_need(NODES),),
         aliases=("--leader-addr",),
         help="Where the machines meet: an address of rank 0's machine.",
     ))
@@ -183,6 +155,11 @@ class Config:
         metavar="TEXT", topic=REQUESTS_TOPIC, where=(PROMPTS,),
         help="A system prompt for each conversation.",
     ))
+    special_tokens_in_content: str = setting("text", str, Option(
+        metavar="HOW", topic=REQUESTS_TOPIC, where=(REQUESTS, RENDER), choices=("text", "parse"),
+        help="How to read the text of a control token in a message: text or parse. `parse` makes "
+        "it that token.",
+    ))
     http_host: str = setting("127.0.0.1", str, Option(
         metavar="HOST", topic=SERVERS, where=(SERVER,), help="The address to listen on.",
     ))
@@ -191,12 +168,12 @@ class Config:
         help="The port to listen on; 0 picks a free one.",
     ))
     api_key: tuple[str, ...] = setting((), values.several, Option(
-        metavar="KEY", topic=SERVERS, where=(SERVER, WORKER.with_need(_STATUS_PORT)), is_list=True,
+        metavar="KEY", topic=SERVERS, where=(SERVER, WORKER.with_need(STATUS_PORT)), is_list=True,
         help="A key that every client must send. Others see this flag in `ps`: better use the "
         "variable or the file.",
     ))
     api_key_file: Path | None = setting(None, values.path, Option(
-        metavar="FILE", topic=SERVERS, where=(SERVER, WORKER.with_need(_STATUS_PORT)),
+        metavar="FILE", topic=SERVERS, where=(SERVER, WORKER.with_need(STATUS_PORT)),
         help="A file with a key on each line, and what it may do (`docs/http.md`).",
     ))
     tls_cert_path: Path | None = setting(None, values.path, Option(
@@ -204,12 +181,12 @@ class Config:
         help="Serve HTTPS with this certificate (PEM, with its chain).", shown="HTTP",
     ))
     tls_key_path: Path | None = setting(None, values.path, Option(
-        metavar="PATH", topic=SERVERS, is_rare=True, where=(SERVER.with_need(_TLS_CERT),),
+        metavar="PATH", topic=SERVERS, is_rare=True, where=(SERVER.with_need(TLS_CERT),),
         help="The certificate's private key (PEM, without a password).",
         shown="in the certificate's file",
     ))
     tls_client_ca_path: Path | None = setting(None, values.path, Option(
-        metavar="PATH", topic=SERVERS, is_rare=True, where=(SERVER.with_need(_TLS_CERT),),
+        metavar="PATH", topic=SERVERS, is_rare=True, where=(SERVER.with_need(TLS_CERT),),
         help="Require client certificates that this authority (PEM) has signed.",
     ))
     metrics_port: tuple[str, int] | None = setting(None, values.host_port, Option(
@@ -217,7 +194,7 @@ class Config:
         help="Serve /metrics there, without a key, and not at the other port.",
     ))
     allowed_host: tuple[str, ...] = setting((), values.several, Option(
-        metavar="NAME", topic=SERVERS, where=(SERVER, WORKER.with_need(_STATUS_PORT)), is_list=True,
+        metavar="NAME", topic=SERVERS, where=(SERVER, WORKER.with_need(STATUS_PORT)), is_list=True,
         help="A host name by which clients may call the server; `*`: any.",
         shown="loopback names and its addresses",
     ))
@@ -256,24 +233,24 @@ class Config:
         help="Requests that run at once.", shown="as many as the engine computes",
     ))
     discovery: str = setting("etcd", values.discovery, Option(
-        metavar="WHERE", topic=POOL_TOPIC, where=(*_POOL, PS),
+        metavar="WHERE", topic=POOL_TOPIC, where=(*POOL, PS),
         help=f"How processes find each other: {forms()}. On one host, {local_names()} needs no "
         "server.",
     ))
     etcd: str = setting("127.0.0.1:2379", str, Option(
         metavar="HOSTS", topic=POOL_TOPIC,
-        where=tuple(scope.with_need(_ETCD) for scope in (*_POOL, PS)),
+        where=tuple(scope.with_need(ETCD) for scope in (*POOL, PS)),
         variables=("ETCD_ENDPOINTS",),
         help="HOST:PORT of etcd; separate several with commas.",
     ))
     nats: str = setting("nats://127.0.0.1:4222", str, Option(
         metavar="URLS", topic=POOL_TOPIC,
-        where=(*(scope.with_need(_NATS) for scope in _POOL), PS),
+        where=(*(scope.with_need(NATS) for scope in POOL), PS),
         variables=("NATS_SERVER",),
         help="The address of NATS; separate several with commas.",
     ))
     request_plane: str | None = setting(None, str, Option(
-        metavar="PLANE", topic=POOL_TOPIC, where=_POOL, choices=("nats", "tcp"),
+        metavar="PLANE", topic=POOL_TOPIC, where=POOL, choices=("nats", "tcp"),
         help="How requests travel: nats or tcp.",
         shown=f"nats; tcp with --discovery {local_names()}",
     ))
@@ -295,23 +272,23 @@ class Config:
     ))
     advertise: str | None = setting(None, str, Option(
         metavar="HOST[:PORT]", topic=POOL_TOPIC,
-        where=(WORKER.with_need(_TCP), INGRESS.with_need(_NATS)),
+        where=(WORKER.with_need(TCP), INGRESS.with_need(NATS)),
         help="The address that the other side dials: the ingress's, with --request-plane tcp the "
         "worker's.",
         shown="every address of this host",
     ))
     tls: Path | None = setting(None, values.path, Option(
-        metavar="DIR", topic=POOL_TOPIC, where=(*_POOL, PS),
+        metavar="DIR", topic=POOL_TOPIC, where=(*POOL, PS),
         help="Use TLS between workers and ingresses, with tls.crt, tls.key and ca.crt in DIR.",
         shown="no TLS",
     ))
     wait: float = setting(0.0, values.seconds, Option(
         metavar="SECONDS", topic=POOL_TOPIC,
-        where=tuple(scope.with_need(_SERVERS) for scope in (*_POOL, PS)),
+        where=tuple(scope.with_need(ETCD_OR_NATS) for scope in (*POOL, PS)),
         help="How long to wait for etcd and NATS if they do not answer yet.",
     ))
     lease_ttl: float = setting(10.0, values.seconds, Option(
-        metavar="SECONDS", topic=POOL_TOPIC, where=_POOL,
+        metavar="SECONDS", topic=POOL_TOPIC, where=POOL,
         is_rare=True,
         help="How long a worker that has gone silent stays registered.",
     ))
@@ -339,6 +316,11 @@ class Config:
         """Whether all processes of the pool are on this host."""
         name, _ = split_backend(self.discovery)
         return BACKENDS[name].is_local
+
+
+def parses_content(config: Config) -> bool:
+    """Whether the text of a control token in a message becomes that token."""
+    return config.special_tokens_in_content == "parse"
 
 
 def _options() -> tuple[Option, ...]:

@@ -1,8 +1,10 @@
 """The model card: everything that determines a model's prompts, whatever its file format is."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from dynemo.messages.ask import Ask
+from dynemo.prompt.control_texts import ControlTexts, control_texts
 from dynemo.prompt.template import ChatTemplate
 from dynemo.tokenizers.base import Tokenizer
 
@@ -17,3 +19,8 @@ class Card:
     context_length: int = 0  #: tokens; 0 if the model's files do not tell
     kv_bytes_per_token: int = 0  #: of a 16-bit cache; 0 if the model's files do not tell
     defaults: Ask = field(default_factory=Ask)  #: the model's own generation settings
+
+    @cached_property
+    def control(self) -> ControlTexts:
+        """The tokens that no text of a client may bring into a prompt."""
+        return control_texts(self.template, self.tokenizer, self.eos_ids)
