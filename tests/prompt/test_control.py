@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from dynemo.api.openai.read import read_turns
 from dynemo.errors import RequestError
 from dynemo.messages.ask import text_turn
-from dynemo.prompt.control import Rendered
-from dynemo.prompt.control_texts import REASONING_MARKS, ControlTexts, control_texts
+from dynemo.prompt.control.render import Rendered
+from dynemo.prompt.control.texts import REASONING_MARKS, ControlTexts, control_texts
 from dynemo.prompt.render import (
     Prompt,
     RenderInput,

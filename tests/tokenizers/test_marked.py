@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynemo.errors import RequestError
-from dynemo.prompt.spellings import Spellings
+from dynemo.prompt.control.spellings import Spellings
 from dynemo.tokenizers.base import Tokenizer
 from dynemo.tokenizers.hf.tokenizer import HfTokenizer
 from support.fidelity_data import FOLDER

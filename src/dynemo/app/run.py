@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dynemo.app.inputs import serve_http, serve_terminal, stop_on_signals
 from dynemo.app.settings.modes import RunInput
-from dynemo.app.settings.options import Config, parses_content
+from dynemo.app.settings.options import Config
 from dynemo.descriptors import log_lack_once
 from dynemo.errors import EngineLost, RequestError, UsageError
 from dynemo.interrupt import hangups, interrupt_raises
@@ -122,7 +122,7 @@ async def _serve(run: Run) -> int:
             {name: model},
             defaults=run.defaults,
             max_queue=bound,
-            parses_content=parses_content(run.config),
+            parses_content=run.config.special_tokens_in_content == "parse",
         )
         if run.server is not None:
             greet = partial(_greeting, name, where=run.server.url)
@@ -274,7 +274,7 @@ async def _serve_ingress(
             defaults=defaults,
             source=found,
             max_queue=bound,
-            parses_content=parses_content(config),
+            parses_content=config.special_tokens_in_content == "parse",
         )
         if server is not None:
             greeting = _print_line(f"{config.out} · {server.url}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dynemo.app.settings.config import Setting, collect
 from dynemo.app.settings.modes import Mode
-from dynemo.app.settings.options import Config, Option, parses_content
+from dynemo.app.settings.options import Config, Option
 from dynemo.command_line.help import command_help
 from dynemo.command_line.read import asks_for_help, find_command, read_command
 from dynemo.commands.table import COMMANDS, ETCD_PORT, NATS_PORT, PS_OPTIONS, RENDER_OPTIONS
@@ -50,7 +50,7 @@ def _render(given: Given) -> int:
         tools=tools,
         kwargs=kwargs,
         adapt="as_given" not in given,
-        control=None if parses_content(config) else parts.control,
+        control=parts.control if config.special_tokens_in_content == "text" else None,
     )
     messages = given["messages"]
     if render.is_lines(messages):

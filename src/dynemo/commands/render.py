@@ -11,8 +11,8 @@ from msgspec import DecodeError
 from dynemo.api.openai.read import read_turns
 from dynemo.errors import RequestError, UsageError
 from dynemo.foreign import decode_any_json
-from dynemo.prompt.control import Rendered
-from dynemo.prompt.control_texts import ControlTexts
+from dynemo.prompt.control.render import Rendered
+from dynemo.prompt.control.texts import ControlTexts
 from dynemo.prompt.errors import RenderTooLong
 from dynemo.prompt.render import (
     Prompt,

@@ -21,7 +21,7 @@ from dynemo.models.files import check_folder, read_model_file
 from dynemo.models.find import Found
 from dynemo.models.gguf import Gguf, read_gguf
 from dynemo.prompt.card.card import Card
-from dynemo.prompt.control_texts import ControlTexts, control_texts
+from dynemo.prompt.control.texts import ControlTexts, control_texts
 from dynemo.prompt.template import ChatTemplate
 from dynemo.tokenizers.base import Tokenizer
 

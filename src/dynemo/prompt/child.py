@@ -1,8 +1,8 @@
 """Renders one conversation in a process of its own, which the system bounds.
 
     stdin   JSON of `Work`
-    stdout  "+", a line of JSON with the marks, and the prompt in UTF-8 (see `control.Rendered`);
-            or "-" and the `Failure` of wire/failures.py
+    stdout  "+", a line of JSON with the marks, and the prompt in UTF-8 (see `Rendered`); or "-" and
+            the `Failure` of wire/failures.py
 
 The parent is `serving/rendering.py`. The clock counts this process's own CPU time, so a busy
 machine does not refuse a template that is merely slow.
@@ -21,7 +21,7 @@ from msgspec import Struct, convert, to_builtins
 from dynemo.errors import ModelError, RequestError
 from dynemo.foreign import decode_any_json
 from dynemo.limits import PROMPT_BYTES, RENDER_BYTES, RENDER_SECONDS
-from dynemo.prompt.control import Rendered
+from dynemo.prompt.control.render import Rendered
 from dynemo.prompt.probe import Message
 from dynemo.prompt.render import RenderInput, render_as_given, render_prompt
 from dynemo.prompt.template import ChatTemplate

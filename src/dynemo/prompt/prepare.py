@@ -13,7 +13,7 @@ from dynemo.messages.ask import Ask, Task, merged
 from dynemo.messages.records import Instance
 from dynemo.messages.request import Request, Sampling
 from dynemo.prompt.card.card import Card
-from dynemo.prompt.control_texts import ControlTexts
+from dynemo.prompt.control.texts import ControlTexts
 from dynemo.prompt.needs import SAMPLING, capable_instances, needs_of_ask
 from dynemo.prompt.normalise import plain_messages
 from dynemo.prompt.render import (
@@ -61,14 +61,7 @@ def prepare(
     if not ask.turns:
         raise RequestError("A request needs at least one message.", param="turns")
     ask = merged(ask, _honoured(card.defaults, instances))
-    if ask.ignore_eos and ask.guide is not None:  # an engine would violate the schema to continue
-        raise RequestError(
-            "'ignore_eos' cannot be combined with a guided answer.", param="ignore_eos"
-        )
-    if ask.guide is not None and len(ask.guide.text) > GUIDE_BYTES:
-        raise RequestError(
-            f"The guide cannot be followed: it may have {GUIDE_BYTES} bytes.", param="guide"
-        )
+    _check_guide(ask)
     fit = capable_instances(needs_of_ask(ask), instances, card.name)
     context_length = max(instance.context_length for instance in fit)
     _check_logit_bias(ask, card)
@@ -196,6 +189,19 @@ def _take(instances: Sequence[Instance], form: Literal["text", "messages"]) -> b
 def _sampling(ask: Ask) -> Sampling:
     wanted = {name: getattr(ask, name) for name in SAMPLING}
     return Sampling(**{name: value for name, value in wanted.items() if value is not None})
+
+
+def _check_guide(ask: Ask) -> None:
+    if ask.guide is None:
+        return
+    if ask.ignore_eos:  # an engine would violate the schema to continue
+        raise RequestError(
+            "'ignore_eos' cannot be combined with a guided answer.", param="ignore_eos"
+        )
+    if len(ask.guide.text) > GUIDE_BYTES:
+        raise RequestError(
+            f"The guide cannot be followed: it may have {GUIDE_BYTES} bytes.", param="guide"
+        )
 
 
 def _check_logit_bias(ask: Ask, card: Card) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 from dynemo.errors import ContextLengthExceeded, RequestError
 from dynemo.messages.ask import Turn
-from dynemo.prompt.control import Given, Rendered, render_marked
-from dynemo.prompt.control_texts import ControlTexts
+from dynemo.prompt.control.render import Given, Rendered, render_marked
+from dynemo.prompt.control.texts import ControlTexts
 from dynemo.prompt.errors import RenderTooLong
 from dynemo.prompt.normalise import fill_content, template_messages
 from dynemo.prompt.probe import Message
@@ -58,9 +58,9 @@ def build_prompt(
 
     The text is encoded without adding BOS or EOS, because a chat template prints those that its
     model needs. A BOS that the model was not trained with, or a second BOS, degrades the answers.
-    With `chat.control`, only the template makes control tokens (see `control.py`): a user who types
-    `<|im_end|>` sends these ten characters. Without it, they end the turn, as in transformers and
-    vLLM. Texts that spell no control token get the same ids either way.
+    With `chat.control`, only the template makes control tokens (see `control/render.py`): a user
+    who types `<|im_end|>` sends these ten characters. Without it, they end the turn, as in
+    transformers and vLLM. Texts that spell no control token get the same ids either way.
 
     `limit` is the context length in tokens. A prompt far beyond it is refused before all of it is
     tokenized. `render` replaces `render_prompt`.

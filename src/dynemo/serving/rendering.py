@@ -10,7 +10,7 @@ from pathlib import Path
 from dynemo.errors import DynemoError, EngineError, RequestError
 from dynemo.limits import RENDER_SECONDS
 from dynemo.prompt import child
-from dynemo.prompt.control import Rendered
+from dynemo.prompt.control.render import Rendered
 from dynemo.prompt.probe import Message
 from dynemo.prompt.render import RenderInput
 from dynemo.prompt.template import ChatTemplate

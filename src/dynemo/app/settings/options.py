@@ -156,7 +156,8 @@ class Config:
         help="A system prompt for each conversation.",
     ))
     special_tokens_in_content: str = setting("text", str, Option(
-        metavar="HOW", topic=REQUESTS_TOPIC, where=(REQUESTS, RENDER), choices=("text", "parse"),
+        metavar="HOW", topic=REQUESTS_TOPIC, is_rare=True, where=(REQUESTS, RENDER),
+        choices=("text", "parse"),
         help="How to read the text of a control token in a message: text or parse. `parse` makes "
         "it that token.",
     ))
@@ -316,11 +317,6 @@ class Config:
         """Whether all processes of the pool are on this host."""
         name, _ = split_backend(self.discovery)
         return BACKENDS[name].is_local
-
-
-def parses_content(config: Config) -> bool:
-    """Whether the text of a control token in a message becomes that token."""
-    return config.special_tokens_in_content == "parse"
 
 
 def _options() -> tuple[Option, ...]:

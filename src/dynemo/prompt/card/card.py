@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from dynemo.messages.ask import Ask
-from dynemo.prompt.control_texts import ControlTexts, control_texts
+from dynemo.prompt.control.texts import ControlTexts, control_texts
 from dynemo.prompt.template import ChatTemplate
 from dynemo.tokenizers.base import Tokenizer
 

@@ -26,9 +26,9 @@ from typing import Any
 
 from dynemo.errors import RequestError
 from dynemo.messages.request import JOINER
-from dynemo.prompt.control_texts import REASONING_MARKS, ControlTexts
+from dynemo.prompt.control.spellings import Spellings
+from dynemo.prompt.control.texts import REASONING_MARKS, ControlTexts
 from dynemo.prompt.probe import Message
-from dynemo.prompt.spellings import Spellings
 
 _JOINER_TOKENS = 4  #: at most: three for its bytes, and one because it separates
 _IS_REASONING = re.compile("(" + "|".join(map(re.escape, REASONING_MARKS)) + ")")
@@ -143,7 +143,8 @@ def _taken(others: Iterable[str], given: Given) -> set[str]:
 
 def _has_any(spellings: Spellings, given: Given) -> bool:
     return any(
-        next(spellings.hits(text, may_reason=may_reason), None) is not None
+        spellings.may_hold(text)
+        and next(spellings.hits(text, may_reason=may_reason), None) is not None
         for text, may_reason in _texts(given, spellings)
     )
 
@@ -163,8 +164,7 @@ def _texts(given: Given, spellings: Spellings | None = None) -> Iterator[tuple[s
                 may_reason = is_assistant and name in _SPOKEN
                 yield from ((text, may_reason) for text in _leaves(value))
     for value in (given.tools, given.documents, given.kwargs):
-        # One search in C through all of a long list of tools.
-        if value and (spellings is None or spellings.may_occur_in(repr(value))):
+        if value and (spellings is None or spellings.may_hold_any(value)):
             yield from ((text, False) for text in _leaves(value))
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from dynemo.errors import RequestError
-from dynemo.prompt.spellings import Spellings
+from dynemo.prompt.control.spellings import Spellings
 from dynemo.prompt.template import ChatTemplate
 from dynemo.tokenizers.base import Tokenizer
 

@@ -2,8 +2,12 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
+from msgspec import json
+
+#: How many characters of a spelling a text must have before it is looked at closer.
+_DEPTH = 4
 _ODD = re.compile(r"[^\t\n\r -~]")
 
 
@@ -37,18 +41,27 @@ class Spellings:
             edge for text in self._texts for edge in (_edge(text), _edge(text[::-1])) if edge
         )
         ends = [*cuts, *reasoning]
-        self._first = _class({text[0] for text in self._folded})
-        self._starts = re.compile(_starts(self._folded, ends), re.IGNORECASE)
+        self._firsts = frozenset(text[0] for text in self._folded)
+        stops = ["\\s*\\Z", *(re.escape(first) for first in sorted({end[0] for end in ends}))]
+        stop = f"(?={'|'.join(stops)})"
+        self._starts = re.compile(_starts(self._folded, stop), re.IGNORECASE)
         self._ends = re.compile("|".join((r"\s*\Z", *map(re.escape, ends))), re.IGNORECASE)
-        self._lookalikes = _lookalikes(self.edges) if is_folded else None
+        self._lookalikes = _lookalikes(self.edges) if is_folded and self.edges else None
+        self._is_odd = self._lookalikes is not None or bool(self._opens)
 
-    def may_occur_in(self, printed: str) -> bool:
-        """Whether a value can hold any, by what Python prints of it."""
-        if self._lookalikes is not None or self._opens:
+    def may_hold(self, text: str) -> bool:
+        """Whether `hits` can find something. It takes the time of one search."""
+        return self._is_odd or self._starts.search(text) is not None
+
+    def may_hold_any(self, value: object) -> bool:
+        """Whether a text inside a long value can hold something."""
+        if self._is_odd:
             return True
-        first = self._first.pattern
-        is_escaped = not first.isprintable() or "'" in first or '"' in first
-        return is_escaped or self._first.search(printed) is not None
+        try:
+            printed = json.encode(value)
+        except (TypeError, ValueError, OverflowError):
+            return True
+        return any(first.isalpha() or first.encode() in printed for first in self._firsts)
 
     def hits(self, text: str, *, may_reason: bool) -> Iterator[int]:
         """Yields each place of a character that must be marked: where a spelling begins, or the
@@ -117,21 +130,21 @@ def _edge(text: str) -> str:
     return next((c for c in text if not (c.isalnum() or c.isspace() or c == "_")), "")
 
 
-def _class(characters: set[str]) -> re.Pattern[str]:
-    inside = "".join(re.escape(c) for c in sorted(characters)) or "^\\s\\S"
-    return re.compile(f"[{inside}]", re.IGNORECASE)
+def _starts(texts: Iterable[str], stop: str, depth: int = _DEPTH) -> str:
+    """Returns a pattern for the places where `hits` has to look closer.
 
-
-def _starts(texts: frozenset[str], ends: Sequence[str]) -> str:
-    """Returns a pattern for the places where `hits` has to look closer."""
-    seconds: dict[str, set[str]] = defaultdict(set)
+    There a text goes on like a spelling for some characters, or ends before that at a `stop`.
+    """
+    rests: dict[str, set[str]] = defaultdict(set)
     for text in texts:
-        seconds[text[0]].update((text[1], *(end[0] for end in ends)))
+        rests[text[0]].add(text[1:])
     choices = [
-        f"{re.escape(first)}(?={_class(after).pattern}|\\s*\\Z)"
-        for first, after in sorted(seconds.items())
+        re.escape(first)
+        if depth == 1 or "" in rest
+        else f"{re.escape(first)}(?={_starts(rest, stop, depth - 1)})"
+        for first, rest in sorted(rests.items())
     ]
-    return "|".join(choices) or "(?!)"
+    return "|".join(choices if depth == _DEPTH else [*choices, stop]) or "(?!)"
 
 
 def _lookalikes(edges: Iterable[str]) -> re.Pattern[str]:
@@ -140,4 +153,4 @@ def _lookalikes(edges: Iterable[str]) -> re.Pattern[str]:
 
     wanted = set(edges)
     found = {c for c in map(chr, range(0x80, 0x10000)) if wanted & set(normalize("NFKD", c))}
-    return _class(wanted | found)
+    return re.compile(f"[{''.join(map(re.escape, sorted(wanted | found)))}]")
