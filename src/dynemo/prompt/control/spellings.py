@@ -1,13 +1,15 @@
 """Finds the texts of tokens, and the beginnings of such texts, in what a client sends."""
 
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from msgspec import json
 
 #: How many characters of a spelling a text must have before it is looked at closer.
 _DEPTH = 4
+_CUT_DEPTH = 3
+_END = ""  #: the key of a tree's node at which a spelling ends
 _ODD = re.compile(r"[^\t\n\r -~]")
 
 
@@ -27,24 +29,23 @@ class Spellings:
         is_folded: bool,
     ) -> None:
         self._texts = frozenset(texts)
-        self._folded = frozenset(text.lower() for text in self._texts)
         self._reasoning = frozenset(mark.lower() for mark in reasoning)
-        self._beginnings = frozenset(t[:end] for t in self._folded for end in range(1, len(t)))
         self._opens = frozenset(text.lower() for text in opens)
-        self._longest = max(map(len, self._folded), default=0)
-        lengths: dict[str, set[int]] = defaultdict(set)
-        for text in self._folded:
-            lengths[text[:2]].add(len(text))
-        self._lengths = {start: sorted(sizes, reverse=True) for start, sizes in lengths.items()}
+        self._longest = max(map(len, self._texts), default=0)
+        self._tree = _tree(text.lower() for text in self._texts)
         #: The characters with which a text begins or ends, apart from letters and the like.
         self.edges = frozenset(
             edge for text in self._texts for edge in (_edge(text), _edge(text[::-1])) if edge
         )
-        ends = [*cuts, *reasoning]
-        self._firsts = frozenset(text[0] for text in self._folded)
-        stops = ["\\s*\\Z", *(re.escape(first) for first in sorted({end[0] for end in ends}))]
-        stop = f"(?={'|'.join(stops)})"
-        self._starts = re.compile(_starts(self._folded, stop), re.IGNORECASE)
+        self._firsts = frozenset(text[0] for text in self._texts)
+        ends = [text.lower() for text in (*cuts, *reasoning)]
+        stop = f"(?=\\s*\\Z|{_pattern(_tree(ends), _CUT_DEPTH)})"
+        # Only the first character is taken, so that the next spelling may begin in this one.
+        choices = [
+            f"{re.escape(first)}(?={_pattern(node, _DEPTH - 1, stop)})"
+            for first, node in sorted(self._tree.items())
+        ]
+        self._starts = re.compile("|".join(choices) or "(?!)", re.IGNORECASE)
         self._ends = re.compile("|".join((r"\s*\Z", *map(re.escape, ends))), re.IGNORECASE)
         self._lookalikes = _lookalikes(self.edges) if is_folded and self.edges else None
         self._is_odd = self._lookalikes is not None or bool(self._opens)
@@ -79,10 +80,11 @@ class Spellings:
             at = found.start()
             if at <= after:
                 continue
-            if size := self._size_at(text, at):
-                if not may_reason or text[at : at + size].lower() not in self._reasoning:
+            sizes, begun = self._walk(text[at : at + self._longest].lower())
+            if sizes:
+                if not may_reason or text[at : at + sizes[-1]].lower() not in self._reasoning:
                     yield at
-            elif self._is_cut(text, at):
+            elif self._ends.match(text, at + begun):
                 yield at
 
     def tokens_in(self, text: str) -> list[str]:
@@ -92,24 +94,29 @@ class Spellings:
             at = found.start()
             if at < end:
                 continue
-            for size in self._lengths.get(text[at : at + 2].lower(), ()):
-                if text[at : at + size] in self._texts:
-                    tokens.append(text[at : at + size])
+            sizes, _ = self._walk(text[at : at + self._longest].lower())
+            for size in reversed(sizes):
+                token = text[at : at + size]
+                if token in self._texts:
+                    tokens.append(token)
                     end = at + size
                     break
         return tokens
 
-    def _size_at(self, text: str, at: int) -> int:
-        for size in self._lengths.get(text[at : at + 2].lower(), ()):
-            if text[at : at + size].lower() in self._folded:
-                return size
-        return 0
-
-    def _is_cut(self, text: str, at: int) -> bool:
-        end = at + 1
-        while end < len(text) and text[at : end + 1].lower() in self._beginnings:
-            end += 1
-        return self._ends.match(text, end) is not None
+    def _walk(self, text: str) -> tuple[list[int], int]:
+        """Returns the lengths of the spellings with which a text begins, and of the longest
+        beginning of one."""
+        sizes: list[int] = []
+        node = self._tree
+        for size, character in enumerate(text):
+            if _END in node:
+                sizes.append(size)
+            if character not in node:
+                return sizes, size
+            node = node[character]
+        if _END in node:
+            sizes.append(len(text))
+        return sizes, len(text)
 
     def _rest_of_spelling(self, text: str) -> int | None:
         """Returns the place of the text's first word, if it goes on with what a template began."""
@@ -117,11 +124,9 @@ class Spellings:
         head = text[start : start + self._longest].lower()
         is_whole = len(text) <= start + len(head) or not text[start + len(head) :].strip()
         for begun in self._opens if head else ():
-            both = begun + head
-            sizes = self._lengths.get(both[:2], ())
-            if any(size > len(begun) and both[:size] in self._folded for size in sizes):
-                return start
-            if is_whole and both.rstrip() in self._beginnings:
+            both = (begun + head).rstrip() if is_whole else begun + head
+            sizes, longest = self._walk(both)
+            if (sizes and sizes[-1] > len(begun)) or (is_whole and longest == len(both)):
                 return start
         return None
 
@@ -130,21 +135,27 @@ def _edge(text: str) -> str:
     return next((c for c in text if not (c.isalnum() or c.isspace() or c == "_")), "")
 
 
-def _starts(texts: Iterable[str], stop: str, depth: int = _DEPTH) -> str:
-    """Returns a pattern for the places where `hits` has to look closer.
-
-    There a text goes on like a spelling for some characters, or ends before that at a `stop`.
-    """
-    rests: dict[str, set[str]] = defaultdict(set)
+def _tree(texts: Iterable[str]) -> dict[str, Any]:
+    """Returns the texts as a tree of their characters."""
+    root: dict[str, Any] = {}
     for text in texts:
-        rests[text[0]].add(text[1:])
+        node = root
+        for character in text:
+            node = node.setdefault(character, {})
+        node[_END] = {}
+    return root
+
+
+def _pattern(node: dict[str, Any], depth: int, stop: str = "") -> str:
+    """Returns a pattern for a text that goes on as the tree does for `depth` characters, or stops
+    before."""
+    if depth == 0 or _END in node:
+        return ""
     choices = [
-        re.escape(first)
-        if depth == 1 or "" in rest
-        else f"{re.escape(first)}(?={_starts(rest, stop, depth - 1)})"
-        for first, rest in sorted(rests.items())
+        re.escape(character) + _pattern(child, depth - 1, stop)
+        for character, child in sorted(node.items())
     ]
-    return "|".join(choices if depth == _DEPTH else [*choices, stop]) or "(?!)"
+    return f"(?:{'|'.join([*choices, stop] if stop else choices)})"
 
 
 def _lookalikes(edges: Iterable[str]) -> re.Pattern[str]:
