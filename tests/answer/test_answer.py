@@ -1,5 +1,7 @@
 from collections.abc import Sequence
 
+from msgspec import structs
+
 from dynemo.answer.output import OutputProcessor
 from dynemo.answer.stops import StopAutomaton
 from dynemo.messages.answer import Delta, EmbeddingPiece, Finish, FinishPiece, TextPiece
@@ -11,7 +13,11 @@ from support.pieces import ended
 END = Finish("length", 3, 99, cached_tokens=2)
 
 
-def _answer(stops: Sequence[str] = (), stop_ids: Sequence[int] = ()) -> OutputProcessor:
+def _answer(
+    stops: Sequence[str] = (),
+    stop_ids: Sequence[int] = (),
+    shown: dict[int, str] | None = None,
+) -> OutputProcessor:
     request = Request(
         id="r",
         token_ids=[1, 2, 3],
@@ -19,9 +25,17 @@ def _answer(stops: Sequence[str] = (), stop_ids: Sequence[int] = ()) -> OutputPr
         max_tokens=99,
         sampling=Sampling(),
         stop_ids=list(stop_ids),
+        shown=shown or {},
     )
     detokenizer = ByteDetokenizer(lambda token_id: bytes([token_id]))
     return OutputProcessor(1, request, detokenizer, StopAutomaton(stops) if stops else None)
+
+
+def test_a_stop_id_that_the_request_shows_is_part_of_the_text() -> None:
+    said = _answer(stop_ids=[33], shown={33: "!"}).feed(Delta(_ids("a!"), finish=END))
+    assert said == ended(1, "a!", 2, structs.replace(END, matched=33))
+    said = _answer(stop_ids=[33]).feed(Delta(_ids("a!"), finish=END))
+    assert said == ended(1, "a", 2, structs.replace(END, matched=33))
 
 
 def _ids(text: str) -> list[int]:

@@ -204,6 +204,34 @@ def test_a_tool_call_is_text(served: Served, tokenizer: Tokenizer, demo: Path) -
     assert finish.reason == "stop"
 
 
+@pytest.mark.parametrize("kind", ["gguf", "checkout"])
+def test_an_added_token_that_is_no_control_token_is_text(
+    tokenizer: Tokenizer, demo: Path, demo_folder: Path, tmp_path: Path, kind: str
+) -> None:
+    """By itself, mistral.rs leaves out every added token whose name is in angle brackets."""
+    name, control = "<|start_header_id|>", "<|end_header_id|>"
+    ids = [i for text in (name, control) if (i := tokenizer.token_id(text)) is not None]
+    if kind == "gguf":
+        model = tmp_path / "demo.gguf"
+        shutil.copy(demo, model)
+        field = gguf.GGUFReader(model, "r+").fields["tokenizer.ggml.token_type"]
+        field.parts[field.data[ids[0]]][0] = gguf.TokenType.USER_DEFINED
+    else:
+        model = tmp_path / "model"
+        shutil.copytree(demo_folder, model)
+        file = json.loads((model / "tokenizer.json").read_text())
+        for token in file["added_tokens"]:
+            token["special"] = token["content"] != name
+        (model / "tokenizer.json").write_text(json.dumps(file))
+    request = asked(tokenizer, question("Hello"), 3)
+    with serving(spec_of(model)) as served:
+        answers = []
+        for token_id in ids:
+            forced = structs.replace(GREEDY, logit_bias={token_id: 100.0})
+            answers.append(served.collect(structs.replace(request, sampling=forced))[0])
+    assert answers == [[name] * 3, [""] * 3]
+
+
 def test_the_defaults_of_the_model_s_makers_are_ignored(
     tokenizer: Tokenizer, demo_folder: Path, tmp_path: Path
 ) -> None:
@@ -404,7 +432,7 @@ def test_an_answer_that_ends_without_a_finish_fails(tokenizer: Tokenizer) -> Non
     async def body() -> None:
         request = structs.replace(asked(tokenizer, "hi"), stop_ids=[])
         async with asyncio.timeout(10), open_judge("dynemo.engines.mistralrs.guide") as judge:
-            engine = MistralRs(Silent(), "0", "cpu", 64, 1, judge)
+            engine = MistralRs(Silent(), "0", "cpu", 64, 1, judge=judge, control={})
             with pytest.raises(EngineError, match="without a finish"):
                 await anext(engine.generate(request))
             assert await engine.load() == Load()

@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from dynemo.messages.answer import Delta, Finish
 from dynemo.messages.request import Request, Sampling
@@ -72,6 +73,18 @@ def test_control_tokens_are_spelled_and_half_a_character_is_not(
     emoji = tokenizer.encode(" 😀", add_special=False, parse_special=False)
     progress.take(Delta([1532, *emoji, emoji[0]]))
     assert progress.rest().prompt.rstrip() == "<|begin_of_text|>I<|start_header_id|> 😀"
+
+
+def test_control_tokens_that_a_text_engine_has_spelled_are_these_tokens(
+    tokenizer: Tokenizer,
+) -> None:
+    request = structs.replace(REQUEST, shown={1532: "<|start_header_id|>"})
+    progress = MigrationState(request, text_codec(tokenizer))
+    progress.take(Delta(texts=["<|start_header_id|>", " like", "<|eot_id|>"]))
+    rest = progress.rest()
+    written = tokenizer.encode(" like<|eot_id|>", add_special=False, parse_special=False)
+    assert rest.token_ids == [1530, 40, 1532, *written]
+    assert rest.prompt == "<|begin_of_text|>I<|start_header_id|> like<|eot_id|>"
 
 
 def test_a_stream_that_was_lost_at_its_end(progress: MigrationState) -> None:

@@ -18,7 +18,7 @@ from dynemo.errors import (
 from dynemo.messages.answer import Delta, EmbeddingPiece, Finish
 from dynemo.messages.ask import Ask, text_turn
 from dynemo.messages.records import Capabilities, InstanceRecord, Load
-from dynemo.messages.request import Guide, Request
+from dynemo.messages.request import Guide, Request, Sampling
 from dynemo.prompt.card.card import Card
 from dynemo.prompt.template import ChatTemplate
 from dynemo.router.router import make_router
@@ -123,6 +123,25 @@ def test_a_schema_goes_to_an_instance_that_follows_it_and_has_its_context() -> N
         answer(pipeline, guide=GUIDE)
     assert [request.max_tokens for request in guided.asked] == [15, 15, 15]
     assert large.asked == []
+
+
+def test_control_tokens_go_to_an_instance_that_spells_them() -> None:
+    """A worker of an older release that gives text leaves them out."""
+    old, new = Remote("old", 80, gives="text"), Remote("new", 20, gives="text", shows_control=True)
+    ids = Remote("ids", 20)
+    request = Request(
+        id="r", token_ids=[1], prompt="", max_tokens=1, sampling=Sampling(), shown={9: "<call>"}
+    )
+
+    async def body() -> None:
+        pool = filled(old, new, ids)
+        for _ in range(4):
+            async with aclosing(pool.generate(request)) as deltas:
+                async for _ in deltas:
+                    pass
+
+    asyncio.run(body())
+    assert (len(old.asked), len(new.asked), len(ids.asked)) == (0, 2, 2)
 
 
 def test_fields_that_only_different_ones_have_are_refused_by_name() -> None:

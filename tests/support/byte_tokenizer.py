@@ -1,6 +1,6 @@
 """A tokenizer with one token per byte, for tests of limits and defaults."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from dynemo.errors import ModelError
 from dynemo.tokenizers.base import Detokenizer, WholeTexts
@@ -24,7 +24,7 @@ class Bytes:
     def decode(self, ids: Sequence[int]) -> str:
         return bytes(ids).decode()
 
-    def detokenizer(self) -> Detokenizer:
+    def detokenizer(self, shown: Collection[int] = ()) -> Detokenizer:
         return ByteDetokenizer(lambda token_id: bytes([token_id]))
 
     def token_id(self, text: str) -> int | None:

@@ -18,9 +18,10 @@ from typing import Any, TypeVar
 import pytest
 from msgspec import structs
 
+from dynemo.answer.output import OutputProcessor
 from dynemo.environments.registry import ENGINES
 from dynemo.errors import DynemoError, RequestError, UnsupportedField
-from dynemo.messages.answer import Delta, Finish
+from dynemo.messages.answer import Delta, Finish, TextPiece
 from dynemo.messages.ask import Ask, text_turn
 from dynemo.messages.request import Guide, Request, Sampling
 from dynemo.messages.spec import EngineSpec
@@ -357,6 +358,37 @@ class ModelContract(EngineContract):
         assert (len(tokens), finish.reason, finish.completion_tokens) == (3, "stop", 3)
         assert tokens[-1] in (own, "")
 
+    def test_control_tokens_are_text_if_the_request_shows_them(
+        self, served: Served, prompt: list[int], eos: int
+    ) -> None:
+        def said(shown: dict[int, str], **fields: Any) -> str:
+            request = self.request(prompt, 200, shown=shown, **fields)
+            return "".join(served.run(self.pieces_of(served.local, request)))
+
+        name, end = "<|start_header_id|>", self.tokenizer.token_text(eos)
+        control = self.tokenizer.token_id(name)
+        assert control is not None
+        assert end is not None
+        answer = said({}, stop_ids=[eos])
+        assert answer
+        assert said({control: name}, stop_ids=[eos]) == answer
+        assert said({eos: end}, stop_ids=[eos]) == answer + end
+        assert "<|" not in said({}, ignore_eos=True)
+        if "logit_bias" in served.declared:
+            forced = structs.replace(GREEDY, logit_bias={control: 100.0})
+            assert said({}, sampling=forced) == ""
+            assert said({control: name}, sampling=forced) == 200 * name
+
+    async def pieces_of(self, local: LocalInstance, request: Request) -> list[str]:
+        """Returns the texts of an answer, as a client gets them."""
+        output = OutputProcessor(0, request, self.tokenizer.detokenizer(request.shown), None)
+        texts: list[str] = []
+        async with aclosing(local.generate(request)) as deltas:
+            async for delta in deltas:
+                pieces = output.feed(delta)
+                texts += [piece.text for piece in pieces if isinstance(piece, TextPiece)]
+        return texts
+
     def test_reports_cached_tokens(self, served: Served, prompt: list[int], eos: int) -> None:
         request = self.request(prompt, 200, stop_ids=[eos])
         served.collect(request)
@@ -424,6 +456,13 @@ class ModelContract(EngineContract):
                 "json_schema", '{"type":"object","properties":{"n":{"enum":[7]}}}'
             ),
             "grammar": Guide("grammar", 'root ::= "{" [n] "}"'),
+            "regex": Guide("regex", r"\{[a-c]{2}/?\}"),
+            "choice": Guide("choice", '["{one}","{two}"]'),
+            "lark": Guide("lark", 'start: "{" /[0-9]{1,3}/ "}"'),
+            "structural_tag": Guide(
+                "structural_tag",
+                '{"structures":[{"begin":"{","schema":{},"end":"}"}],"triggers":["{"]}',
+            ),
         }
         endless = '{"items":{"type":"array","minItems":1000000000}}'  # it would take all memory
         wrong = {
@@ -432,6 +471,10 @@ class ModelContract(EngineContract):
                 Guide("json_schema", endless),
             ],
             "grammar": [Guide("grammar", "root :="), Guide("grammar", "%llguidance {}\nstart: (")],
+            "regex": [Guide("regex", "[z-a]"), Guide("regex", "(a{1000}){1000}")],
+            "choice": [Guide("choice", "[]"), Guide("choice", "[1]")],
+            "lark": [Guide("lark", "start: ("), Guide("lark", "start: start")],
+            "structural_tag": [Guide("structural_tag", "{}")],
         }
         for kind in instance.capabilities.guides:
             tokens, finish = served.collect(self.request(prompt, 100, guide=wanted[kind]))

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -175,6 +176,29 @@ def test_other_decoders_go_by_windows(
     detokenizer = model.detokenizer()
     assert isinstance(detokenizer, WindowDetokenizer)
     assert "".join(stream(detokenizer, ids)) == model.decode(ids)
+
+
+@pytest.mark.parametrize("name", ["byte_level", "metaspace"])
+def test_control_tokens_that_are_shown(name: str) -> None:
+    model = tokenizer(name)
+    names = ["<s>", "</s>"] if name == "metaspace" else ["<|begin_of_text|>", "<|eot_id|>"]
+    first, second = (model.token_id(text) for text in names)
+    assert first is not None
+    assert second is not None
+    words = model.encode("naïve", add_special=False, parse_special=False)
+    ids = [first, *words, second, *words, first]
+    hidden = "".join(stream(model.detokenizer(), ids))
+    shown = "".join(stream(model.detokenizer([second]), ids))
+    assert names[1] in shown
+    assert names[0] not in shown
+    assert shown.replace(names[1], "") == hidden == model.decode(ids)
+
+
+def test_control_tokens_that_are_shown_in_windows(tmp_path: Path) -> None:
+    wordpiece().save(str(tmp_path / "tokenizer.json"))
+    model = HfTokenizer(tmp_path / "tokenizer.json")
+    pieces = stream(model.detokenizer([4]), [0, 4, 1, 2, 4])
+    assert pieces == ["hello", "[SEP]", "ish", " world", "[SEP]", ""]
 
 
 def test_a_window_does_not_grow_without_end() -> None:

@@ -16,12 +16,14 @@ from dynemo.tokenizers.base import Detokenizer
 class OutputProcessor:
     """The state of one choice. Feed it every delta in order, up to the finish.
 
-    `stop_ids` end the sequence. They are not part of its text, even if they are not control tokens.
+    The request's `stop_ids` end the sequence. They are not part of its text, even if they are not
+    control tokens, unless the request shows them.
     """
 
     __slots__ = (
         "_cached",
         "_detokenizer",
+        "_hidden_ids",
         "_index",
         "_prompt_tokens",
         "_stop_ids",
@@ -39,6 +41,7 @@ class OutputProcessor:
         self._index = index
         self._prompt_tokens = len(request.token_ids)
         self._stop_ids = frozenset(request.stop_ids)
+        self._hidden_ids = self._stop_ids.difference(request.shown)
         self._detokenizer = detokenizer
         self._stops = None if stops is None else StopStrings(stops)
         self._tokens = 0
@@ -80,7 +83,7 @@ class OutputProcessor:
 
     def _shown(self, delta: Delta) -> list[int]:
         ids = delta.token_ids
-        if delta.finish is not None and ids and ids[-1] in self._stop_ids:
+        if delta.finish is not None and ids and ids[-1] in self._hidden_ids:
             return ids[:-1]
         return ids
 

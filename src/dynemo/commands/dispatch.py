@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from dynemo.app.settings.config import Setting, collect
 from dynemo.app.settings.modes import Mode
-from dynemo.app.settings.options import Config, Option
+from dynemo.app.settings.option import Option
+from dynemo.app.settings.options import Config
 from dynemo.command_line.help import command_help
 from dynemo.command_line.read import asks_for_help, find_command, read_command
 from dynemo.commands.table import COMMANDS, ETCD_PORT, NATS_PORT, PS_OPTIONS, RENDER_OPTIONS
@@ -72,6 +73,16 @@ def _detokenize(given: Given) -> int:
     from dynemo.models.load import tokenizer_of
 
     detokenize(tokenizer_of(_find(given["model"])), given["file"], sys.stdout)
+    return 0
+
+
+def _parse(given: Given) -> int:
+    from dynemo.commands.parse import parse
+    from dynemo.models.load import template_and_tokenizer_of
+
+    template, _ = template_and_tokenizer_of(_find(given["model"]), given.get("model_config"))
+    formats = (given.get("tool_format", ""), given.get("reasoning_format", ""))
+    parse(template, given["file"], sys.stdout, formats)
     return 0
 
 
@@ -161,6 +172,7 @@ def _completion(given: Given) -> int:
 
 _RUNS: dict[str, Callable[[Given], int]] = {
     "render": _render,
+    "parse": _parse,
     "tokenize": _tokenize,
     "detokenize": _detokenize,
     "ps": _ps,

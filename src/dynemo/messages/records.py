@@ -39,8 +39,12 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     tasks: tuple[str, ...] = ("chat",)  #: `chat`, `embed`
     takes: Literal["tokens", "text", "messages"] = "tokens"
     gives: Literal["tokens", "text"] = "tokens"
+    #: It gives text, and spells the control tokens that a request names (`Request.shown`). With
+    #: token ids, the reader spells them.
+    shows_control: bool = False
     sampling: list[str] = []  #: fields of `Ask` that it honours: `temperature`, `ignore_eos`, ...
     guides: list[str] = []  #: kinds of `Guide` that it can follow
+    continues: list[str] = []  #: kinds of `Guide` that it can follow from within an answer
 
 
 class Instance(Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from msgspec import structs
 from dynemo.errors import RequestError, UnsupportedField
 from dynemo.messages.ask import Ask, Task
 from dynemo.messages.records import Capabilities, Instance
-from dynemo.messages.request import Request, Sampling
+from dynemo.messages.request import GUIDE_NAMES, Request, Sampling
 from dynemo.spelling import quoted
 
 NEUTRAL = Sampling()
@@ -18,9 +18,9 @@ SAMPLING = tuple(field.name for field in structs.fields(Sampling))
 #: requirement: every engine refuses a new field until its capabilities name it.
 _HONOURED_HERE = frozenset({
     "task", "model", "turns", "prompts", "tools", "tool_choice", "parallel_tool_calls",
-    "reasoning", "reasoning_effort", "max_thinking_tokens", "add_generation_prompt",
-    "continue_final_message", "chat_template_kwargs", "max_tokens", "n", "stop", "stop_ids",
-    "include_stop", "guide", "priority",
+    "reasoning", "reasoning_effort", "splits_reasoning", "max_thinking_tokens",
+    "add_generation_prompt", "continue_final_message", "chat_template_kwargs", "max_tokens", "n",
+    "stop", "stop_ids", "include_stop", "guide", "priority",
 })  # fmt: skip
 
 
@@ -31,12 +31,14 @@ class Needs:
     task: Task
     fields: tuple[str, ...] = ()  #: fields of `Ask`: sampling, and `ignore_eos`
     guide: str = ""  #: the kind of a `Guide`, or ""
+    control: bool = False  #: control tokens belong to its text
 
     def met_by(self, can: Capabilities) -> bool:
         return (
             self.task in can.tasks
             and set(self.fields).issubset(can.sampling)
             and (not self.guide or self.guide in can.guides)
+            and (not self.control or can.gives == "tokens" or can.shows_control)
         )
 
 
@@ -58,7 +60,8 @@ def needs_of_request(request: Request) -> Needs:
     sampling = request.sampling
     fields = [name for name in SAMPLING if getattr(sampling, name) != getattr(NEUTRAL, name)]
     fields += ["ignore_eos"] * request.ignore_eos
-    return Needs("chat", tuple(fields), request.guide.kind if request.guide is not None else "")
+    guide = request.guide.kind if request.guide is not None else ""
+    return Needs("chat", tuple(fields), guide, bool(request.shown))
 
 
 def capable_instances(needs: Needs, instances: Sequence[Instance], model: str) -> list[Instance]:
@@ -80,7 +83,7 @@ def capable_instances(needs: Needs, instances: Sequence[Instance], model: str) -
         left = [instance for instance in left if needs.guide in instance.capabilities.guides]
         if not left:
             raise UnsupportedField(
-                f"The engine {engines} cannot restrict its answer to a {needs.guide}.",
+                f"The engine {engines} cannot restrict its answer to a {GUIDE_NAMES[needs.guide]}.",
                 param="guide",
             )
     return left

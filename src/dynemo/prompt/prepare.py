@@ -7,6 +7,8 @@ from typing import Literal
 
 from msgspec import structs
 
+from dynemo.answer.reader import AnswerPlan
+from dynemo.answer.thoughts import Thinking
 from dynemo.errors import ContextLengthExceeded, RequestError
 from dynemo.limits import EMBEDDING_TOKENS, GUIDE_BYTES
 from dynemo.messages.ask import Ask, Task, merged
@@ -16,6 +18,14 @@ from dynemo.prompt.card.card import Card
 from dynemo.prompt.control.texts import ControlTexts
 from dynemo.prompt.needs import SAMPLING, capable_instances, needs_of_ask
 from dynemo.prompt.normalise import plain_messages
+from dynemo.prompt.plan import (
+    callable_tools,
+    check_plan,
+    plan_answer,
+    shown_tokens,
+    template_kwargs,
+    thinking_of,
+)
 from dynemo.prompt.render import (
     LIKELY_CHARACTERS,
     Prompt,
@@ -36,6 +46,8 @@ class Prepared:
     requests: list[Request]
     prompt_tokens: int  #: each prompt counts once, even if several choices share it
     stops: tuple[str, ...] = ()
+    plan: AnswerPlan | None = None  #: how to read the answers; None: all is content
+    thinking: Thinking | None = None  #: the thoughts that a guide or a budget ends
     at_once: int = 0  #: how many requests may run at the same time; 0: all
 
 
@@ -61,17 +73,21 @@ def prepare(
     if not ask.turns:
         raise RequestError("A request needs at least one message.", param="turns")
     ask = merged(ask, _honoured(card.defaults, instances))
+    check_plan(ask, card)
     _check_guide(ask)
     fit = capable_instances(needs_of_ask(ask), instances, card.name)
     context_length = max(instance.context_length for instance in fit)
     _check_logit_bias(ask, card)
     chat = render_input(ask, None if parses_content else card.control)
     prompt = build_prompt(card.template, card.tokenizer, chat, limit=context_length, render=render)
+    plan = plan_answer(ask, card, prompt.text)
     text, extra = _text_for(fit, prompt)
+    takes_messages = _take(fit, "messages")
     request = Request(
         id=request_id,
         token_ids=prompt.token_ids,
         prompt=text,
+        shown={} if plan is None else shown_tokens(plan, card),
         max_tokens=_budget(len(prompt.token_ids) + extra, ask.max_tokens, context_length),
         is_unbounded=ask.max_tokens is None,
         sampling=_sampling(ask),
@@ -79,10 +95,26 @@ def prepare(
         ignore_eos=bool(ask.ignore_eos),
         guide=ask.guide,
         traceparent=traceparent,
-        messages=plain_messages(ask.turns) if _take(fit, "messages") else [],
+        messages=plain_messages(ask.turns) if takes_messages else [],
+        tools=[tool.definition for tool in callable_tools(ask)] if takes_messages else [],
     )
     choices = [_choice(request, index) for index in range(ask.n or 1)]
-    return Prepared(ask.task, choices, len(prompt.token_ids), tuple(ask.stop or ()))
+    thinking = thinking_of(ask, card, plan, prompt.text)
+    count, stops = len(prompt.token_ids), tuple(ask.stop or ())
+    return Prepared(ask.task, choices, count, stops, plan, thinking)
+
+
+def _check_guide(ask: Ask) -> None:
+    if ask.guide is None:
+        return
+    if ask.ignore_eos:  # an engine would violate the schema to continue
+        raise RequestError(
+            "'ignore_eos' cannot be combined with a guided answer.", param="ignore_eos"
+        )
+    if len(ask.guide.text) > GUIDE_BYTES:
+        raise RequestError(
+            f"The guide cannot be followed: it may have {GUIDE_BYTES} bytes.", param="guide"
+        )
 
 
 def _text_for(instances: Sequence[Instance], prompt: Prompt) -> tuple[str, int]:
@@ -96,10 +128,10 @@ def _text_for(instances: Sequence[Instance], prompt: Prompt) -> tuple[str, int]:
 def render_input(ask: Ask, control: ControlTexts | None = None) -> RenderInput:
     return RenderInput(
         ask.turns,
-        tools=[tool.definition for tool in ask.tools] if ask.tools else None,
+        tools=[tool.definition for tool in callable_tools(ask)] or None,
         add_generation_prompt=ask.add_generation_prompt,
         continue_final_message=bool(ask.continue_final_message),
-        kwargs=ask.chat_template_kwargs,
+        kwargs=template_kwargs(ask),
         control=control,
     )
 
@@ -189,19 +221,6 @@ def _take(instances: Sequence[Instance], form: Literal["text", "messages"]) -> b
 def _sampling(ask: Ask) -> Sampling:
     wanted = {name: getattr(ask, name) for name in SAMPLING}
     return Sampling(**{name: value for name, value in wanted.items() if value is not None})
-
-
-def _check_guide(ask: Ask) -> None:
-    if ask.guide is None:
-        return
-    if ask.ignore_eos:  # an engine would violate the schema to continue
-        raise RequestError(
-            "'ignore_eos' cannot be combined with a guided answer.", param="ignore_eos"
-        )
-    if len(ask.guide.text) > GUIDE_BYTES:
-        raise RequestError(
-            f"The guide cannot be followed: it may have {GUIDE_BYTES} bytes.", param="guide"
-        )
 
 
 def _check_logit_bias(ask: Ask, card: Card) -> None:

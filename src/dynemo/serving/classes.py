@@ -86,6 +86,8 @@ def _combine(instances: Sequence[Instance]) -> Instance:
         slots=sum(instance.slots for instance in instances),
         capabilities=Capabilities(
             takes="messages" if any(c.takes == "messages" for c in each) else "tokens",
+            gives="text" if any(c.gives == "text" for c in each) else "tokens",
+            shows_control=all(c.gives == "tokens" or c.shows_control for c in each),
             tasks=tuple(sorted({name for c in each for name in c.tasks})),
             sampling=sorted({name for c in each for name in c.sampling}),
             guides=sorted({name for c in each for name in c.guides}),

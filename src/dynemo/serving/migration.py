@@ -1,6 +1,7 @@
 """The answer to one request so far, over all instances that have worked on it."""
 
 import asyncio
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -142,13 +143,26 @@ class MigrationState:
         for is_text, tokens in groupby(self._answered, lambda token: isinstance(token, str)):
             if is_text:
                 more = "".join(map(str, tokens))
-                ids += self._codec.encode(more)
+                ids += self._encoded(more)
             else:
                 given = [token for token in tokens if isinstance(token, int)]
                 more = self._codec.decode(given)
                 ids += given
             text += more
         return ids, text
+
+    def _encoded(self, text: str) -> list[int]:
+        """The ids of a text in which the control tokens that the request shows are spelled."""
+        shown = {spelling: token_id for token_id, spelling in self.request.shown.items()}
+        if not shown:
+            return self._codec.encode(text)
+        ids: list[int] = []
+        for part in re.split(f"({'|'.join(map(re.escape, shown))})", text):
+            if part in shown:
+                ids.append(shown[part])
+            elif part:
+                ids += self._codec.encode(part)
+        return ids
 
     def adjusted(self, delta: Delta) -> Delta:
         """The delta as one uninterrupted stream would have it."""

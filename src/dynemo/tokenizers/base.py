@@ -1,6 +1,6 @@
 """The interface of a tokenizer, whichever file it was loaded from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -75,8 +75,11 @@ class Tokenizer(Protocol):
         """Returns the text of a whole sequence, without its control tokens."""
         ...
 
-    def detokenizer(self) -> Detokenizer:
-        """Returns a detokenizer for a new stream."""
+    def detokenizer(self, shown: Collection[int] = ()) -> Detokenizer:
+        """Returns a detokenizer for a new stream.
+
+        The control tokens `shown` have their spelling as their text. Others have no text.
+        """
         ...
 
     def token_id(self, text: str) -> int | None:

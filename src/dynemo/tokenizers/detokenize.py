@@ -12,10 +12,23 @@ these it loses the tail of a stream, and on others it raises.
 """
 
 from codecs import utf_8_decode
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum, auto
+from types import MappingProxyType
+from typing import TypeVar
 
 _REPLACEMENT = "\ufffd"
+
+_Value = TypeVar("_Value")
+
+
+def with_shown(
+    table: Callable[[int], _Value], shown: Mapping[int, _Value]
+) -> Callable[[int], _Value]:
+    """Returns `table` with other values for the ids `shown`; `table` itself if there are none."""
+    if not shown:
+        return table
+    return lambda token_id: shown[token_id] if token_id in shown else table(token_id)
 
 
 class ByteDetokenizer:
@@ -139,26 +152,35 @@ class WindowDetokenizer:
     """Decodes a stream by decoding a short window of it again with each token.
 
     `decode` returns the text of a list of ids. It may depend on earlier ids (a space at the start,
-    a word that continues), but not on later ones. `is_kept` is false for control tokens. A window
-    that ends in U+FFFD waits for at most `_MAX_PENDING` tokens: without a limit the cost would be
-    quadratic.
+    a word that continues), but not on later ones. `is_kept` is false for control tokens. Those in
+    `shown` have the text that stands there. A window that ends in U+FFFD waits for at most
+    `_MAX_PENDING` tokens: without a limit the cost would be quadratic.
     """
 
-    __slots__ = ("_context", "_decode", "_is_kept", "_pending")
+    __slots__ = ("_context", "_decode", "_is_kept", "_pending", "_shown")
 
     _MAX_PENDING = 64
 
     def __init__(
-        self, decode: Callable[[Sequence[int]], str], is_kept: Callable[[int], bool]
+        self,
+        decode: Callable[[Sequence[int]], str],
+        is_kept: Callable[[int], bool],
+        shown: Mapping[int, str] = MappingProxyType({}),
     ) -> None:
         self._decode = decode
         self._is_kept = is_kept
+        self._shown = shown
         self._context: list[int] = []  # the ids that were emitted last
         self._pending: list[int] = []
 
     def feed(self, ids: Iterable[int]) -> str:
         texts: list[str] = []
-        for token_id in filter(self._is_kept, ids):
+        for token_id in ids:
+            if token_id in self._shown:
+                texts += (self.flush(), self._shown[token_id])
+                continue
+            if not self._is_kept(token_id):
+                continue
             self._pending.append(token_id)
             text = self._new_text()
             if text and (

@@ -8,21 +8,21 @@ without a scope. `tests/app/test_settings.py` starts every mode, and fails if on
 that it does not read.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TypeVar
 
 from dynemo.app.settings import values
-from dynemo.app.settings.needs import (
-    ETCD,
-    ETCD_OR_NATS,
-    NATS,
-    NODES,
-    POOL,
-    STATUS_PORT,
-    TCP,
-    TLS_CERT,
+from dynemo.app.settings.option import (
+    BATCH_TOPIC,
+    DEVICES,
+    ENGINE_TOPIC,
+    GENERAL,
+    MODEL,
+    POOL_TOPIC,
+    REQUESTS_TOPIC,
+    SERVERS,
+    Option,
+    setting,
 )
 from dynemo.app.settings.scopes import (
     BATCH,
@@ -39,56 +39,48 @@ from dynemo.app.settings.scopes import (
     TENSOR_PARALLEL,
     WITHOUT_LAUNCHER,
     WORKER,
-    Scope,
+    Need,
 )
-from dynemo.command_line.flags import Flag
 from dynemo.planes.discovery.backends import BACKENDS, forms, local_names, split_backend
 from dynemo.router.modes import MODES
 
-T = TypeVar("T")
 
-#: The topics of the help, in order.
-MODEL = "Model"
-ENGINE_TOPIC = "Engine"
-DEVICES = "Several devices or machines"
-REQUESTS_TOPIC = "Requests"
-SERVERS = "Servers (in=http, in=dyn://NAME)"
-BATCH_TOPIC = "Batch (in=batch:FILE)"
-POOL_TOPIC = "Pool of workers (in=dyn://NAME, out=dyn://NAME)"
-GENERAL = "General"
+def _uses_etcd(config: "Config") -> bool:
+    return config.discovery == "etcd"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Option(Flag):
-    """One row of the table, without its default, which is the field's."""
-
-    name: str = ""  #: the flag; empty: made from the field
-    field: str = ""
-    topic: str
-    where: tuple[Scope, ...]  #: any of them
-    shown: str = ""  #: what the help says of the default; empty: the default itself
-    is_rare: bool = False  #: only `--help all` shows it
-    variables: tuple[str, ...] = ()  #: others that are read, where they are known by these names
-
-    def __post_init__(self) -> None:
-        if not self.where:
-            raise ValueError("a setting applies somewhere")
-
-    @property
-    def key(self) -> str:
-        return self.field
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """Its names in a file, and behind `DYNEMO_` in a variable."""
-        spelled = (name[2:].replace("-", "_") for name in self.spellings if name.startswith("--"))
-        return tuple(dict.fromkeys((self.field, *spelled)))
+def _uses_nats(config: "Config") -> bool:
+    return config.plane == "nats"
 
 
-def setting(default: T, parse: Callable[[str], T], option: Option) -> T:
-    """A field of `Config` from its row."""
-    made = replace(option, parse=parse)
-    return field(default=default, metadata={"option": made})
+def _uses_tcp(config: "Config") -> bool:
+    return config.plane == "tcp"
+
+
+def _has_servers(config: "Config") -> bool:
+    return _uses_etcd(config) or _uses_nats(config)
+
+
+def _has_status_port(config: "Config") -> bool:
+    return config.status_port is not None
+
+
+def _has_tls_cert(config: "Config") -> bool:
+    return config.tls_cert_path is not None
+
+
+def _has_nodes(config: "Config") -> bool:
+    return config.num_nodes > 1
+
+
+_ETCD = Need("--discovery etcd", _uses_etcd)
+_NATS = Need("--request-plane nats", _uses_nats)
+_TCP = Need("--request-plane tcp", _uses_tcp)
+_SERVERS = Need("--discovery etcd or --request-plane nats", _has_servers)
+_STATUS_PORT = Need("--status-port", _has_status_port)
+_TLS_CERT = Need("--tls-cert-path", _has_tls_cert)
+_NODES = Need("--num-nodes 2 or more", _has_nodes)
+_POOL = (WORKER, INGRESS)
 
 
 # fmt: off
@@ -110,6 +102,16 @@ class Config:
     model_config: str | None = setting(None, str, Option(
         metavar="DIR", topic=MODEL, where=(ENGINE,),
         help="Take the tokenizer and the chat template from this checkout.", shown="the model's",
+    ))
+    tool_format: str = setting("", str, Option(
+        metavar="NAME", topic=MODEL, where=(LEADER,), is_rare=True,
+        help="How the model writes tool calls (`docs/formats.md`).",
+        shown="read from its chat template",
+    ))
+    reasoning_format: str = setting("", str, Option(
+        metavar="NAME", topic=MODEL, where=(LEADER,), is_rare=True,
+        help="How the model marks its reasoning (`docs/formats.md`).",
+        shown="read from its chat template",
     ))
     context_length: int | None = setting(None, values.positive, Option(
         metavar="N", topic=MODEL, where=(ENGINE,),
@@ -143,13 +145,23 @@ class Config:
         help="The rank of this machine. Rank 0 takes the requests; the others have in=none.",
     ))
     dist_init_addr: str = setting("", values.meeting_point, Option(
-        metavar="HOST:PORT", topic=DEVICES, where=(WITHOUT_LAUNCHER.with_need(NODES),),
+        metavar="HOST:PORT", topic=DEVICES, where=(WITHOUT_LAUNCHER.with_need(_NODES),),
         aliases=("--leader-addr",),
         help="Where the machines meet: an address of rank 0's machine.",
     ))
     request_template: str | None = setting(None, str, Option(
         metavar="FILE", topic=REQUESTS_TOPIC, where=(REQUESTS,),
         help="A JSON object with defaults for the fields of each request.",
+    ))
+    reasoning: str | None = setting(None, str, Option(
+        metavar="ON|OFF", topic=REQUESTS_TOPIC, where=(REQUESTS,), is_rare=True,
+        choices=("on", "off"), shown="the model's",
+        help="Whether a model that can reason does so before it answers: on or off.",
+    ))
+    reasoning_output: str = setting("split", str, Option(
+        metavar="SPLIT|RAW", topic=REQUESTS_TOPIC, where=(REQUESTS,), is_rare=True,
+        choices=("split", "raw"),
+        help="Give the reasoning apart from the answer (split), or as the model writes it (raw).",
     ))
     system: str | None = setting(None, str, Option(
         metavar="TEXT", topic=REQUESTS_TOPIC, where=(PROMPTS,),
@@ -169,12 +181,12 @@ class Config:
         help="The port to listen on; 0 picks a free one.",
     ))
     api_key: tuple[str, ...] = setting((), values.several, Option(
-        metavar="KEY", topic=SERVERS, where=(SERVER, WORKER.with_need(STATUS_PORT)), is_list=True,
+        metavar="KEY", topic=SERVERS, where=(SERVER, WORKER.with_need(_STATUS_PORT)), is_list=True,
         help="A key that every client must send. Others see this flag in `ps`: better use the "
         "variable or the file.",
     ))
     api_key_file: Path | None = setting(None, values.path, Option(
-        metavar="FILE", topic=SERVERS, where=(SERVER, WORKER.with_need(STATUS_PORT)),
+        metavar="FILE", topic=SERVERS, where=(SERVER, WORKER.with_need(_STATUS_PORT)),
         help="A file with a key on each line, and what it may do (`docs/http.md`).",
     ))
     tls_cert_path: Path | None = setting(None, values.path, Option(
@@ -182,12 +194,12 @@ class Config:
         help="Serve HTTPS with this certificate (PEM, with its chain).", shown="HTTP",
     ))
     tls_key_path: Path | None = setting(None, values.path, Option(
-        metavar="PATH", topic=SERVERS, is_rare=True, where=(SERVER.with_need(TLS_CERT),),
+        metavar="PATH", topic=SERVERS, is_rare=True, where=(SERVER.with_need(_TLS_CERT),),
         help="The certificate's private key (PEM, without a password).",
         shown="in the certificate's file",
     ))
     tls_client_ca_path: Path | None = setting(None, values.path, Option(
-        metavar="PATH", topic=SERVERS, is_rare=True, where=(SERVER.with_need(TLS_CERT),),
+        metavar="PATH", topic=SERVERS, is_rare=True, where=(SERVER.with_need(_TLS_CERT),),
         help="Require client certificates that this authority (PEM) has signed.",
     ))
     metrics_port: tuple[str, int] | None = setting(None, values.host_port, Option(
@@ -195,7 +207,7 @@ class Config:
         help="Serve /metrics there, without a key, and not at the other port.",
     ))
     allowed_host: tuple[str, ...] = setting((), values.several, Option(
-        metavar="NAME", topic=SERVERS, where=(SERVER, WORKER.with_need(STATUS_PORT)), is_list=True,
+        metavar="NAME", topic=SERVERS, where=(SERVER, WORKER.with_need(_STATUS_PORT)), is_list=True,
         help="A host name by which clients may call the server; `*`: any.",
         shown="loopback names and its addresses",
     ))
@@ -234,24 +246,24 @@ class Config:
         help="Requests that run at once.", shown="as many as the engine computes",
     ))
     discovery: str = setting("etcd", values.discovery, Option(
-        metavar="WHERE", topic=POOL_TOPIC, where=(*POOL, PS),
+        metavar="WHERE", topic=POOL_TOPIC, where=(*_POOL, PS),
         help=f"How processes find each other: {forms()}. On one host, {local_names()} needs no "
         "server.",
     ))
     etcd: str = setting("127.0.0.1:2379", str, Option(
         metavar="HOSTS", topic=POOL_TOPIC,
-        where=tuple(scope.with_need(ETCD) for scope in (*POOL, PS)),
+        where=tuple(scope.with_need(_ETCD) for scope in (*_POOL, PS)),
         variables=("ETCD_ENDPOINTS",),
         help="HOST:PORT of etcd; separate several with commas.",
     ))
     nats: str = setting("nats://127.0.0.1:4222", str, Option(
         metavar="URLS", topic=POOL_TOPIC,
-        where=(*(scope.with_need(NATS) for scope in POOL), PS),
+        where=(*(scope.with_need(_NATS) for scope in _POOL), PS),
         variables=("NATS_SERVER",),
         help="The address of NATS; separate several with commas.",
     ))
     request_plane: str | None = setting(None, str, Option(
-        metavar="PLANE", topic=POOL_TOPIC, where=POOL, choices=("nats", "tcp"),
+        metavar="PLANE", topic=POOL_TOPIC, where=_POOL, choices=("nats", "tcp"),
         help="How requests travel: nats or tcp.",
         shown=f"nats; tcp with --discovery {local_names()}",
     ))
@@ -273,23 +285,23 @@ class Config:
     ))
     advertise: str | None = setting(None, str, Option(
         metavar="HOST[:PORT]", topic=POOL_TOPIC,
-        where=(WORKER.with_need(TCP), INGRESS.with_need(NATS)),
+        where=(WORKER.with_need(_TCP), INGRESS.with_need(_NATS)),
         help="The address that the other side dials: the ingress's, with --request-plane tcp the "
         "worker's.",
         shown="every address of this host",
     ))
     tls: Path | None = setting(None, values.path, Option(
-        metavar="DIR", topic=POOL_TOPIC, where=(*POOL, PS),
+        metavar="DIR", topic=POOL_TOPIC, where=(*_POOL, PS),
         help="Use TLS between workers and ingresses, with tls.crt, tls.key and ca.crt in DIR.",
         shown="no TLS",
     ))
     wait: float = setting(0.0, values.seconds, Option(
         metavar="SECONDS", topic=POOL_TOPIC,
-        where=tuple(scope.with_need(ETCD_OR_NATS) for scope in (*POOL, PS)),
+        where=tuple(scope.with_need(_SERVERS) for scope in (*_POOL, PS)),
         help="How long to wait for etcd and NATS if they do not answer yet.",
     ))
     lease_ttl: float = setting(10.0, values.seconds, Option(
-        metavar="SECONDS", topic=POOL_TOPIC, where=POOL,
+        metavar="SECONDS", topic=POOL_TOPIC, where=_POOL,
         is_rare=True,
         help="How long a worker that has gone silent stays registered.",
     ))

@@ -44,8 +44,9 @@ SETTINGS = [
 ]
 _CAPABILITIES = Capabilities(
     gives="text",
+    shows_control=True,
     sampling=SETTINGS,
-    guides=["json_schema", "grammar"],
+    guides=["json_schema", "regex", "choice", "grammar", "lark"],
 )
 
 ENVIRONMENT = {
@@ -180,6 +181,7 @@ class _Sequence:
 
     def __init__(self, request: Request) -> None:
         self._stop_ids = frozenset(request.stop_ids)
+        self._shown_ids = self._stop_ids.intersection(request.shown)
         self._prompt_tokens = len(request.token_ids)
         self._seen = 0
         self._cached = 0
@@ -199,7 +201,8 @@ class _Sequence:
             return None
         texts = self._texts(event)
         if not self._stop_ids.isdisjoint(event.tokens):
-            self._last = [*texts[:-1], ""]
+            is_shown = not self._shown_ids.isdisjoint(event.tokens)
+            self._last = texts if is_shown else [*texts[:-1], ""]
             return None
         cached, self._cached = self._cached, 0
         return Delta(texts=texts, cached_tokens=cached)
@@ -245,6 +248,7 @@ def _body(request: Request, context_length: int, grammar: str, slot: Slot) -> di
         "repeat_last_n": context_length,  # penalties apply to the whole sequence
         "logit_bias": list(sampling.logit_bias.items()),
         "ignore_eos": request.ignore_eos,
+        "preserved_tokens": list(request.shown.values()),
         "grammar": grammar,
     }
 

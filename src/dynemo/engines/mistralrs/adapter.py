@@ -13,13 +13,14 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from threading import Lock, Thread, current_thread
 from typing import Any
 
 from dynemo.engines.guides.judge import GuideJudge, open_judge
+from dynemo.engines.mistralrs.control import control_spellings, with_control_tokens
 from dynemo.engines.mistralrs.model import environment, runner_arguments
 from dynemo.engines.mistralrs.stream import ChunkStream, Sequence, StreamWaker, reason_of
 from dynemo.errors import EngineNotInstalled, ModelError, UsageError
@@ -43,8 +44,9 @@ SETTINGS = [
 _CAPABILITIES = Capabilities(
     takes="text",
     gives="text",
+    shows_control=True,
     sampling=SETTINGS,
-    guides=["json_schema"],
+    guides=["json_schema", "regex", "choice", "lark"],
 )
 _MOST_MIN_P = 1 - 1e-6  # mistral.rs treats 1 as off
 _JOIN_SECONDS = 2.0
@@ -60,9 +62,12 @@ class MistralRs:
         device: str,
         context: int,
         slots: int,
+        *,
         judge: GuideJudge,
+        control: Mapping[str, str],
     ) -> None:
         self._judge = judge
+        self._control = control  # see `control_spellings`
         self.version = version
         self.device = device
         self.context_length = context
@@ -80,8 +85,7 @@ class MistralRs:
         self._has_warned = False
 
     async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
-        if request.guide is not None:
-            await self._judge.judge(request.guide)
+        guide = None if request.guide is None else await self._judge.judge(request.guide)
         self._waiting += 1
         try:
             await self._admitted.acquire()
@@ -90,10 +94,10 @@ class MistralRs:
         stream = ChunkStream(self._waker)
         self._open.add(stream)
         try:
-            thread = Thread(target=self._read, args=(request, stream), daemon=True)
+            thread = Thread(target=self._read, args=(request, guide, stream), daemon=True)
             self._threads.add(thread)
             thread.start()
-            sequence = Sequence(request)
+            sequence = Sequence(request, self._control)
             while True:
                 delta = sequence.feed(await stream.take(), stream.ends)
                 yield delta
@@ -119,13 +123,19 @@ class MistralRs:
         for thread in list(self._threads):
             thread.join(max(0.0, deadline - time.monotonic()))
 
-    def _read(self, request: Request, stream: ChunkStream) -> None:
-        """Runs in a thread: puts every chunk into the stream, and finally the error, if any."""
+    def _read(self, request: Request, guide: str | None, stream: ChunkStream) -> None:
+        """Runs in a thread: puts every chunk into the stream, and finally the error, if any.
+
+        `guide` is the guide as its judge returned it.
+        """
         try:
             stops = [self._stop_text(token_id) for token_id in request.stop_ids]
-            stream.ends = frozenset(text.encode() for text, is_special in stops if not is_special)
-            specials = [text for text, is_special in stops if is_special]
-            chat_request = _chat_request(request, specials)
+            # The engine does not tell which stop has ended it. So the adapter ends the sequence
+            # if one of the stops is part of the text.
+            has_shown = not request.shown.keys().isdisjoint(request.stop_ids)
+            specials = [text for text, is_special in stops if is_special and not has_shown]
+            stream.ends = frozenset(text.encode() for text, _ in stops if text not in specials)
+            chat_request = _chat_request(request, guide, specials, has_shown)
             with self._lock:
                 if stream.is_closed:
                     return
@@ -170,7 +180,9 @@ class MistralRs:
             )
 
 
-def _chat_request(request: Request, stops: list[str]) -> Any:
+def _chat_request(
+    request: Request, guide: str | None, stops: list[str], has_shown_stop: bool
+) -> Any:
     """Returns the wheel's request.
 
     It sets everything that `generation_config.json` could change.
@@ -178,7 +190,6 @@ def _chat_request(request: Request, stops: list[str]) -> Any:
     import mistralrs
 
     sampling = request.sampling
-    schema = request.guide.text if request.guide is not None else None
     return mistralrs.ChatCompletionRequest(
         messages=[{"role": "user", "content": request.prompt}],
         model="default",
@@ -187,7 +198,7 @@ def _chat_request(request: Request, stops: list[str]) -> Any:
         top_logprobs=1,
         max_tokens=request.max_tokens,
         stop_seqs=stops or None,
-        ignore_eos=request.ignore_eos,
+        ignore_eos=request.ignore_eos or has_shown_stop,
         temperature=sampling.temperature,
         top_p=sampling.top_p,
         top_k=sampling.top_k,
@@ -196,8 +207,9 @@ def _chat_request(request: Request, stops: list[str]) -> Any:
         frequency_penalty=sampling.frequency_penalty,
         repetition_penalty=sampling.repetition_penalty,
         logit_bias=sampling.logit_bias or None,
-        grammar=schema,
-        grammar_type="json_schema" if schema is not None else None,
+        grammar=guide,
+        grammar_type="lark" if guide is not None else None,
+        **with_control_tokens(),
     )
 
 
@@ -226,6 +238,7 @@ async def open_engine(spec: EngineSpec) -> AsyncIterator[MistralRs]:
         ) from error
     version, device = _build(Path(mistralrs.__file__).parent)
     arguments = runner_arguments(spec, device)
+    control = control_spellings(spec)
     try:
         # The constructor holds the GIL until the model has loaded, so a thread would not help.
         runner = mistralrs.Runner(**arguments)
@@ -239,7 +252,8 @@ async def open_engine(spec: EngineSpec) -> AsyncIterator[MistralRs]:
         ) from error
     context = spec.context_length or runner.max_sequence_length() or spec.model_context
     async with open_judge("dynemo.engines.mistralrs.guide") as judge:
-        engine = MistralRs(runner, version, device, context, arguments["max_seqs"], judge)
+        slots = arguments["max_seqs"]
+        engine = MistralRs(runner, version, device, context, slots, judge=judge, control=control)
         try:
             yield engine
         finally:

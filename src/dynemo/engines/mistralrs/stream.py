@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -62,12 +62,14 @@ class ChunkStream:
 class Sequence:
     """Converts the chunks of one sequence to deltas.
 
-    A chunk is one token. Its text appears once its last character is complete. A special token has
-    no chunk at all; only the count at the end includes it.
+    A chunk is one token. Its text appears once its last character is complete. A stop token has no
+    chunk at all; only the count at the end includes it. `control` is that of `control_spellings`.
     """
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, control: Mapping[str, str]) -> None:
         self._request = request
+        self._control = control
+        self._shown = frozenset(request.shown.values())
         self._count = 0
         self._start: bytes | None = b""  # None once there is text
 
@@ -85,7 +87,8 @@ class Sequence:
             texts.append(self._text(choice.delta.content or "", token))
             self._count += 1
             if token is not None and token in ends:
-                texts[-1] = ""
+                if texts[-1] not in self._shown:
+                    texts[-1] = ""
                 prompt_tokens = len(self._request.token_ids)
                 return Delta(texts=texts, finish=Finish("stop", prompt_tokens, self._count))
             if choice.finish_reason is not None:
@@ -93,11 +96,19 @@ class Sequence:
         return Delta(texts=texts)
 
     def _text(self, content: str, token: bytes | None) -> str:
-        """Returns a token's text.
+        """Returns a token's text, without a control token that the request does not show.
 
         The engine strips white space before the first word; the bytes have it.
         """
-        if self._start is None or token is None:
+        if token is None:
+            return content
+        given = token.decode(errors="ignore")
+        if given in self._control:  # its text may follow bytes that never became a character
+            self._start = None
+            spelling = self._control[given]
+            before = content[: -len(given)]
+            return before + spelling if spelling in self._shown else before
+        if self._start is None:
             return content
         self._start += token
         whole = self._start.decode(errors="ignore")

@@ -5,14 +5,14 @@
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from dynemo.errors import ModelError, RequestError
 from dynemo.spelling import quoted
 from dynemo.tokenizers.base import Detokenizer, WholeTexts, no_plain_form
-from dynemo.tokenizers.detokenize import ByteDetokenizer
+from dynemo.tokenizers.detokenize import ByteDetokenizer, with_shown
 from dynemo.tokenizers.gguf.bpe import BYTE_ALPHABET, SPACE, load_bpe
 from dynemo.tokenizers.gguf.special import SpecialTokens
 from dynemo.tokenizers.gguf.spm import Spm
@@ -160,8 +160,9 @@ class LlamaTokenizer:
         """
         return b"".join(map(self._pieces.__getitem__, ids)).decode("utf-8", "replace")
 
-    def detokenizer(self) -> Detokenizer:
-        return ByteDetokenizer(self._pieces.__getitem__)
+    def detokenizer(self, shown: Collection[int] = ()) -> Detokenizer:
+        spelled = {i: _plain_bytes(self._vocabulary.tokens[i]) for i in shown}
+        return ByteDetokenizer(with_shown(self._pieces.__getitem__, spelled))
 
     def token_id(self, text: str) -> int | None:
         return self._vocabulary.ids.get(text)

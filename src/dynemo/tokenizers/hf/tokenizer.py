@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,12 @@ from dynemo.errors import ModelError, RequestError
 from dynemo.foreign import decode_any_json
 from dynemo.limits import MODEL_TEXT_BYTES, VOCABULARY
 from dynemo.tokenizers.base import Detokenizer, WholeTexts
-from dynemo.tokenizers.detokenize import ByteDetokenizer, FallbackDetokenizer, WindowDetokenizer
+from dynemo.tokenizers.detokenize import (
+    ByteDetokenizer,
+    FallbackDetokenizer,
+    WindowDetokenizer,
+    with_shown,
+)
 from dynemo.tokenizers.hf.byte_tables import byte_level_tables
 from dynemo.tokenizers.hf.check import check_steps
 from dynemo.tokenizers.hf.marked import MarkedEncoder
@@ -87,8 +92,8 @@ class HfTokenizer:
         text: str = self._backend.decode(list(ids), skip_special_tokens=True)
         return text
 
-    def detokenizer(self) -> Detokenizer:
-        return self._decoder.detokenizer()
+    def detokenizer(self, shown: Collection[int] = ()) -> Detokenizer:
+        return self._decoder.detokenizer({i: self.token_text(i) or "" for i in shown})
 
     def token_id(self, text: str) -> int | None:
         token_id: int | None = self._backend.token_to_id(text)
@@ -231,12 +236,15 @@ class _Decoder:
     def is_byte_level(self) -> bool:
         return self._bytes is not None
 
-    def detokenizer(self) -> Detokenizer:
+    def detokenizer(self, shown: Mapping[int, str]) -> Detokenizer:
         if self._bytes is not None:
-            return ByteDetokenizer(self._bytes.__getitem__)
+            spelled = {i: text.encode() for i, text in shown.items()}
+            return ByteDetokenizer(with_shown(self._bytes.__getitem__, spelled))
         if self._pieces is not None:
-            return FallbackDetokenizer(self._pieces.__getitem__, strip=self._strip)
-        return WindowDetokenizer(self._backend.decode, lambda i: i not in self._special)
+            pieces: dict[int, str | int | None] = {**shown}
+            piece_of = with_shown(self._pieces.__getitem__, pieces)
+            return FallbackDetokenizer(piece_of, strip=self._strip)
+        return WindowDetokenizer(self._backend.decode, lambda i: i not in self._special, shown)
 
 
 def _folds(backend: Backend) -> bool:
