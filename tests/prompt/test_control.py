@@ -1,4 +1,4 @@
-"""What a client sends never becomes a control token."""
+"""No text of a client becomes a control token."""
 
 import json
 import re

@@ -74,10 +74,9 @@ def prepare(
         raise RequestError("A request needs at least one message.", param="turns")
     ask = merged(ask, _honoured(card.defaults, instances))
     check_plan(ask, card)
-    _check_guide(ask)
+    _check_bounds(ask, card)
     fit = capable_instances(needs_of_ask(ask), instances, card.name)
     context_length = max(instance.context_length for instance in fit)
-    _check_logit_bias(ask, card)
     chat = render_input(ask, None if parses_content else card.control)
     prompt = build_prompt(card.template, card.tokenizer, chat, limit=context_length, render=render)
     plan = plan_answer(ask, card, prompt.text)
@@ -100,11 +99,12 @@ def prepare(
     )
     choices = [_choice(request, index) for index in range(ask.n or 1)]
     thinking = thinking_of(ask, card, plan, prompt.text)
-    count, stops = len(prompt.token_ids), tuple(ask.stop or ())
-    return Prepared(ask.task, choices, count, stops, plan, thinking)
+    count = len(prompt.token_ids)
+    return Prepared(ask.task, choices, count, tuple(ask.stop or ()), plan, thinking)
 
 
-def _check_guide(ask: Ask) -> None:
+def _check_bounds(ask: Ask, card: Card) -> None:
+    _check_logit_bias(ask, card)
     if ask.guide is None:
         return
     if ask.ignore_eos:  # an engine would violate the schema to continue

@@ -194,7 +194,7 @@ def _marked_little(spellings: Spellings, given: Given, marks: _Marks) -> Given:
 
 
 def _marked_whole(spellings: Spellings, little: Given, marks: _Marks) -> Given:
-    """Marks what is left in texts that `_marked_little` has marked."""
+    """Marks the other edges in texts that `_marked_little` has marked."""
     table = {ord(edge): marks[edge] for edge in spellings.edges}
 
     def marked(text: str, may_reason: bool) -> str:

@@ -66,8 +66,8 @@ class Spellings:
 
     def hits(self, text: str, *, may_reason: bool) -> Iterator[int]:
         """Yields each place of a character that must be marked: where a spelling begins, or the
-        beginning of one at whose end the template may cut the text. Reasoning marks are no hits if
-        `may_reason`.
+        beginning of one at whose end the template may cut the text. `may_reason` skips reasoning
+        marks.
         """
         if self._lookalikes is not None and _ODD.search(text):
             yield from (found.start() for found in self._lookalikes.finditer(text))
@@ -119,7 +119,7 @@ class Spellings:
         return sizes, len(text)
 
     def _rest_of_spelling(self, text: str) -> int | None:
-        """Returns the place of the text's first word, if it goes on with what a template began."""
+        """Returns the place of the text's first word, if it continues what a template began."""
         start = len(text) - len(text.lstrip()) if text[:1].isspace() else 0
         head = text[start : start + self._longest].lower()
         is_whole = len(text) <= start + len(head) or not text[start + len(head) :].strip()
@@ -147,8 +147,7 @@ def _tree(texts: Iterable[str]) -> dict[str, Any]:
 
 
 def _pattern(node: dict[str, Any], depth: int, stop: str = "") -> str:
-    """Returns a pattern for a text that goes on as the tree does for `depth` characters, or stops
-    before."""
+    """Returns a pattern for a text that follows the tree for `depth` characters, or stops before."""
     if depth == 0 or _END in node:
         return ""
     choices = [

@@ -1,4 +1,4 @@
-"""Which texts of a model are control tokens, and what its template does with texts."""
+"""Lists the control tokens of a model, and where its template can cut a text."""
 
 import re
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ REASONING_MARKS = (
 )  # fmt: skip
 #: How converters recognize a control token that its file does not call one.
 _LOOKS_LIKE_CONTROL = re.compile(r"<[|\uff5c].*[|\uff5c]>", re.DOTALL)
-#: An added token that is no word: only such a token can be a mark of a turn.
+#: An added token that is not a word. Only such a token can mark a turn.
 _LOOKS_LIKE_MARK = re.compile(r"[<\[{(|].+[>\]})|]", re.DOTALL)
 _CONSTANT = re.compile(r"'([^'\n]{3,60})'|\"([^\"\n]{3,60})\"")
 #: What ends a piece of a template's own text.
@@ -65,7 +65,7 @@ def control_texts(
 
     - Those that its tokenizer calls control tokens.
     - Other added tokens that end an answer, that are spelled like control tokens, or that the
-      template prints in a plain conversation: these mark turns. Reasoning marks are none of these.
+      template prints in a plain conversation: these mark turns. Reasoning marks do not count here.
 
     A tokenizer finds other added tokens, such as `<tool_call>`, in any text, and so they stay. So
     does a token of white space or of one character.
