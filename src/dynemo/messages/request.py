@@ -56,7 +56,7 @@ class Request(Struct, frozen=True, kw_only=True):
 
     id: str
     token_ids: list[int]
-    prompt: str  #: with a JOINER in each text of a control token that is no token
+    prompt: str  #: a JOINER breaks each text that only looks like a token
     max_tokens: int  #: at least 1; prompt and answer together fit the context
     is_unbounded: bool = False  #: the client set no `max_tokens`: it is what the context leaves
     sampling: Sampling

@@ -69,7 +69,7 @@ def _run(data: bytes) -> bytes:
 
 
 def unpack(reply: bytes) -> Rendered:
-    """Reads what follows the "+"."""
+    """Reads the part after the "+"."""
     marks, _, prompt = reply.partition(b"\n")
     text = prompt.decode("utf-8", "surrogatepass")
     return Rendered(text, convert(decode_any_json(marks), dict[str, str]))

@@ -42,7 +42,7 @@ _TAKEN = re.compile(r"[\ue000-\uf8ff]|\\u([0-9a-fA-F]{4})")
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What a client sent for the template, apart from flags."""
+    """Holds the values that a client sent for the template, apart from flags."""
 
     messages: Sequence[Message]
     tools: Sequence[Any] | None

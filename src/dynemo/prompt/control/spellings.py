@@ -147,7 +147,7 @@ def _tree(texts: Iterable[str]) -> dict[str, Any]:
 
 
 def _pattern(node: dict[str, Any], depth: int, stop: str = "") -> str:
-    """Returns a pattern for a text that follows the tree for `depth` characters, or stops before."""
+    """Returns a pattern for a text that follows the tree, or stops, for `depth` characters."""
     if depth == 0 or _END in node:
         return ""
     choices = [
