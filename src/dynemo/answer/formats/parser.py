@@ -16,11 +16,14 @@ from collections.abc import Sequence
 
 from dynemo.answer.formats.call import AnswerOutput, CallWriter, Prose
 from dynemo.answer.formats.format import Format, Part, ReasoningFormat, SaidText, ToolFormat
-from dynemo.answer.formats.source import Marks, NotACall, Source, Steps
+from dynemo.answer.formats.source import Emit, Marks, NotACall, Source, Steps
 from dynemo.answer.formats.syntax import braces, json_calls, named, pairs, python, xml
 from dynemo.answer.formats.syntax.harmony import Channels
 from dynemo.limits import HELD_CALL_CHARACTERS
 from dynemo.messages.ask import Tool
+
+#: Characters that a reader inside a block of reasoning gets at once, because it may give them back.
+_SLICE = 256
 
 _NO_REASONING = ReasoningFormat("none", (), ())
 
@@ -103,6 +106,7 @@ class _AnswerReader:
                 self._tools, tools, source, output, held=held, on_call=self._on_call
             )
         self._has_marks = False  # a mark has been read
+        self._has_calls = False  # a call has been sent
 
     def read(self, *, is_open: bool) -> Steps[None]:
         """Reads the whole answer."""
@@ -113,7 +117,7 @@ class _AnswerReader:
         self._content.end(is_after_mark=self._has_marks)
 
     def _on_call(self) -> None:
-        self._has_marks = True
+        self._has_marks = self._has_calls = True
         self._content.cut()
 
     def _think(self, text: str, is_mark: bool) -> None:
@@ -139,16 +143,28 @@ class _AnswerReader:
             yield from self._bare_calls()
             mark = yield from self._source.until(marks.all, self._content.add)
             if not mark:
+                self._end_content(marks)
                 return
             if mark in marks.calls:
                 yield from self._call(mark)
             elif mark in marks.opens and self._content.is_fresh:
                 self._think(mark, True)
                 yield from self._reason()
-            elif mark in marks.silent and (self._content.is_fresh or mark in marks.wrappers):
+            elif mark in marks.wrappers or (self._content.is_fresh and self._is_silent(mark)):
                 self._skip(mark)
             else:
                 self._content.add(mark)
+
+    def _end_content(self, marks: "_ContentMarks") -> None:
+        """Reads the rest, which no mark ends. A part of a closing mark after a call is left out."""
+        rest = self._source.rest()
+        is_part = any(mark.startswith(rest) for mark in marks.closes)
+        if not (rest and is_part and self._content.is_fresh and self._has_calls):
+            self._content.add(rest)
+
+    def _is_silent(self, mark: str) -> bool:
+        """Whether a mark at the start of content only ends the block before it."""
+        return mark in self._reasoning.closes or self._has_calls
 
     def _skip(self, mark: str) -> None:
         """Leaves out a mark that only separates."""
@@ -163,20 +179,23 @@ class _AnswerReader:
     def _reason(self) -> Steps[None]:
         """Reads reasoning up to the end of its block."""
         reasoning, source = self._reasoning, self._source
-        calls = self._tools if reasoning.ends_at_calls else None
-        starts = (*calls.sections, *calls.opens) if calls is not None else ()
+        starts = _starts(self._tools) if self._tools is not None else ()
         marks = Marks((*reasoning.closes, *reasoning.opens, *reasoning.wrappers, *starts))
         self._thoughts.cut(drops_lead=True)
         self._has_marks = True
         while True:
             mark = yield from source.until(marks, lambda text: self._think(text, False))
             if not mark:
+                self._think(source.rest(), False)
                 self._thoughts.end(is_after_mark=True)
                 return
-            if mark in reasoning.opens and not (self._thoughts.is_fresh and not self._is_raw):
-                self._think(mark, False)
+            if mark in starts and not reasoning.ends_at_calls:
+                if (yield from self._last_calls(mark)):
+                    return
             elif mark not in reasoning.opens:
                 break
+            elif self._is_raw or not self._thoughts.is_fresh:
+                self._think(mark, False)
         self._thoughts.cut()
         if mark in starts:
             yield from self._call(mark)
@@ -186,6 +205,35 @@ class _AnswerReader:
             self._content.restart()
         else:
             self._content.cut(drops_lead=True)
+
+    def _last_calls(self, mark: str) -> Steps[bool]:
+        """Reads calls inside a block of reasoning. Returns whether they end the answer.
+
+        Calls with more text after them are quotes, which belong to the reasoning.
+        """
+        calls, source, inner = self._calls, self._source, Source()
+        if calls is None:
+            return False
+        calls.source = inner
+        calls.begin(waits=True)
+        raw = [mark]
+        marks = Marks((*self._reasoning.closes, *self._reasoning.wrappers))
+        try:
+            yield from _feed(source, inner, marks, _only_calls(calls, mark), raw.append)
+            is_call = inner.is_over and calls.has_waiting
+        except NotACall:
+            is_call = False
+        calls.source = source
+        if is_call:
+            self._thoughts.cut()
+            calls.send_waiting()
+            source.recorded()
+            return True
+        rest = inner.text[inner.at :]
+        source.give_back(rest)
+        text = "".join(raw)
+        self._think(text[: len(text) - len(rest)], False)
+        return False
 
     def _is_of_reasoning(self, mark: str) -> bool:
         return mark in self._reasoning.closes or mark in self._reasoning.wrappers
@@ -205,7 +253,7 @@ class _AnswerReader:
             is_call = yield from self._call("", is_bare=True)
 
     def _call(self, mark: str, *, is_bare: bool = False) -> Steps[bool]:
-        """Reads calls after a mark. What is no call is content."""
+        """Reads calls after a mark. Text that is not a call is content."""
         calls, source = self._calls, self._source
         if calls is None:
             return False
@@ -233,7 +281,7 @@ def _read_calls(calls: CallWriter, mark: str, *, is_bare: bool) -> Steps[None]:
         if not mark:
             raise NotACall
         if mark in format.closes:
-            source.record()  # a section without calls
+            calls.settle()  # a section without calls
             return
     match format.syntax:
         case "json":
@@ -252,6 +300,55 @@ def _read_calls(calls: CallWriter, mark: str, *, is_bare: bool) -> Steps[None]:
             raise NotACall
 
 
+def _only_calls(calls: CallWriter, mark: str) -> Steps[None]:
+    """Reads calls after a mark, up to the end. Raises NotACall for other text."""
+    source, format = calls.source, calls.format
+    starts = _starts(format)
+    closes = tuple(text for text in (*format.closes, format.call_tag.close) if text)
+    while mark:
+        if mark in starts:
+            yield from _read_calls(calls, mark, is_bare=False)
+        if not (yield from source.spaces()):
+            return
+        mark = yield from source.has((*starts, *closes))
+    raise NotACall
+
+
+def _feed(
+    source: Source, inner: Source, ends: Marks, steps: Steps[None], emit: Emit
+) -> Steps[None]:
+    """Passes text on to the source of an inner reader, up to a mark or the end of the text.
+
+    The inner source is over only if no mark came.
+    """
+    while True:
+        window = source.text[source.at : source.at + _SLICE]
+        end, mark = ends.find(window, 0, is_over=source.is_over)
+        if end:
+            text = source.take(source.at + end)
+            emit(text)
+            inner.feed(text)
+            next(steps)
+        elif mark:
+            return
+        elif source.is_over:
+            break
+        else:
+            yield
+    text = source.rest()
+    emit(text)
+    inner.feed(text)
+    inner.is_over = True
+    for _ in steps:
+        pass
+
+
+def _starts(tools: ToolFormat) -> tuple[str, ...]:
+    """Returns the marks that start a call."""
+    marks = (*tools.sections, *tools.opens, tools.call_tag.open)
+    return tuple(mark for mark in marks if mark)
+
+
 class _ContentMarks:
     """The marks that may stand in content."""
 
@@ -261,10 +358,10 @@ class _ContentMarks:
         calls: tuple[str, ...] = ()
         closes: tuple[str, ...] = ()
         if tools is not None:
-            calls = (*tools.sections, *tools.opens, tools.call_tag.open)
+            calls = _starts(tools)
             closes = (*tools.closes, tools.call_tag.close)
-        self.calls = frozenset(mark for mark in calls if mark)
-        self.silent = frozenset((*reasoning.closes, *reasoning.wrappers, *closes))
+        self.calls = frozenset(calls)
+        self.closes = frozenset(closes)
         self.all = Marks(
             (*calls, *reasoning.opens, *closes, *reasoning.closes, *reasoning.wrappers)
         )
