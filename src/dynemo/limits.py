@@ -43,6 +43,7 @@ GUIDE_VERDICTS = 128  #: that are kept
 #: Characters of one string of a schema, and of a text that a guide forces. An engine tokenizes such
 #: a text at each step. It also bounds `minLength`, and a pattern with its repetitions written out.
 GUIDE_CHARACTERS = 10_000
+GUIDE_CHOICES = 10_000  #: of a list of choices
 #: Items that the arrays of a schema may require, in total. The engines' builds of llguidance expand
 #: each item. They fail at twice as many, and at a billion they take all memory.
 SCHEMA_ITEMS = 20_000
@@ -68,6 +69,9 @@ PARTS = 10_000  #: of one message: parts of its content, or calls
 NAME_CHARACTERS = 1024  #: of a model's, speaker's or tool's name, and of the id of a call
 ARGUMENTS_CHARACTERS = 2**20  #: of one call
 TEMPLATE_KWARGS_BYTES = 4 * 2**20  #: of `chat_template_kwargs`, which may hold documents
+TOOLS = 4096  #: of one request; OpenAI allows 128
+TOOL_NAME_CHARACTERS = 256  #: OpenAI allows 64
+TOOL_BYTES = 4 * 2**20  #: of all definitions of one request
 LOGIT_BIASES = 1024  #: tokens of one request; OpenAI allows 300
 CHOICES = 128  #: of one request, as OpenAI
 STOP_STRINGS = 16  #: of one request; OpenAI allows 4

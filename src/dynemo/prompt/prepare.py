@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from msgspec import structs
 
+from dynemo.answer.reader import AnswerPlan
+from dynemo.answer.thoughts import Thinking
 from dynemo.errors import ContextLengthExceeded, RequestError
 from dynemo.limits import EMBEDDING_TOKENS, GUIDE_BYTES
 from dynemo.messages.ask import Ask, Task, merged
@@ -13,6 +15,14 @@ from dynemo.messages.request import Request, Sampling
 from dynemo.prompt.card.card import Card
 from dynemo.prompt.needs import SAMPLING, capable_instances, needs_of_ask
 from dynemo.prompt.normalise import plain_messages
+from dynemo.prompt.plan import (
+    callable_tools,
+    check_plan,
+    plan_answer,
+    shown_tokens,
+    template_kwargs,
+    thinking_of,
+)
 from dynemo.prompt.render import (
     LIKELY_CHARACTERS,
     Prompt,
@@ -33,6 +43,8 @@ class Prepared:
     requests: list[Request]
     prompt_tokens: int  #: each prompt counts once, even if several choices share it
     stops: tuple[str, ...] = ()
+    plan: AnswerPlan | None = None  #: how to read the answers; None: all is content
+    thinking: Thinking | None = None  #: the thoughts that a guide or a budget ends
     at_once: int = 0  #: how many requests may run at the same time; 0: all
 
 
@@ -55,24 +67,21 @@ def prepare(
     if not ask.turns:
         raise RequestError("A request needs at least one message.", param="turns")
     ask = merged(ask, _honoured(card.defaults, instances))
-    if ask.ignore_eos and ask.guide is not None:  # an engine would violate the schema to continue
-        raise RequestError(
-            "'ignore_eos' cannot be combined with a guided answer.", param="ignore_eos"
-        )
-    if ask.guide is not None and len(ask.guide.text) > GUIDE_BYTES:
-        raise RequestError(
-            f"The guide cannot be followed: it may have {GUIDE_BYTES} bytes.", param="guide"
-        )
+    check_plan(ask, card)
+    _check_guide(ask)
     fit = capable_instances(needs_of_ask(ask), instances, card.name)
     context_length = max(instance.context_length for instance in fit)
     _check_logit_bias(ask, card)
     prompt = build_prompt(
         card.template, card.tokenizer, render_input(ask), limit=context_length, render=render
     )
+    plan = plan_answer(ask, card, prompt.text)
+    takes_messages = any(instance.capabilities.takes == "messages" for instance in fit)
     request = Request(
         id=request_id,
         token_ids=prompt.token_ids,
         prompt=prompt.text,
+        shown={} if plan is None else shown_tokens(plan, card),
         max_tokens=_budget(len(prompt.token_ids), ask.max_tokens, context_length),
         is_unbounded=ask.max_tokens is None,
         sampling=_sampling(ask),
@@ -80,19 +89,35 @@ def prepare(
         ignore_eos=bool(ask.ignore_eos),
         guide=ask.guide,
         traceparent=traceparent,
-        messages=plain_messages(ask.turns) if _takes_messages(fit) else [],
+        messages=plain_messages(ask.turns) if takes_messages else [],
+        tools=[tool.definition for tool in callable_tools(ask)] if takes_messages else [],
     )
     choices = [_choice(request, index) for index in range(ask.n or 1)]
-    return Prepared(ask.task, choices, len(prompt.token_ids), tuple(ask.stop or ()))
+    thinking = thinking_of(ask, card, plan, prompt.text)
+    count, stops = len(prompt.token_ids), tuple(ask.stop or ())
+    return Prepared(ask.task, choices, count, stops, plan, thinking)
+
+
+def _check_guide(ask: Ask) -> None:
+    if ask.guide is None:
+        return
+    if ask.ignore_eos:  # an engine would violate the schema to continue
+        raise RequestError(
+            "'ignore_eos' cannot be combined with a guided answer.", param="ignore_eos"
+        )
+    if len(ask.guide.text) > GUIDE_BYTES:
+        raise RequestError(
+            f"The guide cannot be followed: it may have {GUIDE_BYTES} bytes.", param="guide"
+        )
 
 
 def render_input(ask: Ask) -> RenderInput:
     return RenderInput(
         ask.turns,
-        tools=[tool.definition for tool in ask.tools] if ask.tools else None,
+        tools=[tool.definition for tool in callable_tools(ask)] or None,
         add_generation_prompt=ask.add_generation_prompt,
         continue_final_message=bool(ask.continue_final_message),
-        kwargs=ask.chat_template_kwargs,
+        kwargs=template_kwargs(ask),
     )
 
 
@@ -170,10 +195,6 @@ def _honoured(defaults: Ask, instances: Sequence[Instance]) -> Ask:
     """
     can = {name for instance in instances for name in instance.capabilities.sampling}
     return structs.replace(defaults, **{name: None for name in SAMPLING if name not in can})
-
-
-def _takes_messages(instances: Sequence[Instance]) -> bool:
-    return any(instance.capabilities.takes == "messages" for instance in instances)
 
 
 def _sampling(ask: Ask) -> Sampling:

@@ -38,7 +38,7 @@ class AnswerParser:
     is known.
     """
 
-    __slots__ = ("_is_plain", "_output", "_source", "_steps")
+    __slots__ = ("_is_plain", "_output", "_reader", "_source", "_steps")
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class AnswerParser:
         self._is_plain = not has_calls and not has_reasoning
         self._source = Source()
         self._output = AnswerOutput()
-        reader = _AnswerReader(
+        self._reader = _AnswerReader(
             self._source,
             self._output,
             format,
@@ -63,7 +63,12 @@ class AnswerParser:
             is_raw=not wants_reasoning,
             held=held,
         )
-        self._steps = reader.read(is_open=reasoning_open)
+        self._steps = self._reader.read(is_open=reasoning_open)
+
+    @property
+    def is_thinking(self) -> bool:
+        """Whether the text so far ends inside a block of reasoning."""
+        return self._reader.is_thinking
 
     def feed(self, text: str) -> list[Part]:
         """Returns the parts that the text completes."""
@@ -98,6 +103,7 @@ class _AnswerReader:
         self._reasoning = format.reasoning or _NO_REASONING
         self._tools = format.tools if tools else None
         self._is_raw = is_raw
+        self.is_thinking = False
         self._content = Prose(output.text)
         self._thoughts = Prose(output.reasoning)
         self._calls: CallWriter | None = None
@@ -177,7 +183,23 @@ class _AnswerReader:
             self._content.cut(drops_lead=True)
 
     def _reason(self) -> Steps[None]:
-        """Reads reasoning up to the end of its block."""
+        """Reads reasoning up to the end of its block, and a call that ends it."""
+        self.is_thinking = True
+        mark = yield from self._thoughts_to_mark()
+        self.is_thinking = False
+        if not mark:
+            return
+        self._thoughts.cut()
+        if not self._is_of_reasoning(mark):
+            yield from self._call(mark)
+        elif self._is_raw:
+            self._content.add(mark)
+            self._content.restart()
+        else:
+            self._content.cut(drops_lead=True)
+
+    def _thoughts_to_mark(self) -> Steps[str]:
+        """Reads reasoning, and returns the mark that ends it; empty at the end of the answer."""
         reasoning, source = self._reasoning, self._source
         starts = _starts(self._tools) if self._tools is not None else ()
         marks = Marks((*reasoning.closes, *reasoning.opens, *reasoning.wrappers, *starts))
@@ -188,23 +210,14 @@ class _AnswerReader:
             if not mark:
                 self._think(source.rest(), False)
                 self._thoughts.end(is_after_mark=True)
-                return
+                return ""
             if mark in starts and not reasoning.ends_at_calls:
                 if (yield from self._last_calls(mark)):
-                    return
+                    return ""
             elif mark not in reasoning.opens:
-                break
+                return mark
             elif self._is_raw or not self._thoughts.is_fresh:
                 self._think(mark, False)
-        self._thoughts.cut()
-        if mark in starts:
-            yield from self._call(mark)
-            return
-        if self._is_raw:
-            self._content.add(mark)
-            self._content.restart()
-        else:
-            self._content.cut(drops_lead=True)
 
     def _last_calls(self, mark: str) -> Steps[bool]:
         """Reads calls inside a block of reasoning. Returns whether they end the answer.

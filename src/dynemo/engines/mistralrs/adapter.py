@@ -46,7 +46,7 @@ _CAPABILITIES = Capabilities(
     gives="text",
     shows_control=True,
     sampling=SETTINGS,
-    guides=["json_schema"],
+    guides=["json_schema", "regex", "choice", "lark"],
 )
 _MOST_MIN_P = 1 - 1e-6  # mistral.rs treats 1 as off
 _JOIN_SECONDS = 2.0
@@ -85,8 +85,7 @@ class MistralRs:
         self._has_warned = False
 
     async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
-        if request.guide is not None:
-            await self._judge.judge(request.guide)
+        guide = None if request.guide is None else await self._judge.judge(request.guide)
         self._waiting += 1
         try:
             await self._admitted.acquire()
@@ -95,7 +94,7 @@ class MistralRs:
         stream = ChunkStream(self._waker)
         self._open.add(stream)
         try:
-            thread = Thread(target=self._read, args=(request, stream), daemon=True)
+            thread = Thread(target=self._read, args=(request, guide, stream), daemon=True)
             self._threads.add(thread)
             thread.start()
             sequence = Sequence(request, self._control)
@@ -124,8 +123,11 @@ class MistralRs:
         for thread in list(self._threads):
             thread.join(max(0.0, deadline - time.monotonic()))
 
-    def _read(self, request: Request, stream: ChunkStream) -> None:
-        """Runs in a thread: puts every chunk into the stream, and finally the error, if any."""
+    def _read(self, request: Request, guide: str | None, stream: ChunkStream) -> None:
+        """Runs in a thread: puts every chunk into the stream, and finally the error, if any.
+
+        `guide` is the guide as its judge returned it.
+        """
         try:
             stops = [self._stop_text(token_id) for token_id in request.stop_ids]
             # The engine does not tell which stop has ended it. So the adapter ends the sequence
@@ -133,7 +135,7 @@ class MistralRs:
             has_shown = not request.shown.keys().isdisjoint(request.stop_ids)
             specials = [text for text, is_special in stops if is_special and not has_shown]
             stream.ends = frozenset(text.encode() for text, _ in stops if text not in specials)
-            chat_request = _chat_request(request, specials, has_shown)
+            chat_request = _chat_request(request, guide, specials, has_shown)
             with self._lock:
                 if stream.is_closed:
                     return
@@ -176,7 +178,9 @@ class MistralRs:
             )
 
 
-def _chat_request(request: Request, stops: list[str], has_shown_stop: bool) -> Any:
+def _chat_request(
+    request: Request, guide: str | None, stops: list[str], has_shown_stop: bool
+) -> Any:
     """Returns the wheel's request.
 
     It sets everything that `generation_config.json` could change.
@@ -184,7 +188,6 @@ def _chat_request(request: Request, stops: list[str], has_shown_stop: bool) -> A
     import mistralrs
 
     sampling = request.sampling
-    schema = request.guide.text if request.guide is not None else None
     return mistralrs.ChatCompletionRequest(
         messages=[{"role": "user", "content": request.prompt}],
         model="default",
@@ -202,8 +205,8 @@ def _chat_request(request: Request, stops: list[str], has_shown_stop: bool) -> A
         frequency_penalty=sampling.frequency_penalty,
         repetition_penalty=sampling.repetition_penalty,
         logit_bias=sampling.logit_bias or None,
-        grammar=schema,
-        grammar_type="json_schema" if schema is not None else None,
+        grammar=guide,
+        grammar_type="lark" if guide is not None else None,
         **with_control_tokens(),
     )
 
