@@ -16,14 +16,11 @@ from collections.abc import Sequence
 
 from dynemo.answer.formats.call import AnswerOutput, CallWriter, Prose
 from dynemo.answer.formats.format import Format, Part, ReasoningFormat, SaidText, ToolFormat
-from dynemo.answer.formats.source import Emit, Marks, NotACall, Source, Steps
-from dynemo.answer.formats.syntax import braces, json_calls, named, pairs, python, xml
+from dynemo.answer.formats.source import Marks, NotACall, Source, Steps
+from dynemo.answer.formats.syntax.calls import only_calls, pass_on, read_calls, start_marks
 from dynemo.answer.formats.syntax.harmony import Channels
 from dynemo.limits import HELD_CALL_CHARACTERS
 from dynemo.messages.ask import Tool
-
-#: Characters that a reader inside a block of reasoning gets at once, because it may give them back.
-_SLICE = 256
 
 _NO_REASONING = ReasoningFormat("none", (), ())
 
@@ -201,7 +198,7 @@ class _AnswerReader:
     def _thoughts_to_mark(self) -> Steps[str]:
         """Reads reasoning, and returns the mark that ends it; empty at the end of the answer."""
         reasoning, source = self._reasoning, self._source
-        starts = _starts(self._tools) if self._tools is not None else ()
+        starts = start_marks(self._tools) if self._tools is not None else ()
         marks = Marks((*reasoning.closes, *reasoning.opens, *reasoning.wrappers, *starts))
         self._thoughts.cut(drops_lead=True)
         self._has_marks = True
@@ -232,7 +229,7 @@ class _AnswerReader:
         raw = [mark]
         marks = Marks((*self._reasoning.closes, *self._reasoning.wrappers))
         try:
-            yield from _feed(source, inner, marks, _only_calls(calls, mark), raw.append)
+            yield from pass_on(source, inner, marks, only_calls(calls, mark), raw.append)
             is_call = inner.is_over and calls.has_waiting
         except NotACall:
             is_call = False
@@ -273,7 +270,7 @@ class _AnswerReader:
         if not is_bare:
             calls.begin()
         try:
-            yield from _read_calls(calls, mark, is_bare=is_bare)
+            yield from read_calls(calls, mark, is_bare=is_bare)
         except NotACall:
             has_sent = calls.fail()
             raw = source.recorded()
@@ -282,84 +279,6 @@ class _AnswerReader:
         self._has_marks = True
         self._content.add(source.recorded())
         return True
-
-
-def _read_calls(calls: CallWriter, mark: str, *, is_bare: bool) -> Steps[None]:
-    source, format = calls.source, calls.format
-    if mark in format.sections:
-        starts = (*format.opens, format.call_tag.open)
-        starts = tuple(start for start in starts if start)
-        yield from source.spaces()
-        mark = yield from source.has((*starts, *format.closes))
-        if not mark:
-            raise NotACall
-        if mark in format.closes:
-            calls.settle()  # a section without calls
-            return
-    match format.syntax:
-        case "json":
-            yield from json_calls.read_calls(calls, is_bare=is_bare)
-        case "named":
-            yield from named.read_calls(calls)
-        case "xml":
-            yield from xml.read_calls(calls, is_open=mark == format.call_tag.open)
-        case "pairs":
-            yield from pairs.read_calls(calls)
-        case "python":
-            yield from python.read_calls(calls, is_bare=is_bare)
-        case "braces":
-            yield from braces.read_calls(calls)
-        case "harmony":
-            raise NotACall
-
-
-def _only_calls(calls: CallWriter, mark: str) -> Steps[None]:
-    """Reads calls after a mark, up to the end. Raises NotACall for other text."""
-    source, format = calls.source, calls.format
-    starts = _starts(format)
-    closes = tuple(text for text in (*format.closes, format.call_tag.close) if text)
-    while mark:
-        if mark in starts:
-            yield from _read_calls(calls, mark, is_bare=False)
-        if not (yield from source.spaces()):
-            return
-        mark = yield from source.has((*starts, *closes))
-    raise NotACall
-
-
-def _feed(
-    source: Source, inner: Source, ends: Marks, steps: Steps[None], emit: Emit
-) -> Steps[None]:
-    """Passes text on to the source of an inner reader, up to a mark or the end of the text.
-
-    The inner source is over only if no mark came.
-    """
-    while True:
-        window = source.text[source.at : source.at + _SLICE]
-        end, mark = ends.find(window, 0, is_over=source.is_over)
-        if end:
-            text = source.take(source.at + end)
-            emit(text)
-            inner.feed(text)
-            next(steps)
-        elif mark:
-            return
-        elif source.is_over:
-            break
-        else:
-            yield
-    text = source.rest()
-    emit(text)
-    inner.feed(text)
-    inner.is_over = True
-    for _ in steps:
-        pass
-
-
-def _starts(tools: ToolFormat) -> tuple[str, ...]:
-    """Returns the marks that start a call."""
-    marks = (*tools.sections, *tools.opens, tools.call_tag.open)
-    return tuple(mark for mark in marks if mark)
 
 
 class _ContentMarks:
@@ -371,7 +290,7 @@ class _ContentMarks:
         calls: tuple[str, ...] = ()
         closes: tuple[str, ...] = ()
         if tools is not None:
-            calls = _starts(tools)
+            calls = start_marks(tools)
             closes = (*tools.closes, tools.call_tag.close)
         self.calls = frozenset(calls)
         self.closes = frozenset(closes)
