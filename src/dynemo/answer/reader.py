@@ -95,6 +95,17 @@ class AnswerReader:
         self._silent += piece.tokens
         parser = self._parser
         was_thinking = parser.is_thinking
+        if parser.passes(piece.text):
+            tokens, self._silent = self._silent, 0
+            if was_thinking:
+                self._reasoning_tokens += piece.tokens
+                reasoning = ReasoningPiece(self._index, piece.text, tokens, piece.logprobs)
+                read.append(reasoning)
+            elif tokens == piece.tokens:
+                read.append(piece)
+            else:
+                read.append(TextPiece(self._index, piece.text, tokens, piece.logprobs))
+            return True
         parts = parser.feed(piece.text)
         if self._splits and (was_thinking or parser.is_thinking or _is_reasoning(parts)):
             self._reasoning_tokens += piece.tokens
