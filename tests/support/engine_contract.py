@@ -381,7 +381,7 @@ class ModelContract(EngineContract):
 
     async def pieces_of(self, local: LocalInstance, request: Request) -> list[str]:
         """Returns the texts of an answer, as a client gets them."""
-        output = OutputProcessor(0, request, self.tokenizer.detokenizer(request.shown), None)
+        output = OutputProcessor(0, request, self.tokenizer, None)
         texts: list[str] = []
         async with aclosing(local.generate(request)) as deltas:
             async for delta in deltas:

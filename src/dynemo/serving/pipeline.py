@@ -227,8 +227,7 @@ async def _choice(
     try:
         if on_start is not None:
             on_start()
-        detokenizer = job.model.card.tokenizer.detokenizer(request.shown)
-        output = OutputProcessor(index, request, detokenizer, run.stops)
+        output = OutputProcessor(index, request, job.model.card.tokenizer, run.stops)
         while True:
             try:
                 async with aclosing(generate(request, run.cancel_reader, place.deadline)) as deltas:
