@@ -11,6 +11,7 @@ from dynemo.messages.ask import Ask, Task, merged
 from dynemo.messages.records import Instance
 from dynemo.messages.request import Request, Sampling
 from dynemo.prompt.card.card import Card
+from dynemo.prompt.checks import check_counts, check_ids, without_moot_seed
 from dynemo.prompt.needs import SAMPLING, capable_instances, needs_of_ask
 from dynemo.prompt.normalise import plain_messages
 from dynemo.prompt.render import (
@@ -54,7 +55,7 @@ def prepare(
         return _prepare_embeddings(ask, card, instances, request_id, traceparent)
     if not ask.turns:
         raise RequestError("A request needs at least one message.", param="turns")
-    ask = merged(ask, _honoured(card.defaults, instances))
+    ask = without_moot_seed(merged(ask, _honoured(card.defaults, instances)))
     if ask.ignore_eos and ask.guide is not None:  # an engine would violate the schema to continue
         raise RequestError(
             "'ignore_eos' cannot be combined with a guided answer.", param="ignore_eos"
@@ -65,25 +66,35 @@ def prepare(
         )
     fit = capable_instances(needs_of_ask(ask), instances, card.name)
     context_length = max(instance.context_length for instance in fit)
-    _check_logit_bias(ask, card)
+    check_ids(ask, card)
     prompt = build_prompt(
         card.template, card.tokenizer, render_input(ask), limit=context_length, render=render
     )
+    prompt_tokens = len(prompt.token_ids)
+    max_tokens = _budget(prompt_tokens, ask.max_tokens, context_length)
+    check_counts(ask, prompt_tokens, max_tokens)
+    own_stops = list(dict.fromkeys(ask.stop_ids or ()))
+    eos_ids = () if ask.ignore_eos else card.eos_ids
     request = Request(
         id=request_id,
         token_ids=prompt.token_ids,
         prompt=prompt.text,
-        max_tokens=_budget(len(prompt.token_ids), ask.max_tokens, context_length),
+        max_tokens=max_tokens,
         is_unbounded=ask.max_tokens is None,
         sampling=_sampling(ask),
-        stop_ids=[] if ask.ignore_eos else list(card.eos_ids),
+        stop_ids=list(dict.fromkeys([*eos_ids, *own_stops])),
+        client_stop_ids=own_stops,
+        include_stop=bool(ask.include_stop),
         ignore_eos=bool(ask.ignore_eos),
+        min_tokens=ask.min_tokens or 0,
+        logprobs=ask.logprobs,
+        prompt_logprobs=ask.prompt_logprobs,
         guide=ask.guide,
         traceparent=traceparent,
         messages=plain_messages(ask.turns) if _takes_messages(fit) else [],
     )
     choices = [_choice(request, index) for index in range(ask.n or 1)]
-    return Prepared(ask.task, choices, len(prompt.token_ids), tuple(ask.stop or ()))
+    return Prepared(ask.task, choices, prompt_tokens, tuple(ask.stop or ()))
 
 
 def render_input(ask: Ask) -> RenderInput:
@@ -181,17 +192,6 @@ def _sampling(ask: Ask) -> Sampling:
     return Sampling(**{name: value for name, value in wanted.items() if value is not None})
 
 
-def _check_logit_bias(ask: Ask, card: Card) -> None:
-    size = card.tokenizer.vocab_size
-    for token_id in ask.logit_bias or ():
-        if not 0 <= token_id < size:
-            raise RequestError(
-                f"'logit_bias' names the token {token_id}, but {card.name} has ids 0 to "
-                f"{size - 1}.",
-                param="logit_bias",
-            )
-
-
 def _budget(prompt_tokens: int, max_tokens: int | None, context_length: int) -> int:
     """Returns how many tokens may be generated: `max_tokens`, or what the context has left."""
     left = context_length - prompt_tokens
@@ -210,6 +210,8 @@ def _budget(prompt_tokens: int, max_tokens: int | None, context_length: int) -> 
 def _choice(request: Request, index: int) -> Request:
     if index == 0:
         return request
+    if request.prompt_logprobs is not None:  # the prompt of all choices is the same
+        request = structs.replace(request, prompt_logprobs=None)
     seed = request.sampling.seed
     sampling = request.sampling
     if seed is not None:  # otherwise all choices of a seeded request would be equal
