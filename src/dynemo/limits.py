@@ -43,6 +43,7 @@ GUIDE_VERDICTS = 128  #: that are kept
 #: Characters of one string of a schema, and of a text that a guide forces. An engine tokenizes such
 #: a text at each step. It also bounds `minLength`, and a pattern with its repetitions written out.
 GUIDE_CHARACTERS = 10_000
+GUIDE_CHOICES = 10_000  #: of a list of choices
 #: Items that the arrays of a schema may require, in total. The engines' builds of llguidance expand
 #: each item. They fail at twice as many, and at a billion they take all memory.
 SCHEMA_ITEMS = 20_000
@@ -68,6 +69,9 @@ PARTS = 10_000  #: of one message: parts of its content, or calls
 NAME_CHARACTERS = 1024  #: of a model's, speaker's or tool's name, and of the id of a call
 ARGUMENTS_CHARACTERS = 2**20  #: of one call
 TEMPLATE_KWARGS_BYTES = 4 * 2**20  #: of `chat_template_kwargs`, which may hold documents
+TOOLS = 4096  #: of one request; OpenAI allows 128
+TOOL_NAME_CHARACTERS = 256  #: OpenAI allows 64
+TOOL_BYTES = 4 * 2**20  #: of all definitions of one request
 LOGIT_BIASES = 1024  #: tokens of one request; OpenAI allows 300
 CHOICES = 128  #: of one request, as OpenAI
 STOP_STRINGS = 16  #: of one request; OpenAI allows 4
@@ -84,6 +88,13 @@ ERROR_CHARACTERS = 2000  #: of an error's text, wherever it goes
 LOG_CHARACTERS = 20_000  #: of a log line; tracebacks of a user's own engine are long
 LOG_LINES = 20  #: with one text about peers, in one period
 LOG_PERIOD_SECONDS = 60.0
+
+# Answers: what a model may write.
+#: Characters of a tool call's arguments that are held back. A shorter call is sent once it is
+#: complete, so that the text of a malformed call can be sent as text.
+HELD_CALL_CHARACTERS = 512
+JSON_NUMBER_CHARACTERS = 1024  #: of one number in a tool call
+SCHEMA_REFERENCES = 16  #: that are followed to find the type of a tool's parameter
 
 # Chat templates: programs that come with a model.
 TEMPLATE_CHARACTERS = 256 * 1024  #: of one template; the longest of the tests has 18,600

@@ -78,6 +78,7 @@ def test_usage_only_where_asked_for() -> None:
         "completion_tokens": 3,
         "total_tokens": 10,
         "prompt_tokens_details": {"cached_tokens": 2},
+        "completion_tokens_details": {"reasoning_tokens": 0},
     }
     others = asked.open() + asked.write([TextPiece(0, "a", 1)])
     assert all(event["usage"] is None for event in events(others))
@@ -135,5 +136,6 @@ def test_a_whole_answer() -> None:
         b'{"index":1,"message":{"role":"assistant","content":"B","refusal":null},'
         b'"logprobs":null,"finish_reason":"stop"}],'
         b'"usage":{"prompt_tokens":7,"completion_tokens":4,"total_tokens":11,'
-        b'"prompt_tokens_details":{"cached_tokens":0}}}'
+        b'"prompt_tokens_details":{"cached_tokens":0},'
+        b'"completion_tokens_details":{"reasoning_tokens":0}}}'
     )

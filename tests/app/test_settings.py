@@ -14,7 +14,8 @@ import dynemo
 from dynemo.app.arguments import parse
 from dynemo.app.settings.config import collect
 from dynemo.app.settings.modes import Mode, parse_mode
-from dynemo.app.settings.options import OPTIONS, Config, Option, setting
+from dynemo.app.settings.option import Option, setting
+from dynemo.app.settings.options import OPTIONS, Config
 from dynemo.app.settings.scopes import Scope
 from dynemo.errors import UsageError
 from dynemo.router.modes import MODES as ROUTER_MODES
@@ -35,6 +36,8 @@ SIDES = {
     "ingress-text": ["in=text", "out=dyn"],
 }
 VALUES = {
+    "ON|OFF": "off",
+    "SPLIT|RAW": "raw",
     "PATH": "/tmp", "DIR": "/tmp", "FILE": "file", "NAME": "name", "N": "5", "HOST:PORT": "h:1",
     "TEXT": "text", "HOST": "h", "PORT": "1", "SECONDS": "3", "[HOST:]PORT": "h:1", "WHERE": "file",
     "HOSTS": "h:1", "URLS": "nats://h:1", "HOST[:PORT]": "h", "PLANE": "tcp", "MODE": "prefix",

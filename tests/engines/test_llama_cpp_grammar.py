@@ -31,7 +31,7 @@ def _delta(*texts: str, reason: FinishReason | None = None) -> Delta:
     [
         ('{"type":"objekt"}', "cannot be followed: Invalid type: objekt."),
         ('{"type":"string","pattern":"(("}', "regex parse error: unclosed group."),
-        ('{"$ref":"#"}', "no answer could begin."),
+        ('{"$ref":"#"}', "'$ref' leads back to itself at"),
         ('{"enum":[]}', "Unsatisfiable schema"),
         ('{"minItems":20001}', "'minItems' and 'maxItems' may be 20000 in sum."),
     ],
@@ -44,7 +44,7 @@ def test_the_error_names_the_fault_in_a_schema(schema: str, said: str) -> None:
 
 def test_a_schema_is_checked_as_llama_cpp_writes_it() -> None:
     with _opened('{"const":12345678901234567890123}') as grammar:
-        assert grammar.text.endswith('{"const":1.2345678901234568e+22}')
+        assert grammar.text.endswith(',"const":1.2345678901234568e+22}')
 
 
 def test_an_answer_may_come_in_any_parts_and_end_early_only_at_its_limit() -> None:
@@ -72,18 +72,18 @@ def test_a_space_that_llama_cpp_hides_may_stand_between_two_parts(texts: list[st
 def test_a_space_within_a_part_is_an_error(text: str) -> None:
     with _opened(COMPACT) as grammar:
         grammar.check(_delta("["))
-        with pytest.raises(EngineError, match="stopped following the JSON schema"):
+        with pytest.raises(EngineError, match="stopped following the guide"):
             grammar.check(_delta(text))
 
 
 def test_an_answer_that_leaves_its_schema_is_an_error() -> None:
     with _opened(ITEMS) as grammar:
         grammar.check(_delta("[", "1"))
-        with pytest.raises(EngineError, match=r"stopped following the JSON schema after 2 tokens"):
+        with pytest.raises(EngineError, match=r"stopped following the guide after 2 tokens"):
             grammar.check(_delta('"'))
     with _opened(ITEMS) as grammar:
         grammar.check(_delta("[1"))
-        with pytest.raises(EngineError, match="stopped following the JSON schema"):
+        with pytest.raises(EngineError, match="stopped following the guide"):
             grammar.check(_delta(reason="stop"))
 
 

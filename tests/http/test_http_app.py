@@ -35,6 +35,7 @@ def test_a_whole_answer() -> None:
         "completion_tokens": 3,
         "total_tokens": PROMPT_TOKENS + 3,
         "prompt_tokens_details": {"cached_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": 0},
     }
     assert pipeline.asks[0].max_tokens == 2049
     assert pipeline.closed == ["finished"]
@@ -147,9 +148,10 @@ def test_too_long_a_prompt() -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_an_error_of_the_engine_names_the_field_of_the_body(stream: bool) -> None:
-    error = RequestError("The schema is wrong.", param="guide")
-    reply = ask(make_app(FakePipeline([error])), stream=stream)
-    assert (reply.status, reply.json["error"]["param"]) == (400, "response_format")
+    error = RequestError("The regex is wrong.", param="guide")
+    app = make_app(FakePipeline([error]))
+    reply = ask(app, stream=stream, structured_outputs={"regex": "("})
+    assert (reply.status, reply.json["error"]["param"]) == (400, "structured_outputs.regex")
 
 
 def test_an_unknown_field_keeps_its_name() -> None:
@@ -163,7 +165,7 @@ def test_requests_that_are_wrong() -> None:
     assert (reply.status, reply.json["error"]["param"]) == (400, "messages")
     reply = ask(app, temperature=3)
     assert (reply.status, reply.json["error"]["param"]) == (400, "temperature")
-    reply = ask(app, tools=[{"type": "function"}])
+    reply = ask(app, audio={"voice": "x"})
     assert reply.json["error"]["code"] == "unsupported_parameter"
     reply = ask(app, model="gpt-9")
     assert reply.status == 404

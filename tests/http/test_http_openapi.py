@@ -60,6 +60,8 @@ def test_the_request_s_fields_and_ranges() -> None:
     assert request["additionalProperties"] is False
     temperature = request["properties"]["temperature"]["anyOf"]
     assert {"type": "number", "minimum": 0, "maximum": 2} in temperature
-    assert "Not honoured yet" in request["properties"]["tools"]["description"]
+    assert "Not honoured yet" in request["properties"]["audio"]["description"]
+    tool = request["properties"]["tools"]["anyOf"][0]["items"]
+    assert tool["required"] == ["type", "function"]
     assert schemas["Message"]["properties"]["role"]["enum"]
     assert set(schemas["ErrorDetail"]["properties"]) == {"message", "type", "param", "code"}

@@ -567,6 +567,13 @@ class ModelContract(EngineContract):
                 "json_schema", '{"type":"object","properties":{"n":{"enum":[7]}}}'
             ),
             "grammar": Guide("grammar", 'root ::= "{" [n] "}"'),
+            "regex": Guide("regex", r"\{[a-c]{2}/?\}"),
+            "choice": Guide("choice", '["{one}","{two}"]'),
+            "lark": Guide("lark", 'start: "{" /[0-9]{1,3}/ "}"'),
+            "structural_tag": Guide(
+                "structural_tag",
+                '{"structures":[{"begin":"{","schema":{},"end":"}"}],"triggers":["{"]}',
+            ),
         }
         endless = '{"items":{"type":"array","minItems":1000000000}}'  # it would take all memory
         wrong = {
@@ -575,6 +582,10 @@ class ModelContract(EngineContract):
                 Guide("json_schema", endless),
             ],
             "grammar": [Guide("grammar", "root :="), Guide("grammar", "%llguidance {}\nstart: (")],
+            "regex": [Guide("regex", "[z-a]"), Guide("regex", "(a{1000}){1000}")],
+            "choice": [Guide("choice", "[]"), Guide("choice", "[1]")],
+            "lark": [Guide("lark", "start: ("), Guide("lark", "start: start")],
+            "structural_tag": [Guide("structural_tag", "{}")],
         }
         for kind in instance.capabilities.guides:
             tokens, finish = served.collect(self.request(prompt, 100, guide=wanted[kind]))

@@ -224,8 +224,93 @@ HOSTILE_SCHEMAS: dict[str, tuple[Any, str]] = {
         },
         "nested more deeply",
     ),
-    "itself": ({"$ref": "#"}, "no answer could begin"),
+    "itself": ({"$ref": "#"}, "'$ref' leads back to itself"),
+    "itself in all": ({"allOf": [{"$ref": "#"}]}, "'$ref' leads back to itself"),
+    "a property that is itself": (
+        {"properties": {"a": {"$ref": "#/properties/a"}}, "required": ["a"]},
+        "'$ref' leads back to itself at \"#/properties/a\"",
+    ),
+    "two that are each other": (
+        {
+            "type": "array",
+            "items": {"$ref": "#/$defs/a"},
+            "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"anyOf": [{"$ref": "#/$defs/a"}]}},
+        },
+        "'$ref' leads back to itself",
+    ),
     "no type": ({"type": "objekt"}, "Invalid type"),
+}
+
+#: Regexes that a client may send.
+REGEXES = {
+    "a number": r"-?(0|[1-9]\d*)(\.\d+)?",
+    "a mail": r"[a-z0-9._]{1,40}@[a-z0-9]+(\.[a-z]{2,5}){1,3}",
+    "words": r"(yes|no|maybe)( (yes|no|maybe)){0,4}",
+    "letters": r"\p{Lu}\p{L}{1,20}",
+    "anchors": "^(a|b)+$",
+    "a path": "/usr/[a-z]+/\nend",
+    "nothing": "",
+    "nested": "(((a*)*)*)*b",
+    "many states": "(a|b)*a(a|b){20}",
+}
+
+#: Regexes that no engine gets, and what the refusal says.
+HOSTILE_REGEXES = {
+    "no character": ("[z-a]", "the start must be <= the end"),
+    "an open group": ("(", "unclosed group"),
+    "repeated": ("((a{1,1000}){1,1000}){1,1000}", "it may have 10000 characters when repeated"),
+    "repeated for ever": ("a{1000000000}", "cannot be followed"),
+    "deep": ("(" * 4000 + "a" + ")" * 4000, "cannot be followed"),
+    "long": ("a" * 20_000, "it may have 10000 characters when repeated"),
+    "look-ahead": ("(?=a)b", "look-around"),
+    "a word's border": (r"\bab", "lookarounds not supported"),
+    "many ways": (".*" * 4000, "its check takes more than"),
+    "the same again": (r"(a)\1", "backreferences are not supported"),
+}
+
+CHOICES = {
+    "two": ["yes", "no"],
+    "one": ["only"],
+    "empty": ["", "x"],
+    "twice": ["a", "a"],
+    "a prefix": ["a", "ab", "abc"],
+    "signs": ['"\n\t\\/\x00\x7f\x85é😀 |'],
+    "many": [f"choice {n}" for n in range(2000)],
+}
+
+HOSTILE_CHOICES: dict[str, tuple[Any, str]] = {
+    "none": ([], "it has no choice"),
+    "a number": (["a", 1], "it is not a JSON list of texts"),
+    "an object": ({"a": "b"}, "it is not a JSON list of texts"),
+    "a long one": (["x" * 20_000], "a choice may have 10000 characters"),
+    "too many": ([f"{n}" for n in range(20_000)], "it may have 10000 choices"),
+    "all too long": ([f"{n}" + "x" * 9000 for n in range(40)], "it may have 262144 bytes"),
+}
+
+LARKS = {
+    "a rule": 'start: "a" word\nword: /[a-z]{1,8}/',
+    "a sum": 'start: sum\nsum: product ("+" product)*\nproduct: NUMBER | "(" sum ")"\n'
+    "NUMBER: /[0-9]+/",
+    "left recursion": 'start: list\nlist: list "," "x" | "x"',
+    "JSON": 'start: "call " %json {"type":"object","properties":{"a":{"type":"integer"}}}',
+    "repeated": 'start: ("a" | "b"){2,5} "!"',
+}
+
+HOSTILE_LARKS = {
+    "no start": ('foo: "a"', "no start rule found"),
+    "an unknown rule": ("start: foo", "unknown name"),
+    "itself": ("start: start", "no answer could begin"),
+    "always itself": ('start: start "a"', "no answer could begin"),
+    "deep": ("start: " + "(" * 5000 + '"a"' + ")" * 5000, "cannot be followed"),
+    "no character": ("start: /[z-a]/", "the start must be <= the end"),
+    "a forced text": ('start: "' + "x" * 20_000 + '"', "it may force 10000 characters"),
+    "many items": ('start: %json {"minItems":1000000000}', "cannot be followed"),
+    "a chain": (
+        "start: a0\n" + "".join(f"a{n}: a{n + 1}\n" for n in range(12_000)) + 'a12000: "x"',
+        "cannot be followed",
+    ),
+    "GBNF": ('root ::= "a"', "cannot be followed"),
+    "nothing": ("", "cannot be followed"),
 }
 
 

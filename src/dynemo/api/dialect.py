@@ -47,6 +47,8 @@ class Call:
     ask: Ask
     is_stream: bool
     writer: Callable[[AnswerHead], Writer]
+    #: What this body calls a field of `Ask`; it goes before `Operation.fields`.
+    fields: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,7 +124,7 @@ def start(invocation: Invocation) -> int:
         logging.getLogger("dynemo.settings").info("%s does not apply to this run.", source)
     descriptors = raise_limit()
     _check_input(run_input)
-    defaults = _request_template(config.request_template)
+    defaults = _with_reasoning(_request_template(config.request_template), config)
     if invocation.mode.output.is_pool:
         return _start_ingress(config, run_input, defaults)
     return _start_engine(invocation, defaults, descriptors)
@@ -187,6 +187,16 @@ def _request_template(path: str | None) -> "Ask":
     from dynemo.api.openai.defaults import read_request_template
 
     return read_request_template(path)
+
+
+def _with_reasoning(defaults: "Ask", config: Config) -> "Ask":
+    from msgspec.structs import replace
+
+    if config.reasoning is not None and defaults.reasoning is None:
+        defaults = replace(defaults, reasoning=config.reasoning == "on")
+    if config.reasoning_output == "raw" and defaults.splits_reasoning is None:
+        defaults = replace(defaults, splits_reasoning=False)
+    return defaults
 
 
 def _standard_input() -> str:

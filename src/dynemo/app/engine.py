@@ -33,7 +33,8 @@ def engine_spec(config: Config, mode: Mode) -> "tuple[EngineSpec, ModelFiles]":
     name = config.model_name
     if entry is OWN and config.model is None:
         name = name or Path(argument).stem
-    files = read_model(found, name, config.model_config)
+    formats = (config.tool_format, config.reasoning_format)
+    files = read_model(found, name, config.model_config, formats)
     _check_context(config.context_length, files.context_length, files.name)
     spec = EngineSpec(
         engine=entry.name,

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from dynemo.app.arguments import VERSION, split_at_dashes
 from dynemo.app.settings.modes import parse_mode
-from dynemo.app.settings.options import DEVICES, GENERAL, OPTIONS, POOL_TOPIC, Option
+from dynemo.app.settings.option import DEVICES, GENERAL, POOL_TOPIC, Option
+from dynemo.app.settings.options import OPTIONS
 from dynemo.command_line.flags import HELP, Flag
 from dynemo.command_line.help import flag_section, section
 from dynemo.commands.table import COMMANDS

@@ -71,6 +71,16 @@ def _detokenize(given: Given) -> int:
     return 0
 
 
+def _parse(given: Given) -> int:
+    from dynemo.commands.parse import parse
+    from dynemo.models.load import template_and_tokenizer_of
+
+    template, _ = template_and_tokenizer_of(_find(given["model"]), given.get("model_config"))
+    formats = (given.get("tool_format", ""), given.get("reasoning_format", ""))
+    parse(template, given["file"], sys.stdout, formats)
+    return 0
+
+
 def _ps(given: Given) -> int:
     from dynemo.commands.ps import ps
 
@@ -152,6 +162,7 @@ def _completion(given: Given) -> int:
 
 _RUNS: dict[str, Callable[[Given], int]] = {
     "render": _render,
+    "parse": _parse,
     "tokenize": _tokenize,
     "detokenize": _detokenize,
     "ps": _ps,

@@ -70,6 +70,29 @@ _DETOKENIZE = Subcommand(
 Reads lines {"ids": [...]} and prints a line {"deltas": [...]} for each.""",
     words=(_MODEL, _LINES),
 )
+_PARSE = Subcommand(
+    name="dynemo-run parse",
+    summary="Print the content, the reasoning and the tool calls in a model's answers.",
+    details="""\
+Reads lines {"text": ..., "tools": [...]} and prints a line {"pieces": [...], "message": {...}} for
+each. A text that is a list is a stream in its pieces. "prompt" tells whether the model's thoughts
+are open at its start; without it, the prompt of a plain question does.""",
+    words=(_MODEL, _LINES),
+    flags=(
+        Flag(
+            name="--model-config", metavar="DIR",
+            help="Take the chat template from this checkout.",
+        ),
+        Flag(
+            name="--tool-format", metavar="NAME",
+            help="How the model writes tool calls (default: read from its chat template).",
+        ),
+        Flag(
+            name="--reasoning-format", metavar="NAME",
+            help="How it marks its reasoning (default: read from its chat template).",
+        ),
+    ),
+)  # fmt: skip
 _PS = Subcommand(
     name="dynemo-run ps",
     summary="List the registered instances: models, engines, load, age.",
@@ -179,4 +202,14 @@ _COMPLETION = Subcommand(
   fish   dynemo-run completion fish | source      in ~/.config/fish/config.fish""",
     words=(Word(name="SHELL", noun="shell", choices=("bash", "zsh", "fish")),),
 )
-COMMANDS = (_RENDER, _TOKENIZE, _DETOKENIZE, _PS, _DRAIN, _ENGINE_COMMANDS, _SERVICES, _COMPLETION)
+COMMANDS = (
+    _RENDER,
+    _PARSE,
+    _TOKENIZE,
+    _DETOKENIZE,
+    _PS,
+    _DRAIN,
+    _ENGINE_COMMANDS,
+    _SERVICES,
+    _COMPLETION,
+)

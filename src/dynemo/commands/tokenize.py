@@ -1,20 +1,11 @@
-"""`dynemo-run tokenize` and `detokenize`: lines of JSON in, a line of JSON out for each.
+"""`dynemo-run tokenize` and `detokenize`."""
 
-A wrong line gives `{"error": "..."}`, and the next one is read. Blank lines are skipped. Fields
-that a command does not use are ignored, so that a file of expected results can be its input.
-"""
-
-import json
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from msgspec import DecodeError
-
-from dynemo.errors import RequestError, UsageError
-from dynemo.foreign import decode_any_json
-from dynemo.spelling import quoted
+from dynemo.commands.lines import write_lines
+from dynemo.errors import RequestError
 from dynemo.tokenizers.base import Tokenizer
 
 
@@ -25,7 +16,7 @@ def tokenize(tokenizer: Tokenizer, source: str | Path | Iterable[bytes], out: Te
     `source` is a path, `-` for standard input, or lines. Each line is flushed. Returns the number
     of wrong lines. Raises UsageError for a file that cannot be read.
     """
-    return _write(source, out, lambda value: {"ids": _encode(tokenizer, value)})
+    return write_lines(source, out, lambda value: {"ids": _encode(tokenizer, value)})
 
 
 def detokenize(tokenizer: Tokenizer, source: str | Path | Iterable[bytes], out: TextIO) -> int:
@@ -34,7 +25,7 @@ def detokenize(tokenizer: Tokenizer, source: str | Path | Iterable[bytes], out: 
     There is one delta for each id, as in a stream: it is empty until a character is complete. One
     more follows if text was held back at the end.
     """
-    return _write(source, out, lambda value: {"deltas": _deltas(tokenizer, value)})
+    return write_lines(source, out, lambda value: {"deltas": _deltas(tokenizer, value)})
 
 
 def _encode(tokenizer: Tokenizer, value: Mapping[str, Any]) -> list[int]:
@@ -69,47 +60,3 @@ def _deltas(tokenizer: Tokenizer, value: Mapping[str, Any]) -> list[str]:
     deltas = [stream.feed((token_id,)) for token_id in ids]
     rest = stream.flush()
     return [*deltas, rest] if rest else deltas
-
-
-def _write(
-    source: str | Path | Iterable[bytes],
-    out: TextIO,
-    answer: Callable[[Mapping[str, Any]], dict[str, object]],
-) -> int:
-    wrong = 0
-    for number, line in enumerate(_lines(source), 1):
-        if not line.strip():
-            continue
-        try:
-            result = answer(_object(line, number))
-        except RequestError as error:
-            wrong += 1
-            result = {"error": str(error)}
-        out.write(json.dumps(result) + "\n")
-        out.flush()
-    return wrong
-
-
-def _lines(source: str | Path | Iterable[bytes]) -> Iterator[bytes]:
-    if not isinstance(source, str | Path):
-        yield from source
-    elif str(source) == "-":
-        yield from sys.stdin.buffer
-    else:
-        try:
-            with open(source, "rb") as file:
-                yield from file
-        except OSError as error:
-            raise UsageError(
-                f"Cannot read {quoted(str(source))}: {error.strerror or error}."
-            ) from None
-
-
-def _object(line: bytes, number: int) -> Mapping[str, Any]:
-    try:
-        value = decode_any_json(line)
-    except DecodeError as error:
-        raise RequestError(f"Line {number} is not valid JSON: {error}.") from None
-    if not isinstance(value, dict):
-        raise RequestError(f"Line {number} is not a JSON object.")
-    return value

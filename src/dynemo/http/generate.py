@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
 from contextlib import aclosing, suppress
 from functools import partial
 
@@ -56,7 +57,7 @@ class Generate:
         async with exchange.listening():
             self._pipeline.check_room(place, allowed=record.client.models)
             call, job = await self._read(body, record)
-            is_stream, make_writer = call.is_stream, call.writer
+            is_stream, make_writer, fields = call.is_stream, call.writer, call.fields
             del body, call  # a long prompt's, and the answer may take long
             exchange.release_body()
             record.accept(job)
@@ -73,7 +74,7 @@ class Generate:
                             await exchange.write(data)
                             data = b""
             except DynemoError as error:
-                self._name_field(error)
+                self._name_field(error, fields)
                 raise
             data += writer.close(record.counter.usage())
             await (exchange.end if is_stream else exchange.reply)(data)
@@ -102,11 +103,14 @@ class Generate:
                 call.ask, record.traceparent, allowed=client.models, render=render
             )
         except DynemoError as error:
-            self._name_field(error)
+            self._name_field(error, call.fields)
             raise
         return call, salted(job, client.cache_salt)
 
-    def _name_field(self, error: DynemoError) -> None:
-        """Replaces the name of a field of `Ask` by the name that the client knows."""
-        if error.param is not None:
-            error.param = self._operation.fields.get(error.param, error.param)
+    def _name_field(self, error: DynemoError, fields: Mapping[str, str]) -> None:
+        """Replaces the name of a field of `Ask` by the name that the client knows.
+
+        `fields` are those of the call.
+        """
+        if (name := error.param) is not None:
+            error.param = fields.get(name) or self._operation.fields.get(name, name)

@@ -97,6 +97,7 @@ class Ask(Struct, frozen=True, kw_only=True):
     parallel_tool_calls: bool | None = None  #: whether one answer may hold several calls
     reasoning: bool | None = None  #: whether the model thinks before it answers
     reasoning_effort: str | None = None
+    splits_reasoning: bool | None = None  #: apart from the content; otherwise as it was written
     max_thinking_tokens: int | None = None
     logprobs: int | None = None  #: of each token, with so many of the likeliest others
     prompt_logprobs: int | None = None

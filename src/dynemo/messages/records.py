@@ -44,6 +44,7 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     shows_control: bool = False
     sampling: list[str] = []  #: fields of `Ask` that it honours: `temperature`, `ignore_eos`, ...
     guides: list[str] = []  #: kinds of `Guide` that it can follow
+    continues: list[str] = []  #: kinds of `Guide` that it can follow from within an answer
 
 
 class Instance(Struct, frozen=True, kw_only=True):

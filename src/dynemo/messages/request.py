@@ -23,11 +23,29 @@ class Sampling(Struct, frozen=True, omit_defaults=True):
     logit_bias: dict[int, float] = {}
 
 
-class Guide(Struct, frozen=True, array_like=True):
-    """A bound on the answer's text: it fits a JSON schema, or a grammar."""
+GuideKind = Literal["json_schema", "regex", "choice", "grammar", "lark", "structural_tag"]
 
-    kind: Literal["json_schema", "grammar"]
-    text: str  #: the schema as JSON, or the grammar in GBNF
+#: How messages name each kind.
+GUIDE_NAMES: dict[str, str] = {
+    "json_schema": "JSON schema",
+    "regex": "regex",
+    "choice": "list of choices",
+    "grammar": "GBNF grammar",
+    "lark": "Lark grammar",
+    "structural_tag": "structural tag",
+}
+
+
+class Guide(Struct, frozen=True, array_like=True):
+    """A bound on the answer's text. Only an instance that names the kind gets it."""
+
+    kind: GuideKind
+    #: The schema as JSON; the regex; the choices as a JSON list of texts; the grammar in GBNF; the
+    #: grammar in llguidance's dialect of Lark; the structural tag as JSON.
+    text: str
+    #: The part of the answer that exists already: the guide bounds that and the rest together.
+    #: Only an instance that continues guides of this kind gets it.
+    written: str = ""
 
 
 class Request(Struct, frozen=True, kw_only=True):

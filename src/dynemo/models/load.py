@@ -13,6 +13,7 @@ from typing import Any
 
 from msgspec import DecodeError, Struct, ValidationError, convert
 
+from dynemo.answer.formats.choose import choose_format
 from dynemo.errors import ModelError
 from dynemo.foreign import decode_json
 from dynemo.messages.ask import Ask
@@ -20,7 +21,7 @@ from dynemo.models.checkout.read import Checkout, read_checkout
 from dynemo.models.files import check_folder, read_model_file
 from dynemo.models.find import Found
 from dynemo.models.gguf import Gguf, read_gguf
-from dynemo.prompt.card.card import Card
+from dynemo.prompt.card.card import Card, with_format
 from dynemo.prompt.template import ChatTemplate
 from dynemo.tokenizers.base import Tokenizer
 
@@ -69,11 +70,14 @@ class ModelFiles:
     card: Callable[[], Card]  #: loads tokenizer and template; raises ModelError
 
 
-def read_model(found: Found, name: str | None, config: str | None) -> ModelFiles:
+def read_model(
+    found: Found, name: str | None, config: str | None, formats: tuple[str, str] = ("", "")
+) -> ModelFiles:
     """Reads a model's files, without the tokenizer.
 
     `name` replaces the files' name. `config` is the folder of a checkout whose tokenizer and chat
-    template replace the files' own. Raises ModelError.
+    template replace the files' own. `formats` name the formats of tool calls and of reasoning;
+    where one is empty, the chat template decides. Raises ModelError.
     """
     name = name or found.name
     override = _tokenizer_source(config)
@@ -87,7 +91,10 @@ def read_model(found: Found, name: str | None, config: str | None) -> ModelFiles
 
     def card() -> Card:
         with _usable(found.path):
-            return files.card()
+            made = files.card()
+        tools, reasoning = formats
+        found_format = choose_format(made.template, tool_format=tools, reasoning_format=reasoning)
+        return with_format(made, found_format)
 
     return replace(files, card=card)
 

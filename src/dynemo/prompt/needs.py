@@ -8,7 +8,7 @@ from msgspec import structs
 from dynemo.errors import RequestError, UnsupportedField
 from dynemo.messages.ask import Ask, Task
 from dynemo.messages.records import Capabilities, Instance
-from dynemo.messages.request import Request, Sampling
+from dynemo.messages.request import GUIDE_NAMES, Request, Sampling
 from dynemo.spelling import quoted
 
 NEUTRAL = Sampling()
@@ -18,9 +18,9 @@ SAMPLING = tuple(field.name for field in structs.fields(Sampling))
 #: requirement: every engine refuses a new field until its capabilities name it.
 _HONOURED_HERE = frozenset({
     "task", "model", "turns", "prompts", "tools", "tool_choice", "parallel_tool_calls",
-    "reasoning", "reasoning_effort", "max_thinking_tokens", "add_generation_prompt",
-    "continue_final_message", "chat_template_kwargs", "max_tokens", "n", "stop",
-    "include_stop", "guide", "priority",
+    "reasoning", "reasoning_effort", "splits_reasoning", "max_thinking_tokens",
+    "add_generation_prompt", "continue_final_message", "chat_template_kwargs", "max_tokens", "n",
+    "stop", "include_stop", "guide", "priority",
 })  # fmt: skip
 
 
@@ -88,7 +88,7 @@ def capable_instances(needs: Needs, instances: Sequence[Instance], model: str) -
         left = [instance for instance in left if needs.guide in instance.capabilities.guides]
         if not left:
             raise UnsupportedField(
-                f"The engine {engines} cannot restrict its answer to a {needs.guide}.",
+                f"The engine {engines} cannot restrict its answer to a {GUIDE_NAMES[needs.guide]}.",
                 param="guide",
             )
     return left

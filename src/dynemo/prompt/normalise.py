@@ -35,13 +35,41 @@ def template_messages(
         isinstance(part, ToolCallPart) for turn in turns for part in turn.parts
     ) and probe.takes_argument_objects(has_tools=has_tools)
     messages = []
-    for turn in turns:
+    for turn in in_call_order(turns):
         for message in _messages(turn, wants_objects=wants_objects):
             texts = message.get("content")
             if texts is not None:
                 message["content"] = _content(turn, texts, probe, has_tools)
             messages.append(message)
     return messages
+
+
+def in_call_order(turns: Iterable[Turn]) -> Iterator[Turn]:
+    """Yields the turns, with the results of calls in the order of the calls.
+
+    Many templates print no ids, so the model tells results apart by their order alone.
+    """
+    order: dict[str, int] = {}
+    results: list[Turn] = []
+    for turn in turns:
+        if len(turn.parts) == 1 and isinstance(turn.parts[0], ToolResultPart):
+            results.append(turn)
+            continue
+        yield from _sorted(results, order)
+        results = []
+        calls = [part.id for part in turn.parts if isinstance(part, ToolCallPart)]
+        order = {call_id: place for place, call_id in enumerate(calls) if call_id is not None}
+        yield turn
+    yield from _sorted(results, order)
+
+
+def _sorted(results: list[Turn], order: dict[str, int]) -> list[Turn]:
+    parts = [part for turn in results for part in turn.parts]
+    ids = [part.call_id for part in parts if isinstance(part, ToolResultPart)]
+    if len(results) < 2 or not all(call_id in order for call_id in ids):
+        return results
+    places = [order[call_id] for call_id in ids if call_id is not None]
+    return [results[at] for at in sorted(range(len(results)), key=places.__getitem__)]
 
 
 def plain_messages(turns: Iterable[Turn]) -> list[dict[str, Any]]:
@@ -52,7 +80,7 @@ def plain_messages(turns: Iterable[Turn]) -> list[dict[str, Any]]:
     """
     return [
         {**message, "content": "\n".join(message.get("content", ()))}
-        for turn in turns
+        for turn in in_call_order(turns)
         for message in _messages(turn, wants_objects=False)
     ]
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from msgspec import structs
 
+from dynemo.answer.reader import AnswerPlan
+from dynemo.answer.thoughts import Thinking
 from dynemo.errors import ContextLengthExceeded, RequestError
 from dynemo.limits import EMBEDDING_TOKENS, GUIDE_BYTES
 from dynemo.messages.ask import Ask, Task, merged
@@ -14,6 +16,14 @@ from dynemo.prompt.card.card import Card
 from dynemo.prompt.checks import check_counts, check_ids, without_moot_seed
 from dynemo.prompt.needs import SAMPLING, capable_instances, needs_of_ask
 from dynemo.prompt.normalise import plain_messages
+from dynemo.prompt.plan import (
+    callable_tools,
+    check_plan,
+    plan_answer,
+    shown_tokens,
+    template_kwargs,
+    thinking_of,
+)
 from dynemo.prompt.render import (
     LIKELY_CHARACTERS,
     Prompt,
@@ -34,6 +44,8 @@ class Prepared:
     requests: list[Request]
     prompt_tokens: int  #: each prompt counts once, even if several choices share it
     stops: tuple[str, ...] = ()
+    plan: AnswerPlan | None = None  #: how to read the answers; None: all is content
+    thinking: Thinking | None = None  #: the thoughts that a guide or a budget ends
     at_once: int = 0  #: how many requests may run at the same time; 0: all
 
 
@@ -56,14 +68,8 @@ def prepare(
     if not ask.turns:
         raise RequestError("A request needs at least one message.", param="turns")
     ask = without_moot_seed(merged(ask, _honoured(card.defaults, instances)))
-    if ask.ignore_eos and ask.guide is not None:  # an engine would violate the schema to continue
-        raise RequestError(
-            "'ignore_eos' cannot be combined with a guided answer.", param="ignore_eos"
-        )
-    if ask.guide is not None and len(ask.guide.text) > GUIDE_BYTES:
-        raise RequestError(
-            f"The guide cannot be followed: it may have {GUIDE_BYTES} bytes.", param="guide"
-        )
+    check_plan(ask, card)
+    _check_guide(ask)
     fit = capable_instances(needs_of_ask(ask), instances, card.name)
     context_length = max(instance.context_length for instance in fit)
     check_ids(ask, card)
@@ -75,10 +81,12 @@ def prepare(
     check_counts(ask, prompt_tokens, max_tokens)
     own_stops = list(dict.fromkeys(ask.stop_ids or ()))
     eos_ids = () if ask.ignore_eos else card.eos_ids
+    plan = plan_answer(ask, card, prompt.text)
     request = Request(
         id=request_id,
         token_ids=prompt.token_ids,
         prompt=prompt.text,
+        shown={} if plan is None else shown_tokens(plan, card),
         max_tokens=max_tokens,
         is_unbounded=ask.max_tokens is None,
         sampling=_sampling(ask),
@@ -94,16 +102,31 @@ def prepare(
         messages=plain_messages(ask.turns) if _takes_messages(fit) else [],
     )
     choices = [_choice(request, index) for index in range(ask.n or 1)]
-    return Prepared(ask.task, choices, prompt_tokens, tuple(ask.stop or ()))
+    thinking = thinking_of(ask, card, plan, prompt.text)
+    count, stops = prompt_tokens, tuple(ask.stop or ())
+    return Prepared(ask.task, choices, count, stops, plan, thinking)
+
+
+def _check_guide(ask: Ask) -> None:
+    if ask.guide is None:
+        return
+    if ask.ignore_eos:  # an engine would violate the schema to continue
+        raise RequestError(
+            "'ignore_eos' cannot be combined with a guided answer.", param="ignore_eos"
+        )
+    if len(ask.guide.text) > GUIDE_BYTES:
+        raise RequestError(
+            f"The guide cannot be followed: it may have {GUIDE_BYTES} bytes.", param="guide"
+        )
 
 
 def render_input(ask: Ask) -> RenderInput:
     return RenderInput(
         ask.turns,
-        tools=[tool.definition for tool in ask.tools] if ask.tools else None,
+        tools=[tool.definition for tool in callable_tools(ask)] or None,
         add_generation_prompt=ask.add_generation_prompt,
         continue_final_message=bool(ask.continue_final_message),
-        kwargs=ask.chat_template_kwargs,
+        kwargs=template_kwargs(ask),
     )
 
 

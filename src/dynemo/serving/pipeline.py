@@ -11,13 +11,15 @@ from uuid import uuid4
 from msgspec import structs
 
 from dynemo.answer.output import OutputProcessor
+from dynemo.answer.reader import AnswerReader
 from dynemo.answer.stops import StopAutomaton
 from dynemo.connection.buffer import CancelReader
 from dynemo.errors import Overloaded, Unavailable, UnknownModel
 from dynemo.limits import QUEUE_SECONDS, RENDER_PROCESSES
-from dynemo.messages.answer import FinishPiece, Piece
+from dynemo.messages.answer import Delta, FinishPiece, Piece
 from dynemo.messages.ask import Ask, merged
 from dynemo.messages.records import Instance
+from dynemo.messages.request import Request
 from dynemo.prompt.errors import RenderTooLong
 from dynemo.prompt.needs import capable_instances, needs_of_ask
 from dynemo.prompt.prepare import Prepared, prepare
@@ -26,6 +28,7 @@ from dynemo.serving.rendering import render_apart
 from dynemo.serving.room import Place
 from dynemo.serving.served import ServedModel
 from dynemo.serving.source import Complete, ModelSource
+from dynemo.serving.thinking import Generate, think_first
 from dynemo.serving.turns import Turns
 from dynemo.spelling import quoted, with_reason
 
@@ -220,7 +223,7 @@ async def _choice(
     """One choice. It waits for its turn first, and calls `on_start` when it has come."""
     job, place, room = run.job, run.place, run.job.model.room
     request = job.prepared.requests[index]
-    generate = job.model.backend.generate
+    generate = _generating(run)
     has_begun = False
     pauses: Iterator[float] | None = None
     started = await room.enter(place, run.max_queue)
@@ -228,12 +231,16 @@ async def _choice(
         if on_start is not None:
             on_start()
         output = OutputProcessor(index, request, job.model.card.tokenizer, run.stops)
+        plan = job.prepared.plan
+        reader = None if plan is None else AnswerReader(index, plan, request.id, job.prompt_tokens)
         while True:
             try:
-                async with aclosing(generate(request, run.cancel_reader, place.deadline)) as deltas:
+                async with aclosing(generate(request)) as deltas:
                     async for delta in deltas:
                         has_begun = True
                         pieces = output.feed(delta)
+                        if reader is not None:
+                            pieces = reader.read(pieces)
                         if pieces:
                             yield pieces
                             if isinstance(pieces[-1], FinishPiece):
@@ -248,6 +255,20 @@ async def _choice(
             await asyncio.sleep(pause)
     finally:
         room.leave(place, started)
+
+
+def _generating(run: _Run) -> Generate:
+    """Returns a function that answers one request: the backend, or the backend in two steps."""
+    prepared, model = run.job.prepared, run.job.model
+    reader, deadline = run.cancel_reader, run.place.deadline
+
+    def generate(request: Request) -> AsyncGenerator[Delta, None]:
+        return model.backend.generate(request, reader, deadline)
+
+    thinking = prepared.thinking
+    if thinking is None:
+        return generate
+    return lambda request: think_first(generate, request, thinking, model.card.tokenizer)
 
 
 def _busy_pauses() -> Iterator[float]:

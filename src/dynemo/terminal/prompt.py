@@ -13,6 +13,7 @@ from msgspec import structs
 
 from dynemo.errors import DynemoError, RequestError, UsageError
 from dynemo.interrupt import hangups
+from dynemo.messages.answer import Piece, TextPiece
 from dynemo.messages.ask import Ask, text_turn
 from dynemo.serving.pipeline import Job, Pipeline
 from dynemo.spelling import visible
@@ -20,6 +21,7 @@ from dynemo.terminal.interrupts import Interrupted, until_signal
 from dynemo.terminal.output import Output
 from dynemo.terminal.reply import Reply, listen
 from dynemo.terminal.screen import clean
+from dynemo.terminal.spoken import Spoken
 
 
 def read_prompt(source: BinaryIO) -> str:
@@ -86,19 +88,25 @@ async def _prepare(
 async def _stream(
     pipeline: Pipeline, job: Job, reply: Reply, output: Output, *, is_shown: bool
 ) -> None:
-    """Streams the answer. `is_shown`: to a terminal. A file or a pipe gets the exact text."""
-    end = "\n"
+    """Streams the answer. `is_shown`: to a terminal. A file or a pipe gets its content alone."""
+    last = ""
 
-    def write(text: str) -> None:
-        nonlocal end
-        end = "" if text.endswith("\n") else "\n"
-        output.send((visible(text) if is_shown else text).encode("utf-8", "replace"))
+    def send(text: str) -> None:
+        output.send(text.encode("utf-8", "replace"))
 
+    def write(piece: Piece) -> None:
+        nonlocal last
+        if isinstance(piece, TextPiece) and piece.text:
+            last = piece.text
+            send(piece.text)
+
+    spoken = Spoken(send)
     try:
-        await listen(pipeline.run(job), reply, write)
+        await listen(pipeline.run(job), reply, spoken.write if is_shown else write)
     finally:
         # Also after Ctrl-C or an error, so that the next output starts on its own line.
-        if end and (reply.parts or reply.finish):
+        is_open = spoken.is_line_open if is_shown else not last.endswith("\n")
+        if is_open and (reply.parts or reply.finish):
             output.send(b"\n")
     await output.drain()
 

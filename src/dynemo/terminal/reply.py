@@ -5,7 +5,16 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from time import perf_counter
 
-from dynemo.messages.answer import Finish, FinishPiece, Piece, TextPiece
+from dynemo.messages.answer import (
+    ArgumentsPiece,
+    Finish,
+    FinishPiece,
+    Piece,
+    ReasoningPiece,
+    TextPiece,
+    ToolCallPiece,
+)
+from dynemo.messages.ask import ToolCallPart
 
 
 @dataclass
@@ -18,7 +27,9 @@ class Reply:
     first_tokens: int = 0  #: how many tokens arrived at `first`
     tokens: int = 0
     parts: list[str] = field(default_factory=list)
+    thoughts: list[str] = field(default_factory=list)
     finish: Finish | None = None
+    _calls: list[tuple[ToolCallPiece, list[str]]] = field(default_factory=list)
 
     def take(self, pieces: Sequence[Piece]) -> int:
         """Adds pieces that have just arrived. Returns the number of new tokens."""
@@ -29,6 +40,14 @@ class Reply:
                 case TextPiece(text=text, tokens=tokens):
                     self.tokens += tokens
                     self.parts.append(text)
+                case ReasoningPiece(text=text, tokens=tokens):
+                    self.tokens += tokens
+                    self.thoughts.append(text)
+                case ToolCallPiece():
+                    self._calls.append((piece, []))
+                case ArgumentsPiece(call=call, text=text, tokens=tokens):
+                    self.tokens += tokens
+                    self._calls[call][1].append(text)
                 case FinishPiece(finish=finish):
                     self.finish = finish
                     # The engine's own count includes a final EOS.
@@ -41,6 +60,14 @@ class Reply:
     @property
     def text(self) -> str:
         return "".join(self.parts)
+
+    @property
+    def reasoning(self) -> str:
+        return "".join(self.thoughts)
+
+    @property
+    def calls(self) -> list[ToolCallPart]:
+        return [ToolCallPart(call.name, "".join(parts), call.id) for call, parts in self._calls]
 
     @property
     def ttft(self) -> float | None:
@@ -64,12 +91,11 @@ class Reply:
 
 
 async def listen(
-    batches: AsyncGenerator[Sequence[Piece], None], reply: Reply, write: Callable[[str], None]
+    batches: AsyncGenerator[Sequence[Piece], None], reply: Reply, write: Callable[[Piece], None]
 ) -> None:
-    """Passes all text to `write` and counts it in `reply`. Any exception closes `batches`."""
+    """Passes all pieces to `write` and counts them in `reply`. Any exception closes `batches`."""
     async with aclosing(batches):
         async for pieces in batches:
             reply.take(pieces)
             for piece in pieces:
-                if isinstance(piece, TextPiece) and piece.text:
-                    write(piece.text)
+                write(piece)

@@ -11,9 +11,11 @@ Most changes need no new version:
   A field that exists keeps its name, its position, its type and its meaning.
 - A new error: it travels by its code, see `wire/failures.py`.
 
+- A new `Guide.kind`: it goes only to an instance whose capabilities name it.
+
 Three changes need a new version: a new kind of frame, a new meaning, and a new value in a closed
-set (`Capabilities.takes`, `Guide.kind`, `Finish.reason`). A sender uses the
-change only towards a peer that speaks that version.
+set (`Capabilities.takes`, `Finish.reason`). A sender uses the change only towards a peer that
+speaks that version.
 
 The oldest version leaves the range one release after the newest version entered it, at the
 earliest.

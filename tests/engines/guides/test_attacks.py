@@ -2,13 +2,26 @@
 
 import asyncio
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
 from dynemo.engines.guides.judge import open_judge
 from dynemo.errors import RequestError
-from dynemo.messages.request import Guide
-from support.guides import GRAMMARS, HOSTILE_GRAMMARS, HOSTILE_SCHEMAS, SCHEMAS, as_text
+from dynemo.messages.request import Guide, GuideKind
+from support.guides import (
+    CHOICES,
+    GRAMMARS,
+    HOSTILE_CHOICES,
+    HOSTILE_GRAMMARS,
+    HOSTILE_LARKS,
+    HOSTILE_REGEXES,
+    HOSTILE_SCHEMAS,
+    LARKS,
+    REGEXES,
+    SCHEMAS,
+    as_text,
+)
 
 pytestmark = pytest.mark.processes
 
@@ -39,7 +52,7 @@ def test_llama_cpp_gets_no_hostile_grammar() -> None:
     guides = {name: Guide("grammar", text) for name, (text, _) in HOSTILE_GRAMMARS.items()}
     said = _refusals("llama_cpp", guides)
     for name, (_, reason) in HOSTILE_GRAMMARS.items():
-        assert said[name].startswith("guide: The grammar cannot be followed: "), name
+        assert said[name].startswith("guide: The GBNF grammar cannot be followed: "), name
         assert reason in said[name], name
         assert len(said[name]) < 300
 
@@ -61,3 +74,35 @@ def test_engines_get_no_hostile_schema(engine: str) -> None:
         assert said[name].startswith("guide: The JSON schema cannot be followed: "), name
         assert reason in said[name], name
         assert len(said[name]) < 300
+
+
+#: Kind, usual guides, hostile guides with their refusals, and how a refusal names the kind.
+OTHERS: list[tuple[GuideKind, Mapping[str, Any], Mapping[str, tuple[Any, str]], str]] = [
+    ("regex", REGEXES, HOSTILE_REGEXES, "regex"),
+    ("choice", CHOICES, HOSTILE_CHOICES, "list of choices"),
+    ("lark", LARKS, HOSTILE_LARKS, "Lark grammar"),
+]
+
+
+def _text(guide: Any) -> str:
+    return guide if isinstance(guide, str) else as_text(guide)
+
+
+@pytest.mark.parametrize(("kind", "usual", "hostile", "name"), OTHERS)
+@pytest.mark.parametrize("engine", ["llama_cpp", "mistralrs"])
+def test_other_kinds_are_followed_or_refused_by_name(
+    engine: str,
+    kind: GuideKind,
+    usual: Mapping[str, Any],
+    hostile: Mapping[str, tuple[Any, str]],
+    name: str,
+) -> None:
+    guides = {key: Guide(kind, _text(guide)) for key, guide in usual.items()}
+    assert _refusals(engine, guides) == dict.fromkeys(usual, "")
+    said = _refusals(
+        engine, {key: Guide(kind, _text(guide)) for key, (guide, _) in hostile.items()}
+    )
+    for key, (_, reason) in hostile.items():
+        assert said[key].startswith(f"guide: The {name} cannot be followed: "), key
+        assert reason in said[key], (key, said[key])
+        assert len(said[key]) < 300

@@ -81,7 +81,7 @@ def test_a_guide_beyond_a_bound_ends_its_process_alone(text: str, said: str) -> 
 
 def test_a_refusal_is_kept_and_ends_no_process() -> None:
     before, first, again, after = _judge("a", "refused", "refused", "b")
-    assert first == again == "guide: The grammar cannot be followed: it is refused."
+    assert first == again == "guide: The GBNF grammar cannot be followed: it is refused."
     assert before.split()[0] == after.split()[0]
 
 

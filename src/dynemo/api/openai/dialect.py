@@ -21,7 +21,7 @@ OPENAI = Dialect(
             response=types.ChatCompletion,
             event=types.ChatCompletionChunk,
             id_prefix=CHAT_PREFIX,
-            fields={"turns": "messages", "guide": "response_format"},
+            fields={"turns": "messages"},
         ),
         "/v1/embeddings": Operation(
             id="createEmbedding",

@@ -4,22 +4,23 @@ Nothing is accepted and ignored: a field that cannot be honoured is refused by n
 value changes nothing.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from msgspec import json, structs
 
 from dynemo.api.openai.decode import convert_messages
+from dynemo.api.openai.guides import check_depth, missing
+from dynemo.api.openai.tool_types import ToolCall
+from dynemo.api.openai.tools import read_tools
 from dynemo.api.openai.types import (
     AnyMessage,
     ChatRequest,
     ContentPart,
     Message,
-    ResponseFormat,
-    ToolCall,
 )
 from dynemo.errors import RequestError, UnsupportedField
-from dynemo.foreign import is_deeper
-from dynemo.limits import JSON_DEPTH, TEMPLATE_KWARGS_BYTES
+from dynemo.limits import TEMPLATE_KWARGS_BYTES
 from dynemo.messages.ask import (
     Ask,
     Part,
@@ -34,51 +35,53 @@ from dynemo.messages.request import Guide
 #: Values of unhonoured fields that change nothing, besides null. Compared by value and type.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "audio": (),
-    "function_call": ("none", "auto"),
-    "functions": ([],),
     "logprobs": (False,),
     "modalities": (["text"],),
     "moderation": (),
-    "parallel_tool_calls": (True, False),
     "prediction": (),
     "prompt_cache_options": (),
-    "reasoning_effort": (),
     "service_tier": ("auto", "default"),
     "store": (False,),
-    "tool_choice": ("none", "auto"),
-    "tools": ([],),
     "top_logprobs": (0,),
     "verbosity": ("medium",),
     "web_search_options": (),
 }
 _NEUTRAL_IN_MESSAGE: dict[str, tuple[Any, ...]] = {
-    "annotations": ([],),
     "audio": (),
-    "function_call": (),
 }
 #: Fields that `Ask` has under the same name and with the same meaning.
-_SAME = (set(ChatRequest.__struct_fields__) & set(Ask.__struct_fields__)) - _NEUTRAL.keys()
+_SAME = (
+    (set(ChatRequest.__struct_fields__) & set(Ask.__struct_fields__))
+    - _NEUTRAL.keys()
+    - {"tools", "tool_choice", "reasoning_effort"}
+)
 #: The only role whose messages may have the field.
 _ONLY_ROLE = {
     "tool_calls": "assistant",
+    "function_call": "assistant",
     "reasoning_content": "assistant",
     "refusal": "assistant",
     "tool_call_id": "tool",
 }
 
 
-def read_chat(asked: ChatRequest) -> Ask:
-    """Raises RequestError, UnsupportedField."""
+def read_chat(asked: ChatRequest, guide: Guide | None) -> Ask:
+    """`guide` is what `read_guide` reads. Raises RequestError, UnsupportedField."""
     _refuse_unhonoured(asked, _NEUTRAL)
     _check_combinations(asked)
     _check_kwargs(asked.chat_template_kwargs)
+    tools, choice = read_tools(asked)
     fields = {name: getattr(asked, name) for name in _SAME}
     fields |= {
-        "turns": [_system(_turn(m, f"messages[{i}]")) for i, m in enumerate(asked.messages)],
+        "tools": tools,
+        "tool_choice": choice,
+        "reasoning": False if asked.reasoning_effort == "none" else None,
+        "reasoning_effort": None if asked.reasoning_effort == "none" else asked.reasoning_effort,
+        "turns": _turns(asked.messages),
         "max_tokens": _max_tokens(asked),
         "stop": [asked.stop] if isinstance(asked.stop, str) else asked.stop,
         "top_k": 0 if asked.top_k == -1 else asked.top_k,
-        "guide": _guide(asked.response_format),
+        "guide": guide,
     }
     return Ask(**fields)
 
@@ -122,47 +125,16 @@ def _check_combinations(asked: ChatRequest) -> None:
             )
 
 
-def _guide(wanted: ResponseFormat | None) -> Guide | None:
-    if wanted is None or wanted.type == "text":
-        return None
-    if wanted.type == "json_object":
-        return Guide("json_schema", '{"type":"object"}')
-    if wanted.type == "grammar":
-        if not wanted.grammar:
-            raise _missing("response_format.grammar")
-        return Guide("grammar", wanted.grammar)
-    if wanted.json_schema is None:
-        raise _missing("response_format.json_schema")
-    schema = wanted.json_schema.schema or {}
-    _check_depth(schema, "response_format.json_schema.schema")
-    return Guide("json_schema", json.encode(schema).decode())
-
-
-def _check_depth(value: Any, field: str) -> None:
-    if is_deeper(value, JSON_DEPTH):
-        raise RequestError(
-            f"Invalid '{field}': it may be nested {JSON_DEPTH} deep, and is deeper.",
-            param=field,
-            detail="invalid_value",
-        )
-
-
 def _check_kwargs(kwargs: dict[str, Any] | None) -> None:
     if kwargs is None:
         return
-    _check_depth(kwargs, "chat_template_kwargs")
+    check_depth(kwargs, "chat_template_kwargs")
     if len(json.encode(kwargs)) > TEMPLATE_KWARGS_BYTES:
         raise RequestError(
             f"Invalid 'chat_template_kwargs': it may have {TEMPLATE_KWARGS_BYTES:,} bytes.",
             param="chat_template_kwargs",
             detail="invalid_value",
         )
-
-
-def _missing(field: str) -> RequestError:
-    return RequestError(
-        f"Missing required parameter: '{field}'.", param=field, detail="missing_required_parameter"
-    )
 
 
 def _max_tokens(asked: ChatRequest) -> int | None:
@@ -183,6 +155,23 @@ def read_turns(messages: object) -> list[Turn]:
         _turn(message, f"messages[{index}]")
         for index, message in enumerate(convert_messages(messages))
     ]
+
+
+def _turns(messages: Sequence[Message]) -> list[Turn]:
+    """The older form of calls has no ids, so a call and its result get one here."""
+    turns: list[Turn] = []
+    older_ids: dict[str, str] = {}  # of the last call of each function
+    for index, message in enumerate(messages):
+        if message.function_call is not None:
+            older_ids[message.function_call.name] = older_id = f"call{index:05}"
+            message = structs.replace(
+                message, tool_calls=[ToolCall(function=message.function_call, id=older_id)]
+            )
+        elif message.role == "function":
+            older_id = older_ids.get(message.name or "", "")
+            message = structs.replace(message, role="tool", tool_call_id=older_id or None)
+        turns.append(_system(_turn(message, f"messages[{index}]")))
+    return turns
 
 
 def _system(turn: Turn) -> Turn:
@@ -213,15 +202,17 @@ def _turn(message: Message, place: str) -> Turn:
 
 
 def _reasoning(message: Message) -> str | None:
-    if message.reasoning_content is not None or not isinstance(message, AnyMessage):
-        return message.reasoning_content
-    return message.reasoning if message.thinking is None else message.thinking
+    thinking = message.thinking if isinstance(message, AnyMessage) else None
+    names = (message.reasoning_content, thinking, message.reasoning)
+    return next((text for text in names if text is not None), None)
 
 
 def _call(call: ToolCall, place: str) -> ToolCallPart:
     arguments = call.function.arguments
+    if arguments is None:
+        arguments = ""
     if isinstance(arguments, dict):
-        _check_depth(arguments, f"{place}.function.arguments")
+        check_depth(arguments, f"{place}.function.arguments")
         arguments = json.encode(arguments).decode()
     return ToolCallPart(call.function.name, arguments, call.id)
 
@@ -251,7 +242,7 @@ def _text(part: ContentPart, place: str) -> str:
         )
     text = getattr(part, part.type)
     if not isinstance(text, str):
-        raise _missing(f"{place}.{part.type}")
+        raise missing(f"{place}.{part.type}")
     for name in part.__struct_fields__:
         if name not in ("type", part.type) and getattr(part, name) is not None:
             raise UnsupportedField(

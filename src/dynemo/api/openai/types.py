@@ -9,23 +9,41 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+from dynemo.api.openai.structured import (
+    Choices,
+    Grammar,
+    JsonObject,
+    ResponseFormat,
+    StructuredOutputs,
+    Unhonoured,
+)
+from dynemo.api.openai.tool_types import (
+    AnsweredCall,
+    AnsweredFunction,
+    CallDelta,
+    FunctionCall,
+    FunctionDefinition,
+    FunctionDelta,
+    Name,
+    NamedFunction,
+    SentBack,
+    ToolCall,
+    ToolChoiceObject,
+    ToolDefinition,
+)
 from dynemo.limits import (
-    ARGUMENTS_CHARACTERS,
     CHOICES,
     LOGIT_BIASES,
     MESSAGES,
-    NAME_CHARACTERS,
     PARTS,
     STOP_CHARACTERS,
     STOP_STRINGS,
+    TOOLS,
 )
 
-FinishReason = Literal["stop", "length", "tool_calls"]
-Role = Literal["system", "developer", "user", "assistant", "tool"]
+FinishReason = Literal["stop", "length", "tool_calls", "function_call"]
+Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 
-Unhonoured = Annotated[
-    Any, Meta(description="Not honoured yet: only a value that changes nothing is accepted.")
-]
 #: Fields that cannot change the answer: accepted and not used.
 Remark = Annotated[str, Meta(description="Accepted; does not affect the answer.")]
 
@@ -33,8 +51,6 @@ Count = Annotated[int, Meta(ge=1)]
 Bias = Annotated[float, Meta(ge=-100, le=100)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 StopString = Annotated[str, Meta(min_length=1, max_length=STOP_CHARACTERS)]
-Name = Annotated[str, Meta(max_length=NAME_CHARACTERS)]
-Arguments = Annotated[str, Meta(max_length=ARGUMENTS_CHARACTERS)]
 TokenId = Annotated[int, Meta(ge=0)]
 Priority = Annotated[
     int,
@@ -45,20 +61,6 @@ Priority = Annotated[
     ),
 ]
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-
-
-class FunctionCall(Struct, frozen=True, forbid_unknown_fields=True):
-    name: Name
-    arguments: Arguments | dict[str, Any] = ""
-
-
-class ToolCall(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A call in an earlier message. `index` is left over where a client gathered a stream."""
-
-    id: Name | None = None
-    type: Literal["function"] = "function"
-    function: FunctionCall
-    index: int | None = None
 
 
 class ContentPart(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -72,6 +74,8 @@ class ContentPart(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     audio_url: Unhonoured = None
     video_url: Unhonoured = None
     file: Unhonoured = None
+    annotations: SentBack = None
+    cache_control: SentBack = None
 
 
 class Message(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -82,41 +86,31 @@ class Message(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     name: Name | None = None
     tool_calls: Annotated[list[ToolCall], Meta(max_length=PARTS)] | None = None
     tool_call_id: Name | None = None
+    function_call: FunctionCall | None = None
     reasoning_content: str | None = None
+    reasoning: str | None = None
     refusal: str | None = None
-    annotations: Unhonoured = None
     audio: Unhonoured = None
-    function_call: Unhonoured = None
+    annotations: SentBack = None
+    parsed: SentBack = None
+    reasoning_details: SentBack = None
+    thinking_blocks: SentBack = None
+    provider_specific_fields: SentBack = None
+    cache_control: SentBack = None
+    images: SentBack = None
+    logprobs: SentBack = None
 
 
 class AnyMessage(Message, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A message in a file: of any role, with reasoning under the names that templates know."""
+    """A message in a file: of any role, with reasoning under one more name."""
 
     role: str  # type: ignore[assignment]
     thinking: str | None = None
-    reasoning: str | None = None
 
 
 class StreamOptions(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     include_usage: bool | None = None
     include_obfuscation: Unhonoured = None
-
-
-class JsonSchema(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`strict` false is honoured as true: the answer always fits the schema."""
-
-    name: str | None = None
-    description: str | None = None
-    schema: dict[str, Any] | None = None
-    strict: bool | None = None
-
-
-class ResponseFormat(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`grammar` is not OpenAI's: a grammar in GBNF, for engines that have them."""
-
-    type: Literal["text", "json_object", "json_schema", "grammar"]
-    json_schema: JsonSchema | None = None
-    grammar: str | None = None
 
 
 class ChatRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -140,6 +134,23 @@ class ChatRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     stream_options: StreamOptions | None = None
     n: Annotated[int, Meta(ge=1, le=CHOICES)] | None = None
     response_format: ResponseFormat | None = None
+    tools: Annotated[list[ToolDefinition], Meta(max_length=TOOLS)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | ToolChoiceObject | None = None
+    parallel_tool_calls: bool | None = None
+    functions: Annotated[list[FunctionDefinition], Meta(max_length=TOOLS)] | None = None
+    function_call: Literal["none", "auto"] | NamedFunction | None = None
+    reasoning_effort: Annotated[
+        Name | None, Meta(description="none: without thoughts. Else a word that the model knows.")
+    ] = None
+    max_thinking_tokens: Annotated[int, Meta(ge=0, description="Then it answers.")] | None = None
+    structured_outputs: StructuredOutputs | None = None
+    guided_json: JsonObject | None = None
+    guided_regex: str | None = None
+    guided_choice: Choices | None = None
+    guided_grammar: Grammar | None = None
+    structural_tag: JsonObject | None = None
+    grammar: Grammar | None = None
+    json_schema: JsonObject | None = None
     ignore_eos: bool | None = None
     priority: Priority | None = None
     chat_template_kwargs: dict[str, Any] | None = None
@@ -154,18 +165,12 @@ class ChatRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     service_tier: Unhonoured = None
 
     audio: Unhonoured = None
-    function_call: Unhonoured = None
-    functions: Unhonoured = None
     logprobs: Unhonoured = None
     modalities: Unhonoured = None
     moderation: Unhonoured = None
-    parallel_tool_calls: Unhonoured = None
     prediction: Unhonoured = None
     prompt_cache_options: Unhonoured = None
-    reasoning_effort: Unhonoured = None
     store: Unhonoured = None
-    tool_choice: Unhonoured = None
-    tools: Unhonoured = None
     top_logprobs: Unhonoured = None
     verbosity: Unhonoured = None
     web_search_options: Unhonoured = None
@@ -175,17 +180,28 @@ class PromptTokensDetails(Struct, frozen=True):
     cached_tokens: int
 
 
+class CompletionTokensDetails(Struct, frozen=True):
+    reasoning_tokens: int
+
+
 class CompletionUsage(Struct, frozen=True):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails
 
 
-class AnswerMessage(Struct, frozen=True, kw_only=True):
-    role: Literal["assistant"] = "assistant"
-    content: str
-    refusal: None = None
+class AnswerMessage(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`reasoning` repeats `reasoning_content`: clients read one or the other."""
+
+    role: Literal["assistant"]
+    content: str | None
+    refusal: Literal[None]
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    tool_calls: list[AnsweredCall] | None = None
+    function_call: AnsweredFunction | None = None
 
 
 class Choice(Struct, frozen=True, kw_only=True):
@@ -208,6 +224,10 @@ class ChunkDelta(Struct, frozen=True, omit_defaults=True):
     role: Literal["assistant"] | None = None
     content: str | None = None
     refusal: None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    tool_calls: list[CallDelta] | None = None
+    function_call: FunctionDelta | None = None
 
 
 class ChunkChoice(Struct, frozen=True, kw_only=True):

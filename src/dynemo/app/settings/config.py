@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from dynemo.app.settings.modes import Mode, parse_mode
-from dynemo.app.settings.options import OPTIONS, Config, Option
+from dynemo.app.settings.option import Option
+from dynemo.app.settings.options import OPTIONS, Config
 from dynemo.command_line.read import twice
 from dynemo.environments.registry import ENGINES
 from dynemo.errors import UsageError

@@ -8,12 +8,22 @@ without a scope. `tests/app/test_settings.py` starts every mode, and fails if on
 that it does not read.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TypeVar
 
 from dynemo.app.settings import values
+from dynemo.app.settings.option import (
+    BATCH_TOPIC,
+    DEVICES,
+    ENGINE_TOPIC,
+    GENERAL,
+    MODEL,
+    POOL_TOPIC,
+    REQUESTS_TOPIC,
+    SERVERS,
+    Option,
+    setting,
+)
 from dynemo.app.settings.scopes import (
     BATCH,
     ENGINE,
@@ -29,56 +39,9 @@ from dynemo.app.settings.scopes import (
     WITHOUT_LAUNCHER,
     WORKER,
     Need,
-    Scope,
 )
-from dynemo.command_line.flags import Flag
 from dynemo.planes.discovery.backends import BACKENDS, forms, local_names, split_backend
 from dynemo.router.modes import MODES
-
-T = TypeVar("T")
-
-#: The topics of the help, in order.
-MODEL = "Model"
-ENGINE_TOPIC = "Engine"
-DEVICES = "Several devices or machines"
-REQUESTS_TOPIC = "Requests"
-SERVERS = "Servers (in=http, in=dyn://NAME)"
-BATCH_TOPIC = "Batch (in=batch:FILE)"
-POOL_TOPIC = "Pool of workers (in=dyn://NAME, out=dyn://NAME)"
-GENERAL = "General"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Option(Flag):
-    """One row of the table, without its default, which is the field's."""
-
-    name: str = ""  #: the flag; empty: made from the field
-    field: str = ""
-    topic: str
-    where: tuple[Scope, ...]  #: any of them
-    shown: str = ""  #: what the help says of the default; empty: the default itself
-    is_rare: bool = False  #: only `--help all` shows it
-    variables: tuple[str, ...] = ()  #: others that are read, where they are known by these names
-
-    def __post_init__(self) -> None:
-        if not self.where:
-            raise ValueError("a setting applies somewhere")
-
-    @property
-    def key(self) -> str:
-        return self.field
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """Its names in a file, and behind `DYNEMO_` in a variable."""
-        spelled = (name[2:].replace("-", "_") for name in self.spellings if name.startswith("--"))
-        return tuple(dict.fromkeys((self.field, *spelled)))
-
-
-def setting(default: T, parse: Callable[[str], T], option: Option) -> T:
-    """A field of `Config` from its row."""
-    made = replace(option, parse=parse)
-    return field(default=default, metadata={"option": made})
 
 
 def _uses_etcd(config: "Config") -> bool:
@@ -139,6 +102,16 @@ class Config:
         metavar="DIR", topic=MODEL, where=(ENGINE,),
         help="Take the tokenizer and the chat template from this checkout.", shown="the model's",
     ))
+    tool_format: str = setting("", str, Option(
+        metavar="NAME", topic=MODEL, where=(LEADER,), is_rare=True,
+        help="How the model writes tool calls (`docs/formats.md`).",
+        shown="read from its chat template",
+    ))
+    reasoning_format: str = setting("", str, Option(
+        metavar="NAME", topic=MODEL, where=(LEADER,), is_rare=True,
+        help="How the model marks its reasoning (`docs/formats.md`).",
+        shown="read from its chat template",
+    ))
     context_length: int | None = setting(None, values.positive, Option(
         metavar="N", topic=MODEL, where=(ENGINE,),
         help="Tokens that one sequence may hold.",
@@ -178,6 +151,16 @@ class Config:
     request_template: str | None = setting(None, str, Option(
         metavar="FILE", topic=REQUESTS_TOPIC, where=(REQUESTS,),
         help="A JSON object with defaults for the fields of each request.",
+    ))
+    reasoning: str | None = setting(None, str, Option(
+        metavar="ON|OFF", topic=REQUESTS_TOPIC, where=(REQUESTS,), is_rare=True,
+        choices=("on", "off"), shown="the model's",
+        help="Whether a model that can reason does so before it answers: on or off.",
+    ))
+    reasoning_output: str = setting("split", str, Option(
+        metavar="SPLIT|RAW", topic=REQUESTS_TOPIC, where=(REQUESTS,), is_rare=True,
+        choices=("split", "raw"),
+        help="Give the reasoning apart from the answer (split), or as the model writes it (raw).",
     ))
     system: str | None = setting(None, str, Option(
         metavar="TEXT", topic=REQUESTS_TOPIC, where=(PROMPTS,),

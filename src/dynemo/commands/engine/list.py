@@ -58,7 +58,9 @@ _CELLS = {
     "checkout": "checkout",
     "engine": "engine folder",
     "json_schema": "JSON",
-    "grammar": "grammar",
+    "grammar": "GBNF",
+    "lark": "Lark",
+    "structural_tag": "tags",
 }
 
 
@@ -143,7 +145,7 @@ def cell(row: Row, name: str) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
-        return ", ".join(_CELLS[kind] for kind in value) or "no"
+        return ", ".join(_CELLS.get(kind, str(kind)) for kind in value) or "no"
     if name == "version":
         return value or ("yes" if row.is_installed else "no")
     return value or "-"

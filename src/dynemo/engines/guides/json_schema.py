@@ -7,9 +7,17 @@ from typing import Any
 
 from msgspec import DecodeError
 
+from dynemo.engines.guides.references import is_endless
 from dynemo.engines.guides.verdict import GuideRefused
 from dynemo.foreign import decode_json, is_deeper
-from dynemo.limits import GUIDE_CHARACTERS, GUIDE_DEPTH, SCHEMA_ITEMS, SCHEMA_REMAINDERS
+from dynemo.limits import (
+    GUIDE_CHARACTERS,
+    GUIDE_DEPTH,
+    SCHEMA_ITEMS,
+    SCHEMA_REMAINDERS,
+    SHOWN_CHARACTERS,
+)
+from dynemo.spelling import quoted, shortened
 
 
 def check_size(schema: str) -> None:
@@ -26,6 +34,8 @@ def check_size(schema: str) -> None:
             raise GuideRefused(f"a string in it may have {GUIDE_CHARACTERS} characters")
         if not isinstance(part, dict):
             continue
+        if "$ref" in part and is_endless(root, part):
+            raise GuideRefused(f"'$ref' leads back to itself at {_shown(part['$ref'])}")
         items += max(_count(part.get("minItems")), _count(part.get("maxItems")))
         remainders = lcm(remainders, _numerator(part.get("multipleOf")))
         if items > SCHEMA_ITEMS:
@@ -77,6 +87,10 @@ def _parts(root: Any) -> Iterator[Any]:
         elif isinstance(part, dict):
             left += part
             left += part.values()
+
+
+def _shown(reference: Any) -> str:
+    return quoted(shortened(str(reference), SHOWN_CHARACTERS))
 
 
 def _is_count(word: str) -> bool:

@@ -17,6 +17,8 @@ _WALK_SECONDS = 0.02  #: of CPU time, for all of them
 def compile_guide(library: ctypes.CDLL, kind: str, grammar: str) -> None:
     """Raises GuideRefused if llguidance refuses the guide, or if it forces too long a text.
 
+    It also refuses a guide if an answer that it allows leads to a dead end.
+
     At each step an engine tokenizes all that the guide forces from there on. So a long forced text
     would delay every token of every answer.
     """
@@ -27,6 +29,8 @@ def compile_guide(library: ctypes.CDLL, kind: str, grammar: str) -> None:
         for _ in range(_WALKS):
             for _ in range(_WALK_BYTES):
                 allowed = matcher.allowed()
+                if not allowed:
+                    _check_end(matcher)
                 if not allowed or time.process_time() > end:
                     break
                 # A quote ends a string, so that the walk continues behind it.
@@ -34,6 +38,11 @@ def compile_guide(library: ctypes.CDLL, kind: str, grammar: str) -> None:
                 matcher.feed(b'"' if is_quote else bytes([choice.choice(allowed)]))
                 _check_forced(matcher)
             matcher.reset()
+
+
+def _check_end(matcher: GuideMatcher) -> None:
+    if not matcher.is_complete():
+        raise GuideRefused(matcher.problem() or "an answer could not be completed")
 
 
 def _check_forced(matcher: GuideMatcher) -> None:

@@ -4,12 +4,11 @@ from msgspec import Struct
 
 from dynemo.errors import RequestError, UnsupportedField
 from dynemo.limits import SHOWN_CHARACTERS
+from dynemo.messages.request import GUIDE_NAMES
 
 GUIDE_FIELD = "guide"
 #: In both directions a message starts with the length of its body.
 HEADER_BYTES = 4
-#: How messages name each kind of guide.
-_NAMES = {"json_schema": "JSON schema"}
 
 
 class GuideRefused(Exception):
@@ -42,5 +41,6 @@ def refused(reason: str, kind: str = "json_schema") -> RequestError:
     """`reason` is a clause without a full stop."""
     if len(reason) > SHOWN_CHARACTERS:
         reason = reason[:SHOWN_CHARACTERS] + "..."
-    name = _NAMES.get(kind, kind)
-    return RequestError(f"The {name} cannot be followed: {reason.rstrip('.')}.", param=GUIDE_FIELD)
+    return RequestError(
+        f"The {GUIDE_NAMES[kind]} cannot be followed: {reason.rstrip('.')}.", param=GUIDE_FIELD
+    )

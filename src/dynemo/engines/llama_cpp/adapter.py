@@ -49,7 +49,7 @@ _CAPABILITIES = Capabilities(
     gives="text",
     shows_control=True,
     sampling=SETTINGS,
-    guides=["json_schema", "grammar"],
+    guides=["json_schema", "regex", "choice", "grammar", "lark"],
 )
 
 ENVIRONMENT = {

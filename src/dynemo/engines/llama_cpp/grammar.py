@@ -1,8 +1,8 @@
 """The grammar of a guide for llama.cpp, and the check that an answer follows it.
 
-With a JSON schema llama.cpp's llguidance may give up within an answer. Then llama.cpp only logs an
-error and continues without the schema. So the same build of llguidance checks each text of the
-answer before the text is passed on.
+llama.cpp follows every guide but GBNF with llguidance, which may give up within an answer. Then
+llama.cpp only logs an error and continues without the guide. So the same build of llguidance checks
+each text of the answer before the text is passed on.
 """
 
 import asyncio
@@ -39,11 +39,11 @@ class Grammar:
         """Frees the resources of the check."""
 
 
-class SchemaGrammar(Grammar):
+class LarkGrammar(Grammar):
     """A grammar for llguidance. An answer may violate it without an error from llama.cpp."""
 
     def __init__(self, text: str) -> None:
-        """Raises RequestError if the schema cannot be followed."""
+        """Raises RequestError if the grammar cannot be followed."""
         super().__init__(text)
         self._count = 0
         self._last = b""  # the last byte that the matcher consumed
@@ -61,8 +61,8 @@ class SchemaGrammar(Grammar):
             if self._count == 0:
                 raise refused(f"llama.cpp does not follow it ({reason})")
             raise EngineError(
-                f"llama.cpp stopped following the JSON schema after {self._count} tokens "
-                f"({reason}). Use a simpler schema."
+                f"llama.cpp stopped following the guide after {self._count} tokens ({reason}). Use "
+                "a simpler one."
             )
         self._count += len(delta.texts)
 
@@ -90,8 +90,8 @@ class SchemaGrammar(Grammar):
 async def open_grammar(text: str) -> Grammar:
     """Returns the grammar of a text that has been judged (`guide.py`), or of "".
 
-    Raises RequestError if a schema cannot be followed.
+    Raises RequestError if it cannot be followed.
     """
     if not text.startswith(LLGUIDANCE):
         return Grammar(text)
-    return await asyncio.to_thread(SchemaGrammar, text)  # it compiles the schema, without the GIL
+    return await asyncio.to_thread(LarkGrammar, text)  # it compiles the grammar, without the GIL

@@ -3,7 +3,7 @@
 from functools import cache
 
 from dynemo.engines.guides.bounds import extend_cpu
-from dynemo.engines.guides.json_schema import check_size
+from dynemo.engines.guides.lark import as_lark, compact_schema
 from dynemo.engines.guides.llguidance import NotExported, load_llguidance
 from dynemo.engines.guides.probe import compile_guide
 from dynemo.engines.guides.verdict import GuideRefused, GuideUnsupported
@@ -30,15 +30,18 @@ def judge(kind: str, text: str) -> str:
         if text.startswith(LLGUIDANCE):
             raise GuideRefused("it must be written in GBNF")
         return _judge_gbnf(text)
-    check_size(text)
-    from xllamacpp import json_schema_to_grammar
-
-    try:
-        grammar: str = json_schema_to_grammar(text)
-    except ValueError as error:
-        raise GuideRefused(str(error).removeprefix("json_schema_to_grammar: ")) from None
+    schema = compact_schema(text) if kind == "json_schema" else "{}"
+    grammar = _of_schema(schema)
     if not grammar.startswith(LLGUIDANCE):  # a build without llguidance
-        return _judge_gbnf(grammar)
+        if kind == "json_schema":
+            return _judge_gbnf(grammar)
+        raise GuideUnsupported(
+            "This build of llama.cpp follows JSON schemas and GBNF only. Install another version "
+            "of xllamacpp."
+        )
+    if kind != "json_schema":
+        lark = as_lark(kind, text)
+        grammar = lark if lark.startswith(LLGUIDANCE) else f"{LLGUIDANCE} {{}}\n{lark}"
     try:
         compile_guide(load_llguidance(load()), "lark", grammar)
     except NotExported:
@@ -46,6 +49,17 @@ def judge(kind: str, text: str) -> str:
             "This build of llama.cpp cannot check JSON schemas. Install another version of "
             "xllamacpp."
         ) from None
+    return grammar
+
+
+def _of_schema(schema: str) -> str:
+    """Returns the grammar that this build of llama.cpp makes of a JSON schema."""
+    from xllamacpp import json_schema_to_grammar
+
+    try:
+        grammar: str = json_schema_to_grammar(schema)
+    except ValueError as error:
+        raise GuideRefused(str(error).removeprefix("json_schema_to_grammar: ")) from None
     return grammar
 
 

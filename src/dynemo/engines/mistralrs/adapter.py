@@ -54,7 +54,7 @@ _CAPABILITIES = Capabilities(
     gives="text",
     shows_control=True,
     sampling=SETTINGS,
-    guides=["json_schema"],
+    guides=["json_schema", "regex", "choice", "lark"],
 )
 _MOST_MIN_P = 1 - 1e-6  # mistral.rs treats 1 as off
 _JOIN_SECONDS = 2.0
@@ -93,8 +93,7 @@ class MistralRs:
         self._has_warned = False
 
     async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
-        if request.guide is not None:
-            await self._judge.judge(request.guide)
+        guide = None if request.guide is None else await self._judge.judge(request.guide)
         self._waiting += 1
         try:
             await self._admitted.acquire()
@@ -103,7 +102,7 @@ class MistralRs:
         stream = ChunkStream(self._waker)
         self._open.add(stream)
         try:
-            thread = Thread(target=self._read, args=(request, stream), daemon=True)
+            thread = Thread(target=self._read, args=(request, guide, stream), daemon=True)
             self._threads.add(thread)
             thread.start()
             sequence = Sequence(request, self._control)
@@ -132,8 +131,11 @@ class MistralRs:
         for thread in list(self._threads):
             thread.join(max(0.0, deadline - time.monotonic()))
 
-    def _read(self, request: Request, stream: ChunkStream) -> None:
-        """Runs in a thread: puts every chunk into the stream, and finally the error, if any."""
+    def _read(self, request: Request, guide: str | None, stream: ChunkStream) -> None:
+        """Runs in a thread: puts every chunk into the stream, and finally the error, if any.
+
+        `guide` is the guide as its judge returned it.
+        """
         try:
             stops = [self._stop_text(token_id) for token_id in request.stop_ids]
             # The engine does not tell which stop has ended it. So the adapter ends the sequence
@@ -143,7 +145,7 @@ class MistralRs:
             specials = [text for text, is_special in stops if is_special and not must_tell]
             ends = zip(stops, request.stop_ids, strict=True)
             stream.ends = {text.encode(): i for (text, _), i in ends if text not in specials}
-            chat_request = _chat_request(request, specials, must_tell)
+            chat_request = _chat_request(request, guide, specials, must_tell)
             with self._lock:
                 if stream.is_closed:
                     return
@@ -186,7 +188,7 @@ class MistralRs:
             )
 
 
-def _chat_request(request: Request, stops: list[str], ends_here: bool) -> Any:
+def _chat_request(request: Request, guide: str | None, stops: list[str], ends_here: bool) -> Any:
     """Returns the wheel's request.
 
     It sets everything that `generation_config.json` could change.
@@ -194,7 +196,6 @@ def _chat_request(request: Request, stops: list[str], ends_here: bool) -> Any:
     import mistralrs
 
     sampling = request.sampling
-    schema = request.guide.text if request.guide is not None else None
     return mistralrs.ChatCompletionRequest(
         messages=[{"role": "user", "content": request.prompt}],
         model="default",
@@ -212,8 +213,8 @@ def _chat_request(request: Request, stops: list[str], ends_here: bool) -> Any:
         frequency_penalty=sampling.frequency_penalty,
         repetition_penalty=sampling.repetition_penalty,
         logit_bias=sampling.logit_bias or None,
-        grammar=schema,
-        grammar_type="json_schema" if schema is not None else None,
+        grammar=guide,
+        grammar_type="lark" if guide is not None else None,
         **with_control_tokens(),
     )
 

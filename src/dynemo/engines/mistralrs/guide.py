@@ -3,7 +3,7 @@
 import ctypes
 from functools import cache
 
-from dynemo.engines.guides.json_schema import check_size
+from dynemo.engines.guides.lark import as_lark
 from dynemo.engines.guides.llguidance import NotExported, load_llguidance
 from dynemo.engines.guides.probe import compile_guide
 
@@ -21,8 +21,8 @@ def load() -> ctypes.CDLL | None:
 
 def judge(kind: str, text: str) -> str:
     """Raises GuideRefused. Without llguidance the table of limits decides alone."""
-    check_size(text)
+    grammar = as_lark(kind, text)
     library = load()
     if library is not None:
-        compile_guide(library, kind, text)
-    return text
+        compile_guide(library, "lark", grammar)
+    return grammar

@@ -11,7 +11,7 @@ ENTRY = EngineEntry(
     prefix_cache="per key",
     reads=GGUF,
     gives="text",
-    guides=("json_schema", "grammar"),
+    guides=("json_schema", "regex", "choice", "grammar", "lark"),
     tasks=("chat", "embed"),
     exact_options=("--flash-attn", "off", "--cache-type-k", "f32", "--cache-type-v", "f32"),
 )

@@ -11,5 +11,5 @@ ENTRY = EngineEntry(
     reads=GGUF | CHECKOUT,
     takes="text",
     gives="text",
-    guides=("json_schema",),
+    guides=("json_schema", "regex", "choice", "lark"),
 )

@@ -14,10 +14,12 @@ from typing import Any
 
 from msgspec import MsgspecError, Struct, ValidationError, convert, msgpack
 
+from dynemo.answer.formats.choose import choose_format
+from dynemo.answer.formats.format import Format
 from dynemo.errors import DynemoError, ModelError
 from dynemo.foreign import msgpack_decoder
 from dynemo.messages.ask import Ask, set_fields
-from dynemo.prompt.card.card import Card
+from dynemo.prompt.card.card import Card, with_format
 from dynemo.prompt.template import ChatTemplate
 from dynemo.spelling import quoted
 from dynemo.tokenizers.load import load
@@ -42,6 +44,7 @@ class _Wire(Struct, frozen=True, kw_only=True):
     context_length: int
     kv_bytes_per_token: int
     defaults: dict[str, Any]  #: fields of `Ask`; a reader skips unknown ones
+    format: Format | None = None  #: None: from a release that reads no tools and no reasoning
 
 
 _encode = msgpack.Encoder().encode
@@ -67,6 +70,7 @@ def pack_card(card: Card) -> bytes:
         context_length=card.context_length,
         kv_bytes_per_token=card.kv_bytes_per_token,
         defaults=set_fields(card.defaults),
+        format=card.format,
     )
     try:
         body = _encode(wire)
@@ -98,16 +102,18 @@ def unpack_card(data: bytes) -> Card:
     except MsgspecError as error:
         raise _damaged(str(error)) from error
     try:
-        return Card(
+        template = ChatTemplate(wire.templates, special_tokens=wire.special_tokens)
+        card = Card(
             wire.name,
             wire.architecture,
             load(_unpacked(wire.tokenizer)),
-            ChatTemplate(wire.templates, special_tokens=wire.special_tokens),
+            template,
             tuple(wire.eos_ids),
             wire.context_length,
             wire.kv_bytes_per_token,
             _defaults(wire.defaults),
         )
+        return with_format(card, wire.format or choose_format(template))
     except DynemoError:
         raise
     except (MsgspecError, ValueError, TypeError, LookupError, AttributeError) as error:

@@ -7,6 +7,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, structs
 
 from dynemo.api.openai.chat import read_chat_ask
+from dynemo.api.openai.tool_types import AnsweredCall, AnsweredFunction
 from dynemo.errors import DynemoError, RequestError, UnsupportedField
 from dynemo.foreign import decode_json
 from dynemo.messages.ask import Ask, set_fields, text_turn
@@ -29,6 +30,8 @@ class OutputLine(Key, frozen=True, kw_only=True):
     id: Any = UNSET
     custom_id: Any = UNSET
     response: str | UnsetType = UNSET
+    reasoning: str | UnsetType = UNSET
+    tool_calls: list[AnsweredCall] | UnsetType = UNSET
     finish_reason: str | UnsetType = UNSET
     tokens_in: int | UnsetType = UNSET
     tokens_out: int | UnsetType = UNSET
@@ -101,6 +104,12 @@ def answered(key: Key, data: bytes, reply: Reply, prompt_tokens: int) -> OutputL
         input_hash=key.input_hash,
         **_ids(data),
         response=reply.text,
+        reasoning=reply.reasoning or UNSET,
+        tool_calls=[
+            AnsweredCall(id=call.id or "", function=AnsweredFunction(call.name, call.arguments))
+            for call in reply.calls
+        ]
+        or UNSET,
         finish_reason=reply.finish.reason if reply.finish else UNSET,
         tokens_in=prompt_tokens,
         tokens_out=reply.tokens,

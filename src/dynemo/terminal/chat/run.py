@@ -11,6 +11,7 @@ from prompt_toolkit.patch_stdout import patch_stdout
 
 from dynemo.errors import ContextLengthExceeded, DynemoError, Unavailable, UsageError
 from dynemo.interrupt import hangups
+from dynemo.messages.answer import Piece
 from dynemo.messages.ask import Ask, Turn
 from dynemo.prompt.errors import RenderTooLong
 from dynemo.serving.pipeline import Job, Pipeline
@@ -24,6 +25,7 @@ from dynemo.terminal.log_lines import held_log, log_above
 from dynemo.terminal.output import Output
 from dynemo.terminal.reply import Reply, listen
 from dynemo.terminal.screen import clean, count, dim, duration, red
+from dynemo.terminal.spoken import Spoken
 from dynemo.terminal.until_ready import until_ready
 
 #: How often a model that reports no trouble may decline before the chat gives up.
@@ -124,19 +126,20 @@ async def respond(chat: ChatSession, question: str) -> None:
 
 async def _stream_answer(chat: ChatSession, question: str, reply: Reply) -> None:
     output = Output(sys.stdout.fileno())
+    spoken = Spoken(lambda text: output.send(text.encode()))
     try:
-        await _ask(chat, question, reply, lambda text: output.send(visible(text).encode()))
+        await _ask(chat, question, reply, spoken.write)
         await output.drain()
     except OSError as error:
         raise DynemoError(f"The answer cannot be written: {error.strerror}.") from error
     finally:
         output.close()
-        if reply.parts and not reply.text.endswith("\n"):
+        if spoken.is_line_open:
             print(flush=True)
 
 
 async def _ask(
-    chat: ChatSession, question: str, reply: Reply, write: Callable[[str], None]
+    chat: ChatSession, question: str, reply: Reply, write: Callable[[Piece], None]
 ) -> None:
     """Streams the answer to `write`. Waits until the model can answer."""
     tries = 0

@@ -1,0 +1,134 @@
+"""Tool calls as JSON objects, alone or in a list."""
+
+from dynemo.answer.formats.format import ToolFormat
+from dynemo.answer.formats.known.row import ToolRow
+
+_LIST_PROMPT = """You can call these tools:
+{tools}
+
+"""
+_HERMES_PROMPT = (
+    _LIST_PROMPT
+    + """To call one, write a JSON object with its name and arguments within tags:
+<tool_call>
+{"name": "NAME", "arguments": {"PARAMETER": "VALUE"}}
+</tool_call>"""
+)
+
+OBJECTS = (
+    ToolRow(
+        ToolFormat(
+            "cohere",
+            "json",
+            opens=("<|START_ACTION|>",),
+            closes=("<|END_ACTION|>",),
+            name_keys=("tool_name", "name"),
+            argument_keys=("parameters", "arguments"),
+            id_keys=(),
+        ),
+        ("<|START_ACTION|>",),
+        "Command R7B, Command A",
+    ),
+    ToolRow(
+        ToolFormat(
+            "command_r",
+            "json",
+            opens=("Action: ```json", "Action:```json"),
+            closes=("```",),
+            name_keys=("tool_name", "name"),
+            argument_keys=("parameters", "arguments"),
+            id_keys=(),
+        ),
+        ("Action:", "tool_name", "```json"),
+        "Command R, Command R+",
+        "documentation",
+    ),
+    ToolRow(
+        ToolFormat(
+            "apertus",
+            "json",
+            opens=("<|tools_prefix|>",),
+            closes=("<|tools_suffix|>",),
+            is_name_key=True,
+        ),
+        ("<|tools_prefix|>",),
+        "Apertus",
+    ),
+    ToolRow(
+        ToolFormat(
+            "phi4", "json", opens=("<|tool_call|>", "functools"), closes=("<|/tool_call|>",)
+        ),
+        ("<|/tool_call|>",),
+        "Phi-4-mini",
+        "documentation",
+    ),
+    ToolRow(
+        ToolFormat("functools", "json", opens=("functools",)),
+        ("functools[",),
+        "Firefunction v2",
+    ),
+    ToolRow(
+        ToolFormat(
+            "internlm",
+            "json",
+            opens=("<|action_start|><|plugin|>", "<|action_start|> <|plugin|>"),
+            closes=("<|action_end|>",),
+        ),
+        ("<|action_start|>",),
+        "InternLM 2.5, InternLM 3",
+        "documentation",
+    ),
+    ToolRow(
+        ToolFormat(
+            "gigachat",
+            "json",
+            opens=("<|function_call|>", "function call<|role_sep|>"),
+        ),
+        ("function call<|role_sep|>",),
+        "GigaChat 3",
+        "documentation",
+    ),
+    ToolRow(
+        ToolFormat("nemotron", "json", opens=("<TOOLCALL>",), closes=("</TOOLCALL>",)),
+        ("<TOOLCALL>",),
+        "Nemotron Nano v2, Llama-Nemotron",
+        "documentation",
+    ),
+    ToolRow(
+        ToolFormat("tool_calls", "json", opens=("<tool_calls>",), closes=("</tool_calls>",)),
+        ("<tool_calls>",),
+        "Apriel, Hunyuan, Jamba, MiniMax M1",
+    ),
+    ToolRow(
+        ToolFormat(
+            "granite",
+            "json",
+            opens=("<|tool_call|>", "<tool_call>"),
+            closes=("</tool_call>",),
+        ),
+        ("<|start_of_role|>",),
+        "Granite 3 and 4",
+    ),
+    ToolRow(
+        ToolFormat(
+            "hermes",
+            "json",
+            opens=("<tool_call>",),
+            closes=("</tool_call>",),
+            prompt=_HERMES_PROMPT,
+        ),
+        ("<tool_call>",),
+        "Hermes, Qwen 2.5, Qwen 3, MiMo, Reka, SmolLM3, Bielik, ERNIE 4.5",
+    ),
+    ToolRow(
+        ToolFormat("llama3", "json", opens=("<|python_tag|>",), bare="{"),
+        ('"parameters"', "<|start_header_id|>"),
+        "Llama 3.1, 3.2, 3.3",
+    ),
+    ToolRow(
+        ToolFormat("xlam", "json", opens=("```json",), closes=("```",), bare="["),
+        ("xlam",),
+        "xLAM",
+        "documentation",
+    ),
+)

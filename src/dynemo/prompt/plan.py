@@ -1,0 +1,104 @@
+"""Plans the prompt and the reading of the answer for tools and reasoning. Pure."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from dynemo.answer.formats.choose import is_reasoning_open
+from dynemo.answer.formats.format import needed_marks
+from dynemo.answer.reader import AnswerPlan
+from dynemo.answer.thoughts import Thinking
+from dynemo.errors import UnsupportedField
+from dynemo.messages.ask import Ask, Tool
+from dynemo.prompt.card.card import Card
+from dynemo.spelling import quoted
+
+#: The variables with which chat templates switch the model's thoughts on and off.
+_SWITCHES = ("enable_thinking", "thinking")
+#: In the format `harmony` the answer begins with this channel, and all before it are thoughts.
+_FINAL = "<|channel|>final<|message|>"
+
+
+def callable_tools(ask: Ask) -> list[Tool]:
+    """The tools that the answer may call. The prompt shows no others."""
+    tools, choice = ask.tools or [], ask.tool_choice
+    if choice is None:
+        return tools
+    if choice.mode == "none":
+        return []
+    return [tool for tool in tools if not choice.names or tool.name in choice.names]
+
+
+def check_plan(ask: Ask, card: Card) -> None:
+    """Raises UnsupportedField for tools or an effort that the model does not know."""
+    if callable_tools(ask) and card.format.tools is None:
+        reason = card.format.why_no_tools or "its chat template has no tools"
+        raise UnsupportedField(
+            f"The model {quoted(card.name)} cannot call tools: {reason.rstrip('.')}. Start it with "
+            "--tool-format NAME to name a format that it was trained with.",
+            param="tools",
+        )
+    if card.format.reasoning is None:
+        for name in ("reasoning_effort", "max_thinking_tokens"):
+            if getattr(ask, name) is not None:
+                raise UnsupportedField(
+                    f"The model {quoted(card.name)} has no reasoning, so '{name}' is not "
+                    "supported with it.",
+                    param=name,
+                )
+
+
+def template_kwargs(ask: Ask) -> Mapping[str, Any] | None:
+    """The variables of the chat template: those of the request, then those of the reasoning."""
+    switch = ask.reasoning
+    if switch is None and ask.reasoning_effort is not None:
+        switch = True
+    if switch is None:
+        return ask.chat_template_kwargs
+    more: dict[str, Any] = dict.fromkeys(_SWITCHES, switch)
+    if ask.reasoning_effort is not None:
+        more["reasoning_effort"] = ask.reasoning_effort
+    return {**more, **(ask.chat_template_kwargs or {})}
+
+
+def plan_answer(ask: Ask, card: Card, prompt: str) -> AnswerPlan | None:
+    """How to read the answer; None if all of it is content."""
+    tools = callable_tools(ask)
+    reasoning = card.format.reasoning
+    splits_reasoning = ask.splits_reasoning is not False
+    if not tools and (reasoning is None or not splits_reasoning):
+        return None
+    return AnswerPlan(
+        card.format,
+        tuple(tools),
+        is_reasoning_open=is_reasoning_open(card.format, prompt),
+        splits_reasoning=splits_reasoning,
+        is_parallel=ask.parallel_tool_calls is not False,
+    )
+
+
+def shown_tokens(plan: AnswerPlan, card: Card) -> dict[int, str]:
+    """The control tokens that the answer's text must show, because they are marks."""
+    needed = needed_marks(
+        plan.format, wants_calls=bool(plan.tools), wants_reasoning=plan.splits_reasoning
+    )
+    return {token_id: text for token_id, text in card.marks.items() if text in needed}
+
+
+def thinking_of(ask: Ask, card: Card, plan: AnswerPlan | None, prompt: str) -> Thinking | None:
+    """The thoughts that must end before a guide applies, or within a budget; None if there are
+    none, or nothing depends on their end."""
+    reasoning = card.format.reasoning
+    if reasoning is None:
+        return None
+    is_open = is_reasoning_open(card.format, prompt) if plan is None else plan.is_reasoning_open
+    budget = ask.max_thinking_tokens
+    if is_open and ask.reasoning is False:  # the template has no switch
+        budget = 0
+    if ask.guide is None and budget is None:
+        return None
+    if reasoning.is_channels:
+        ending = _FINAL if budget == 0 else f"<|end|><|start|>assistant{_FINAL}"
+        return Thinking((), (_FINAL,), True, budget, ending)
+    if not (is_open or card.opens_thoughts):
+        return None
+    return Thinking(reasoning.opens, reasoning.closes, is_open, budget)

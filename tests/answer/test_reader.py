@@ -1,0 +1,73 @@
+"""Pieces of text to pieces of content, reasoning and calls."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from dynemo.answer.formats.format import Format, ReasoningFormat
+from dynemo.answer.formats.known.table import TOOLS
+from dynemo.answer.reader import AnswerPlan, AnswerReader
+from dynemo.messages.answer import (
+    ArgumentsPiece,
+    Finish,
+    FinishPiece,
+    Piece,
+    ReasoningPiece,
+    TextPiece,
+    ToolCallPiece,
+)
+from dynemo.messages.ask import Tool
+
+HERMES = TOOLS["hermes"].format
+FORMAT = Format(ReasoningFormat("think", ("<think>",), ("</think>",)), HERMES)
+TOOL = Tool("f", {"type": "function", "function": {"name": "f"}})
+CALL = '<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>'
+
+
+def read(texts: Sequence[str], finish: Finish, *, is_parallel: bool = True) -> list[Piece]:
+    plan = AnswerPlan(FORMAT, (TOOL,), is_parallel=is_parallel)
+    reader = AnswerReader(2, plan, "ab", 7)
+    pieces: list[Piece] = []
+    for text in texts:
+        pieces += reader.read([TextPiece(2, text, 1)])
+        if pieces and isinstance(pieces[-1], FinishPiece):
+            return pieces
+    return pieces + reader.read([FinishPiece(2, finish)])
+
+
+def tokens(pieces: Sequence[Piece]) -> int:
+    return sum(getattr(piece, "tokens", 0) for piece in pieces)
+
+
+def test_a_whole_answer() -> None:
+    texts = ["<think>", "I", " see", "</think>", "\n\n", "Yes.", "\n", *CALL.splitlines(True), ""]
+    pieces = read(texts, Finish("stop", 7, len(texts), 3, matched=5))
+    reasoning = "".join(piece.text for piece in pieces if isinstance(piece, ReasoningPiece))
+    content = "".join(piece.text for piece in pieces if isinstance(piece, TextPiece))
+    arguments = "".join(piece.text for piece in pieces if isinstance(piece, ArgumentsPiece))
+    assert (reasoning, content.strip(), arguments) == ("I see", "Yes.", '{"a": 1}')
+    assert [p for p in pieces if isinstance(p, ToolCallPiece)] == [
+        ToolCallPiece(2, 0, "call_ab0000", "f")
+    ]
+    finish = Finish("tool_calls", 7, len(texts), 3, reasoning_tokens=4, matched=5)
+    assert pieces[-1] == FinishPiece(2, finish)
+    assert tokens(pieces) == len(texts)  # none is lost, and none counts twice
+
+
+@pytest.mark.parametrize("reason", ["stop", "length"])
+def test_content_alone_keeps_its_finish(reason: str) -> None:
+    finish = Finish(reason, 7, 2)  # type: ignore[arg-type]
+    assert read(["Y", "es"], finish)[-1] == FinishPiece(2, finish)
+
+
+def test_a_cut_answer_stays_cut_even_with_a_call() -> None:
+    pieces = read([CALL, "\n", "And"], Finish("length", 7, 3))
+    assert pieces[-1] == FinishPiece(2, Finish("length", 7, 3))
+
+
+def test_a_second_call_ends_an_answer_that_may_have_one() -> None:
+    pieces = read([CALL, "\n" + CALL, "more"], Finish("stop", 7, 9), is_parallel=False)
+    assert sum(isinstance(piece, ToolCallPiece) for piece in pieces) == 1
+    assert pieces[-1] == FinishPiece(2, Finish("tool_calls", 7, 2))
+    both = read([CALL, "\n" + CALL], Finish("stop", 7, 2))
+    assert [p.call for p in both if isinstance(p, ToolCallPiece)] == [0, 1]
