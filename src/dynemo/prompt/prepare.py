@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from msgspec import structs
 
@@ -79,8 +80,6 @@ def prepare(
     prompt_tokens = len(prompt.token_ids)
     max_tokens = _budget(prompt_tokens, ask.max_tokens, context_length)
     check_counts(ask, prompt_tokens, max_tokens)
-    own_stops = list(dict.fromkeys(ask.stop_ids or ()))
-    eos_ids = () if ask.ignore_eos else card.eos_ids
     plan = plan_answer(ask, card, prompt.text)
     request = Request(
         id=request_id,
@@ -89,22 +88,31 @@ def prepare(
         shown={} if plan is None else shown_tokens(plan, card),
         max_tokens=max_tokens,
         is_unbounded=ask.max_tokens is None,
-        sampling=_sampling(ask),
-        stop_ids=list(dict.fromkeys([*eos_ids, *own_stops])),
-        client_stop_ids=own_stops,
-        include_stop=bool(ask.include_stop),
-        ignore_eos=bool(ask.ignore_eos),
-        min_tokens=ask.min_tokens or 0,
-        logprobs=ask.logprobs,
-        prompt_logprobs=ask.prompt_logprobs,
-        guide=ask.guide,
         traceparent=traceparent,
         messages=plain_messages(ask.turns) if _takes_messages(fit) else [],
+        **_answer_fields(ask, card),
     )
     choices = [_choice(request, index) for index in range(ask.n or 1)]
     thinking = thinking_of(ask, card, plan, prompt.text)
-    count, stops = prompt_tokens, tuple(ask.stop or ())
-    return Prepared(ask.task, choices, count, stops, plan, thinking)
+    stops = tuple(ask.stop or ())
+    return Prepared(ask.task, choices, prompt_tokens, stops, plan, thinking)
+
+
+def _answer_fields(ask: Ask, card: Card) -> dict[str, Any]:
+    """Fields of the request: how its tokens are chosen, where it ends, and what is told of it."""
+    own_stops = list(dict.fromkeys(ask.stop_ids or ()))
+    eos_ids = () if ask.ignore_eos else card.eos_ids
+    return {
+        "sampling": _sampling(ask),
+        "stop_ids": list(dict.fromkeys([*eos_ids, *own_stops])),
+        "client_stop_ids": own_stops,
+        "include_stop": bool(ask.include_stop),
+        "ignore_eos": bool(ask.ignore_eos),
+        "min_tokens": ask.min_tokens or 0,
+        "logprobs": ask.logprobs,
+        "prompt_logprobs": ask.prompt_logprobs,
+        "guide": ask.guide,
+    }
 
 
 def _check_guide(ask: Ask) -> None:
