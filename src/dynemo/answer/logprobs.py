@@ -69,18 +69,20 @@ class TokenEntries:
             self._run.append(_Token([], text))
         self._close(is_final=True)
 
-    def take(self, characters: int) -> tuple[TokenLogprob, ...]:
-        """Returns the entries of the text that is shown now, of which so many characters are new.
+    def take(self, characters: int) -> tuple[tuple[TokenLogprob, ...], int]:
+        """Takes so many more characters that may be shown.
 
-        An entry whose text is not yet complete waits.
+        Returns the entries that are complete, and the number of the characters that they stand for.
         """
         self._settled += characters
         taken: list[TokenLogprob] = []
+        shown = 0
         while self._units and len(self._units[0].text) <= self._settled:
             unit = self._units.popleft()
             self._settled -= len(unit.text)
+            shown += len(unit.text)
             taken += unit.entries
-        return tuple(taken)
+        return tuple(taken), shown
 
     def cut(self) -> tuple[TokenLogprob, ...]:
         """Returns the entries of a token that a stop string has cut. Drops all that follow."""

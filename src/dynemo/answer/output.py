@@ -37,6 +37,7 @@ class OutputProcessor:
         "_hidden_ids",
         "_index",
         "_is_whole",
+        "_late",
         "_request",
         "_stops",
         "_tokenizer",
@@ -56,6 +57,7 @@ class OutputProcessor:
         self._entries = None if request.logprobs is None else _entries(tokenizer)
         #: A delta's tokens need not be looked at one by one.
         self._is_whole = stops is None and request.logprobs is None
+        self._late = ""  # text whose last token is not complete, if log probabilities are wanted
         self._tokens = 0
         self._cached = 0
 
@@ -135,12 +137,19 @@ class OutputProcessor:
                 texts.append(stops.met or "")
         said = TextPiece(self._index, "".join(texts), self._tokens - before)
         if entries is not None:
-            taken = entries.take(len(said.text))
-            taken += entries.cut() if finish is not None else ()
-            said = structs.replace(said, logprobs=taken)
+            said = self._with_entries(entries, said, is_last=finish is not None)
         elif finish is None and delta.scores is None:
             return [said] if said.tokens else []
         return self._all(delta, said, finish)
+
+    def _with_entries(self, entries: TokenEntries, said: TextPiece, *, is_last: bool) -> TextPiece:
+        """Holds back the text of a token until all of it has come, so that it has its entry."""
+        taken, shown = entries.take(len(said.text))
+        text = self._late + said.text
+        if is_last:
+            taken, shown = taken + entries.cut(), len(text)
+        self._late = text[shown:]
+        return TextPiece(said.index, text[:shown], said.tokens, taken)
 
     def _texts(self, delta: Delta) -> Iterator[str]:
         """Yields the text that each token adds."""

@@ -81,6 +81,7 @@ def prepare(
     max_tokens = _budget(prompt_tokens, ask.max_tokens, context_length)
     check_counts(ask, prompt_tokens, max_tokens)
     plan = plan_answer(ask, card, prompt.text)
+    takes_messages = any(instance.capabilities.takes == "messages" for instance in fit)
     request = Request(
         id=request_id,
         token_ids=prompt.token_ids,
@@ -89,7 +90,8 @@ def prepare(
         max_tokens=max_tokens,
         is_unbounded=ask.max_tokens is None,
         traceparent=traceparent,
-        messages=plain_messages(ask.turns) if _takes_messages(fit) else [],
+        messages=plain_messages(ask.turns) if takes_messages else [],
+        tools=[tool.definition for tool in callable_tools(ask)] if takes_messages else [],
         **_answer_fields(ask, card),
     )
     choices = [_choice(request, index) for index in range(ask.n or 1)]
@@ -212,10 +214,6 @@ def _honoured(defaults: Ask, instances: Sequence[Instance]) -> Ask:
     """
     can = {name for instance in instances for name in instance.capabilities.sampling}
     return structs.replace(defaults, **{name: None for name in SAMPLING if name not in can})
-
-
-def _takes_messages(instances: Sequence[Instance]) -> bool:
-    return any(instance.capabilities.takes == "messages" for instance in instances)
 
 
 def _sampling(ask: Ask) -> Sampling:
