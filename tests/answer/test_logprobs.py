@@ -123,7 +123,7 @@ def test_text_that_is_held_back_keeps_its_entries() -> None:
 
 
 def test_an_engine_that_gives_text_and_no_ids_of_its_tokens() -> None:
-    """Of a character's tokens one is unknown: its bytes are what the others leave."""
+    """The bytes of an unknown token are those that the other tokens of its character leave."""
     score = [pack_score(token_id, -1.0) for token_id in (-1, 0xF0, -1, 0x98, 0x80)]
     delta = Delta(texts=["a", "", "", "", "😀"], scores=Scores(score))
     found = entries(output().feed(delta))

@@ -199,6 +199,7 @@ class EngineContract:
             said = instance.capabilities
             assert (said.takes, said.gives) == (entry.takes, entry.gives)
             assert said.guides == list(entry.guides)
+            assert ("logprobs" in said.sampling) == entry.logprobs
 
     def test_stops_at_max_tokens_and_reports_usage(self, served: Served, prompt: list[int]) -> None:
         for budget in (1, 2, 3):
@@ -430,6 +431,7 @@ class ModelContract(EngineContract):
             request = self.request(
                 prompt,
                 max_tokens,
+                min_tokens=said.pop("min_tokens", 0),
                 sampling=structs.replace(base, **said),
                 stop_ids=stop_ids,
                 ignore_eos=not stop_ids,

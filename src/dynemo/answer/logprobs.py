@@ -37,7 +37,7 @@ class _Unit:
 
 
 class TokenEntries:
-    """The entries of one choice. Add every token in order, then take what has been settled.
+    """The entries of one choice. Add every token in order, then take those of the text shown.
 
     `is_control` tells whether a token has no text of its own.
     """

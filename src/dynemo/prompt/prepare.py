@@ -101,7 +101,7 @@ def prepare(
 
 
 def _answer_fields(ask: Ask, card: Card) -> dict[str, Any]:
-    """Fields of the request: how its tokens are chosen, where it ends, and what is told of it."""
+    """Fields of the request: the choice of its tokens, its end, and its log probabilities."""
     own_stops = list(dict.fromkeys(ask.stop_ids or ()))
     eos_ids = () if ask.ignore_eos else card.eos_ids
     return {

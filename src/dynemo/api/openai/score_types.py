@@ -23,7 +23,7 @@ class ChoiceScores(Struct, frozen=True, kw_only=True):
 
 class PromptToken(Struct, frozen=True, kw_only=True):
     """A token in one place of the prompt, as vLLM writes it. `rank` is null beyond the likeliest
-    ones that were asked for."""
+    tokens in the answer."""
 
     logprob: float
     rank: int | None

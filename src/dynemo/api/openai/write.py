@@ -124,7 +124,7 @@ class ChunkWriter:
             self._running.add(piece.index, getattr(piece, "tokens", 0))
 
     def _end(self, index: int, scores: Sequence[TokenLogprob] = ()) -> bytes:
-        """What stands behind a delta."""
+        """The end of a chunk, after its delta."""
         if not scores and self._running is None:
             return self._content_end
         return _SCORED_END % (chunk_scores(scores), self._usage(index))

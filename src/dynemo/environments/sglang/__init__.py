@@ -7,6 +7,7 @@ ENTRY = EngineEntry(
     "SGLang; checkouts",
     package="sglang",
     distributions=("sglang",),
+    logprobs=True,
     prefix_cache="per key",
     reads=CHECKOUT,
     has_tensor_parallel=True,
