@@ -5,6 +5,7 @@ from msgspec import structs
 from dynemo.errors import RequestError
 from dynemo.limits import PROMPT_SCORES
 from dynemo.messages.ask import Ask
+from dynemo.messages.request import Request
 from dynemo.prompt.card.card import Card
 
 
@@ -26,12 +27,13 @@ def check_ids(ask: Ask, card: Card) -> None:
                 )
 
 
-def check_counts(ask: Ask, prompt_tokens: int, max_tokens: int) -> None:
+def check_counts(ask: Ask, request: Request) -> None:
     """Raises RequestError for numbers that exclude each other."""
-    if (ask.min_tokens or 0) > max_tokens:
+    prompt_tokens = len(request.token_ids)
+    if request.min_tokens > request.max_tokens:
         raise RequestError(
-            f"The answer shall have at least {ask.min_tokens} tokens, but it may have at most "
-            f"{max_tokens}.",
+            f"The answer shall have at least {request.min_tokens} tokens, but it may have at most "
+            f"{request.max_tokens}.",
             param="min_tokens",
         )
     values = prompt_tokens * ((ask.prompt_logprobs or 0) + 1)
