@@ -48,15 +48,18 @@ class Spellings:
         self._starts = re.compile("|".join(choices) or "(?!)", re.IGNORECASE)
         self._ends = re.compile("|".join((r"\s*\Z", *map(re.escape, ends))), re.IGNORECASE)
         self._lookalikes = _lookalikes(self.edges) if is_folded and self.edges else None
-        self._is_odd = self._lookalikes is not None or bool(self._opens)
+        rests = [_pattern(_node(self._tree, begun), _DEPTH, stop) for begun in sorted(self._opens)]
+        self._rests = re.compile(rf"\s*(?:{'|'.join(rests) or '(?!)'})", re.IGNORECASE)
 
     def may_hold(self, text: str) -> bool:
         """Whether `hits` can find something. It takes the time of one search."""
-        return self._is_odd or self._starts.search(text) is not None
+        if self._starts.search(text) or self._lookalikes is not None:
+            return True
+        return bool(self._opens) and self._rests.match(text) is not None
 
     def may_hold_any(self, value: object) -> bool:
         """Whether a text inside a long value can hold something."""
-        if self._is_odd:
+        if self._opens or self._lookalikes is not None:
             return True
         try:
             printed = json.encode(value)
@@ -144,6 +147,12 @@ def _tree(texts: Iterable[str]) -> dict[str, Any]:
             node = node.setdefault(character, {})
         node[_END] = {}
     return root
+
+
+def _node(tree: dict[str, Any], text: str) -> dict[str, Any]:
+    for character in text:
+        tree = tree[character]
+    return tree
 
 
 def _pattern(node: dict[str, Any], depth: int, stop: str = "") -> str:
