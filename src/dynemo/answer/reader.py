@@ -12,8 +12,10 @@ from dynemo.answer.formats.format import (
     Part,
     SaidReasoning,
     SaidText,
+    needed_marks,
 )
 from dynemo.answer.formats.parser import AnswerParser
+from dynemo.answer.placement import EntryPlacement
 from dynemo.messages.answer import (
     ArgumentsPiece,
     Finish,
@@ -21,6 +23,7 @@ from dynemo.messages.answer import (
     Piece,
     ReasoningPiece,
     TextPiece,
+    TokenLogprob,
     ToolCallPiece,
 )
 from dynemo.messages.ask import Tool
@@ -45,7 +48,9 @@ class AnswerReader:
         "_id",
         "_index",
         "_is_parallel",
+        "_marks",
         "_parser",
+        "_places",
         "_prompt_tokens",
         "_reasoning_tokens",
         "_silent",
@@ -66,6 +71,8 @@ class AnswerReader:
             wants_calls=bool(plan.tools),
             wants_reasoning=plan.splits_reasoning,
         )
+        self._marks = needed_marks(plan.format, wants_calls=True, wants_reasoning=True)
+        self._places: EntryPlacement | None = None
         self._splits = plan.splits_reasoning
         self._calls = 0
         self._tokens = 0
@@ -95,22 +102,43 @@ class AnswerReader:
         self._silent += piece.tokens
         parser = self._parser
         was_thinking = parser.is_thinking
+        if piece.logprobs:
+            self._places = self._places or EntryPlacement(self._marks)
+            self._places.add(piece.logprobs)
+        elif parser.passes(piece.text):
+            self._pass(piece, read, is_thinking=was_thinking)
+            return True
         parts = parser.feed(piece.text)
         if self._splits and (was_thinking or parser.is_thinking or _is_reasoning(parts)):
             self._reasoning_tokens += piece.tokens
-        return self._add(parts, read, piece)
+        return self._add(parts, read)
 
-    def _add(self, parts: Sequence[Part], read: list[Piece], piece: TextPiece | None) -> bool:
+    def _pass(self, piece: TextPiece, read: list[Piece], *, is_thinking: bool) -> None:
+        tokens, self._silent = self._silent, 0
+        if is_thinking:
+            self._reasoning_tokens += piece.tokens
+            read.append(ReasoningPiece(self._index, piece.text, tokens))
+        elif tokens == piece.tokens:
+            read.append(piece)
+        else:
+            read.append(TextPiece(self._index, piece.text, tokens))
+
+    def _scores(self, text: str) -> tuple[TokenLogprob, ...]:
+        """The log probabilities of a part's tokens, if they are wanted."""
+        return () if self._places is None else self._places.take(text)
+
+    def _add(self, parts: Sequence[Part], read: list[Piece]) -> bool:
         index = self._index
         for part in parts:
             tokens, self._silent = self._silent, 0
-            scores = () if piece is None else piece.logprobs
             match part:
                 case SaidText(text):
-                    read.append(TextPiece(index, text, tokens, scores))
+                    read.append(TextPiece(index, text, tokens, self._scores(text)))
                 case SaidReasoning(text):
-                    read.append(ReasoningPiece(index, text, tokens, scores))
+                    read.append(ReasoningPiece(index, text, tokens, self._scores(text)))
                 case CallArguments(text):
+                    if self._places is not None:
+                        self._places.skip(text)
                     read.append(ArgumentsPiece(index, self._calls - 1, text, tokens))
                 case CallStarted(call_id, name):
                     self._silent = tokens
@@ -122,7 +150,7 @@ class AnswerReader:
         return True
 
     def _end(self, finish: Finish, read: list[Piece]) -> bool:
-        is_whole = self._add(self._parser.end(), read, None)
+        is_whole = self._add(self._parser.end(), read)
         if not is_whole:
             return False
         if self._silent:  # the last tokens were marks, which have no text
