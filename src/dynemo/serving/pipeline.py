@@ -22,6 +22,7 @@ from dynemo.messages.records import Instance
 from dynemo.messages.request import Request
 from dynemo.prompt.errors import RenderTooLong
 from dynemo.prompt.needs import capable_instances, needs_of_ask
+from dynemo.prompt.plan import check_plan
 from dynemo.prompt.prepare import Prepared, prepare
 from dynemo.prompt.render import Render, render_prompt
 from dynemo.serving.rendering import render_apart
@@ -139,10 +140,11 @@ class Pipeline:
         return Job(job_id, model, prepared, ask.priority or 0)
 
     def check_settings(self, settings: Ask) -> None:
-        """Raises UnsupportedField for a setting that no instance of the model can honour. Checks
-        nothing while the model takes no requests."""
+        """Raises UnsupportedField for a setting that no instance of the model can honour, or that
+        its chat template does not know. Checks nothing of instances while there are none."""
         if self._models:
             model = self._find(settings.model, None)
+            check_plan(settings, model.card)
             if instances := model.backend.instance_classes:
                 capable_instances(needs_of_ask(settings), instances, model.name)
 
