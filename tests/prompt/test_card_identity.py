@@ -54,6 +54,15 @@ def test_the_demo_models_forms_are_one_model(demo: Path, demo_folder: Path) -> N
     assert identify(replace(gguf, name="other")).whole != identify(gguf).whole
 
 
+def test_a_format_that_the_user_has_named(demo: Path) -> None:
+    found = Found("gguf", demo, "demo")
+    plain, named = (read_model(found, "demo", None, (tools, "")).card() for tools in ("", "llama4"))
+    assert named.format.tools is not None
+    assert named.format.tools.name == "llama4"
+    assert difference(identify(plain), identify(named)) == "the chat template differs"
+    assert unpack_card(pack_card(named)).format == named.format
+
+
 @pytest.mark.parametrize(
     ("name", "split"),
     [

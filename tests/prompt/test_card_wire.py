@@ -45,6 +45,8 @@ def check_alike(card: Card, back: Card, texts: list[str]) -> None:
     for field in ("name", "architecture", "eos_ids", "context_length", "kv_bytes_per_token"):
         assert getattr(back, field) == getattr(card, field)
     assert back.defaults == card.defaults
+    assert back.format == card.format
+    assert back.marks == card.marks
     assert back.tokenizer.vocab_size == card.tokenizer.vocab_size
     for text in texts:
         for special in (False, True):

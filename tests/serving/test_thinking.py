@@ -125,6 +125,59 @@ def test_a_budget_closes_the_thoughts(budget: int, gives_text: bool) -> None:
     assert text == "I think and think"[:budget] + "\n</think>\n\nYes"
 
 
+CALLS = replace(CLOSED, calls=("<call>",))
+OPEN_CALLS = replace(OPEN, calls=("<call>",))
+
+
+@pytest.mark.parametrize("gives_text", [False, True], ids=["ids", "text"])
+@pytest.mark.parametrize("size", [1, 4, 1000])
+@pytest.mark.parametrize(
+    ("thinking", "said"),
+    [
+        (CALLS, "<call>f()"),
+        (CALLS, "\n <call>f()"),
+        (CALLS, "<think>a</think>\n<call>f()"),
+        (OPEN_CALLS, "a</think><call>f()"),
+    ],
+)
+def test_a_call_is_not_guided(thinking: Thinking, said: str, size: int, gives_text: bool) -> None:
+    engine = Engine(said, "{}", gives_text=gives_text, size=size)
+    text, finish = answer(engine, request(), thinking)
+    assert (text, finish.reason) == (said, "stop")
+    assert len(engine.seen) == 1
+
+
+@pytest.mark.parametrize("gives_text", [False, True], ids=["ids", "text"])
+@pytest.mark.parametrize("size", [1, 4, 1000])
+@pytest.mark.parametrize(
+    ("thinking", "said", "kept"),
+    [
+        (CALLS, "Hello", ""),
+        (CALLS, " <b>", ""),
+        (CALLS, "<think>a</think>\n\nHello", "<think>a</think>\n\n"),
+        (OPEN_CALLS, "a</think><b>", "a</think>"),
+        (OPEN_CALLS, "a</think>\n<cal", "a</think>\n"),
+    ],
+)
+def test_content_beside_tools_is_guided(
+    thinking: Thinking, said: str, kept: str, size: int, gives_text: bool
+) -> None:
+    engine = Engine(said, "{}", gives_text=gives_text, size=size)
+    text, _ = answer(engine, request(), thinking)
+    assert text == kept + "{}"
+    assert engine.seen[1].prompt == "Q" + kept
+
+
+def test_a_call_may_come_after_thoughts_that_were_closed() -> None:
+    engine = Engine("hmm", "{}", gives_text=False, size=1)
+    thinking = replace(OPEN_CALLS, budget=2)
+    text, _ = answer(engine, request(), thinking)
+    assert text == "hm\n</think>\n\n{}"
+    engine = Engine("<call>", "{}", gives_text=False, size=1)
+    text, _ = answer(engine, request(), replace(thinking, budget=0))
+    assert text == "\n</think>\n\n<call>"
+
+
 def test_no_tokens_left_for_the_answer() -> None:
     engine = Engine("I think and think", "{}", gives_text=False, size=3)
     text, finish = answer(engine, request(max_tokens=6), OPEN)

@@ -28,7 +28,7 @@ from dynemo.messages.ask import Tool
 
 @dataclass(frozen=True, slots=True)
 class AnswerPlan:
-    """What the answers to one request may hold besides content."""
+    """The parts of an answer that are not content, and how to find them."""
 
     format: Format
     tools: tuple[Tool, ...] = ()  #: that may be called; empty: a call is content
@@ -125,7 +125,7 @@ class AnswerReader:
         is_whole = self._add(self._parser.end(), read, None)
         if not is_whole:
             return False
-        if self._silent:  # the last tokens were marks, which are no text
+        if self._silent:  # the last tokens were marks, which have no text
             read.append(TextPiece(self._index, "", self._silent))
             self._silent = 0
         reason = "tool_calls" if finish.reason == "stop" and self._calls else finish.reason

@@ -28,14 +28,19 @@ async def return_small_blocks(arrived: Callable[[], int]) -> None:
     `arrived` counts the bytes of all bodies so far. Small blocks leave free pages between others:
     2,000 clients that leave in the middle of a body left 150 MB.
     """
-    last = seen = 0
+    trimmed = settled = seen = 0  # bytes at the last trim, at the last one while idle, last time
     while True:
         await asyncio.sleep(TRIM_SECONDS)
         now = arrived()
-        idle = now == seen
+        is_idle = now == seen
         seen = now
-        if now - last >= (1 if idle else TRIM_BYTES):
-            last = now
+        if is_idle:
+            # The trim before may have come while the last bodies were in use.
+            is_due, settled = now != settled, now
+        else:
+            is_due = now - trimmed >= TRIM_BYTES
+        if is_due:
+            trimmed = now
             await asyncio.to_thread(_trim)
 
 

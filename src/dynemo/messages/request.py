@@ -63,6 +63,7 @@ class Request(Struct, frozen=True, kw_only=True):
     embed: bool = False  #: the prompt's embedding is wanted, and no answer
     #: `prompt.normalise.plain_messages` of the turns, for an engine that takes messages.
     messages: list[dict[str, Any]] = []
+    tools: list[dict[str, Any]] = []  #: definitions that the answer may call, for such an engine
     #: Control tokens that belong to the answer's text, each with the spelling that stands there.
     #: Others are left out of it. A stop id among them is part of the text, too.
     shown: dict[int, str] = {}

@@ -16,6 +16,7 @@ from dynemo.spelling import quoted
 _SWITCHES = ("enable_thinking", "thinking")
 #: In the format `harmony` the answer begins with this channel, and all before it are thoughts.
 _FINAL = "<|channel|>final<|message|>"
+_TO_TOOLS = (" to=functions.",)
 
 
 def callable_tools(ask: Ask) -> list[Tool]:
@@ -85,11 +86,13 @@ def shown_tokens(plan: AnswerPlan, card: Card) -> dict[int, str]:
 
 
 def thinking_of(ask: Ask, card: Card, plan: AnswerPlan | None, prompt: str) -> Thinking | None:
-    """The thoughts that must end before a guide applies, or within a budget; None if there are
-    none, or nothing depends on their end."""
+    """Returns the thoughts and the calls that may stand before the content.
+
+    None if there can be none, or if there is neither a guide nor a budget."""
+    calls = _call_marks(ask, plan)
     reasoning = card.format.reasoning
     if reasoning is None:
-        return None
+        return Thinking((), (), False, calls=calls) if calls else None
     is_open = is_reasoning_open(card.format, prompt) if plan is None else plan.is_reasoning_open
     budget = ask.max_thinking_tokens
     if is_open and ask.reasoning is False:  # the template has no switch
@@ -98,7 +101,24 @@ def thinking_of(ask: Ask, card: Card, plan: AnswerPlan | None, prompt: str) -> T
         return None
     if reasoning.is_channels:
         ending = _FINAL if budget == 0 else f"<|end|><|start|>assistant{_FINAL}"
-        return Thinking((), (_FINAL,), True, budget, ending)
-    if not (is_open or card.opens_thoughts):
+        tools = _TO_TOOLS if plan is not None and plan.tools else ()
+        return Thinking((), (_FINAL,), True, budget, ending, tools, ends_at_calls=True)
+    if not (is_open or card.opens_thoughts or calls):
         return None
-    return Thinking(reasoning.opens, reasoning.closes, is_open, budget)
+    opens = reasoning.opens if card.opens_thoughts else ()
+    return Thinking(
+        opens,
+        reasoning.closes,
+        is_open,
+        budget,
+        calls=calls,
+        ends_at_calls=reasoning.ends_at_calls,
+    )
+
+
+def _call_marks(ask: Ask, plan: AnswerPlan | None) -> tuple[str, ...]:
+    """The marks with which the model may begin a call instead of guided content."""
+    if ask.guide is None or plan is None or not plan.tools or plan.format.tools is None:
+        return ()
+    tools = plan.format.tools
+    return tuple(mark for mark in (*tools.sections, *tools.opens, tools.call_tag.open) if mark)

@@ -76,6 +76,7 @@ def prepare(
         card.template, card.tokenizer, render_input(ask), limit=context_length, render=render
     )
     plan = plan_answer(ask, card, prompt.text)
+    takes_messages = any(instance.capabilities.takes == "messages" for instance in fit)
     request = Request(
         id=request_id,
         token_ids=prompt.token_ids,
@@ -88,7 +89,8 @@ def prepare(
         ignore_eos=bool(ask.ignore_eos),
         guide=ask.guide,
         traceparent=traceparent,
-        messages=plain_messages(ask.turns) if _takes_messages(fit) else [],
+        messages=plain_messages(ask.turns) if takes_messages else [],
+        tools=[tool.definition for tool in callable_tools(ask)] if takes_messages else [],
     )
     choices = [_choice(request, index) for index in range(ask.n or 1)]
     thinking = thinking_of(ask, card, plan, prompt.text)
@@ -193,10 +195,6 @@ def _honoured(defaults: Ask, instances: Sequence[Instance]) -> Ask:
     """
     can = {name for instance in instances for name in instance.capabilities.sampling}
     return structs.replace(defaults, **{name: None for name in SAMPLING if name not in can})
-
-
-def _takes_messages(instances: Sequence[Instance]) -> bool:
-    return any(instance.capabilities.takes == "messages" for instance in instances)
 
 
 def _sampling(ask: Ask) -> Sampling:

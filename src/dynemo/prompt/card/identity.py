@@ -16,7 +16,8 @@ reduced to what both formats contain:
   compared, and the ids of words joined from the vocabulary, which show its merges. In these texts
   llama.cpp and `tokenizers` agree for one model: composed characters, no marks, and no capitals
   outside ASCII within words.
-- template: the two templates that can render a conversation, as Jinja parses them.
+- template: the two templates that can render a conversation, as Jinja parses them. A format that a
+  user has named counts too, because the template does not give it.
 - EOS ids: the card's, and those that llama.cpp infers from their spelling. A GGUF's card always has
   them; a checkout's card has only those in its files.
 
@@ -28,8 +29,10 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 
-from msgspec import Struct
+from msgspec import Struct, json
 
+from dynemo.answer.formats.choose import choose_format
+from dynemo.answer.formats.format import Format
 from dynemo.errors import RequestError
 from dynemo.prompt.card.card import Card
 from dynemo.prompt.template import ChatTemplate
@@ -101,7 +104,7 @@ def identify(card: Card) -> CardIdentity:
         "merges": _hash(tables.merges or ()),
         "special_tokens": _hash(_special(tables, tokens, card.template)),
         "pre_tokenization": _hash(_probed(card.tokenizer, tokens)),
-        "template": _hash(_template(card.template)),
+        "template": _hash([*_template(card.template), *_own_format(card)]),
         "eos": _hash(map(str, _eos(card, tables, len(tokens)))),
     }
     short = {name: value[:16] for name, value in parts.items()}
@@ -180,6 +183,12 @@ def _template(template: ChatTemplate) -> list[str]:
         for name, source in sources.items()
         for part in (name, re.sub("\r\n?", "\n", source).removesuffix("\n"))
     ]
+
+
+def _own_format(card: Card) -> list[str]:
+    if card.format in (Format(), choose_format(card.template)):
+        return []
+    return [json.encode(card.format).decode()]
 
 
 def _eos(card: Card, tables: TokenizerTables, size: int) -> list[int]:
