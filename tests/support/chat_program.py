@@ -27,9 +27,16 @@ def call(number: int, city: str) -> Script:
     ]
 
 
+def thoughts(ask: Ask) -> list[str]:
+    parts = [part for turn in ask.turns for part in turn.parts]
+    return [part.text for part in parts if isinstance(part, ReasoningPart)]
+
+
 def from_results(ask: Ask) -> Script:
     """Says the results. `again` as a result leads to another call, `fail` once to an error."""
-    results = [part for turn in ask.turns for part in turn.parts if isinstance(part, ToolResultPart)]
+    results = [
+        part for turn in ask.turns for part in turn.parts if isinstance(part, ToolResultPart)
+    ]
     if results[-1].text == "again":
         return call(0, "Rome")
     if results[-1].text == "fail" and not down:
@@ -39,9 +46,11 @@ def from_results(ask: Ask) -> Script:
 
 
 def answer(ask: Ask) -> Script:
+    return from_results(ask) if ask.turns[-1].role == "tool" else from_question(ask)
+
+
+def from_question(ask: Ask) -> Script:
     question = said(ask.turns[-1])
-    if ask.turns[-1].role == "tool":
-        return from_results(ask)
     match question.split():
         case ["slow", *_]:
             return [piece for i in range(500) for piece in (f"w{i} ", 0.02)]
@@ -65,8 +74,7 @@ def answer(ask: Ask) -> Script:
         case ["cut", *_]:
             return [*call(0, "Paris"), 0.05, EngineLost("The engine ended.")]
         case ["thoughts", *_]:
-            parts = [part for turn in ask.turns for part in turn.parts]
-            return [repr([part.text for part in parts if isinstance(part, ReasoningPart)])]
+            return [repr(thoughts(ask))]
         case ["history", *_]:
             return [f"[{len(ask.turns)}: {said(ask.turns[0])}]"]
         case ["raw", *_]:

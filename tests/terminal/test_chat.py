@@ -182,7 +182,7 @@ def tools(terminal: Chat, tmp_path: Path) -> Chat:
 
 
 def messages(terminal: Chat, folder: Path) -> list[dict[str, Any]]:
-    """What /save writes."""
+    """Returns the messages that /save writes."""
     terminal.ask(f"/save {folder}/talk.json", "Saved")
     saved: list[dict[str, Any]] = json.loads((folder / "talk.json").read_text())
     return saved
@@ -191,7 +191,7 @@ def messages(terminal: Chat, folder: Path) -> list[dict[str, Any]]:
 def test_a_call_asks_for_its_result_and_the_answer_goes_on(tools: Chat, tmp_path: Path) -> None:
     tools.type("weather Paris" + ENTER)
     shown = tools.wait(RESULT)
-    assert "I know ['get_weather'].\n\n→ get_weather {\"city\": \"Paris\"}\nTTFT" in shown
+    assert 'I know [\'get_weather\'].\n\n→ get_weather {"city": "Paris"}\nTTFT' in shown
     assert "Results: [('id0', '21 °C')]" in tools.ask("21 °C", "tokens/s")
     _, question, call, result, answer = messages(tools, tmp_path)
     assert question == {"role": "user", "content": "weather Paris"}

@@ -16,7 +16,9 @@ from support.scripted_pipeline import ScriptedPipeline
 @pytest.fixture
 def chat() -> ChatSession:
     settings = Ask(temperature=0.5)
-    talk = Conversation("Be brief.", [ChatRound((text_turn("user", "q"), text_turn("assistant", "a")))])
+    talk = Conversation(
+        "Be brief.", [ChatRound((text_turn("user", "q"), text_turn("assistant", "a")))]
+    )
     return ChatSession(ScriptedPipeline(), "stub", settings, settings, talk)
 
 
@@ -190,7 +192,7 @@ def test_tools(thinking_chat: ChatSession, tmp_path: Path, value: object) -> Non
         (json.dumps([TOOL, {"type": "function"}]), r"'tools\[1\].function'"),
         (json.dumps([TOOL, {"type": "x"}]), r"'tools\[1\].type' is \"x\""),
         (json.dumps([TOOL | {"function": {"name": "a b"}}]), r"'tools\[0\].function.name'"),
-        (json.dumps([TOOL] * 5000), "at most 4,096"),
+        (json.dumps([TOOL] * 5000), "holds more than 4,096 tools"),
         ("", "is not valid JSON"),
     ],
 )
@@ -204,7 +206,7 @@ def test_wrong_tools(thinking_chat: ChatSession, tmp_path: Path, text: str, word
 
 @pytest.mark.parametrize("name", ["/none", "/dev/zero", ".", "a\0b"])
 def test_tools_from_no_file(thinking_chat: ChatSession, name: str) -> None:
-    with pytest.raises(DynemoError, match="cannot be read|is not a file"):
+    with pytest.raises(DynemoError, match=r"cannot be read|is not a file"):
         run_command(thinking_chat, "tools", name)
 
 

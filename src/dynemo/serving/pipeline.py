@@ -11,7 +11,7 @@ from uuid import uuid4
 from msgspec import structs
 
 from dynemo.answer.output import OutputProcessor
-from dynemo.answer.reader import AnswerReader
+from dynemo.answer.reader import AnswerReader, in_parts
 from dynemo.answer.stops import StopAutomaton
 from dynemo.connection.buffer import CancelReader
 from dynemo.errors import Overloaded, Unavailable, UnknownModel
@@ -242,12 +242,14 @@ async def _choice(
                     async for delta in deltas:
                         has_begun = True
                         pieces = output.feed(delta)
-                        if reader is not None:
-                            pieces = reader.read(pieces)
-                        if pieces:
-                            yield pieces
-                            if isinstance(pieces[-1], FinishPiece):
-                                return
+                        for part in (pieces,) if reader is None else in_parts(pieces):
+                            if part is not pieces:  # other answers continue during a long text
+                                await asyncio.sleep(0)
+                            said = part if reader is None else reader.read(part)
+                            if said:
+                                yield said
+                                if isinstance(said[-1], FinishPiece):
+                                    return
                 return
             except Overloaded:
                 # Other ingresses fill the instances. It keeps its place here, and asks again.

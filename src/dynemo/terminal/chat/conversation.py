@@ -11,8 +11,8 @@ from dynemo.messages.ask import Turn, text_turn
 from dynemo.prompt.normalise import plain_messages
 from dynemo.serving.pipeline import Job
 
-#: Room for an answer in tokens. With less room, old rounds are dropped. For small contexts the limit
-#: is an eighth of the context.
+#: Room for an answer in tokens. With less room, old rounds are dropped. For small contexts the
+#: limit is an eighth of the context.
 ROOM = 256
 
 

@@ -100,7 +100,7 @@ async def _retry(chat: ChatSession) -> None:
 async def respond(chat: ChatSession, turns: tuple[Turn, ...]) -> None:
     """Answers a question, prints the answer while it streams, and keeps both.
 
-    While the model calls tools, asks the user for their results and goes on. `turns` is the
+    While the model calls tools, asks the user for their results and continues. `turns` is the
     question, and the calls and results after it. Ctrl-C stops the answer.
 
     Raises DynemoError after a failure, and keeps the text before it.

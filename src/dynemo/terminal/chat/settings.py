@@ -16,7 +16,8 @@ from dynemo.spelling import quoted, unknown
 #: Fields of `Ask` that the chat sets itself, or that make no sense in a chat.
 _NOT_SETTINGS = SUBJECT | {
     "model", "n", "tools", "tool_choice", "parallel_tool_calls", "guide", "logprobs",
-    "prompt_logprobs", "add_generation_prompt", "splits_reasoning", "continue_final_message", "priority",
+    "prompt_logprobs", "add_generation_prompt", "splits_reasoning",
+    "continue_final_message", "priority",
 }  # fmt: skip
 _API_NAMES = OPENAI.operations["/v1/chat/completions"].fields
 #: The field of `Ask` for each setting. A setting has the API's name. The API has no name for

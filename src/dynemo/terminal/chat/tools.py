@@ -36,7 +36,7 @@ def read_tools(name: str) -> list[Tool]:
     if not value:
         raise UsageError(f"{quoted(name)} holds no tools. /tools off removes the loaded ones.")
     if len(value) > TOOLS:
-        raise UsageError(f"{quoted(name)} holds {len(value):,} tools; at most {TOOLS:,} may be used.")
+        raise UsageError(f"{quoted(name)} holds more than {TOOLS:,} tools. Load fewer.")
     for index, tool in enumerate(value):
         if not isinstance(tool, dict):
             place = f"tools[{index}]"
