@@ -37,6 +37,8 @@ GUIDE_NAMES: dict[str, str] = {
     "lark": "Lark grammar",
     "structural_tag": "structural tag",
 }
+#: The kinds that can be followed from within an answer.
+CONTINUED_KINDS: tuple[GuideKind, ...] = ("json_schema", "regex", "choice")
 
 
 class Guide(Struct, frozen=True, array_like=True):
