@@ -78,6 +78,10 @@ LOGIT_BIASES = 1024  #: tokens of one request; OpenAI allows 300
 CHOICES = 128  #: of one request, as OpenAI
 STOP_STRINGS = 16  #: of one request; OpenAI allows 4
 STOP_CHARACTERS = 256  #: of one stop string
+STOP_IDS = 256  #: of one request, besides the model's own
+LOGPROBS = 20  #: of the likeliest tokens in the place of each, as OpenAI
+#: Log probabilities of all tokens of a prompt. They travel at once, in half a megabyte.
+PROMPT_SCORES = 65_536
 DEADLINE_SECONDS = 86_400.0  #: the most that `X-Request-Timeout` may ask for
 EMBEDDING_INPUTS = 2048  #: prompts of one request for embeddings
 EMBEDDING_TOKENS = 1_000_000  #: in all prompts of one request; OpenAI allows 300,000

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 from typing import Any
 
 from dynemo.answer.formats.format import Format
-from dynemo.engine_api import SETTINGS
 from dynemo.errors import ContextLengthExceeded, DynemoError
 from dynemo.messages.answer import Finish, FinishReason, Piece, TextPiece, ToolCallPiece
 from dynemo.messages.ask import Ask, ToolResultPart, Turn
@@ -61,7 +60,7 @@ class ScriptedPipeline(FakePipeline):
             device="cpu",
             context_length=context_length,
             slots=slots,
-            capabilities=Capabilities(sampling=list(SETTINGS)),
+            capabilities=Capabilities(sampling=list(Ask.__struct_fields__)),
         )
         card: Any = SimpleNamespace(name="stub", format=format or Format())
         served = ServedModel("stub", 0, card, FakeBackend(instance))

@@ -12,8 +12,10 @@ from dynemo.answer.formats.format import (
     Part,
     SaidReasoning,
     SaidText,
+    needed_marks,
 )
 from dynemo.answer.formats.parser import AnswerParser
+from dynemo.answer.placement import EntryPlacement
 from dynemo.limits import READ_CHARACTERS
 from dynemo.messages.answer import (
     ArgumentsPiece,
@@ -22,6 +24,7 @@ from dynemo.messages.answer import (
     Piece,
     ReasoningPiece,
     TextPiece,
+    TokenLogprob,
     ToolCallPiece,
 )
 from dynemo.messages.ask import Tool
@@ -46,7 +49,9 @@ class AnswerReader:
         "_id",
         "_index",
         "_is_parallel",
+        "_marks",
         "_parser",
+        "_places",
         "_prompt_tokens",
         "_reasoning_tokens",
         "_silent",
@@ -67,6 +72,8 @@ class AnswerReader:
             wants_calls=bool(plan.tools),
             wants_reasoning=plan.splits_reasoning,
         )
+        self._marks = needed_marks(plan.format, wants_calls=True, wants_reasoning=True)
+        self._places: EntryPlacement | None = None
         self._splits = plan.splits_reasoning
         self._calls = 0
         self._tokens = 0
@@ -96,22 +103,30 @@ class AnswerReader:
         self._silent += piece.tokens
         parser = self._parser
         was_thinking = parser.is_thinking
+        if piece.logprobs:
+            self._places = self._places or EntryPlacement(self._marks)
+            self._places.add(piece.logprobs)
         parts = parser.feed(piece.text)
         if self._splits and (was_thinking or parser.is_thinking or _is_reasoning(parts)):
             self._reasoning_tokens += piece.tokens
-        return self._add(parts, read, piece)
+        return self._add(parts, read)
 
-    def _add(self, parts: Sequence[Part], read: list[Piece], piece: TextPiece | None) -> bool:
+    def _scores(self, text: str) -> tuple[TokenLogprob, ...]:
+        """The log probabilities of a part's tokens, if they are wanted."""
+        return () if self._places is None else self._places.take(text)
+
+    def _add(self, parts: Sequence[Part], read: list[Piece]) -> bool:
         index = self._index
         for part in parts:
             tokens, self._silent = self._silent, 0
-            scores = () if piece is None else piece.logprobs
             match part:
                 case SaidText(text):
-                    read.append(TextPiece(index, text, tokens, scores))
+                    read.append(TextPiece(index, text, tokens, self._scores(text)))
                 case SaidReasoning(text):
-                    read.append(ReasoningPiece(index, text, tokens, scores))
+                    read.append(ReasoningPiece(index, text, tokens, self._scores(text)))
                 case CallArguments(text):
+                    if self._places is not None:
+                        self._places.skip(text)
                     read.append(ArgumentsPiece(index, self._calls - 1, text, tokens))
                 case CallStarted(call_id, name):
                     self._silent = tokens
@@ -123,7 +138,7 @@ class AnswerReader:
         return True
 
     def _end(self, finish: Finish, read: list[Piece]) -> bool:
-        is_whole = self._add(self._parser.end(), read, None)
+        is_whole = self._add(self._parser.end(), read)
         if not is_whole:
             return False
         if self._silent:  # the last tokens were marks, which have no text

@@ -10,6 +10,7 @@ from typing import Any
 from msgspec import json, structs
 
 from dynemo.api.openai.decode import convert_messages
+from dynemo.api.openai.detail import read_detail
 from dynemo.api.openai.guides import check_depth, missing
 from dynemo.api.openai.tool_types import ToolCall
 from dynemo.api.openai.tools import read_tools
@@ -35,14 +36,12 @@ from dynemo.messages.request import Guide
 #: Values of unhonoured fields that change nothing, besides null. Compared by value and type.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "audio": (),
-    "logprobs": (False,),
     "modalities": (["text"],),
     "moderation": (),
     "prediction": (),
     "prompt_cache_options": (),
     "service_tier": ("auto", "default"),
     "store": (False,),
-    "top_logprobs": (0,),
     "verbosity": ("medium",),
     "web_search_options": (),
 }
@@ -53,7 +52,7 @@ _NEUTRAL_IN_MESSAGE: dict[str, tuple[Any, ...]] = {
 _SAME = (
     (set(ChatRequest.__struct_fields__) & set(Ask.__struct_fields__))
     - _NEUTRAL.keys()
-    - {"tools", "tool_choice", "reasoning_effort"}
+    - {"tools", "tool_choice", "reasoning_effort", "logprobs"}
 )
 #: The only role whose messages may have the field.
 _ONLY_ROLE = {
@@ -83,7 +82,7 @@ def read_chat(asked: ChatRequest, guide: Guide | None) -> Ask:
         "top_k": 0 if asked.top_k == -1 else asked.top_k,
         "guide": guide,
     }
-    return Ask(**fields)
+    return Ask(**fields | read_detail(asked))
 
 
 def wants_usage(asked: ChatRequest) -> bool:
