@@ -105,10 +105,23 @@ class AnswerReader:
         if piece.logprobs:
             self._places = self._places or EntryPlacement(self._marks)
             self._places.add(piece.logprobs)
+        elif parser.passes(piece.text):
+            self._pass(piece, read, is_thinking=was_thinking)
+            return True
         parts = parser.feed(piece.text)
         if self._splits and (was_thinking or parser.is_thinking or _is_reasoning(parts)):
             self._reasoning_tokens += piece.tokens
         return self._add(parts, read)
+
+    def _pass(self, piece: TextPiece, read: list[Piece], *, is_thinking: bool) -> None:
+        tokens, self._silent = self._silent, 0
+        if is_thinking:
+            self._reasoning_tokens += piece.tokens
+            read.append(ReasoningPiece(self._index, piece.text, tokens))
+        elif tokens == piece.tokens:
+            read.append(piece)
+        else:
+            read.append(TextPiece(self._index, piece.text, tokens))
 
     def _scores(self, text: str) -> tuple[TokenLogprob, ...]:
         """The log probabilities of a part's tokens, if they are wanted."""
