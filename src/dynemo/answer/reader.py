@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from msgspec import structs
 
@@ -24,6 +25,10 @@ from dynemo.messages.answer import (
     ToolCallPiece,
 )
 from dynemo.messages.ask import Tool
+
+#: Of a request's id, in the ids of its calls. OpenAI takes ids of up to 40 characters, and a client
+#: may continue a conversation there.
+_ID_CHARACTERS = 28
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +96,26 @@ class AnswerReader:
 
     def _feed(self, piece: TextPiece, read: list[Piece]) -> bool:
         """Adds the pieces of a text. False: the answer ends here."""
+        parser = self._parser
+        parts: list[Part] = []
+        for text, tokens in self._slices(piece):
+            was_thinking = parser.is_thinking
+            found = parser.feed(text)
+            if self._splits and (was_thinking or parser.is_thinking or _is_reasoning(found)):
+                self._reasoning_tokens += tokens
+            parts = _joined(parts, found)
         self._tokens += piece.tokens
         self._silent += piece.tokens
-        parser = self._parser
-        was_thinking = parser.is_thinking
-        parts = parser.feed(piece.text)
-        if self._splits and (was_thinking or parser.is_thinking or _is_reasoning(parts)):
-            self._reasoning_tokens += piece.tokens
         return self._add(parts, read, piece)
+
+    def _slices(self, piece: TextPiece) -> Sequence[tuple[str, int]]:
+        """Texts with the tokens of each. A piece of several tokens, in which thoughts may end, is
+        cut into texts of equal length: so only the tokens of thoughts count as such, within one."""
+        text, count = piece.text, piece.tokens
+        if count < 2 or not self._splits or not (self._parser.is_thinking or self._tokens == 0):
+            return ((text, count),)
+        ends = [len(text) * number // count for number in range(count + 1)]
+        return [(text[start:end], 1) for start, end in pairwise(ends)]
 
     def _add(self, parts: Sequence[Part], read: list[Piece], piece: TextPiece | None) -> bool:
         index = self._index
@@ -116,7 +133,7 @@ class AnswerReader:
                     self._silent = tokens
                     if self._calls and not self._is_parallel:
                         return False
-                    call_id = call_id or f"call_{self._id}{self._calls:04x}"
+                    call_id = call_id or f"call_{self._id[-_ID_CHARACTERS:]}{self._calls:04x}"
                     read.append(ToolCallPiece(index, self._calls, call_id, name))
                     self._calls += 1
         return True
@@ -140,6 +157,15 @@ class AnswerReader:
             self._tokens,
             reasoning_tokens=self._reasoning_tokens,
         )
+
+
+def _joined(parts: list[Part], more: list[Part]) -> list[Part]:
+    """Both together, with the thoughts at their seam in one part."""
+    if parts and more and isinstance(more[0], SaidReasoning):
+        last = parts[-1]
+        if isinstance(last, SaidReasoning):
+            return [*parts[:-1], SaidReasoning(last.text + more[0].text), *more[1:]]
+    return [*parts, *more] if parts else more
 
 
 def _is_reasoning(parts: Sequence[Part]) -> bool:
