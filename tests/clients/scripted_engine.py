@@ -1,4 +1,4 @@
-"""An engine for `out=FILE.py` that plays the model's part exactly, in the format of Qwen3's template.
+"""An engine for `out=FILE.py` that plays the model's part exactly, in the format of Qwen3.
 
 The last message decides. A question has its words in `ANSWERS`. The results of tools are repeated,
 so that a client's test sees that they arrived.
@@ -23,8 +23,10 @@ ANSWERS = {
     + "\n"
     + _call("get_weather", city="Oslo"),
     "think": "<think>\nTwo and two.\n</think>\n\nFour.",
-    "think, then call": "<think>\nI need the weather.\n</think>\n\n" + _call("get_weather", city="Oslo"),
+    "think, then call": "<think>\nI need the weather.\n</think>\n\n"
+    + _call("get_weather", city="Oslo"),
     "city as a tool": _call("City", name="Oslo", people=700000),
+    "partial city as a tool": _call("PartialCity", name="Oslo", people=700000),
     "final result": _call("final_result", name="Oslo", people=700000),
     "city as JSON": '{"name":"Oslo","people":700000}',
     "broken call": '<tool_call>\n{"name": "get_weather", "arguments": {"city": ',

@@ -9,16 +9,21 @@ demo = openai.OpenAI(base_url=DEMO, api_key="none", max_retries=0)
 scripted = openai.OpenAI(base_url=SCRIPTED, api_key="none", max_retries=0)
 
 
-def user(text: str) -> Any:
-    return [{"role": "user", "content": text}]
+def user(text: str, *more: Any) -> Any:
+    """A conversation: a question, and what followed."""
+    return [{"role": "user", "content": text}, *more]
+
+
+AND_PERU = {"role": "user", "content": "And of Peru?"}
 
 
 def parse() -> None:
     answer = demo.chat.completions.parse(model="demo", messages=user(CAPITAL), response_format=City)
     message = answer.choices[0].message
     assert isinstance(message.parsed, City), message
-    second: list[Any] = [*user(CAPITAL), message, *user("And of Peru?")]
-    again = demo.chat.completions.parse(model="demo", messages=second, response_format=City)
+    again = demo.chat.completions.parse(
+        model="demo", messages=user(CAPITAL, message, AND_PERU), response_format=City
+    )
     assert isinstance(again.choices[0].message.parsed, City), again
 
 
@@ -36,9 +41,7 @@ def stream_helper() -> None:
     assert isinstance(message.parsed, City), final
     assert final.usage is not None
     assert final.usage.completion_tokens > 0
-    demo.chat.completions.create(
-        model="demo", messages=[*user(CAPITAL), message, *user("And of Peru?")]
-    )
+    demo.chat.completions.create(model="demo", messages=user(CAPITAL, message, AND_PERU))
 
 
 def a_turn_with_a_tool() -> None:
@@ -52,13 +55,14 @@ def a_turn_with_a_tool() -> None:
         assert call.type == "function"
     result = {"role": "tool", "tool_call_id": call.id, "content": weather("Paris")}
     last = demo.chat.completions.create(
-        model="demo", messages=[*asked, choice.message, result], tools=tools
+        model="demo", messages=user(WEATHER, choice.message, result), tools=tools
     )
     assert last.choices[0].message.content, last
 
 
 def parallel_calls() -> None:
-    strict: Any = {**WEATHER_TOOL, "function": {**WEATHER_TOOL["function"], "strict": True}}
+    function: Any = WEATHER_TOOL["function"]
+    strict: Any = {"type": "function", "function": {**function, "strict": True}}
     asked = user("weather in two cities")
     with scripted.chat.completions.stream(
         model="scripted", messages=asked, tools=[strict], parallel_tool_calls=True
@@ -69,12 +73,13 @@ def parallel_calls() -> None:
     assert message.content == "I will look."
     calls = message.tool_calls or []
     assert len({call.id for call in calls}) == 2
-    results = [
-        {"role": "tool", "tool_call_id": call.id, "content": weather(call.function.parsed_arguments["city"])}  # type: ignore[index]
-        for call in reversed(calls)
-    ]
+    results: list[Any] = []
+    for call in reversed(calls):
+        arguments: Any = call.function.parsed_arguments
+        content = weather(arguments["city"])
+        results.append({"role": "tool", "tool_call_id": call.id, "content": content})
     last = scripted.chat.completions.create(
-        model="scripted", messages=[*asked, message, *results], tools=[strict]
+        model="scripted", messages=user("weather in two cities", message, *results), tools=[strict]
     )
     said = last.choices[0].message.content
     assert said == "It says: Rain in Zürich; Rain in Oslo", said
@@ -90,9 +95,7 @@ def reasoning() -> None:
     assert usage is not None
     assert usage.completion_tokens_details is not None
     assert 0 < (usage.completion_tokens_details.reasoning_tokens or 0) < usage.completion_tokens
-    scripted.chat.completions.create(
-        model="scripted", messages=[*user("think"), message, *user("Why?")]
-    )
+    scripted.chat.completions.create(model="scripted", messages=user("think", message, AND_PERU))
 
 
 def errors() -> None:

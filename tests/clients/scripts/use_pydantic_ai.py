@@ -3,25 +3,26 @@
 import asyncio
 
 from common import CAPITAL, DEMO, SCRIPTED, WEATHER, City, raised, weather
-from pydantic_ai import Agent, ModelHTTPError, NativeOutput, PromptedOutput
+from pydantic_ai import Agent, ModelHTTPError, NativeOutput
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
 demo = OpenAIChatModel("demo", provider=OpenAIProvider(base_url=DEMO, api_key="none"))
 scripted = OpenAIChatModel("scripted", provider=OpenAIProvider(base_url=SCRIPTED, api_key="none"))
 
+asked: list[str] = []
+
+
+def get_weather(city: str) -> str:
+    """Returns the weather in a city."""
+    asked.append(city)
+    return weather(city)
+
 
 def tools() -> None:
     for model, question in ((demo, WEATHER), (scripted, "weather in two cities")):
-        agent = Agent(model, model_settings={"temperature": 0})
-        asked: list[str] = []
-
-        @agent.tool_plain
-        def get_weather(city: str, asked: list[str] = asked) -> str:
-            """Returns the weather in a city."""
-            asked.append(city)
-            return weather(city)
-
+        agent = Agent(model, tools=[get_weather], model_settings={"temperature": 0})
+        asked.clear()
         result = agent.run_sync(question)
         assert asked, result
         assert result.output
@@ -35,8 +36,6 @@ def outputs() -> None:
     assert Agent(scripted, output_type=City).run_sync("final result").output.name == "Oslo"
     native = Agent(demo, output_type=NativeOutput(City, strict=True))
     assert native.run_sync(CAPITAL).output.people >= 0
-    prompted = Agent(scripted, output_type=PromptedOutput(City))
-    assert prompted
 
 
 def reasoning() -> None:
