@@ -64,6 +64,9 @@ class EngineRequest(Struct, frozen=True, kw_only=True):
     id: str  #: unique; it stands in the log too
     #: The conversation in OpenAI's form; each `content` is one text.
     messages: list[dict[str, Any]]
+    #: The tools that the answer may call, in OpenAI's form. A call is written as the model's chat
+    #: template renders one; the server reads it from the text.
+    tools: list[dict[str, Any]] = []
     prompt: str  #: the same conversation, rendered by the model's chat template
     token_ids: list[int]  #: of `prompt`
     max_tokens: int  #: at least 1; tokens after that are dropped

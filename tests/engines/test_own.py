@@ -208,3 +208,26 @@ def test_echo_text_gives_the_last_message_back() -> None:
     text = "one  two\nthree — four"
     done = run("out=echo:text", stdin=text)
     assert done.stdout == text + "\n"
+
+
+def test_it_gets_the_tools_and_may_call_them(tmp_path: Path) -> None:
+    file = tmp_path / "caller.py"
+    file.write_text(
+        "async def generate(request):\n"
+        "    name = request.tools[0]['function']['name']\n"
+        "    yield '<think>Hm'\n"
+        "    yield '</think>'\n"
+        '    yield \'<tool_call>{"name": "%s", \' % name\n'
+        '    yield \'"arguments": {"a": 1}}</tool_call>\'\n'
+    )
+    tool = {"type": "function", "function": {"name": "look_up"}}
+    asked, answered = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    message = {"role": "user", "content": "hi"}
+    asked.write_text(json.dumps({"messages": [message], "tools": [tool]}))
+    formats = ("--tool-format", "hermes", "--reasoning-format", "think")
+    run(f"in=batch:{asked}", f"out={file}", *formats, "--output", answered)
+    line = json.loads(answered.read_text())
+    assert line["finish_reason"] == "tool_calls"
+    assert (line["response"], line["reasoning"]) == ("", "Hm")
+    (call,) = line["tool_calls"]
+    assert call["function"] == {"name": "look_up", "arguments": '{"a": 1}'}

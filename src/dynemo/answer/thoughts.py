@@ -9,7 +9,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Thinking:
-    """What may stand before the content of an answer."""
+    """The thoughts and the calls that may stand before the content of an answer."""
 
     opens: tuple[str, ...]  #: of thoughts, if the model itself opens them
     closes: tuple[str, ...]

@@ -8,6 +8,9 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+#: Breaks a text that spells a control token, in the `prompt` of an engine that takes text.
+JOINER = "\u2060"
+
 
 class Sampling(Struct, frozen=True, omit_defaults=True):
     """How the next token is chosen. The defaults are plain sampling at temperature 1."""
@@ -53,7 +56,7 @@ class Request(Struct, frozen=True, kw_only=True):
 
     id: str
     token_ids: list[int]
-    prompt: str
+    prompt: str  #: a JOINER breaks each text that only looks like a token
     max_tokens: int  #: at least 1; prompt and answer together fit the context
     is_unbounded: bool = False  #: the client set no `max_tokens`: it is what the context leaves
     sampling: Sampling
@@ -63,6 +66,7 @@ class Request(Struct, frozen=True, kw_only=True):
     embed: bool = False  #: the prompt's embedding is wanted, and no answer
     #: `prompt.normalise.plain_messages` of the turns, for an engine that takes messages.
     messages: list[dict[str, Any]] = []
+    tools: list[dict[str, Any]] = []  #: definitions that the answer may call, for such an engine
     #: Control tokens that belong to the answer's text, each with the spelling that stands there.
     #: Others are left out of it. A stop id among them is part of the text, too.
     shown: dict[int, str] = {}

@@ -92,7 +92,7 @@ class Prose:
             self._held.append(text)
 
     def cut(self, *, drops_lead: bool = False) -> None:
-        """Drops what is held, at a mark. `drops_lead`: newlines after the mark are no text."""
+        """Drops what is held, at a mark. `drops_lead`: newlines after the mark only separate."""
         self._held.clear()
         self._drops_lead = drops_lead
         self.is_fresh = True
@@ -104,7 +104,7 @@ class Prose:
         self.is_fresh = True
 
     def end(self, *, is_after_mark: bool) -> None:
-        """Gives out what is held at the end, but for white space after the last mark."""
+        """Gives out what is held at the end, except white space after the last mark."""
         if not (is_after_mark and self.is_fresh):
             self._emit("".join(self._held))
         self._held.clear()
@@ -139,6 +139,8 @@ class CallWriter:
         self._length = 0
         self._is_sent = False
         self._has_sent = False  # a call since `begin`
+        self._waits = False  # complete calls wait
+        self._waiting: list[tuple[str | None, str, list[str]]] = []
 
     def named(self, name: str) -> str:
         """Returns the name of the tool that a model means. Raises NotACall if there is none."""
@@ -151,15 +153,19 @@ class CallWriter:
         raise NotACall
 
     @property
+    def has_waiting(self) -> bool:
+        return bool(self._waiting)
+
+    @property
     def is_started(self) -> bool:
         return bool(self._name)
 
     def start(self, name: str, id: str | None = None) -> None:
         """Starts a call. Raises NotACall if no tool has this name."""
         self._name, self._id = self.named(name), id
-        self._held.clear()
+        self._held = []
         self._length, self._is_sent = 0, False
-        if not self._most_held:
+        if not self._most_held and not self._waits:
             self._send()
 
     def set_id(self, id: str) -> None:
@@ -174,23 +180,45 @@ class CallWriter:
             self.source.record()  # what was taken so far has been sent
         else:
             self._held.append(text)
-            if self._length > self._most_held:
+            if self._length > self._most_held and not self._waits:
                 self._send()
 
     def finish(self) -> None:
         """Ends the call, which is complete."""
-        if not self._is_sent:
+        if self._waits:
+            self._waiting.append((self._id, self._name, self._held))
+            self._held = []
+        elif not self._is_sent:
             self._send()
         self._name = ""
-        self.source.record()
+        self.settle()
 
-    def begin(self) -> None:
-        """Prepares for the calls after one mark."""
+    def settle(self) -> None:
+        """Forgets the text that was recorded, because it belongs to complete calls."""
+        if not self._waits:
+            self.source.record()
+
+    def begin(self, *, waits: bool = False, keeps: bool = False) -> None:
+        """Prepares for the calls after one mark.
+
+        `waits`: complete calls wait for `send_waiting`. `keeps`: what is recorded stays so.
+        """
         self._has_sent = False
-        self.source.record()
+        self._waits = waits
+        self._waiting.clear()
+        if not keeps:
+            self.source.record()
+
+    def send_waiting(self) -> None:
+        """Sends the calls that wait."""
+        for waiting in self._waiting:
+            self._id, self._name, self._held = waiting
+            self._send()
+        self._waiting.clear()
+        self._name = ""
 
     def fail(self) -> bool:
-        """Forgets a call that is none. Returns whether anything was sent since `begin`."""
+        """Forgets the current call. Returns whether a call was sent since `begin`."""
         self._name = ""
         self._held.clear()
         return self._has_sent
@@ -201,5 +229,5 @@ class CallWriter:
         self._output.started(self._id, self._name)
         for text in self._held:
             self._output.arguments(text)
-        self._held.clear()
+        self._held = []
         self.source.record()

@@ -1,4 +1,4 @@
-"""What a model's answer looks like: how it marks its reasoning and its tool calls. Plain data.
+"""Formats say how a model's answer marks reasoning and tool calls. They are plain data.
 
 A format travels in the model card, so that all ingresses read an answer in the same way.
 """
@@ -31,7 +31,7 @@ class ReasoningFormat(Struct, frozen=True, omit_defaults=True):
     is_open: bool = False
     #: A mark that starts a tool call ends the block. Otherwise a call inside the block is a quote.
     ends_at_calls: bool = False
-    #: Marks around the answer's content, which are no part of it.
+    #: Marks around the answer's content, which are left out.
     wrappers: tuple[str, ...] = ()
 
 
@@ -61,12 +61,12 @@ class ToolFormat(Struct, frozen=True, omit_defaults=True):
     argument_keys: tuple[str, ...] = ("arguments", "parameters")
     id_keys: tuple[str, ...] = ("id",)
     is_name_key: bool = False  #: `{"get_weather": {...}}`
-    separators: tuple[str, ...] = ()  #: `named`: what stands between the name and the arguments
-    id_mark: str = ""  #: `named`: what stands between the name and the call's id
+    separators: tuple[str, ...] = ()  #: `named`: the text between the name and the arguments
+    id_mark: str = ""  #: `named`: the text between the name and the call's id
     is_id_first: bool = False  #: `named`: the id stands before the name, and `id_mark` between them
-    prefixes: tuple[str, ...] = ()  #: of a name, which are no part of it
+    prefixes: tuple[str, ...] = ()  #: of a name, which are left out
     has_index: bool = False  #: `named`: `:0` after the name; name and index are the call's id
-    fence: str = ""  #: `named`: text around the arguments, after a line with the name
+    fence: str = ""  #: `named`: text before the arguments, after a line with the name
     call_tag: Tag = Tag()  #: `xml`: around a call
     value_tag: Tag = Tag()  #: `xml`, `pairs`: around a value
     key_tag: Tag = Tag()  #: `pairs`: around a key

@@ -1,7 +1,7 @@
 """Reads JSON that arrives in pieces. All counting of braces is done here.
 
 A model may write a raw newline or tab inside a string. Strict readers refuse that, so it is passed
-on as an escape. Everything else that is no JSON raises NotACall.
+on as an escape. Other text that is not JSON raises NotACall.
 """
 
 import re
@@ -62,7 +62,7 @@ def read_value(source: Source, emit: Emit) -> Steps[None]:
 
 
 def _after(source: Source, emit: Emit, closers: list[str]) -> Steps[bool]:
-    """Reads what follows a value: closing brackets, and a comma. Returns whether all is closed."""
+    """Reads the closing brackets and the comma after a value. Returns whether all is closed."""
     while closers:
         char = yield from _spaces(source, emit)
         if char == ",":

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dynemo.answer.formats.call import AnswerOutput, CallWriter, Prose
 from dynemo.answer.formats.format import Format, Part, ReasoningFormat, SaidText, ToolFormat
 from dynemo.answer.formats.source import Marks, NotACall, Source, Steps
-from dynemo.answer.formats.syntax import braces, json_calls, named, pairs, python, xml
+from dynemo.answer.formats.syntax.calls import only_calls, pass_on, read_calls, start_marks
 from dynemo.answer.formats.syntax.harmony import Channels
 from dynemo.limits import HELD_CALL_CHARACTERS
 from dynemo.messages.ask import Tool
@@ -109,6 +109,7 @@ class _AnswerReader:
                 self._tools, tools, source, output, held=held, on_call=self._on_call
             )
         self._has_marks = False  # a mark has been read
+        self._has_calls = False  # a call has been sent
 
     def read(self, *, is_open: bool) -> Steps[None]:
         """Reads the whole answer."""
@@ -119,7 +120,7 @@ class _AnswerReader:
         self._content.end(is_after_mark=self._has_marks)
 
     def _on_call(self) -> None:
-        self._has_marks = True
+        self._has_marks = self._has_calls = True
         self._content.cut()
 
     def _think(self, text: str, is_mark: bool) -> None:
@@ -145,16 +146,28 @@ class _AnswerReader:
             yield from self._bare_calls()
             mark = yield from self._source.until(marks.all, self._content.add)
             if not mark:
+                self._end_content(marks)
                 return
             if mark in marks.calls:
                 yield from self._call(mark)
             elif mark in marks.opens and self._content.is_fresh:
                 self._think(mark, True)
                 yield from self._reason()
-            elif mark in marks.silent and (self._content.is_fresh or mark in marks.wrappers):
+            elif mark in marks.wrappers or (self._content.is_fresh and self._is_silent(mark)):
                 self._skip(mark)
             else:
                 self._content.add(mark)
+
+    def _end_content(self, marks: "_ContentMarks") -> None:
+        """Reads the rest, which no mark ends. A part of a closing mark after a call is left out."""
+        rest = self._source.rest()
+        is_part = any(mark.startswith(rest) for mark in marks.closes)
+        if not (rest and is_part and self._content.is_fresh and self._has_calls):
+            self._content.add(rest)
+
+    def _is_silent(self, mark: str) -> bool:
+        """Whether a mark at the start of content only ends the block before it."""
+        return mark in self._reasoning.closes or self._has_calls
 
     def _skip(self, mark: str) -> None:
         """Leaves out a mark that only separates."""
@@ -185,20 +198,52 @@ class _AnswerReader:
     def _thoughts_to_mark(self) -> Steps[str]:
         """Reads reasoning, and returns the mark that ends it; empty at the end of the answer."""
         reasoning, source = self._reasoning, self._source
-        calls = self._tools if reasoning.ends_at_calls else None
-        starts = (*calls.sections, *calls.opens) if calls is not None else ()
+        starts = start_marks(self._tools) if self._tools is not None else ()
         marks = Marks((*reasoning.closes, *reasoning.opens, *reasoning.wrappers, *starts))
         self._thoughts.cut(drops_lead=True)
         self._has_marks = True
         while True:
             mark = yield from source.until(marks, lambda text: self._think(text, False))
             if not mark:
+                self._think(source.rest(), False)
                 self._thoughts.end(is_after_mark=True)
                 return ""
-            if mark in reasoning.opens and not (self._thoughts.is_fresh and not self._is_raw):
-                self._think(mark, False)
+            if mark in starts and not reasoning.ends_at_calls:
+                if (yield from self._last_calls(mark)):
+                    return ""
             elif mark not in reasoning.opens:
                 return mark
+            elif self._is_raw or not self._thoughts.is_fresh:
+                self._think(mark, False)
+
+    def _last_calls(self, mark: str) -> Steps[bool]:
+        """Reads calls inside a block of reasoning. Returns whether they end the answer.
+
+        Calls with more text after them are quotes, which belong to the reasoning.
+        """
+        calls, source, inner = self._calls, self._source, Source()
+        if calls is None:
+            return False
+        calls.source = inner
+        calls.begin(waits=True)
+        raw = [mark]
+        marks = Marks((*self._reasoning.closes, *self._reasoning.wrappers))
+        try:
+            yield from pass_on(source, inner, marks, only_calls(calls, mark), raw.append)
+            is_call = inner.is_over and calls.has_waiting
+        except NotACall:
+            is_call = False
+        calls.source = source
+        if is_call:
+            self._thoughts.cut()
+            calls.send_waiting()
+            source.recorded()
+            return True
+        rest = inner.text[inner.at :]
+        source.give_back(rest)
+        text = "".join(raw)
+        self._think(text[: len(text) - len(rest)], False)
+        return False
 
     def _is_of_reasoning(self, mark: str) -> bool:
         return mark in self._reasoning.closes or mark in self._reasoning.wrappers
@@ -218,14 +263,14 @@ class _AnswerReader:
             is_call = yield from self._call("", is_bare=True)
 
     def _call(self, mark: str, *, is_bare: bool = False) -> Steps[bool]:
-        """Reads calls after a mark. What is no call is content."""
+        """Reads calls after a mark. Text that is not a call is content."""
         calls, source = self._calls, self._source
         if calls is None:
             return False
         if not is_bare:
             calls.begin()
         try:
-            yield from _read_calls(calls, mark, is_bare=is_bare)
+            yield from read_calls(calls, mark, is_bare=is_bare)
         except NotACall:
             has_sent = calls.fail()
             raw = source.recorded()
@@ -234,35 +279,6 @@ class _AnswerReader:
         self._has_marks = True
         self._content.add(source.recorded())
         return True
-
-
-def _read_calls(calls: CallWriter, mark: str, *, is_bare: bool) -> Steps[None]:
-    source, format = calls.source, calls.format
-    if mark in format.sections:
-        starts = (*format.opens, format.call_tag.open)
-        starts = tuple(start for start in starts if start)
-        yield from source.spaces()
-        mark = yield from source.has((*starts, *format.closes))
-        if not mark:
-            raise NotACall
-        if mark in format.closes:
-            source.record()  # a section without calls
-            return
-    match format.syntax:
-        case "json":
-            yield from json_calls.read_calls(calls, is_bare=is_bare)
-        case "named":
-            yield from named.read_calls(calls)
-        case "xml":
-            yield from xml.read_calls(calls, is_open=mark == format.call_tag.open)
-        case "pairs":
-            yield from pairs.read_calls(calls)
-        case "python":
-            yield from python.read_calls(calls, is_bare=is_bare)
-        case "braces":
-            yield from braces.read_calls(calls)
-        case "harmony":
-            raise NotACall
 
 
 class _ContentMarks:
@@ -274,10 +290,10 @@ class _ContentMarks:
         calls: tuple[str, ...] = ()
         closes: tuple[str, ...] = ()
         if tools is not None:
-            calls = (*tools.sections, *tools.opens, tools.call_tag.open)
+            calls = start_marks(tools)
             closes = (*tools.closes, tools.call_tag.close)
-        self.calls = frozenset(mark for mark in calls if mark)
-        self.silent = frozenset((*reasoning.closes, *reasoning.wrappers, *closes))
+        self.calls = frozenset(calls)
+        self.closes = frozenset(closes)
         self.all = Marks(
             (*calls, *reasoning.opens, *closes, *reasoning.closes, *reasoning.wrappers)
         )

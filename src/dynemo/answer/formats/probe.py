@@ -44,7 +44,7 @@ TOOL = Tool(
 
 
 class Template(Protocol):
-    """What is read of a chat template (`prompt.template.ChatTemplate`)."""
+    """The part of `prompt.template.ChatTemplate` that is used here."""
 
     @property
     def sources(self) -> Mapping[str, str]: ...

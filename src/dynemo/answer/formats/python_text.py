@@ -109,7 +109,7 @@ def _number(source: Source) -> Steps[str]:
         head += "0"
     value = f"{sign}{head}{exponent}{tail}"
     if head[:1] == "0" and head[1:2].isdigit():
-        raise NotACall  # `007` is no number of Python
+        raise NotACall  # Python does not allow `007`
     source.take(end)
     return value
 

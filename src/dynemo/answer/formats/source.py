@@ -1,7 +1,7 @@
 """The text of an answer, which arrives in pieces, and the steps that read it.
 
-A reader is a generator: it yields when it needs more text, and goes on when more has come. What it
-reads depends on the text alone, never on the pieces: it takes a character only when no later text
+A reader is a generator: it yields when it needs more text, and continues when more has come. Its
+result depends on the text alone, never on the pieces: it takes a character only when no later text
 can change what that character means.
 """
 
@@ -23,16 +23,17 @@ _AHEAD = 64
 
 
 class NotACall(Exception):
-    """What looked like a tool call is none: it is malformed, cut off, or names no tool."""
+    """The text is not a tool call after all: it is malformed, cut off, or names no known tool."""
 
 
 class Marks:
-    """Texts to search for. Where two begin at one place, the one that stands first here counts."""
+    """Texts to search for. Where several begin at one place, the longest counts."""
 
     __slots__ = ("_longest", "_starts", "texts")
 
     def __init__(self, texts: Iterable[str]) -> None:
-        self.texts = tuple(dict.fromkeys(text for text in texts if text))
+        unique = dict.fromkeys(text for text in texts if text)
+        self.texts = tuple(sorted(unique, key=len, reverse=True))
         self._longest = max(map(len, self.texts), default=0)
         firsts = "".join(dict.fromkeys(text[0] for text in self.texts))
         self._starts = re.compile(f"[{re.escape(firsts)}]") if firsts else None
@@ -40,20 +41,30 @@ class Marks:
     def find(self, text: str, at: int, *, is_over: bool) -> tuple[int, str]:
         """Returns where the first mark begins, and the mark.
 
-        The mark is empty if there is none: then the text before that place holds no part of a mark.
+        The mark is empty if there is none. Then the text from that place on may begin a mark, if
+        more text comes.
         """
         if self._starts is None:
             return len(text), ""
         for match in self._starts.finditer(text, at):
             start = match.start()
-            for mark in self.texts:
-                if text.startswith(mark, start):
-                    return start, mark
-            if not is_over and len(text) - start < self._longest:
-                rest = text[start:]
-                if any(mark.startswith(rest) for mark in self.texts):
-                    return start, ""
+            mark, may_grow = _longest(self.texts, text[start : start + self._longest])
+            if may_grow and not (mark and is_over):
+                return start, ""
+            if mark:
+                return start, mark
         return len(text), ""
+
+
+def _longest(texts: Iterable[str], rest: str) -> tuple[str, bool]:
+    """Returns the longest text that `rest` begins with, and whether more text may make a longer."""
+    found, may_grow = "", False
+    for text in texts:
+        if rest.startswith(text):
+            found = max(found, text, key=len)
+        elif text.startswith(rest):
+            may_grow = True
+    return found, may_grow
 
 
 class Source:
@@ -90,6 +101,17 @@ class Source:
             self._raw.append(text)
         return text
 
+    def give_back(self, text: str) -> None:
+        """Puts back the last text that was taken."""
+        if self.at >= len(text):
+            self.at -= len(text)
+        else:
+            self.text, self.at = text + self.text[self.at :], 0
+
+    def rest(self) -> str:
+        """Takes all text."""
+        return self.take(len(self.text))
+
     # Steps. All of them raise NotACall if the text ends too early, unless they say otherwise.
 
     def more(self) -> Steps[bool]:
@@ -122,17 +144,14 @@ class Source:
                 return ""
 
     def has(self, texts: tuple[str, ...]) -> Steps[str]:
-        """Takes the first of these texts that comes next, and returns it, or empty text."""
+        """Takes the longest of these texts that comes next, and returns it, or empty text."""
+        longest = max(map(len, texts), default=0)
         while True:
-            rest = self.text[self.at : self.at + max(map(len, texts), default=0)]
-            for text in texts:
-                if rest.startswith(text):
-                    self.take(self.at + len(text))
-                    return text
-                if text.startswith(rest) and not self.is_over:
-                    break  # it may still come
-            else:
-                return ""
+            rest = self.text[self.at : self.at + longest]
+            found, may_grow = _longest(texts, rest)
+            if self.is_over or not may_grow:
+                self.take(self.at + len(found))
+                return found
             yield
 
     def expect(self, *texts: str) -> Steps[str]:
@@ -146,7 +165,7 @@ class Source:
     def until(self, marks: Marks, emit: Emit) -> Steps[str]:
         """Gives the text up to the next mark to `emit`. Takes the mark, and returns it.
 
-        Returns empty text if the text ends before a mark.
+        Returns empty text if no mark comes. Then the text that may begin one is not taken.
         """
         while True:
             end, mark = marks.find(self.text, self.at, is_over=self.is_over)
@@ -174,16 +193,21 @@ class Source:
                 return "".join(taken), mark
             yield from self.need()
 
-    def is_next(self, followers: tuple[str, ...]) -> Steps[bool]:
-        """Whether white space and then one of these texts comes next. Takes nothing."""
+    def is_next(self, followers: tuple[str, ...], *, at_end: bool = False) -> Steps[bool]:
+        """Whether white space and then one of these texts comes next. Takes nothing.
+
+        `at_end`: the end of the text counts as well.
+        """
         while True:
             match = _SPACE.match(self.text, self.at)
             start = match.end() if match else self.at
             if start - self.at > _AHEAD:
                 return False
-            rest = self.text[start : start + max(map(len, followers))]
+            rest = self.text[start : start + max(map(len, followers), default=0)]
             if any(rest.startswith(text) for text in followers):
                 return True
-            if self.is_over or not any(text.startswith(rest) for text in followers):
+            if self.is_over:
+                return at_end and not rest
+            if not any(text.startswith(rest) for text in followers):
                 return False
             yield

@@ -96,6 +96,7 @@ def _public(request: Request) -> EngineRequest:
     return EngineRequest(
         id=request.id,
         messages=request.messages,
+        tools=request.tools,
         prompt=request.prompt,
         token_ids=request.token_ids,
         max_tokens=request.max_tokens,

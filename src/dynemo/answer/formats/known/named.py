@@ -25,7 +25,7 @@ NAMED = (
             "named",
             sections=("<｜tool▁calls▁begin｜>",),
             opens=("<｜tool▁call▁begin｜>",),
-            closes=("<｜tool▁call▁end｜>", "<｜tool▁calls▁end｜>"),
+            closes=("<｜tool▁call▁end｜>", "<｜tool▁calls▁end｜>", "```"),
             separators=("<｜tool▁sep｜>",),
             fence="```json",
             joint="",

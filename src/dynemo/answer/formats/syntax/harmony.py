@@ -17,11 +17,13 @@ from dynemo.limits import NAME_CHARACTERS
 
 CHANNEL, MESSAGE, START = "<|channel|>", "<|message|>", "<|start|>"
 ENDS = ("<|end|>", "<|call|>", "<|return|>")
-CONSTRAIN = "<|constrain|>"
 
-_HEADER_ENDS = Marks((MESSAGE, START, *ENDS))
+_HEADER_ENDS = Marks((MESSAGE, *ENDS))
+_STARTS = Marks((CHANNEL, START))
 _BODY_ENDS = Marks((*ENDS, START))
-_ROLE = re.compile(r"\s*(assistant)?\s*(to=\S*)?\s*")
+_AFTER_END = (START, CHANNEL, *ENDS)
+_ROLE = re.compile(r"\s*(?:<\|start\|>)?(?:assistant)?\s*(?:to=[^\s<]*)?\s*")
+_PARTS = (START, CHANNEL, MESSAGE, "assistant", "to=")
 _RECIPIENT = re.compile(r"\bto=([^\s<]+)")
 _CHANNEL_NAME = re.compile(r"<\|channel\|>\s*(\w+)")
 
@@ -45,15 +47,14 @@ class Channels:
     def read(self) -> Steps[None]:
         source = self._source
         while (yield from source.peek()):
+            mark = ""
             if not (yield from self._is_header()):
-                mark = yield from source.until(Marks((CHANNEL, START, *ENDS)), self._content.add)
-                if mark in ("", *ENDS, START):
-                    continue
+                mark = yield from source.until(_STARTS, self._content.add)
+                if not mark:
+                    self._content.add(source.rest())
+            if mark or source.at < len(source.text):
                 source.record()
-                yield from self._message(CHANNEL)
-                continue
-            source.record()
-            yield from self._message("")
+                yield from self._message(mark)
 
     def _is_header(self) -> Steps[bool]:
         """Whether a header comes next, and not text without one. Takes nothing."""
@@ -64,51 +65,73 @@ class Channels:
             rest = source.text[end : end + len(CHANNEL)]
             if rest.startswith((CHANNEL, MESSAGE)):
                 return True
-            is_part = any(text.startswith(rest) for text in (CHANNEL, MESSAGE, "assistant", "to="))
+            is_part = any(text.startswith(rest) for text in _PARTS)
             if source.is_over or not is_part or end - source.at > NAME_CHARACTERS:
                 return False
             yield
 
     def _message(self, mark: str) -> Steps[None]:
-        """Reads one header and its message."""
+        """Reads one header, of which the mark is the start, and its message."""
         source = self._source
         try:
             header, end = yield from source.short(_HEADER_ENDS, NAME_CHARACTERS)
         except NotACall:
-            self._content.add(mark + source.recorded())
-            return
+            end = ""
         if end != MESSAGE:
             self._content.add(mark + source.recorded())
             return
-        header = mark + header
-        channel = _CHANNEL_NAME.search(header)
-        recipient = _RECIPIENT.search(header)
+        channel = _CHANNEL_NAME.search(mark + header)
+        recipient = _RECIPIENT.search(mark + header)
         if recipient and self._calls is not None:
-            try:
-                yield from self._call(self._calls, recipient[1])
+            if (yield from self._call(self._calls, mark, recipient[1])):
                 return
-            except NotACall:
-                self._calls.fail()
-                self._content.add(mark + source.recorded())
-        elif channel and channel[1] == "analysis" and not recipient:
-            self._thoughts(mark + source.recorded(), True)
-            end = yield from source.until(_BODY_ENDS, lambda text: self._thoughts(text, False))
-            self._thoughts(end, True)
-            return
         elif recipient:
             self._content.add(mark + source.recorded())
-        else:
-            source.recorded()
-        yield from source.until(_BODY_ENDS, self._content.add)
+        elif channel and channel[1] == "analysis":
+            self._thoughts(mark + source.recorded(), True)
+            self._thoughts((yield from self._body(self._think)), True)
+            return
+        source.recorded()
+        yield from self._body(self._content.add)
 
-    def _call(self, calls: CallWriter, recipient: str) -> Steps[None]:
+    def _think(self, text: str) -> None:
+        self._thoughts(text, False)
+
+    def _body(self, emit: Callable[[str], None]) -> Steps[str]:
+        """Reads a message up to its end, and returns the mark of the end."""
         source = self._source
-        calls.start(recipient)
-        yield from read_arguments(calls)
-        calls.finish()
+        while True:
+            mark = yield from source.until(_BODY_ENDS, emit)
+            if not mark:
+                emit(source.rest())
+                return ""
+            if mark == START:
+                if (yield from source.is_next(("assistant",))):
+                    return mark
+            elif (yield from source.is_next(_AFTER_END, at_end=True)):
+                return mark
+            emit(mark)
+
+    def _call(self, calls: CallWriter, mark: str, recipient: str) -> Steps[bool]:
+        """Reads the message of a call. Text that is not a call is content."""
+        source = self._source
+        calls.begin(keeps=True)
+        try:
+            calls.start(recipient)
+            yield from read_arguments(calls)
+            calls.finish()
+        except NotACall:
+            has_sent = calls.fail()
+            raw = source.recorded()
+            self._content.add(raw if has_sent else mark + raw)
+            return False
         source.recorded()
         yield from source.spaces()
-        yield from source.has((*ENDS,))
+        if not (yield from source.has(ENDS)) and source.is_over:
+            rest = source.text[source.at :]
+            if any(end.startswith(rest) for end in ENDS):
+                source.rest()  # a part of the end
+        return True
 
 
 def read_arguments(calls: CallWriter) -> Steps[None]:

@@ -1,7 +1,7 @@
 """Calls as JSON objects, alone or in a list: `{"name": "f", "arguments": {...}}`.
 
-Also with other names for the keys, with the arguments as a string of JSON, with the arguments
-before the name, and with the tool's name as the only key.
+The keys may have other names, and stand in any order. The arguments may be a string of JSON. The
+tool's name may be the only key.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ def read_calls(calls: CallWriter, *, is_bare: bool = False) -> Steps[None]:
         source.take(source.at + 1)
         if (yield from source.spaces()) == "]" and not is_bare:
             source.take(source.at + 1)
-            source.record()
+            calls.settle()
             return
     while True:
         yield from read_object(calls, is_bare=is_bare)
@@ -36,7 +36,7 @@ def read_calls(calls: CallWriter, *, is_bare: bool = False) -> Steps[None]:
         if not separator:
             raise NotACall
         if separator == "]":
-            source.record()
+            calls.settle()
             return
         yield from source.spaces()
 
@@ -59,7 +59,7 @@ def read_object(calls: CallWriter, *, is_bare: bool = False) -> Steps[None]:
 
 
 class _ObjectReader:
-    """What is known of one call."""
+    """Reads one object, and keeps what it knows of the call."""
 
     def __init__(self, calls: CallWriter) -> None:
         self._calls = calls
@@ -132,7 +132,7 @@ def read_arguments(source: Source, emit: Callable[[str], None]) -> Steps[None]:
 
 
 def _read_nested(source: Source, emit: Callable[[str], None]) -> Steps[None]:
-    """Reads a string of JSON. All that it says is given out, also if it is no JSON."""
+    """Reads a string of JSON. Everything it says is given out, also if it is not JSON."""
     inner = Source()
     steps = _read_whole(inner, emit)
     outer = read_string_text(source, inner.feed)

@@ -23,7 +23,7 @@ def read_calls(calls: CallWriter) -> Steps[None]:
     char = yield from source.spaces()
     if char == "{":
         yield from read_value(source, calls.arguments)
-    elif format.closes and (yield from source.is_next(format.closes)):
+    elif not format.fence and (yield from source.is_next(format.closes)):
         calls.arguments("{}")
     else:
         raise NotACall
@@ -31,7 +31,7 @@ def read_calls(calls: CallWriter) -> Steps[None]:
 
 
 def _name(calls: CallWriter) -> Steps[tuple[str, str | None]]:
-    """Reads what stands before the arguments. Returns the tool's name, and the call's id."""
+    """Reads the text before the arguments. Returns the tool's name, and the call's id."""
     source, format = calls.source, calls.format
     ends = Marks((*format.separators, format.id_mark))
     text, mark = yield from _up_to(calls, ends)

@@ -2,7 +2,7 @@
 
 from dynemo.answer.formats.call import CallWriter
 from dynemo.answer.formats.source import Marks, Steps
-from dynemo.answer.formats.syntax.values import Values
+from dynemo.answer.formats.syntax.values import ValueEnds, ValuesWriter
 from dynemo.limits import NAME_CHARACTERS
 
 
@@ -12,12 +12,19 @@ def read_calls(calls: CallWriter) -> Steps[None]:
     key_tag, value_tag, close = format.key_tag, format.value_tag, format.closes[0]
     name, mark = yield from source.short(Marks((key_tag.open, close)), NAME_CHARACTERS)
     calls.start(name)
-    tool = calls.tools[calls.named(name)]
-    values = Values(calls, tool, Marks((value_tag.close,)), (key_tag.open, close))
+    ends = ValueEnds(
+        closes=(value_tag.close,),
+        followers=(key_tag.open, close),
+        next_value=key_tag.open,
+        name_end=key_tag.close,
+        call_close=close,
+        call_followers=format.opens,
+    )
+    values = ValuesWriter(calls, calls.tools[calls.named(name)], ends)
     while mark == key_tag.open:
         key, _ = yield from source.short(Marks((key_tag.close,)), NAME_CHARACTERS)
         yield from source.expect(value_tag.open)
         key = key.strip()
-        yield from values.value(key, values.types(key))
-        mark = yield from source.expect(key_tag.open, close)
+        mark = yield from values.value(key, values.types(key))
+        mark = mark or (yield from source.expect(key_tag.open, close))
     values.finish()

@@ -25,7 +25,7 @@ def read_calls(calls: CallWriter, *, is_bare: bool = False) -> Steps[None]:
         char = yield from source.spaces()
         if char == "]" and not is_bare:
             source.take(source.at + 1)
-            source.record()
+            calls.settle()
             return
         if char == "{":
             yield from _objects(calls, is_bare=is_bare)
@@ -35,7 +35,7 @@ def read_calls(calls: CallWriter, *, is_bare: bool = False) -> Steps[None]:
         char = yield from source.spaces()
         if is_list and char == "]":
             source.take(source.at + 1)
-            source.record()
+            calls.settle()
             return
         if char in (",", ";"):
             source.take(source.at + 1)
@@ -51,7 +51,7 @@ def _objects(calls: CallWriter, *, is_bare: bool) -> Steps[None]:
     while True:
         yield from json_calls.read_object(calls, is_bare=is_bare)
         if (yield from calls.source.expect(",", "]")) == "]":
-            calls.source.record()
+            calls.settle()
             return
         yield from calls.source.spaces()
 

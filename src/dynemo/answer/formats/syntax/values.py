@@ -1,55 +1,86 @@
 """Values without quotes around them, between an opening and a closing mark."""
 
+from collections.abc import Callable
+
+from msgspec import Struct
+
 from dynemo.answer.formats.call import CallWriter
 from dynemo.answer.formats.json_text import escaped, quoted
-from dynemo.answer.formats.schema import Types, is_only_text, json_value, types_of
-from dynemo.answer.formats.source import Emit, Marks, NotACall, Source, Steps
+from dynemo.answer.formats.schema import Types, is_only_text, json_value, names_of, types_of
+from dynemo.answer.formats.source import Emit, Marks, NotACall, Steps
 from dynemo.messages.ask import Tool
 
 
-class Values:
+class ValueEnds(Struct, frozen=True):
+    """The marks that end a value, and what must come after each, because a value may quote them."""
+
+    closes: tuple[str, ...]  #: the closing marks
+    followers: tuple[str, ...]  #: one of them comes after a closing mark
+    next_value: str  #: the mark of the next value, if the model forgot to close this one
+    name_end: str  #: the text after the name of a value
+    call_close: str  #: the mark that closes the call, if the model forgot to close the value
+    call_followers: tuple[str, ...]  #: one of them, or the end of the text, comes after that
+
+
+class ValuesWriter:
     """Writes the arguments of one call, one value after another."""
 
-    def __init__(self, calls: CallWriter, tool: Tool, ends: Marks, followers: tuple[str, ...]):
-        """`ends` close a value; a close counts only if one of the `followers` comes after it."""
+    def __init__(self, calls: CallWriter, tool: Tool, ends: ValueEnds) -> None:
         self._calls = calls
         self._tool = tool
         self._ends = ends
-        self._followers = followers
+        self._marks = Marks((*ends.closes, ends.next_value, ends.call_close))
         self._names: set[str] = set()
-
-    def has(self, name: str) -> bool:
-        return name in self._names
 
     def types(self, name: str) -> Types:
         return types_of(self._tool, name)
 
-    def value(self, name: str, types: Types) -> Steps[None]:
-        """Reads one value and its closing mark. Raises NotACall for a name that came before."""
+    def value(self, name: str, types: Types) -> Steps[str]:
+        """Reads one value and its closing mark.
+
+        Returns the next mark if that was read instead, else empty text. Raises NotACall for a name
+        that came before.
+        """
         if name in self._names:
             raise NotACall
         emit = self._calls.arguments
         head = f"{', ' if self._names else '{'}{quoted(name)}: "
         if is_only_text(types):
             emit(head + '"')
-            yield from self._text(lambda text: emit(escaped(text)))
+            mark = yield from self._text(name, _escaping(emit))
             emit('"')
         else:
             parts: list[str] = []
-            yield from self._text(parts.append)
+            mark = yield from self._text(name, parts.append)
             emit(head + json_value("".join(parts), types))
         self._names.add(name)
+        return mark
 
-    def _text(self, emit: Emit) -> Steps[None]:
-        source: Source = self._calls.source
+    def _text(self, name: str, emit: Emit) -> Steps[str]:
+        source, ends = self._calls.source, self._ends
         while True:
-            mark = yield from source.until(self._ends, emit)
+            mark = yield from source.until(self._marks, emit)
             if not mark:
                 raise NotACall
-            if (yield from source.is_next(self._followers)):
-                return
+            if mark in ends.closes:
+                if (yield from source.is_next(ends.followers)):
+                    return ""
+            elif mark == ends.next_value:
+                others = set(names_of(self._tool)) - self._names - {name}
+                if others and (yield from source.is_next(_with(others, ends.name_end))):
+                    return mark
+            elif (yield from source.is_next(ends.call_followers, at_end=True)):
+                return mark
             emit(mark)
 
     def finish(self) -> None:
         self._calls.arguments("}" if self._names else "{}")
         self._calls.finish()
+
+
+def _escaping(emit: Emit) -> Callable[[str], None]:
+    return lambda text: emit(escaped(text))
+
+
+def _with(names: set[str], end: str) -> tuple[str, ...]:
+    return tuple(name + end for name in names)
