@@ -29,6 +29,10 @@ ANSWERS = {
     "partial city as a tool": _call("PartialCity", name="Oslo", people=700000),
     "final result": _call("final_result", name="Oslo", people=700000),
     "city as JSON": '{"name":"Oslo","people":700000}',
+    "Read a.txt": _call("read", filePath="a.txt"),  # for opencode
+    "Read the file a.txt": _call("Read", filepath="a.txt"),  # for Continue
+    "List the files": _call("read_files", files=[{"path": "a.txt"}]),  # for Cline
+    "Greet in hello.py": 'hello.py\n```\nprint("hello")\n```',  # for aider
     "broken call": '<tool_call>\n{"name": "get_weather", "arguments": {"city": ',
 }
 
@@ -47,4 +51,5 @@ def _answer(messages: list[dict[str, Any]]) -> str:
     if results:
         return "It says: " + "; ".join(reversed(results))
     text = messages[-1]["content"]
-    return ANSWERS.get(text, f"You said: {text}")
+    question = text.partition("\n")[0].strip('"')  # some clients quote it, and add to it
+    return ANSWERS.get(question, f"You said: {text}")
