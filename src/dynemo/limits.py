@@ -44,6 +44,8 @@ GUIDE_VERDICTS = 128  #: that are kept
 #: a text at each step. It also bounds `minLength`, and a pattern with its repetitions written out.
 GUIDE_CHARACTERS = 10_000
 GUIDE_CHOICES = 10_000  #: of a list of choices
+GUIDE_PLACES = 1000  #: in a guide, to which one answer may lead
+GUIDE_REST_SECONDS = 2.0  #: of CPU time to find the rest of a guide for a lost answer
 #: Items that the arrays of a schema may require, in total. The engines' builds of llguidance expand
 #: each item. They fail at twice as many, and at a billion they take all memory.
 SCHEMA_ITEMS = 20_000
@@ -76,6 +78,10 @@ LOGIT_BIASES = 1024  #: tokens of one request; OpenAI allows 300
 CHOICES = 128  #: of one request, as OpenAI
 STOP_STRINGS = 16  #: of one request; OpenAI allows 4
 STOP_CHARACTERS = 256  #: of one stop string
+STOP_IDS = 256  #: of one request, besides the model's own
+LOGPROBS = 20  #: of the likeliest tokens in the place of each, as OpenAI
+#: Log probabilities of all tokens of a prompt. They travel at once, in half a megabyte.
+PROMPT_SCORES = 65_536
 DEADLINE_SECONDS = 86_400.0  #: the most that `X-Request-Timeout` may ask for
 EMBEDDING_INPUTS = 2048  #: prompts of one request for embeddings
 EMBEDDING_TOKENS = 1_000_000  #: in all prompts of one request; OpenAI allows 300,000

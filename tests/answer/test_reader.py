@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dynemo.answer.formats.format import Format, ReasoningFormat
 from dynemo.answer.formats.known.table import TOOLS
@@ -14,6 +16,7 @@ from dynemo.messages.answer import (
     Piece,
     ReasoningPiece,
     TextPiece,
+    TokenLogprob,
     ToolCallPiece,
 )
 from dynemo.messages.ask import Tool
@@ -52,6 +55,28 @@ def test_a_whole_answer() -> None:
     finish = Finish("tool_calls", 7, len(texts), 3, reasoning_tokens=4, matched=5)
     assert pieces[-1] == FinishPiece(2, finish)
     assert tokens(pieces) == len(texts)  # none is lost, and none counts twice
+
+
+PARTS = [
+    "<think>", "I t", "hink", "</thi", "nk>", "\n\n", "Yes", " t.", "<tool", "_call>", CALL,
+]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(PARTS), max_size=12), st.integers(1, 4))
+def test_each_token_s_log_probability_stays_with_its_text(texts: list[str], step: int) -> None:
+    reader = AnswerReader(0, AnswerPlan(FORMAT, (TOOL,)), "ab", 7)
+    entries = [TokenLogprob(text, -float(at), text.encode()) for at, text in enumerate(texts)]
+    pieces: list[Piece] = []
+    for at in range(0, len(texts), step):
+        some = entries[at : at + step]
+        text = "".join(entry.text for entry in some)
+        pieces += reader.read([TextPiece(0, text, len(some), tuple(some))])
+    pieces += reader.read([FinishPiece(0, Finish("stop", 7, len(texts)))])
+    for kind in (TextPiece, ReasoningPiece):
+        said = [piece for piece in pieces if isinstance(piece, kind)]
+        found = [entry for piece in said for entry in piece.logprobs]
+        assert "".join(piece.text for piece in said) == "".join(entry.text for entry in found)
+        assert all(entry.text in texts[-int(entry.logprob)] for entry in found)
 
 
 @pytest.mark.parametrize("reason", ["stop", "length"])

@@ -69,9 +69,6 @@ def test_names_of_one_thing() -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("logprobs", True),
-        ("logprobs", 0),
-        ("top_logprobs", 2),
         ("audio", {"voice": "x"}),
         ("modalities", ["text", "audio"]),
         ("web_search_options", {}),
@@ -93,6 +90,9 @@ def test_unhonoured_fields_are_refused_by_name(field: str, value: Any) -> None:
         ("response_format", {"type": "text"}),
         ("logprobs", False),
         ("top_logprobs", 0),
+        ("min_tokens", 0),
+        ("stop_token_ids", []),
+        ("best_of", 1),
         ("functions", []),
         ("modalities", ["text"]),
         ("store", True),
@@ -108,6 +108,44 @@ def test_unhonoured_fields_are_refused_by_name(field: str, value: Any) -> None:
 )
 def test_values_without_effect_are_accepted(field: str, value: Any) -> None:
     assert ask(**{field: value}) == ask()
+
+
+def test_log_probabilities_and_stops() -> None:
+    assert ask(logprobs=True).logprobs == 0
+    assert ask(logprobs=True, top_logprobs=20).logprobs == 20
+    assert ask(prompt_logprobs=0).prompt_logprobs == 0
+    assert ask(stop_token_ids=[3, 4]).stop_ids == [3, 4]
+    assert ask(include_stop_str_in_output=True).include_stop is True
+    assert ask(min_tokens=7).min_tokens == 7
+    assert ask(best_of=2, n=2).n == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"logprobs": 1}, "logprobs"),
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"logprobs": False, "top_logprobs": 1}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": -1}, "top_logprobs"),
+        ({"prompt_logprobs": 1, "stream": True}, "prompt_logprobs"),
+        ({"prompt_logprobs": -1}, "prompt_logprobs"),
+        ({"stop_token_ids": [-1]}, "stop_token_ids[0]"),
+        ({"stop_token_ids": [1] * 257}, "stop_token_ids"),
+        ({"stop_token_ids": 3}, "stop_token_ids"),
+        ({"min_tokens": -1}, "min_tokens"),
+        ({"best_of": 2}, "best_of"),
+        ({"best_of": 2, "n": 3}, "best_of"),
+        (
+            {"stream": True, "stream_options": {"continuous_usage_stats": True}},
+            "stream_options.continuous_usage_stats",
+        ),
+    ],
+)
+def test_details_that_are_wrong(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        ask(**fields)
+    assert caught.value.param == param
 
 
 def test_every_unhonoured_field_has_its_rule() -> None:

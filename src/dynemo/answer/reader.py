@@ -13,8 +13,10 @@ from dynemo.answer.formats.format import (
     Part,
     SaidReasoning,
     SaidText,
+    needed_marks,
 )
 from dynemo.answer.formats.parser import AnswerParser
+from dynemo.answer.placement import EntryPlacement
 from dynemo.messages.answer import (
     ArgumentsPiece,
     Finish,
@@ -22,6 +24,7 @@ from dynemo.messages.answer import (
     Piece,
     ReasoningPiece,
     TextPiece,
+    TokenLogprob,
     ToolCallPiece,
 )
 from dynemo.messages.ask import Tool
@@ -50,7 +53,9 @@ class AnswerReader:
         "_id",
         "_index",
         "_is_parallel",
+        "_marks",
         "_parser",
+        "_places",
         "_prompt_tokens",
         "_reasoning_tokens",
         "_silent",
@@ -71,6 +76,8 @@ class AnswerReader:
             wants_calls=bool(plan.tools),
             wants_reasoning=plan.splits_reasoning,
         )
+        self._marks = needed_marks(plan.format, wants_calls=True, wants_reasoning=True)
+        self._places: EntryPlacement | None = None
         self._splits = plan.splits_reasoning
         self._calls = 0
         self._tokens = 0
@@ -106,7 +113,10 @@ class AnswerReader:
             parts = _joined(parts, found)
         self._tokens += piece.tokens
         self._silent += piece.tokens
-        return self._add(parts, read, piece)
+        if piece.logprobs:
+            self._places = self._places or EntryPlacement(self._marks)
+            self._places.add(piece.logprobs)
+        return self._add(parts, read)
 
     def _slices(self, piece: TextPiece) -> Sequence[tuple[str, int]]:
         """Texts with the tokens of each. A piece of several tokens, in which thoughts may end, is
@@ -117,17 +127,22 @@ class AnswerReader:
         ends = [len(text) * number // count for number in range(count + 1)]
         return [(text[start:end], 1) for start, end in pairwise(ends)]
 
-    def _add(self, parts: Sequence[Part], read: list[Piece], piece: TextPiece | None) -> bool:
+    def _scores(self, text: str) -> tuple[TokenLogprob, ...]:
+        """The log probabilities of a part's tokens, if they are wanted."""
+        return () if self._places is None else self._places.take(text)
+
+    def _add(self, parts: Sequence[Part], read: list[Piece]) -> bool:
         index = self._index
         for part in parts:
             tokens, self._silent = self._silent, 0
-            scores = () if piece is None else piece.logprobs
             match part:
                 case SaidText(text):
-                    read.append(TextPiece(index, text, tokens, scores))
+                    read.append(TextPiece(index, text, tokens, self._scores(text)))
                 case SaidReasoning(text):
-                    read.append(ReasoningPiece(index, text, tokens, scores))
+                    read.append(ReasoningPiece(index, text, tokens, self._scores(text)))
                 case CallArguments(text):
+                    if self._places is not None:
+                        self._places.skip(text)
                     read.append(ArgumentsPiece(index, self._calls - 1, text, tokens))
                 case CallStarted(call_id, name):
                     self._silent = tokens
@@ -139,7 +154,7 @@ class AnswerReader:
         return True
 
     def _end(self, finish: Finish, read: list[Piece]) -> bool:
-        is_whole = self._add(self._parser.end(), read, None)
+        is_whole = self._add(self._parser.end(), read)
         if not is_whole:
             return False
         if self._silent:  # the last tokens were marks, which have no text

@@ -88,7 +88,7 @@ def shown_tokens(plan: AnswerPlan, card: Card) -> dict[int, str]:
 def thinking_of(ask: Ask, card: Card, plan: AnswerPlan | None, prompt: str) -> Thinking | None:
     """Returns the thoughts and the calls that may stand before the content.
 
-    None if there can be none, or if there is neither a guide nor a budget."""
+    None if neither may stand there, or if there is neither a guide nor a budget."""
     calls = _call_marks(ask, plan)
     reasoning = card.format.reasoning
     if reasoning is None:

@@ -243,8 +243,7 @@ async def _choice(
     try:
         if on_start is not None:
             on_start()
-        detokenizer = job.model.card.tokenizer.detokenizer(request.shown)
-        output = OutputProcessor(index, request, detokenizer, run.stops)
+        output = OutputProcessor(index, request, job.model.card.tokenizer, run.stops)
         plan = job.prepared.plan
         reader = None if plan is None else AnswerReader(index, plan, request.id, job.prompt_tokens)
         while True:

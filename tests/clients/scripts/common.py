@@ -1,4 +1,4 @@
-"""What the scripts share: the servers' addresses, a tool, and a word with people."""
+"""The parts that the scripts share: the servers' addresses, questions, a tool, and a check."""
 
 import sys
 from collections.abc import Callable

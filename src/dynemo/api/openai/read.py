@@ -10,6 +10,7 @@ from typing import Any
 from msgspec import json, structs
 
 from dynemo.api.openai.decode import convert_messages
+from dynemo.api.openai.detail import read_detail
 from dynemo.api.openai.guides import check_depth, missing
 from dynemo.api.openai.tool_types import ToolCall
 from dynemo.api.openai.tools import read_tools
@@ -34,10 +35,8 @@ from dynemo.messages.request import Guide
 #: Values of unhonoured fields that change nothing, besides null. Compared by value and type.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "audio": (),
-    "logprobs": (False,),
     "modalities": (["text"],),
     "moderation": (),
-    "top_logprobs": (0,),
     "verbosity": ("medium",),
     "web_search_options": (),
 }
@@ -48,7 +47,7 @@ _NEUTRAL_IN_MESSAGE: dict[str, tuple[Any, ...]] = {
 _SAME = (
     (set(ChatRequest.__struct_fields__) & set(Ask.__struct_fields__))
     - _NEUTRAL.keys()
-    - {"tools", "tool_choice", "reasoning_effort"}
+    - {"tools", "tool_choice", "reasoning_effort", "logprobs"}
 )
 #: Fields of a content part that say nothing to the model.
 _IGNORED_IN_PART = {"annotations", "cache_control", "prompt_cache_breakpoint"}
@@ -80,7 +79,7 @@ def read_chat(asked: ChatRequest, guide: Guide | None) -> Ask:
         "top_k": 0 if asked.top_k == -1 else asked.top_k,
         "guide": guide,
     }
-    return Ask(**fields)
+    return Ask(**fields | read_detail(asked))
 
 
 def wants_usage(asked: ChatRequest) -> bool:

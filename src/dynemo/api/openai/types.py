@@ -7,8 +7,9 @@ theirs that would change the answer. Decoding refuses any other field as unknown
 
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
+from dynemo.api.openai.score_types import ChoiceScores, PromptScores
 from dynemo.api.openai.structured import (
     Choices,
     Grammar,
@@ -34,9 +35,11 @@ from dynemo.api.openai.tool_types import (
 from dynemo.limits import (
     CHOICES,
     LOGIT_BIASES,
+    LOGPROBS,
     MESSAGES,
     PARTS,
     STOP_CHARACTERS,
+    STOP_IDS,
     STOP_STRINGS,
     TOOLS,
 )
@@ -54,6 +57,10 @@ Bias = Annotated[float, Meta(ge=-100, le=100)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 StopString = Annotated[str, Meta(min_length=1, max_length=STOP_CHARACTERS)]
 TokenId = Annotated[int, Meta(ge=0)]
+Likeliest = Annotated[int, Meta(ge=0, le=LOGPROBS)]
+StopReason = Annotated[
+    str | int | None, Meta(description="The stop string or token id that ended it; null: an EOS.")
+]
 Priority = Annotated[
     int,
     Meta(
@@ -113,6 +120,9 @@ class AnyMessage(Message, frozen=True, forbid_unknown_fields=True, kw_only=True)
 
 class StreamOptions(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     include_usage: bool | None = None
+    continuous_usage_stats: Annotated[
+        bool | None, Meta(description="Every chunk has the usage so far.")
+    ] = None
     include_obfuscation: Unhonoured = None
 
 
@@ -155,6 +165,13 @@ class ChatRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     grammar: Grammar | None = None
     json_schema: JsonObject | None = None
     ignore_eos: bool | None = None
+    min_tokens: Annotated[int, Meta(ge=0)] | None = None
+    stop_token_ids: Annotated[list[TokenId], Meta(max_length=STOP_IDS)] | None = None
+    include_stop_str_in_output: bool | None = None
+    logprobs: bool | None = None
+    top_logprobs: Likeliest | None = None
+    prompt_logprobs: Likeliest | None = None
+    best_of: Annotated[int, Meta(ge=1, le=CHOICES, description="The same as `n`.")] | None = None
     priority: Priority | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     add_generation_prompt: bool | None = None
@@ -171,10 +188,8 @@ class ChatRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     store: Annotated[bool | None, _REMARK] = None
 
     audio: Unhonoured = None
-    logprobs: Unhonoured = None
     modalities: Unhonoured = None
     moderation: Unhonoured = None
-    top_logprobs: Unhonoured = None
     verbosity: Unhonoured = None
     web_search_options: Unhonoured = None
 
@@ -210,8 +225,9 @@ class AnswerMessage(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Choice(Struct, frozen=True, kw_only=True):
     index: int
     message: AnswerMessage
-    logprobs: None = None
+    logprobs: ChoiceScores | None = None
     finish_reason: FinishReason
+    stop_reason: StopReason = None
 
 
 class ChatCompletion(Struct, frozen=True, kw_only=True):
@@ -221,6 +237,7 @@ class ChatCompletion(Struct, frozen=True, kw_only=True):
     model: str
     choices: list[Choice]
     usage: CompletionUsage
+    prompt_logprobs: PromptScores | UnsetType = UNSET
 
 
 class ChunkDelta(Struct, frozen=True, omit_defaults=True):
@@ -236,8 +253,9 @@ class ChunkDelta(Struct, frozen=True, omit_defaults=True):
 class ChunkChoice(Struct, frozen=True, kw_only=True):
     index: int
     delta: ChunkDelta
-    logprobs: None = None
+    logprobs: ChoiceScores | None = None
     finish_reason: FinishReason | None
+    stop_reason: StopReason = None
 
 
 class ChatCompletionChunk(Struct, frozen=True, kw_only=True):

@@ -14,7 +14,8 @@ from dynemo.spelling import unknown
 #: Fields of `Ask` that the chat sets itself, or that make no sense in a chat.
 _NOT_SETTINGS = SUBJECT | {
     "model", "n", "tools", "tool_choice", "parallel_tool_calls", "guide", "logprobs",
-    "prompt_logprobs", "add_generation_prompt", "continue_final_message", "priority",
+    "prompt_logprobs", "stop_ids", "include_stop", "add_generation_prompt",
+    "continue_final_message", "priority",
 }  # fmt: skip
 #: Fields of `Ask` that the user may change.
 NAMES = tuple(name for name in Ask.__struct_fields__ if name not in _NOT_SETTINGS)
