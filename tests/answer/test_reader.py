@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynemo.answer.formats.format import Format, ReasoningFormat
+from dynemo.answer.formats.format import Format, Part, ReasoningFormat, SaidReasoning, SaidText
 from dynemo.answer.formats.known.table import TOOLS
+from dynemo.answer.formats.parser import AnswerParser
 from dynemo.answer.reader import AnswerPlan, AnswerReader
 from dynemo.messages.answer import (
     ArgumentsPiece,
@@ -121,3 +122,24 @@ def test_thoughts_are_counted_in_a_piece_of_many_tokens() -> None:
     assert isinstance(last, FinishPiece)
     end = text.index("</think>") + len("</think>")
     assert last.finish.reasoning_tokens == end - len("<think")  # the mark opens with its last token
+
+
+FRAGMENTS = ("<think>", "</think>", "<tool_call>", "</tool_call>", CALL, "<", "\n", " ", "a b")
+
+
+@given(st.lists(st.sampled_from(FRAGMENTS) | st.text("<>/ \na", max_size=4)), st.booleans())
+def test_texts_that_pass_are_what_the_parser_gives(texts: list[str], is_open: bool) -> None:
+    plan = AnswerPlan(FORMAT, (TOOL,), is_reasoning_open=is_open)
+    reader = AnswerReader(0, plan, "ab", 7)
+    parser = AnswerParser(FORMAT, (TOOL,), reasoning_open=is_open)
+    read: list[Piece] = []
+    parts: list[Part] = []
+    for text in texts:
+        read += reader.read([TextPiece(0, text, 1)])
+        parts += parser.feed(text)
+    read += reader.read([FinishPiece(0, Finish("stop", 7, len(texts)))])
+    parts += parser.end()
+    for kind, said in ((TextPiece, SaidText), (ReasoningPiece, SaidReasoning)):
+        text = "".join(piece.text for piece in read if isinstance(piece, kind))
+        assert text == "".join(part.text for part in parts if isinstance(part, said))
+    assert tokens(read) == len(texts)

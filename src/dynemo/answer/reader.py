@@ -1,6 +1,6 @@
 """Splits the text of one choice into reasoning, content and tool calls. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -17,6 +17,7 @@ from dynemo.answer.formats.format import (
 )
 from dynemo.answer.formats.parser import AnswerParser
 from dynemo.answer.placement import EntryPlacement
+from dynemo.limits import READ_CHARACTERS
 from dynemo.messages.answer import (
     ArgumentsPiece,
     Finish,
@@ -103,29 +104,37 @@ class AnswerReader:
 
     def _feed(self, piece: TextPiece, read: list[Piece]) -> bool:
         """Adds the pieces of a text. False: the answer ends here."""
+        self._tokens += piece.tokens
+        self._silent += piece.tokens
         parser = self._parser
+        was_thinking = parser.is_thinking
+        if piece.logprobs:
+            self._places = self._places or EntryPlacement(self._marks)
+            self._places.add(piece.logprobs)
+        elif parser.passes(piece.text):
+            self._pass(piece, read, is_thinking=was_thinking)
+            return True
+        # Thoughts may begin or end inside a piece of several tokens.
+        is_cut = piece.tokens > 1 and self._splits and (was_thinking or not self._reasoning_tokens)
+        slices = _slices(piece) if is_cut else ((piece.text, piece.tokens),)
         parts: list[Part] = []
-        for text, tokens in self._slices(piece):
+        for text, tokens in slices:
             was_thinking = parser.is_thinking
             found = parser.feed(text)
             if self._splits and (was_thinking or parser.is_thinking or _is_reasoning(found)):
                 self._reasoning_tokens += tokens
             parts = _joined(parts, found)
-        self._tokens += piece.tokens
-        self._silent += piece.tokens
-        if piece.logprobs:
-            self._places = self._places or EntryPlacement(self._marks)
-            self._places.add(piece.logprobs)
         return self._add(parts, read)
 
-    def _slices(self, piece: TextPiece) -> Sequence[tuple[str, int]]:
-        """Texts with the tokens of each. A piece of several tokens, in which thoughts may end, is
-        cut into texts of equal length: so only the tokens of thoughts count as such, within one."""
-        text, count = piece.text, piece.tokens
-        if count < 2 or not self._splits or not (self._parser.is_thinking or self._tokens == 0):
-            return ((text, count),)
-        ends = [len(text) * number // count for number in range(count + 1)]
-        return [(text[start:end], 1) for start, end in pairwise(ends)]
+    def _pass(self, piece: TextPiece, read: list[Piece], *, is_thinking: bool) -> None:
+        tokens, self._silent = self._silent, 0
+        if is_thinking:
+            self._reasoning_tokens += piece.tokens
+            read.append(ReasoningPiece(self._index, piece.text, tokens))
+        elif tokens == piece.tokens:
+            read.append(piece)
+        else:
+            read.append(TextPiece(self._index, piece.text, tokens))
 
     def _scores(self, text: str) -> tuple[TokenLogprob, ...]:
         """The log probabilities of a part's tokens, if they are wanted."""
@@ -174,13 +183,46 @@ class AnswerReader:
         )
 
 
+def in_parts(pieces: Sequence[Piece]) -> Iterator[Sequence[Piece]]:
+    """Yields the pieces with long tokens in several parts, each of which is read in milliseconds.
+
+    The first part of a text has its tokens. Without a long token, yields `pieces` itself. The text
+    of many tokens is one part: an engine that makes these faster than they are read has to wait.
+    """
+    if not any(_is_long(piece) for piece in pieces):
+        yield pieces
+        return
+    for piece in pieces:
+        if type(piece) is not TextPiece:
+            yield [piece]
+            continue
+        text = piece.text
+        yield [structs.replace(piece, text=text[:READ_CHARACTERS])]
+        for start in range(READ_CHARACTERS, len(text), READ_CHARACTERS):
+            yield [TextPiece(piece.index, text[start : start + READ_CHARACTERS], 0)]
+
+
+def _is_long(piece: Piece) -> bool:
+    return type(piece) is TextPiece and len(piece.text) > READ_CHARACTERS * (piece.tokens or 1)
+
+
+def _slices(piece: TextPiece) -> list[tuple[str, int]]:
+    """Cuts a piece into texts of equal length, one for each token: its tokens are not known."""
+    text, count = piece.text, piece.tokens
+    ends = [len(text) * number // count for number in range(count + 1)]
+    return [(text[start:end], 1) for start, end in pairwise(ends)]
+
+
 def _joined(parts: list[Part], more: list[Part]) -> list[Part]:
-    """Both together, with the thoughts at their seam in one part."""
-    if parts and more and isinstance(more[0], SaidReasoning):
-        last = parts[-1]
-        if isinstance(last, SaidReasoning):
-            return [*parts[:-1], SaidReasoning(last.text + more[0].text), *more[1:]]
-    return [*parts, *more] if parts else more
+    """Both together. Two texts of one kind at their seam become one."""
+    if not parts or not more:
+        return more or parts
+    match parts[-1], more[0]:
+        case SaidReasoning(text), SaidReasoning(rest):
+            return [*parts[:-1], SaidReasoning(text + rest), *more[1:]]
+        case SaidText(text), SaidText(rest):
+            return [*parts[:-1], SaidText(text + rest), *more[1:]]
+    return [*parts, *more]
 
 
 def _is_reasoning(parts: Sequence[Part]) -> bool:

@@ -16,22 +16,20 @@ from dynemo.messages.records import Instance
 from dynemo.messages.request import Request, Sampling
 from dynemo.prompt.card.card import Card
 from dynemo.prompt.checks import check_counts, check_ids, without_moot_seed
-from dynemo.prompt.control.texts import ControlTexts
 from dynemo.prompt.needs import SAMPLING, capable_instances, needs_of_ask
 from dynemo.prompt.normalise import plain_messages
 from dynemo.prompt.plan import (
     callable_tools,
     check_plan,
     plan_answer,
+    render_input,
     shown_tokens,
-    template_kwargs,
     thinking_of,
 )
 from dynemo.prompt.render import (
     LIKELY_CHARACTERS,
     Prompt,
     Render,
-    RenderInput,
     build_prompt,
     render_prompt,
     tokens_beyond,
@@ -78,7 +76,7 @@ def prepare(
     _check_bounds(ask, card)
     fit = capable_instances(needs_of_ask(ask), instances, card.name)
     context_length = max(instance.context_length for instance in fit)
-    chat = render_input(ask, None if parses_content else card.control)
+    chat = render_input(ask, card, None if parses_content else card.control)
     prompt = build_prompt(card.template, card.tokenizer, chat, limit=context_length, render=render)
     plan = plan_answer(ask, card, prompt.text)
     text, extra = _text_for(fit, prompt)
@@ -139,17 +137,6 @@ def _text_for(instances: Sequence[Instance], prompt: Prompt) -> tuple[str, int]:
     if rendered is None or not rendered.marks or not _take(instances, "text"):
         return prompt.text, 0
     return rendered.split, rendered.split_tokens
-
-
-def render_input(ask: Ask, control: ControlTexts | None = None) -> RenderInput:
-    return RenderInput(
-        ask.turns,
-        tools=[tool.definition for tool in callable_tools(ask)] or None,
-        add_generation_prompt=ask.add_generation_prompt,
-        continue_final_message=bool(ask.continue_final_message),
-        kwargs=template_kwargs(ask),
-        control=control,
-    )
 
 
 def _prepare_embeddings(
