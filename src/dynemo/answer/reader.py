@@ -33,6 +33,8 @@ from dynemo.messages.ask import Tool
 #: Of a request's id, in the ids of its calls. OpenAI takes ids of up to 40 characters, and a client
 #: may continue a conversation there.
 _ID_CHARACTERS = 28
+#: At most so many slices of one piece: joining them again takes time.
+_SLICES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,10 +209,12 @@ def _is_long(piece: Piece) -> bool:
 
 
 def _slices(piece: TextPiece) -> list[tuple[str, int]]:
-    """Cuts a piece into texts of equal length, one for each token: its tokens are not known."""
-    text, count = piece.text, piece.tokens
-    ends = [len(text) * number // count for number in range(count + 1)]
-    return [(text[start:end], 1) for start, end in pairwise(ends)]
+    """Cuts a piece into texts with their numbers of tokens, as if all its tokens were equally long:
+    the text of each is not known."""
+    text, tokens = piece.text, piece.tokens
+    count = min(tokens, _SLICES)
+    ends = [(len(text) * at // count, tokens * at // count) for at in range(count + 1)]
+    return [(text[a:b], last - first) for (a, first), (b, last) in pairwise(ends)]
 
 
 def _joined(parts: list[Part], more: list[Part]) -> list[Part]:
