@@ -95,6 +95,7 @@ LOG_PERIOD_SECONDS = 60.0
 #: Characters of a tool call's arguments that are held back. A shorter call is sent once it is
 #: complete, so that the text of a malformed call can be sent as text.
 HELD_CALL_CHARACTERS = 512
+READ_CHARACTERS = 8192  #: of a token's text that are read before other answers continue
 JSON_NUMBER_CHARACTERS = 1024  #: of one number in a tool call
 SCHEMA_REFERENCES = 16  #: that are followed to find the type of a tool's parameter
 

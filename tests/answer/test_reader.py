@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from dynemo.answer.formats.format import Format, Part, ReasoningFormat, SaidReasoning, SaidText
 from dynemo.answer.formats.known.table import TOOLS
 from dynemo.answer.formats.parser import AnswerParser
-from dynemo.answer.reader import AnswerPlan, AnswerReader
+from dynemo.answer.reader import AnswerPlan, AnswerReader, in_parts
+from dynemo.limits import READ_CHARACTERS
 from dynemo.messages.answer import (
     ArgumentsPiece,
     Finish,
@@ -97,6 +98,25 @@ def test_a_second_call_ends_an_answer_that_may_have_one() -> None:
     assert pieces[-1] == FinishPiece(2, Finish("tool_calls", 7, 2))
     both = read([CALL, "\n" + CALL], Finish("stop", 7, 2))
     assert [p.call for p in both if isinstance(p, ToolCallPiece)] == [0, 1]
+
+
+def test_a_long_token_is_read_in_parts() -> None:
+    text = "<tool_call>" * READ_CHARACTERS
+    finish = FinishPiece(2, Finish("stop", 7, 1))
+    whole: list[Piece] = [TextPiece(2, text, 1), finish]
+    *parts, last = in_parts(whole)
+    assert last == [finish]
+    pieces = [piece for part in parts for piece in part]
+    assert all(isinstance(p, TextPiece) and len(p.text) <= READ_CHARACTERS for p in pieces)
+    assert "".join(piece.text for piece in pieces if isinstance(piece, TextPiece)) == text
+    assert tokens(pieces) == 1
+
+
+def test_other_pieces_stay_together() -> None:
+    text = "a" * READ_CHARACTERS * 4
+    many: list[Piece] = [TextPiece(2, text, 4), FinishPiece(2, Finish("stop", 7, 4))]
+    (part,) = in_parts(many)
+    assert part is many
 
 
 FRAGMENTS = ("<think>", "</think>", "<tool_call>", "</tool_call>", CALL, "<", "\n", " ", "a b")

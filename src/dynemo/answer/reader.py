@@ -1,6 +1,6 @@
 """Splits the text of one choice into reasoning, content and tool calls. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from msgspec import structs
@@ -16,6 +16,7 @@ from dynemo.answer.formats.format import (
 )
 from dynemo.answer.formats.parser import AnswerParser
 from dynemo.answer.placement import EntryPlacement
+from dynemo.limits import READ_CHARACTERS
 from dynemo.messages.answer import (
     ArgumentsPiece,
     Finish,
@@ -168,6 +169,29 @@ class AnswerReader:
             self._tokens,
             reasoning_tokens=self._reasoning_tokens,
         )
+
+
+def in_parts(pieces: Sequence[Piece]) -> Iterator[Sequence[Piece]]:
+    """Yields the pieces with long tokens in several parts, each of which is read in milliseconds.
+
+    The first part of a text has its tokens. Without a long token, yields `pieces` itself. The text
+    of many tokens is one part: an engine that makes these faster than they are read has to wait.
+    """
+    if not any(_is_long(piece) for piece in pieces):
+        yield pieces
+        return
+    for piece in pieces:
+        if type(piece) is not TextPiece:
+            yield [piece]
+            continue
+        text = piece.text
+        yield [structs.replace(piece, text=text[:READ_CHARACTERS])]
+        for start in range(READ_CHARACTERS, len(text), READ_CHARACTERS):
+            yield [TextPiece(piece.index, text[start : start + READ_CHARACTERS], 0)]
+
+
+def _is_long(piece: Piece) -> bool:
+    return type(piece) is TextPiece and len(piece.text) > READ_CHARACTERS * (piece.tokens or 1)
 
 
 def _is_reasoning(parts: Sequence[Part]) -> bool:

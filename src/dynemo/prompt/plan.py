@@ -37,14 +37,13 @@ def check_plan(ask: Ask, card: Card) -> None:
             "--tool-format NAME to name a format that it was trained with.",
             param="tools",
         )
-    if card.format.reasoning is None:
-        for name in ("reasoning_effort", "max_thinking_tokens"):
-            if getattr(ask, name) is not None:
-                raise UnsupportedField(
-                    f"The model {quoted(card.name)} has no reasoning, so '{name}' is not "
-                    "supported with it.",
-                    param=name,
-                )
+    for name in ("reasoning_effort", "max_thinking_tokens"):
+        if getattr(ask, name) is not None and card.format.reasoning is None:
+            raise UnsupportedField(
+                f"The model {quoted(card.name)} has no reasoning, so '{name}' is not "
+                "supported with it.",
+                param=name,
+            )
 
 
 def render_input(ask: Ask, card: Card, control: ControlTexts | None = None) -> RenderInput:

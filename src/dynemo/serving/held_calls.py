@@ -71,10 +71,10 @@ class _State:
     def take(self, delta: Delta) -> Delta | None:
         """Returns the tokens that are no part of a call, or None."""
         step = self.step
-        for ids, text in step.tokens(delta):
-            step.add(ids, text)
+        for token in step.tokens(delta):
+            step.add(token)
             if not self._thoughts.is_over:
-                self._thoughts.feed(text)
+                self._thoughts.feed(token.text)
                 if self._thoughts.stage == "start":
                     continue
                 if self._thoughts.stage != "content":

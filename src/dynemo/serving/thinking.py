@@ -16,7 +16,7 @@ from msgspec import structs
 from dynemo.answer.thoughts import Thinking, Thoughts
 from dynemo.messages.answer import Delta, Finish
 from dynemo.messages.request import Request
-from dynemo.serving.first_step import FirstStep
+from dynemo.serving.first_step import FirstStep, Token
 from dynemo.tokenizers.base import Tokenizer
 
 Generate = Callable[[Request], AsyncGenerator[Delta, None]]
@@ -79,8 +79,8 @@ class _State:
         if self.is_call:
             self.is_complete = delta.finish is not None
             return delta
-        for ids, text in step.tokens(delta):
-            self._add(ids, text)
+        for token in step.tokens(delta):
+            self._add(token)
             if self.is_over and not self.is_call:
                 break
         if self._thoughts.stage == "content":  # the guide applies to it from its start
@@ -89,17 +89,17 @@ class _State:
             return self._last(delta.finish)
         return step.known()
 
-    def _add(self, ids: list[int], text: str) -> None:
+    def _add(self, token: Token) -> None:
         step, thoughts = self.step, self._thoughts
         before = thoughts.stage
         if not thoughts.is_over:
-            thoughts.feed(text)
+            thoughts.feed(token.text)
         after = thoughts.stage
         if before == "open" and after in ("content", "closed") and thoughts.rest.strip():
             # The token of the closing mark has content, too.
-            step.add_text(text.removesuffix(thoughts.rest))
+            step.add_text(token.text.removesuffix(thoughts.rest))
         else:
-            step.add(ids, text)
+            step.add(token)
         is_space = before == after == "lead" and step.settled and not thoughts.rest.strip()
         if before == "open" or after in ("open", "call", "closed") or is_space:
             step.settled = step.count

@@ -74,7 +74,7 @@ def read_chat(asked: ChatRequest, guide: Guide | None) -> Ask:
     fields |= {
         "tools": tools,
         "tool_choice": choice,
-        "reasoning": False if asked.reasoning_effort == "none" else None,
+        "reasoning": None if asked.reasoning_effort is None else asked.reasoning_effort != "none",
         "reasoning_effort": None if asked.reasoning_effort == "none" else asked.reasoning_effort,
         "turns": _turns(asked.messages),
         "max_tokens": _max_tokens(asked),
