@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.answers import parse, tool
 
 from dynemo.answer.formats.choose import choose_format
 from dynemo.answer.formats.format import Format, needed_marks
 from dynemo.answer.formats.probe import CallProbe, model_part
 from dynemo.errors import RequestError
 from dynemo.prompt.template import ChatTemplate
+from support.answers import parse, tool
 
 _FOLDER = Path(__file__).parents[2] / "fidelity" / "templates"
 _NAMES = sorted(path.stem for path in _FOLDER.glob("*.jinja"))
@@ -52,7 +52,7 @@ _WITHOUT_CALLS = {
     "HuggingFaceTB-SmolLM3-3B": "It drops the calls of an answer, and shows no tools.",
     "Kimi-K2-Thinking": "It appends to a list, which the sandbox forbids.",
     "LFM2-8B-A1B": "It drops the calls of an answer.",
-    "deepseek-ai-DeepSeek-R1-Distill-Llama-8B": "It drops the calls of an answer, and shows no tools.",
+    "deepseek-ai-DeepSeek-R1-Distill-Llama-8B": "It drops calls, and shows no tools.",
     "fireworks-ai-llama-3-firefunction-v2": "It needs the variables `functions` and `datetime`.",
     "ibm-granite-granite-3.3-2B-Instruct": "It drops the calls of an answer.",
     "trl-lfm2": "It drops the calls of an answer.",

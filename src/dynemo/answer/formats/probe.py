@@ -70,6 +70,8 @@ class CallProbe:
         #: The prompt for one question, with a tool.
         self.prompt = self._try([_USER], is_prompt=True)
         self.shows_tools = NAME in self.prompt
+        #: The template prints something for a call, but not its name.
+        self.hides_calls = False
         self.one = self._answer(1)
         self.two = self._answer(2)
         self.plain = self._said({"role": "assistant", "content": NAME})
@@ -83,6 +85,8 @@ class CallProbe:
                 text = self._said(message)
                 if text.count(NAME) >= count and "{'zephyr'" not in text:
                     return text
+                without = self._said({"role": "assistant", "content": content})
+                self.hides_calls |= bool(text and without) and text != without
         return ""
 
     def _said(self, message: Message) -> str:
