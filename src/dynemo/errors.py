@@ -20,6 +20,7 @@
     |   +-- PlaneAway      request_plane_away         503  no instance at all can be asked.
     |   +-- Overloaded     overloaded                 429  the queue or the client's share is full.
     +-- DeadlineExceeded   deadline_exceeded          504  the request's own time is over.
+    +-- GuideNotContinued  guide_not_continued        502  the rest of a guided answer is unknown.
     +-- EngineError        engine_error               500  the engine refused or failed a request.
     |   +-- EngineLost     engine_lost                502  its process ended during the request.
     |       +-- EngineNotLoaded  engine_not_loaded    502, exit 2  it ended before a request.
@@ -152,6 +153,11 @@ class Overloaded(Unavailable):
 class DeadlineExceeded(DynemoError):
     status = 504
     code = "deadline_exceeded"
+
+
+class GuideNotContinued(DynemoError):
+    status = 502
+    code = "guide_not_continued"
 
 
 class EngineError(DynemoError):

@@ -44,6 +44,8 @@ GUIDE_VERDICTS = 128  #: that are kept
 #: a text at each step. It also bounds `minLength`, and a pattern with its repetitions written out.
 GUIDE_CHARACTERS = 10_000
 GUIDE_CHOICES = 10_000  #: of a list of choices
+GUIDE_PLACES = 1000  #: in a guide, to which one answer may lead
+GUIDE_REST_SECONDS = 2.0  #: of CPU time to find the rest of a guide for a lost answer
 #: Items that the arrays of a schema may require, in total. The engines' builds of llguidance expand
 #: each item. They fail at twice as many, and at a billion they take all memory.
 SCHEMA_ITEMS = 20_000

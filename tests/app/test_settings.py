@@ -42,6 +42,7 @@ VALUES = {
     "TEXT": "text", "HOST": "h", "PORT": "1", "SECONDS": "3", "[HOST:]PORT": "h:1", "WHERE": "file",
     "HOSTS": "h:1", "URLS": "nats://h:1", "HOST[:PORT]": "h", "PLANE": "tcp", "MODE": "prefix",
     "FORMAT": "json", "KEY": "sk-1", "ORIGIN": "https://o.example", "SHARE": "0.5",
+    "HOW": "parse",
 }  # fmt: skip
 #: Settings that a run reads before it has a Config, or only with an instance on NATS, as in
 #: tests/commands/test_ps.py.

@@ -21,6 +21,7 @@ READY_SECONDS = 400
 @pytest.mark.timeout(READY_SECONDS + 60)
 class TestSgLang(ModelContract):
     ready_seconds = READY_SECONDS
+    each_schema = 6
 
     @pytest.fixture(scope="class")
     @classmethod

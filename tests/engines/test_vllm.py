@@ -36,6 +36,7 @@ def spec(demo_folder: Path) -> EngineSpec:
 @pytest.mark.timeout(READY_SECONDS + 60)
 class TestVllm(ModelContract):
     ready_seconds = READY_SECONDS
+    each_schema = 6
     #: vLLM limits the temperature to 2, at which the demo model still gives the same answer. So
     #: this adds a bias for 16 tokens.
     hot = Sampling(temperature=2.0, logit_bias=dict.fromkeys(range(300, 316), 100.0))

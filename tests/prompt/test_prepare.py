@@ -7,11 +7,13 @@ from msgspec import structs
 from dynemo.errors import ContextLengthExceeded, RequestError, UnsupportedField
 from dynemo.messages.ask import Ask, merged, text_turn
 from dynemo.messages.records import Capabilities, Instance
-from dynemo.messages.request import Guide
+from dynemo.messages.request import JOINER, Guide
 from dynemo.prompt.card.card import Card
 from dynemo.prompt.prepare import prepare
 from dynemo.prompt.template import ChatTemplate
+from dynemo.tokenizers.hf.tokenizer import HfTokenizer
 from support.byte_tokenizer import Bytes
+from support.fidelity_data import FOLDER
 
 TEMPLATE = "{% for m in messages %}{{ m.content }}{% endfor %}{{ '>' if add_generation_prompt }}"
 CARD = Card("m", "llama", Bytes(), ChatTemplate(TEMPLATE), (7, 8), 100)
@@ -35,6 +37,24 @@ def test_the_prompt_its_ids_and_the_eos_ids_reach_the_engine() -> None:
     assert request.prompt == "hello>"
     assert bytes(request.token_ids) == b"hello>"
     assert request.stop_ids == [7, 8]
+
+
+def test_an_engine_that_takes_text_gets_broken_control_tokens() -> None:
+    tokenizer = HfTokenizer(FOLDER / "tokenizer_metaspace.json")
+    card = Card("m", "llama", tokenizer, ChatTemplate(TEMPLATE + "</s>"), (2,), 100)
+    capabilities = Capabilities(takes="text")
+    texts = structs.replace(INSTANCE, context_length=100, capabilities=capabilities)
+    ids = structs.replace(texts, capabilities=Capabilities())
+    [plain] = prepare(_ask("a</s>"), card, [ids], "r").requests
+    [broken] = prepare(_ask("a</s>"), card, [ids, texts], "r").requests
+    assert plain.prompt == "a</s>></s>"
+    assert broken.prompt == f"a<{JOINER}/s>></s>"
+    assert broken.token_ids == plain.token_ids
+    assert plain.token_ids.count(2) == 1
+    assert broken.max_tokens == plain.max_tokens - 4  # the joiner takes up to four tokens
+    [parsed] = prepare(_ask("a</s>"), card, [texts], "r", parses_content=True).requests
+    assert parsed.prompt == plain.prompt
+    assert parsed.token_ids.count(2) == 2
 
 
 @pytest.mark.parametrize(("asked", "given"), [(None, 14), (3, 3), (1000, 14)])

@@ -35,7 +35,7 @@ def prompt_of(name: str, conversation: str, kwargs: Json) -> str | None:
         return render_prompt(
             template(name),
             RenderInput(read_turns(entry["messages"]), entry["tools"], kwargs=kwargs),
-        )
+        ).plain
     except RequestError:
         return None
 
@@ -77,7 +77,7 @@ def test_no_tools_look_like_none(name: str) -> None:
 
 def render_outcome(name: str, messages: Sequence[Json], tools: list[Json] | None) -> str:
     try:
-        return render_prompt(template(name), RenderInput(read_turns(messages), tools))
+        return render_prompt(template(name), RenderInput(read_turns(messages), tools)).plain
     except RequestError as error:
         return f"error: {error}"
 
@@ -108,12 +108,12 @@ def two_parts(first: Json | str = "a", second: Json | str = "b") -> list[Json]:
 def test_parts_are_joined_unless_the_template_prints_them_all(
     template: ChatTemplate, text: str
 ) -> None:
-    assert render_prompt(template, RenderInput(read_turns(two_parts()))) == text
+    assert render_prompt(template, RenderInput(read_turns(two_parts()))).plain == text
 
 
 def test_parts_of_other_kinds() -> None:
     refusal = two_parts("a", {"type": "refusal", "refusal": "no"})
-    assert render_prompt(STRINGS, RenderInput(read_turns(refusal))) == "[a\nno]"
+    assert render_prompt(STRINGS, RenderInput(read_turns(refusal))).plain == "[a\nno]"
     picture = two_parts("a", {"type": "image_url", "image_url": {"url": "data:"}})
     with pytest.raises(UnsupportedField, match="image_url") as caught:
         render_prompt(STRINGS, RenderInput(read_turns(picture)))
@@ -162,21 +162,21 @@ JOINS = ChatTemplate(_CALLS + "{{ '<' + c.function.arguments + '>' }}{% endfor %
 )
 def test_arguments_of_calls(template: ChatTemplate, arguments: object, text: str) -> None:
     messages = call(arguments)
-    assert render_prompt(template, RenderInput(read_turns(messages))) == text
+    assert render_prompt(template, RenderInput(read_turns(messages))).plain == text
     assert messages == call(arguments)
 
 
 def test_an_empty_list_of_calls_is_none() -> None:
     keys = ChatTemplate("{{ messages[0] | list }}")
     message = {"role": "assistant", "content": "x", "tool_calls": []}
-    assert render_prompt(keys, RenderInput(read_turns([message]))) == "['role', 'content']"
+    assert render_prompt(keys, RenderInput(read_turns([message]))).plain == "['role', 'content']"
 
 
 def test_empty_text_stands_in_where_the_template_needs_some() -> None:
     messages = [{"role": "assistant", "content": None}]
-    assert render_prompt(STRINGS, RenderInput(read_turns(messages))) == "[]"
+    assert render_prompt(STRINGS, RenderInput(read_turns(messages))).plain == "[]"
     refuses = ChatTemplate("{{ raise_exception('first') if messages[0].content is undefined }}")
-    assert render_prompt(refuses, RenderInput(read_turns(messages))) == ""
+    assert render_prompt(refuses, RenderInput(read_turns(messages))).plain == ""
     both = ChatTemplate("{{ raise_exception(messages[0].content | default('absent')) }}")
     with pytest.raises(RequestError, match="absent"):
         render_prompt(both, RenderInput(read_turns(messages)))
@@ -185,14 +185,14 @@ def test_empty_text_stands_in_where_the_template_needs_some() -> None:
 def test_flags_may_come_with_the_kwargs() -> None:
     flags = ChatTemplate("{{ add_generation_prompt }} {{ documents }} {{ x }}")
     kwargs = {"add_generation_prompt": False, "documents": [1], "x": 2}
-    assert render_prompt(flags, RenderInput([HI], kwargs=kwargs)) == "False [1] 2"
-    assert render_prompt(flags, RenderInput([HI])) == "True None "
+    assert render_prompt(flags, RenderInput([HI], kwargs=kwargs)).plain == "False [1] 2"
+    assert render_prompt(flags, RenderInput([HI])).plain == "True None "
     with pytest.raises(RequestError, match="must be true or false"):
         render_prompt(flags, RenderInput([HI], kwargs={"add_generation_prompt": "no"}))
 
 
 def test_continuing_needs_no_second_flag() -> None:
-    assert render_prompt(PARTS, RenderInput([HI], continue_final_message=True)) == "[Hi"
+    assert render_prompt(PARTS, RenderInput([HI], continue_final_message=True)).plain == "[Hi"
 
 
 @pytest.fixture(scope="module")

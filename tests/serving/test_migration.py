@@ -1,13 +1,16 @@
 """The rest of a request that moves between instances with ids and instances with text."""
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from msgspec import structs
 
+from dynemo.errors import EngineLost
 from dynemo.messages.answer import Delta, Finish
-from dynemo.messages.request import Request, Sampling
+from dynemo.messages.request import Guide, Request, Sampling
 from dynemo.models.find import Found
 from dynemo.models.load import template_and_tokenizer_of
 from dynemo.serving.migration import MigrationState, text_codec
@@ -111,3 +114,56 @@ def test_each_wait_for_the_request_plane_has_its_own_end(progress: MigrationStat
         assert progress.away_until(10) > second
 
     asyncio.run(body())
+
+
+def test_the_guide_of_the_rest_names_what_is_written(
+    progress: MigrationState, tokenizer: Tokenizer
+) -> None:
+    guided = structs.replace(REQUEST, guide=Guide("json_schema", "{}"))
+    progress = MigrationState(guided, text_codec(tokenizer))
+    assert progress.rest() is guided
+    progress.take(Delta(tokenizer.encode('{"é', add_special=False, parse_special=False)))
+    progress.begin_anew()
+    progress.take(Delta(texts=["", "😀"]))
+    assert progress.rest().guide == Guide("json_schema", "{}", '{"é😀')
+
+
+def test_a_guided_answer_is_passed_on_in_whole_characters(tokenizer: Tokenizer) -> None:
+    """A smile is four tokens here. A guide can only begin before it or behind it."""
+    smile = tokenizer.encode("😀", add_special=False, parse_special=False)
+    assert len(smile) > 1
+
+    async def answer() -> AsyncGenerator[Delta, None]:
+        for token_id in [*smile, 40, *smile[:2]]:
+            yield Delta([token_id])
+        yield Delta([40], finish=Finish("stop", 2, 1))
+
+    async def passed_on(request: Request) -> list[list[int]]:
+        progress = MigrationState(request, text_codec(tokenizer))
+        counts = []
+        async for delta in progress.in_characters(answer()):
+            progress.take(delta)
+            counts.append(delta.token_ids)
+        return counts
+
+    single = [[token_id] for token_id in [*smile, 40, *smile[:2], 40]]
+    assert asyncio.run(passed_on(REQUEST)) == single
+    guided = structs.replace(REQUEST, guide=Guide("json_schema", "{}"))
+    assert asyncio.run(passed_on(guided)) == single
+    assert asyncio.run(_passed_on_before_a_loss(guided, tokenizer, smile)) == [40]
+
+
+async def _passed_on_before_a_loss(
+    request: Request, tokenizer: Tokenizer, smile: list[int]
+) -> list[int]:
+    async def answer() -> AsyncGenerator[Delta, None]:
+        for token_id in [40, *smile[:-1]]:
+            yield Delta([token_id])
+        raise EngineLost("gone")
+
+    progress = MigrationState(request, text_codec(tokenizer))
+    ids: list[int] = []
+    with suppress(EngineLost):
+        async for delta in progress.in_characters(answer()):
+            ids += delta.token_ids
+    return ids

@@ -11,6 +11,7 @@ import pytest
 from dynemo.errors import (
     ContextLengthExceeded,
     EngineLost,
+    GuideNotContinued,
     RequestError,
     Unavailable,
     UnsupportedField,
@@ -142,6 +143,33 @@ def test_control_tokens_go_to_an_instance_that_spells_them() -> None:
 
     asyncio.run(body())
     assert (len(old.asked), len(new.asked), len(ids.asked)) == (0, 2, 2)
+
+
+def test_the_rest_of_a_guided_answer_goes_to_an_instance_that_continues_guides() -> None:
+    kinds: dict[str, Any] = {"guides": ["json_schema"], "continues": ["json_schema"]}
+    first = Remote("first", 40, breaks_after=3, **kinds)
+    other = Remote("other", 40, guides=["json_schema"])
+    able = Remote("able", 40, **kinds)
+    pool = Pool(make_router("round-robin"), TextCodec(lambda _: [], lambda ids: "x" * len(ids)), 3)
+    for remote in (first, other, able):
+        pool.add(remote)  # type: ignore[arg-type]
+    pipeline = Pipeline({"m": ServedModel("m", 0, CARD, pool)}, defaults=Ask())
+    for _ in range(3):
+        answer(pipeline, guide=GUIDE)
+    moved = [request.guide for request in able.asked if request.guide and request.guide.written]
+    assert moved
+    assert moved[0] == Guide("json_schema", "{}", "xxx")
+    assert {request.guide.written for request in other.asked if request.guide} <= {""}
+
+
+def test_a_grammar_does_not_move_within_an_answer() -> None:
+    lark = Guide("lark", 'start: "a"')
+    can: dict[str, Any] = {"guides": ["lark"], "continues": ["lark"]}
+    pipeline = pool_of(
+        Remote("a", 40, breaks_after=3, **can), Remote("b", 40, breaks_after=3, **can)
+    )
+    with pytest.raises(GuideNotContinued, match="cannot be advanced past what was written"):
+        answer(pipeline, guide=lark)
 
 
 def test_fields_that_only_different_ones_have_are_refused_by_name() -> None:

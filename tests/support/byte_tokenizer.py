@@ -1,9 +1,9 @@
 """A tokenizer with one token per byte, for tests of limits and defaults."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from dynemo.errors import ModelError
-from dynemo.tokenizers.base import Detokenizer
+from dynemo.tokenizers.base import Detokenizer, WholeTexts
 from dynemo.tokenizers.detokenize import ByteDetokenizer
 from dynemo.tokenizers.source import TokenizerSource
 from dynemo.tokenizers.tables import TokenizerTables
@@ -14,6 +14,12 @@ class Bytes:
 
     def encode(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         return list(text.encode())
+
+    def encode_marked(self, text: str, marks: Mapping[str, str]) -> list[int]:
+        return list(text.translate({ord(mark): meant for mark, meant in marks.items()}).encode())
+
+    def whole_texts(self) -> WholeTexts:
+        return WholeTexts(frozenset(), frozenset())
 
     def decode(self, ids: Sequence[int]) -> str:
         return bytes(ids).decode()

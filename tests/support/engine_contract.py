@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from msgspec import structs
+from jsonschema import Draft202012Validator
+from msgspec import json, structs
 
 from dynemo.answer.output import OutputProcessor
 from dynemo.environments.registry import ENGINES
 from dynemo.errors import DynemoError, RequestError, UnsupportedField
+from dynemo.foreign import decode_any_json
 from dynemo.messages.answer import Delta, Finish, TextPiece
 from dynemo.messages.ask import Ask, text_turn
 from dynemo.messages.request import Guide, Request, Sampling
@@ -32,6 +34,8 @@ from dynemo.prompt.prepare import prepare
 from dynemo.prompt.render import RenderInput, build_prompt
 from dynemo.serving.local.child import Child, spawn
 from dynemo.serving.local.instance import LocalInstance, local_instance
+from support.guided_moves import cut_answers, is_followed, text_of
+from support.guided_schemas import REFUSED, SCHEMAS
 
 GREEDY = Sampling(temperature=0.0)
 HOT = Sampling(temperature=50.0)  # all tokens are about equally likely
@@ -307,6 +311,7 @@ class ModelContract(EngineContract):
     """The contract of engines that compute a model: the model or the request ends an answer."""
 
     tells_kv_use = True
+    each_schema = 1  #: of the 120; 6: every sixth
     hot = HOT  #: a sampling as random as the engine allows: each answer is different
 
     @pytest.fixture(scope="class")
@@ -486,6 +491,48 @@ class ModelContract(EngineContract):
                 with pytest.raises(RequestError) as caught:
                     served.collect(self.request(prompt, 100, guide=guide))
                 assert caught.value.param == "guide"
+
+    def test_each_finished_json_answer_fits_its_schema(
+        self, served: Served, prompt: list[int]
+    ) -> None:
+        """A schema that cannot be followed is refused before the first token."""
+        instance = served.local.instance
+        assert instance is not None
+        if "json_schema" not in instance.capabilities.guides:
+            pytest.skip("it follows no schemas")
+        finished, refused = 0, set()
+        for name in list(SCHEMAS)[:: self.each_schema]:
+            guide = Guide("json_schema", json.encode(SCHEMAS[name]).decode())
+            try:
+                tokens, finish = served.collect(
+                    self.request(prompt, 150, guide=guide, sampling=self.hot)
+                )
+            except RequestError as error:
+                assert "cannot be followed" in str(error)  # noqa: PT017
+                refused.add(name)
+                continue
+            if finish.reason == "stop":
+                finished += 1
+                # Numbers of any size are JSON.
+                value = decode_any_json(text_of(self.tokenizer, tokens))
+                Draft202012Validator(SCHEMAS[name]).validate(value)
+        assert refused <= REFUSED, refused - REFUSED
+        assert finished > 80 / self.each_schema
+
+    def test_continues_a_guided_answer_from_each_of_its_tokens(
+        self, served: Served, prompt: list[int]
+    ) -> None:
+        instance = served.local.instance
+        assert instance is not None
+        request = self.request(prompt, 100)
+        request = structs.replace(request, stop_ids=[self.tokenizer.token_id("<|eot_id|>") or 0])
+        for kind in instance.capabilities.continues:
+            collect = served.collect
+            answers = list(cut_answers(request, kind, collect, collect, self.tokenizer))
+            assert len(answers) > 2
+            for whole, moved in answers:
+                assert is_followed(kind, whole)
+                assert is_followed(kind, moved), moved
 
     def test_a_stream_that_is_closed_is_computed_no_further(
         self, served: Served, prompt: list[int]

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from dynemo.errors import ModelError
-from dynemo.tokenizers.hf.tokenizer import HfTokenizer, named_tokens
+from dynemo.tokenizers.hf.settings import named_tokens
+from dynemo.tokenizers.hf.tokenizer import HfTokenizer
 from support.fidelity_data import FOLDER
 
 LLAMA_3 = FOLDER / "tokenizer_byte_level.json"

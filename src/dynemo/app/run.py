@@ -118,7 +118,12 @@ async def _serve(run: Run) -> int:
         backend = LocalBackend(local, text_codec(run.card.tokenizer))
         model = ServedModel(name, int(time.time()), run.card, backend)
         bound = _max_queue(run.config, run.input)
-        pipeline = Pipeline({name: model}, defaults=run.defaults, max_queue=bound)
+        pipeline = Pipeline(
+            {name: model},
+            defaults=run.defaults,
+            max_queue=bound,
+            parses_content=run.config.special_tokens_in_content == "parse",
+        )
         if run.server is not None:
             greet = partial(_greeting, name, where=run.server.url)
             waiting = _announce_ready(greet, ready, pipeline, run.defaults, local.ended)
@@ -264,7 +269,13 @@ async def _serve_ingress(
         ) as found,
     ):
         bound = _max_queue(config, run_input)
-        pipeline = Pipeline(found.models, defaults=defaults, source=found, max_queue=bound)
+        pipeline = Pipeline(
+            found.models,
+            defaults=defaults,
+            source=found,
+            max_queue=bound,
+            parses_content=config.special_tokens_in_content == "parse",
+        )
         if server is not None:
             greeting = _print_line(f"{config.out} · {server.url}")
             return await serve_http(pipeline, server, config.grace, greeting)

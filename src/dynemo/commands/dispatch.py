@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from dynemo.app.settings.config import Setting, collect
 from dynemo.app.settings.modes import Mode
+from dynemo.app.settings.option import Option
 from dynemo.app.settings.options import Config
 from dynemo.command_line.help import command_help
 from dynemo.command_line.read import asks_for_help, find_command, read_command
-from dynemo.commands.table import COMMANDS, ETCD_PORT, NATS_PORT, PS_OPTIONS
+from dynemo.commands.table import COMMANDS, ETCD_PORT, NATS_PORT, PS_OPTIONS, RENDER_OPTIONS
 from dynemo.spelling import visible
 
 if TYPE_CHECKING:
@@ -38,15 +39,19 @@ def run_command(argv: Sequence[str]) -> int:
 
 def _render(given: Given) -> int:
     from dynemo.commands import render
-    from dynemo.models.load import template_and_tokenizer_of
+    from dynemo.models.load import prompt_parts_of
 
     tools = render.read_tools(given["tools"]) if "tools" in given else None
     kwargs = render.parse_kwargs(given["kwargs"]) if "kwargs" in given else None
-    template, tokenizer = template_and_tokenizer_of(
-        _find(given["model"]), given.get("model_config")
-    )
+    config = _config(given, "render", RENDER_OPTIONS)
+    parts = prompt_parts_of(_find(given["model"]), given.get("model_config"))
     renderer = render.Renderer(
-        template, tokenizer, tools=tools, kwargs=kwargs, adapt="as_given" not in given
+        parts.template,
+        parts.tokenizer,
+        tools=tools,
+        kwargs=kwargs,
+        adapt="as_given" not in given,
+        control=parts.control if config.special_tokens_in_content == "text" else None,
     )
     messages = given["messages"]
     if render.is_lines(messages):
@@ -95,12 +100,17 @@ def _drain(given: Given) -> int:
 
 def _pool_config(given: Given) -> Config:
     """The settings of a command that asks the workers of a pool."""
+    return _config(given, "ps", PS_OPTIONS)
+
+
+def _config(given: Given, command: str, options: Iterable[Option]) -> Config:
+    """The settings of a run that a command has, too."""
     flags = {
         option.field: Setting(given[option.key], option.name, "", is_flag=True)
-        for option in PS_OPTIONS
+        for option in options
         if option.key in given
     }
-    config, _ = collect(flags).for_mode(Mode(command="ps"))
+    config, _ = collect(flags).for_mode(Mode(command=command))
     return config
 
 

@@ -77,4 +77,5 @@ def _pieces(plan: AnswerPlan, texts: Sequence[str]) -> Iterable[Piece]:
 
 def _prompt(template: ChatTemplate, tools: Sequence[Tool]) -> str:
     definitions = [tool.definition for tool in tools] or None
-    return render_prompt(template, RenderInput([text_turn("user", "Hello")], tools=definitions))
+    chat = RenderInput([text_turn("user", "Hello")], tools=definitions)
+    return render_prompt(template, chat).text

@@ -11,6 +11,8 @@ from msgspec import DecodeError
 from dynemo.api.openai.read import read_turns
 from dynemo.errors import RequestError, UsageError
 from dynemo.foreign import decode_any_json
+from dynemo.prompt.control.render import Rendered
+from dynemo.prompt.control.texts import ControlTexts
 from dynemo.prompt.errors import RenderTooLong
 from dynemo.prompt.render import (
     Prompt,
@@ -39,7 +41,8 @@ class Renderer:
 
     `tools` and `kwargs` (of `--tools FILE` and `--kwargs JSON`) are defaults for a conversation
     without its own. `adapt`: render the prompt that a server would send to its engine; false gives
-    the messages to the template untouched, as transformers does.
+    the messages to the template untouched, as transformers does. `control`: the tokens that no text
+    of a conversation may become; None parses all texts.
     """
 
     def __init__(
@@ -50,7 +53,9 @@ class Renderer:
         tools: list[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
         adapt: bool = True,
+        control: ControlTexts | None = None,
     ) -> None:
+        self._control = control
         self._adapt = adapt
         self._template = template
         self._tokenizer = tokenizer
@@ -67,9 +72,10 @@ class Renderer:
         given = None if self._adapt else messages
         if self._adapt:
             chat = replace(chat, turns=read_turns(messages))
-        return tokenize_prompt(self._text(chat, given), self._tokenizer)
+        chat = replace(chat, control=self._control)
+        return tokenize_prompt(self._rendered(chat, given), self._tokenizer)
 
-    def _text(self, chat: RenderInput, messages: list[Any] | None) -> str:
+    def _rendered(self, chat: RenderInput, messages: list[Any] | None) -> Rendered:
         try:
             if messages is None:
                 return render_prompt(self._template, chat)

@@ -12,6 +12,10 @@ NATS_PORT = 4222
 PS_OPTIONS = tuple(
     option for option in OPTIONS if any("ps" in scope.commands for scope in option.where)
 )
+#: Settings of a run that `render` has, too.
+RENDER_OPTIONS = tuple(
+    option for option in OPTIONS if any("render" in scope.commands for scope in option.where)
+)
 
 _MODEL = Word(
     name="MODEL",
@@ -53,6 +57,7 @@ FILE.jsonl is such an object, and one line of JSON is printed for each.""",
             name="--as-given",
             help="Do not adapt the messages to the template: print what transformers renders.",
         ),
+        *RENDER_OPTIONS,
     ),
 )  # fmt: skip
 _TOKENIZE = Subcommand(

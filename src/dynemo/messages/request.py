@@ -8,6 +8,9 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+#: Breaks a text that spells a control token, in the `prompt` of an engine that takes text.
+JOINER = "\u2060"
+
 
 class Sampling(Struct, frozen=True, omit_defaults=True):
     """How the next token is chosen. The defaults are plain sampling at temperature 1."""
@@ -34,6 +37,8 @@ GUIDE_NAMES: dict[str, str] = {
     "lark": "Lark grammar",
     "structural_tag": "structural tag",
 }
+#: The kinds that can be followed from within an answer.
+CONTINUED_KINDS: tuple[GuideKind, ...] = ("json_schema", "regex", "choice")
 
 
 class Guide(Struct, frozen=True, array_like=True):
@@ -53,7 +58,7 @@ class Request(Struct, frozen=True, kw_only=True):
 
     id: str
     token_ids: list[int]
-    prompt: str
+    prompt: str  #: a JOINER breaks each text that only looks like a token
     max_tokens: int  #: at least 1; prompt and answer together fit the context
     is_unbounded: bool = False  #: the client set no `max_tokens`: it is what the context leaves
     sampling: Sampling

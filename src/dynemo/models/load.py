@@ -4,7 +4,7 @@
 `ModelFiles.card` reads the rest.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import isfinite
@@ -22,6 +22,7 @@ from dynemo.models.files import check_folder, read_model_file
 from dynemo.models.find import Found
 from dynemo.models.gguf import Gguf, read_gguf
 from dynemo.prompt.card.card import Card, with_format
+from dynemo.prompt.control.texts import ControlTexts, control_texts
 from dynemo.prompt.template import ChatTemplate
 from dynemo.tokenizers.base import Tokenizer
 
@@ -118,10 +119,25 @@ def tokenizer_of(found: Found) -> Tokenizer:
         return read_checkout(found.path, needs_config=False).tokenizer
 
 
+@dataclass(frozen=True)
+class PromptParts:
+    """The parts of a card from which a prompt is made."""
+
+    template: ChatTemplate
+    tokenizer: Tokenizer
+    control: ControlTexts
+
+
 def template_and_tokenizer_of(
     found: Found, config: str | None = None
 ) -> tuple[ChatTemplate, Tokenizer]:
-    """Loads the chat template and the tokenizer of a model. The files need not hold anything else.
+    """Loads the chat template and the tokenizer of a model. Raises ModelError."""
+    parts = prompt_parts_of(found, config)
+    return parts.template, parts.tokenizer
+
+
+def prompt_parts_of(found: Found, config: str | None = None) -> PromptParts:
+    """Loads what makes prompts of a model. The files need not hold anything else.
 
     `config` is as for `read_model`. Raises ModelError.
     """
@@ -130,10 +146,17 @@ def template_and_tokenizer_of(
         if found.format == "gguf":
             gguf = read_gguf(found.path)
             if override is None:
-                return _gguf_template(gguf), _gguf_tokenizer(gguf)
+                eos_ids = sorted(gguf.special_ids.eog)
+                return _prompt_parts(_gguf_template(gguf), _gguf_tokenizer(gguf), eos_ids)
             _check_vocabulary(gguf, override)
         checkout = override or read_checkout(found.path, needs_config=False)
-        return checkout.template, checkout.tokenizer
+        return _prompt_parts(checkout.template, checkout.tokenizer, checkout.eos_ids)
+
+
+def _prompt_parts(
+    template: ChatTemplate, tokenizer: Tokenizer, eos_ids: Iterable[int]
+) -> PromptParts:
+    return PromptParts(template, tokenizer, control_texts(template, tokenizer, eos_ids))
 
 
 def _tokenizer_source(config: str | None) -> Checkout | None:

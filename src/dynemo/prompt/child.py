@@ -1,7 +1,8 @@
 """Renders one conversation in a process of its own, which the system bounds.
 
     stdin   JSON of `Work`
-    stdout  "+" and the prompt in UTF-8, or "-" and the `Failure` of wire/failures.py
+    stdout  "+", a line of JSON with the marks, and the prompt in UTF-8 (see `Rendered`); or "-" and
+            the `Failure` of wire/failures.py
 
 The parent is `serving/rendering.py`. The clock counts this process's own CPU time, so a busy
 machine does not refuse a template that is merely slow.
@@ -20,6 +21,7 @@ from msgspec import Struct, convert, to_builtins
 from dynemo.errors import ModelError, RequestError
 from dynemo.foreign import decode_any_json
 from dynemo.limits import PROMPT_BYTES, RENDER_BYTES, RENDER_SECONDS
+from dynemo.prompt.control.render import Rendered
 from dynemo.prompt.probe import Message
 from dynemo.prompt.render import RenderInput, render_as_given, render_prompt
 from dynemo.prompt.template import ChatTemplate
@@ -50,13 +52,13 @@ def _run(data: bytes) -> bytes:
     try:
         template = ChatTemplate(work.sources, special_tokens=work.special_tokens, is_bounded=False)
         if work.messages is None:
-            text = render_prompt(template, work.chat)
+            rendered = render_prompt(template, work.chat)
         else:
-            text = render_as_given(template, work.messages, work.chat)
-        prompt = text.encode("utf-8", "surrogatepass")
+            rendered = render_as_given(template, work.messages, work.chat)
+        prompt = rendered.text.encode("utf-8", "surrogatepass")
         if len(prompt) > PROMPT_BYTES:
             raise cannot_render(f"the prompt has more than {PROMPT_BYTES >> 20} MB")
-        return b"+" + prompt
+        return b"+" + json.dumps(rendered.marks).encode() + b"\n" + prompt
     except MemoryError:
         return b"-" + encode_error(_out_of_memory())
     except ModelError as error:  # Jinja has computed a constant of it, which was too large
@@ -64,6 +66,13 @@ def _run(data: bytes) -> bytes:
     except RequestError as error:
         is_memory = isinstance(error.__cause__, MemoryError)
         return b"-" + encode_error(_out_of_memory() if is_memory else error)
+
+
+def unpack(reply: bytes) -> Rendered:
+    """Reads the part after the "+"."""
+    marks, _, prompt = reply.partition(b"\n")
+    text = prompt.decode("utf-8", "surrogatepass")
+    return Rendered(text, convert(decode_any_json(marks), dict[str, str]))
 
 
 def _out_of_memory() -> RequestError:

@@ -32,12 +32,14 @@ class Needs:
     fields: tuple[str, ...] = ()  #: fields of `Ask`: sampling, and `ignore_eos`
     guide: str = ""  #: the kind of a `Guide`, or ""
     control: bool = False  #: control tokens belong to its text
+    is_continued: bool = False  #: the guide applies from within an answer
 
     def met_by(self, can: Capabilities) -> bool:
         return (
             self.task in can.tasks
             and set(self.fields).issubset(can.sampling)
             and (not self.guide or self.guide in can.guides)
+            and (not self.is_continued or self.guide in can.continues)
             and (not self.control or can.gives == "tokens" or can.shows_control)
         )
 
@@ -61,7 +63,8 @@ def needs_of_request(request: Request) -> Needs:
     fields = [name for name in SAMPLING if getattr(sampling, name) != getattr(NEUTRAL, name)]
     fields += ["ignore_eos"] * request.ignore_eos
     guide = request.guide.kind if request.guide is not None else ""
-    return Needs("chat", tuple(fields), guide, bool(request.shown))
+    is_continued = request.guide is not None and bool(request.guide.written)
+    return Needs("chat", tuple(fields), guide, bool(request.shown), is_continued)
 
 
 def capable_instances(needs: Needs, instances: Sequence[Instance], model: str) -> list[Instance]:

@@ -5,7 +5,7 @@ objects in most templates. Content may be a list of parts on the wire, and is a 
 templates. A tool call's content is null on the wire, and absent or empty in templates.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from msgspec import DecodeError
@@ -85,7 +85,7 @@ def plain_messages(turns: Iterable[Turn]) -> list[dict[str, Any]]:
     ]
 
 
-def fill_content(messages: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def fill_content(messages: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Returns the messages with empty text for missing content, as some templates require."""
     return [
         {**message, "content": ""} if message.get("content") is None else message

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 
 from msgspec import structs
 
@@ -13,6 +15,7 @@ from dynemo.messages.ask import Ask, Task, merged
 from dynemo.messages.records import Instance
 from dynemo.messages.request import Request, Sampling
 from dynemo.prompt.card.card import Card
+from dynemo.prompt.control.texts import ControlTexts
 from dynemo.prompt.needs import SAMPLING, capable_instances, needs_of_ask
 from dynemo.prompt.normalise import plain_messages
 from dynemo.prompt.plan import (
@@ -56,8 +59,11 @@ def prepare(
     traceparent: str = "",
     *,
     render: Render = render_prompt,
+    parses_content: bool = False,
 ) -> Prepared:
     """Prepares an ask for the instances that could answer it (see `Backend.instance_classes`).
+
+    `parses_content`: a client's text that spells a control token becomes that token.
 
     Raises RequestError if no instance supports a field, if a prompt does not fit the context, or if
     the template refuses the conversation.
@@ -68,21 +74,20 @@ def prepare(
         raise RequestError("A request needs at least one message.", param="turns")
     ask = merged(ask, _honoured(card.defaults, instances))
     check_plan(ask, card)
-    _check_guide(ask)
+    _check_bounds(ask, card)
     fit = capable_instances(needs_of_ask(ask), instances, card.name)
     context_length = max(instance.context_length for instance in fit)
-    _check_logit_bias(ask, card)
-    prompt = build_prompt(
-        card.template, card.tokenizer, render_input(ask), limit=context_length, render=render
-    )
+    chat = render_input(ask, None if parses_content else card.control)
+    prompt = build_prompt(card.template, card.tokenizer, chat, limit=context_length, render=render)
     plan = plan_answer(ask, card, prompt.text)
-    takes_messages = any(instance.capabilities.takes == "messages" for instance in fit)
+    text, extra = _text_for(fit, prompt)
+    takes_messages = _take(fit, "messages")
     request = Request(
         id=request_id,
         token_ids=prompt.token_ids,
-        prompt=prompt.text,
+        prompt=text,
         shown={} if plan is None else shown_tokens(plan, card),
-        max_tokens=_budget(len(prompt.token_ids), ask.max_tokens, context_length),
+        max_tokens=_budget(len(prompt.token_ids) + extra, ask.max_tokens, context_length),
         is_unbounded=ask.max_tokens is None,
         sampling=_sampling(ask),
         stop_ids=[] if ask.ignore_eos else list(card.eos_ids),
@@ -94,11 +99,12 @@ def prepare(
     )
     choices = [_choice(request, index) for index in range(ask.n or 1)]
     thinking = thinking_of(ask, card, plan, prompt.text)
-    count, stops = len(prompt.token_ids), tuple(ask.stop or ())
-    return Prepared(ask.task, choices, count, stops, plan, thinking)
+    count = len(prompt.token_ids)
+    return Prepared(ask.task, choices, count, tuple(ask.stop or ()), plan, thinking)
 
 
-def _check_guide(ask: Ask) -> None:
+def _check_bounds(ask: Ask, card: Card) -> None:
+    _check_logit_bias(ask, card)
     if ask.guide is None:
         return
     if ask.ignore_eos:  # an engine would violate the schema to continue
@@ -111,13 +117,22 @@ def _check_guide(ask: Ask) -> None:
         )
 
 
-def render_input(ask: Ask) -> RenderInput:
+def _text_for(instances: Sequence[Instance], prompt: Prompt) -> tuple[str, int]:
+    """Returns the prompt's text for engines, and how many tokens it has more than the prompt."""
+    rendered = prompt.rendered
+    if rendered is None or not rendered.marks or not _take(instances, "text"):
+        return prompt.text, 0
+    return rendered.split, rendered.split_tokens
+
+
+def render_input(ask: Ask, control: ControlTexts | None = None) -> RenderInput:
     return RenderInput(
         ask.turns,
         tools=[tool.definition for tool in callable_tools(ask)] or None,
         add_generation_prompt=ask.add_generation_prompt,
         continue_final_message=bool(ask.continue_final_message),
         kwargs=template_kwargs(ask),
+        control=control,
     )
 
 
@@ -149,7 +164,8 @@ def _prepare_embeddings(
 def _raw_prompt(ask: Ask, index: int, card: Card, context_length: int) -> Prompt:
     given = ask.prompts[index]
     if isinstance(given, str):
-        if beyond := tokens_beyond(context_length, given, card.tokenizer, parse_special=False):
+        encode = partial(card.tokenizer.encode, add_special=False, parse_special=False)
+        if beyond := tokens_beyond(context_length, given, encode):
             raise _too_long(index, f"more than {beyond}", card, context_length)
         ids = card.tokenizer.encode(given, add_special=True, parse_special=False)
         prompt = Prompt(given, ids)
@@ -195,6 +211,11 @@ def _honoured(defaults: Ask, instances: Sequence[Instance]) -> Ask:
     """
     can = {name for instance in instances for name in instance.capabilities.sampling}
     return structs.replace(defaults, **{name: None for name in SAMPLING if name not in can})
+
+
+def _take(instances: Sequence[Instance], form: Literal["text", "messages"]) -> bool:
+    """Whether any instance takes requests in this form."""
+    return any(instance.capabilities.takes == form for instance in instances)
 
 
 def _sampling(ask: Ask) -> Sampling:

@@ -91,5 +91,6 @@ def _combine(instances: Sequence[Instance]) -> Instance:
             tasks=tuple(sorted({name for c in each for name in c.tasks})),
             sampling=sorted({name for c in each for name in c.sampling}),
             guides=sorted({name for c in each for name in c.guides}),
+            continues=sorted({name for c in each for name in c.continues}),
         ),
     )

@@ -2,19 +2,26 @@
 
 import asyncio
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import groupby
 
 from msgspec import structs
 
+from dynemo.errors import GuideNotContinued
 from dynemo.messages.answer import Delta, Finish
-from dynemo.messages.request import Request
+from dynemo.messages.request import CONTINUED_KINDS, Request
 from dynemo.tokenizers.base import Tokenizer
 
 #: Seconds that a lost request waits for an instance, before its first token and in its middle.
 _FIRST_SECONDS = 30.0
 _MIDDLE_SECONDS = 10.0
+_MOST_HELD = 8  # tokens of one character
+_NOT_CONTINUED = (
+    "The instance of this answer was lost, and another one cannot continue it, because its grammar "
+    "cannot be advanced past what was written. Send the request again."
+)
 
 
 @dataclass(frozen=True)
@@ -23,12 +30,15 @@ class TextCodec:
 
     encode: Callable[[str], list[int]]
     decode: Callable[[Sequence[int]], str]
+    #: Whether the text of ids ends with a whole character.
+    is_whole: Callable[[Sequence[int]], bool] = lambda _: True
 
 
 def text_codec(tokenizer: Tokenizer) -> TextCodec:
     return TextCodec(
         lambda text: tokenizer.encode(text, add_special=False, parse_special=False),
         lambda ids: "".join(_texts(tokenizer, ids)),
+        lambda ids: not tokenizer.decode(ids).endswith("\ufffd"),
     )
 
 
@@ -80,21 +90,40 @@ class MigrationState:
         self._answered += delta.token_ids or delta.texts
         self.deadline = None
 
+    def in_characters(self, deltas: AsyncGenerator[Delta, None]) -> AsyncGenerator[Delta, None]:
+        """Gives a guided answer in whole characters: no guide can begin within one."""
+        if self.request.guide is None:
+            return deltas
+        return self._in_characters(deltas)
+
+    async def _in_characters(
+        self, deltas: AsyncGenerator[Delta, None]
+    ) -> AsyncGenerator[Delta, None]:
+        held: list[Delta] = []
+        async with aclosing(deltas):
+            async for delta in deltas:
+                held.append(delta)
+                ids = [token for one in held for token in one.token_ids]
+                is_part = len(ids) < _MOST_HELD and not self._codec.is_whole(ids)
+                if delta.finish is None and not delta.texts and is_part:
+                    continue
+                for one in held:
+                    yield one
+                held = []
+
     @property
     def count_here(self) -> int:
         """Tokens passed on from its present instance."""
         return len(self._answered) - self._before
 
     def search(self) -> None:
-        """Its instance has gone; the search for another one starts."""
+        """Its instance has gone; the search for another one starts. Raises GuideNotContinued."""
+        guide = self.request.guide
+        if guide is not None and self.count and guide.kind not in CONTINUED_KINDS:
+            raise GuideNotContinued(_NOT_CONTINUED)
         seconds = _MIDDLE_SECONDS if self.count else _FIRST_SECONDS
         self.deadline = self._in(seconds)
         self.plane_is_up()
-
-    def may_continue(self) -> bool:
-        """Whether another instance can continue it. A guided answer would start again from the
-        beginning of its schema."""
-        return not (self.request.guide and self.count)
 
     def wait_at_least(self, seconds: float) -> None:
         """An instance is gone, and may return in that time; no other deadline runs yet."""
@@ -127,6 +156,7 @@ class MigrationState:
         if self.count == 0:
             return self.request
         ids, text = self._both()
+        guide = self.request.guide
         return structs.replace(
             self.request,
             id=f"{self.request.id}-move{self._attempts}",
@@ -134,6 +164,7 @@ class MigrationState:
             prompt=self.request.prompt + text,
             max_tokens=self.request.max_tokens - self.count,
             continued=len(ids),
+            guide=guide and structs.replace(guide, written=guide.written + text),
         )
 
     def _both(self) -> tuple[list[int], str]:

@@ -79,12 +79,17 @@ class Pipeline:
         defaults: Ask,
         source: ModelSource | None = None,
         max_queue: float | None = math.inf,
+        parses_content: bool = False,
     ) -> None:
-        """At most `max_queue` requests wait for each model; None derives it from the slots."""
+        """At most `max_queue` requests wait for each model; None derives it from the slots.
+
+        `parses_content`: a client's text that spells a control token becomes that token.
+        """
         self._models = models
         self._defaults = defaults
         self.source: ModelSource = source or Complete()
         self._max_queue = max_queue
+        self._parses_content = parses_content
         self.rendering = Turns(RENDER_PROCESSES)  #: in processes of their own
 
     @property
@@ -135,7 +140,15 @@ class Pipeline:
         ask = merged(ask, self._defaults)
         model, instances = self._find_ready(ask.model, allowed)
         job_id = uuid4().hex
-        prepared = prepare(ask, model.card, instances, job_id, traceparent, render=render)
+        prepared = prepare(
+            ask,
+            model.card,
+            instances,
+            job_id,
+            traceparent,
+            render=render,
+            parses_content=self._parses_content,
+        )
         return Job(job_id, model, prepared, ask.priority or 0)
 
     def check_settings(self, settings: Ask) -> None:

@@ -185,7 +185,9 @@ class Pool:
                 await attempt.start()
                 if attempt.has_waited and self._has_better_than(chosen):
                     continue
-                async with aclosing(remote.generate(rest, cancel_reader)) as deltas:
+                async with aclosing(
+                    progress.in_characters(remote.generate(rest, cancel_reader))
+                ) as deltas:
                     async for delta in deltas:
                         progress.take(delta)
                         if attempt.is_watched:
@@ -285,8 +287,6 @@ class Pool:
     def _move(self, progress: MigrationState, attempt: Attempt, error: EngineLost) -> None:
         """Lets the rest of an answer move to another instance. Raises the error if it may not."""
         attempt.lost(error)
-        if not progress.may_continue():
-            raise error
         progress.search()
         self.moves += 1
         log_move(progress.request, progress.count, error)

@@ -10,6 +10,7 @@ from pathlib import Path
 from dynemo.errors import DynemoError, EngineError, RequestError
 from dynemo.limits import RENDER_SECONDS
 from dynemo.prompt import child
+from dynemo.prompt.control.render import Rendered
 from dynemo.prompt.probe import Message
 from dynemo.prompt.render import RenderInput
 from dynemo.prompt.template import ChatTemplate
@@ -23,7 +24,7 @@ _PACKAGE = Path(__file__).resolve().parents[2]
 
 def render_apart(
     template: ChatTemplate, chat: RenderInput, messages: Sequence[Message] | None = None
-) -> str:
+) -> Rendered:
     """Returns what `render_prompt` returns, or `render_as_given` for `messages`.
 
     It blocks for up to some seconds. Raises RequestError, also if the template needs too much time
@@ -52,12 +53,12 @@ def render_apart(
     return _read(answer, process.returncode)
 
 
-def _read(answer: bytes, code: int) -> str:
+def _read(answer: bytes, code: int) -> Rendered:
     if code == -signal.SIGPROF:
         raise child.cannot_render(f"it takes more than {RENDER_SECONDS} s")
     if code:
         raise child.cannot_render(f"its process ended with {code}")
     if answer[:1] == b"+":
-        return answer[1:].decode("utf-8", "surrogatepass")
+        return child.unpack(answer[1:])
     error: DynemoError = decode_error(answer[1:])
     raise error if isinstance(error, RequestError) else EngineError(str(error))

@@ -1,8 +1,10 @@
 """The interface of a tokenizer, whichever file it was loaded from."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
+from dynemo.errors import RequestError
 from dynemo.tokenizers.source import TokenizerSource
 from dynemo.tokenizers.tables import TokenizerTables
 
@@ -25,6 +27,19 @@ class Detokenizer(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class WholeTexts:
+    """The texts of the tokens that a tokenizer finds in a text before it splits the rest.
+
+    `is_folded`: it also finds control tokens in a text that only becomes theirs by its Unicode
+    normalization.
+    """
+
+    control: frozenset[str]  #: found only with `parse_special`
+    others: frozenset[str]
+    is_folded: bool = False
+
+
 class Tokenizer(Protocol):
     """Turns text into token ids and back. Several threads may use it at once."""
 
@@ -41,6 +56,19 @@ class Tokenizer(Protocol):
         Raises RequestError or UnicodeEncodeError for a lone surrogate and for other text that has
         no tokens.
         """
+        ...
+
+    def encode_marked(self, text: str, marks: Mapping[str, str]) -> list[int]:
+        """Encodes like `encode(text, add_special=False, parse_special=True)`, except for marks.
+
+        A mark is a character that stands for another one (its value), and that no token holds. The
+        other character belongs to no token that is found whole, and its neighbours are encoded
+        together with it. Raises what `encode` raises.
+        """
+        ...
+
+    def whole_texts(self) -> WholeTexts:
+        """Returns the texts that are never split. Takes milliseconds."""
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -72,3 +100,12 @@ class Tokenizer(Protocol):
     def tables(self) -> TokenizerTables:
         """Builds the lookup tables: tens of milliseconds for a large vocabulary."""
         ...
+
+
+def no_plain_form() -> RequestError:
+    """The error of `encode_marked` for a text that the tokenizer can only make a control token."""
+    return RequestError(
+        "The messages hold the text of a control token, and the model's tokenizer has no other "
+        "form of it. Remove it, or start dynemo-run with --special-tokens-in-content parse.",
+        param="messages",
+    )

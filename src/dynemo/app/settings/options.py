@@ -32,6 +32,7 @@ from dynemo.app.settings.scopes import (
     LEADER,
     PROMPTS,
     PS,
+    RENDER,
     REQUESTS,
     SERVER,
     SEVERAL_NODES,
@@ -165,6 +166,12 @@ class Config:
     system: str | None = setting(None, str, Option(
         metavar="TEXT", topic=REQUESTS_TOPIC, where=(PROMPTS,),
         help="A system prompt for each conversation.",
+    ))
+    special_tokens_in_content: str = setting("text", str, Option(
+        metavar="HOW", topic=REQUESTS_TOPIC, is_rare=True, where=(REQUESTS, RENDER),
+        choices=("text", "parse"),
+        help="How to read the text of a control token in a message: text or parse. `parse` makes "
+        "it that token.",
     ))
     http_host: str = setting("127.0.0.1", str, Option(
         metavar="HOST", topic=SERVERS, where=(SERVER,), help="The address to listen on.",

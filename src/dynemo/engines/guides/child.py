@@ -15,6 +15,8 @@ from msgspec import msgpack, structs
 
 from dynemo import limits
 from dynemo.engines.guides.bounds import address_space, limit_cpu, limit_memory
+from dynemo.engines.guides.rest.errors import CannotContinue
+from dynemo.engines.guides.rest.rest import rest_of
 from dynemo.engines.guides.verdict import HEADER_BYTES, GuideRefused, GuideUnsupported, Verdict
 from dynemo.foreign import decode_msgpack
 from dynemo.messages.request import Guide
@@ -47,16 +49,25 @@ def run(name: str) -> None:
 
 
 def _verdict(module: ModuleType, guide: Guide) -> Verdict:
-    limit_cpu(limits.GUIDE_SECONDS)
-    began = process_time()
+    limit_cpu(limits.GUIDE_SECONDS + (limits.GUIDE_REST_SECONDS if guide.written else 0))
     try:
-        text = module.judge(guide.kind, guide.text)
-        # For a grammar most of the time is our own search, and the engine's parser is quick.
-        seconds = 0.0 if guide.kind == "grammar" else process_time() - began
-        return Verdict(text, seconds=seconds)
+        if not guide.written:
+            return _judged(module, guide)
+        return _judged(module, rest_of(guide))
+    except CannotContinue as error:
+        return Verdict(stuck=str(error))
     except GuideRefused as error:
-        return Verdict(refused=str(error))
+        return Verdict(stuck=str(error)) if guide.written else Verdict(refused=str(error))
     except GuideUnsupported as error:
         return Verdict(unsupported=str(error))
     finally:
         limit_cpu(0)
+
+
+def _judged(module: ModuleType, guide: Guide) -> Verdict:
+    """Raises GuideRefused, GuideUnsupported."""
+    began = process_time()
+    text = module.judge(guide.kind, guide.text)
+    # For a grammar most of the time is our own search, and the engine's parser is quick.
+    seconds = 0.0 if guide.kind == "grammar" else process_time() - began
+    return Verdict(text, seconds=seconds)

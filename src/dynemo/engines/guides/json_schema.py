@@ -1,5 +1,6 @@
 """Limits of JSON schemas that the parsers of engines do not have."""
 
+import re
 from collections.abc import Iterator
 from decimal import Decimal
 from math import isfinite, lcm
@@ -18,6 +19,14 @@ from dynemo.limits import (
     SHOWN_CHARACTERS,
 )
 from dynemo.spelling import quoted, shortened
+
+#: A class of a regex.
+_CLASS = re.compile(r"(?<!\\)((?:\\\\)*)\[(?:\\.|[^\]\\])*\]", re.DOTALL)
+#: A character outside of classes that a JSON string has to escape.
+_ESCAPED = re.compile(
+    r'["\x00-\x1f]|\\[\\nrtfv"]|\\x(?:[01]|22|5c)|\\u00(?:[01]|22|5c)|\\[xu]\{', re.IGNORECASE
+)
+_LITERAL_ESCAPE = re.compile(r"\\[^dDwWsSbBpP]", re.DOTALL)
 
 
 def check_size(schema: str) -> None:
@@ -46,6 +55,33 @@ def check_size(schema: str) -> None:
             raise GuideRefused(f"'minLength' may be {GUIDE_CHARACTERS}")
         if written_out(part.get("pattern")) > GUIDE_CHARACTERS:
             raise GuideRefused(f"'pattern' may have {GUIDE_CHARACTERS} characters when repeated")
+        _check_patterns(part)
+
+
+def _check_patterns(schema: dict[str, Any]) -> None:
+    for pattern in (schema.get("pattern"), *_keys(schema.get("patternProperties"))):
+        if isinstance(pattern, str) and _is_misread(pattern):
+            raise GuideRefused(
+                "'pattern' may not name a quote, a backslash or a control character beside other "
+                "parts"
+            )
+
+
+def _keys(value: Any) -> list[Any]:
+    return [*value] if isinstance(value, dict) else []
+
+
+def _is_misread(pattern: str) -> bool:
+    """Whether llguidance allows other texts than a pattern.
+
+    It loses the parts behind a character that JSON escapes, except in a pattern of one text.
+    """
+    outside = _CLASS.sub("[", pattern)
+    if not _ESCAPED.search(outside):
+        return False
+    literal = _LITERAL_ESCAPE.sub("", outside)
+    is_one_text = literal.startswith("^") and literal.endswith("$")
+    return not is_one_text or any(character in "\\[](){}*+?|.^$" for character in literal[1:-1])
 
 
 def written_out(pattern: Any) -> int:

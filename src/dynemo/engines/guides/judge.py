@@ -50,10 +50,11 @@ class GuideJudge:
         self._next_start = 0.0  # loop time at which the engine may compile the next guide
 
     async def judge(self, guide: Guide) -> str:
-        """Returns the guide as the engine takes it.
+        """Returns the guide as the engine takes it, or the guide of the rest of an answer.
 
         Raises RequestError if the engine cannot follow it within the limits, and Unavailable if the
-        guide could not be judged now.
+        guide could not be judged now. Raises GuideNotContinued if the guide is for the rest of an
+        answer, and cannot be advanced.
         """
         try:
             data = guide.text.encode()
@@ -61,7 +62,8 @@ class GuideJudge:
             raise refused("it is not valid Unicode", guide.kind) from None
         if len(data) > limits.GUIDE_BYTES:
             raise refused(f"it may have {limits.GUIDE_BYTES} bytes", guide.kind)
-        key = sha256(guide.kind.encode() + b"\0" + data).digest()
+        written = guide.written.encode(errors="surrogatepass")
+        key = sha256(b"\0".join((guide.kind.encode(), data, written))).digest()
         verdict: Verdict | DynemoError | None = self._verdicts.get(key)
         if verdict is None:
             task = self._judging.get(key)

@@ -7,6 +7,8 @@ from dynemo.engines.guides.verdict import GuideRefused
 from dynemo.foreign import decode_json
 from dynemo.limits import GUIDE_CHARACTERS, GUIDE_CHOICES
 
+#: The start of a grammar for llguidance. Without it llama.cpp and vLLM take a grammar as GBNF.
+LLGUIDANCE = "%llguidance"
 #: Without it the model may put any white space between the parts of its JSON, and some do not stop.
 _COMPACT = '"x-guidance":{"whitespace_flexible":false}'
 #: The key with which a schema itself says how llguidance shall follow it.
@@ -20,14 +22,16 @@ def as_lark(kind: str, text: str) -> str:
     """
     match kind:
         case "json_schema":
-            return f"start: %json {compact_schema(text)}"
+            lark = f"start: %json {compact_schema(text)}"
         case "regex":
-            return f"start: {_regex(text)}"
+            lark = f"start: {_regex(text)}"
         case "choice":
             # One regex, because a grammar may have only some 2,000 alternatives at one place.
             choices = map(regex_literal, read_choices(text))
-            return f"start: {lark_regex('|'.join(choices))}"
-    return text
+            lark = f"start: {lark_regex('|'.join(choices))}"
+        case _:
+            lark = text
+    return lark if lark.startswith(LLGUIDANCE) else f"{LLGUIDANCE} {{}}\n{lark}"
 
 
 def compact_schema(text: str) -> str:

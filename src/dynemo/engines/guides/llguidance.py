@@ -106,7 +106,7 @@ class GuideMatcher:
     def problem(self) -> str:
         """Returns why llguidance gave up, without a full stop, or ""."""
         error = self._library.llg_matcher_get_error(self._pointer)
-        return _reason(error.decode(errors="replace")) if error else ""
+        return reason_of(error.decode(errors="replace")) if error else ""
 
     def close(self) -> None:
         pointer, self._pointer = self._pointer, None
@@ -184,7 +184,7 @@ def _constraint(library: ctypes.CDLL, is_forcing: bool) -> tuple[_ConstraintInit
     return init, longest
 
 
-def _reason(error: str) -> str:
+def reason_of(error: str) -> str:
     """Returns the first line of llguidance's error.
 
     For a pattern the cause is below a drawing of the position, so that line is appended.

@@ -1,11 +1,10 @@
-"""Compiles a guide with an engine's llguidance and tries some answers, in the judging process."""
+"""Tries some answers to a compiled guide, in the judging process."""
 
-import ctypes
 import time
 from contextlib import closing
 from random import Random
+from typing import Protocol
 
-from dynemo.engines.guides.llguidance import GuideMatcher
 from dynemo.engines.guides.verdict import GuideRefused
 from dynemo.limits import GUIDE_CHARACTERS
 
@@ -14,15 +13,26 @@ _WALK_BYTES = 64
 _WALK_SECONDS = 0.02  #: of CPU time, for all of them
 
 
-def compile_guide(library: ctypes.CDLL, kind: str, grammar: str) -> None:
-    """Raises GuideRefused if llguidance refuses the guide, or if it forces too long a text.
+class AnyMatcher(Protocol):
+    """A compiled guide; see `llguidance.GuideMatcher`."""
 
-    It also refuses a guide if an answer that it allows leads to a dead end.
+    def feed(self, data: bytes) -> int: ...
+    def allowed(self) -> bytes: ...
+    def forced(self) -> int: ...
+    def reset(self) -> None: ...
+    def is_complete(self) -> bool: ...
+    def problem(self) -> str: ...
+    def close(self) -> None: ...
+
+
+def try_guide(matcher: AnyMatcher) -> None:
+    """Raises GuideRefused if a guide forces too long a text, or if an answer that it allows leads
+    to a dead end. Closes the matcher.
 
     At each step an engine tokenizes all that the guide forces from there on. So a long forced text
     would delay every token of every answer.
     """
-    with closing(GuideMatcher(library, kind, grammar, is_forcing=True)) as matcher:
+    with closing(matcher):
         _check_forced(matcher)
         choice = Random(0)
         end = time.process_time() + _WALK_SECONDS
@@ -40,11 +50,11 @@ def compile_guide(library: ctypes.CDLL, kind: str, grammar: str) -> None:
             matcher.reset()
 
 
-def _check_end(matcher: GuideMatcher) -> None:
+def _check_end(matcher: AnyMatcher) -> None:
     if not matcher.is_complete():
         raise GuideRefused(matcher.problem() or "an answer could not be completed")
 
 
-def _check_forced(matcher: GuideMatcher) -> None:
+def _check_forced(matcher: AnyMatcher) -> None:
     if matcher.forced() > GUIDE_CHARACTERS:
         raise GuideRefused(f"it may force {GUIDE_CHARACTERS} characters in a row")

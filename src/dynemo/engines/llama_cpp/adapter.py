@@ -25,7 +25,7 @@ from dynemo.errors import EngineError, EngineNotInstalled, ModelError, RequestEr
 from dynemo.foreign import decode_json, json_decoder
 from dynemo.messages.answer import Delta, Finish, FinishReason
 from dynemo.messages.records import Capabilities, Load
-from dynemo.messages.request import Request
+from dynemo.messages.request import CONTINUED_KINDS, Request
 from dynemo.messages.spec import EngineSpec
 from dynemo.messages.wire import EngineLoad
 
@@ -47,6 +47,7 @@ _CAPABILITIES = Capabilities(
     shows_control=True,
     sampling=SETTINGS,
     guides=["json_schema", "regex", "choice", "grammar", "lark"],
+    continues=[*CONTINUED_KINDS],
 )
 
 ENVIRONMENT = {

@@ -7,9 +7,10 @@ each text of the answer before the text is passed on.
 
 import asyncio
 
+from dynemo.engines.guides.lark import LLGUIDANCE
 from dynemo.engines.guides.llguidance import GuideMatcher, load_llguidance
 from dynemo.engines.guides.verdict import GuideRefused, refused
-from dynemo.engines.llama_cpp.guide import LLGUIDANCE, load
+from dynemo.engines.llama_cpp.guide import load
 from dynemo.errors import EngineError
 from dynemo.messages.answer import Delta
 

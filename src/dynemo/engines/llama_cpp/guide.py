@@ -3,16 +3,13 @@
 from functools import cache
 
 from dynemo.engines.guides.bounds import extend_cpu
-from dynemo.engines.guides.lark import as_lark, compact_schema
-from dynemo.engines.guides.llguidance import NotExported, load_llguidance
-from dynemo.engines.guides.probe import compile_guide
+from dynemo.engines.guides.lark import LLGUIDANCE, as_lark, compact_schema
+from dynemo.engines.guides.llguidance import GuideMatcher, NotExported, load_llguidance
+from dynemo.engines.guides.probe import try_guide
 from dynemo.engines.guides.verdict import GuideRefused, GuideUnsupported
 from dynemo.engines.llama_cpp.gbnf import parse_grammar
 from dynemo.engines.llama_cpp.stacks import check_growth
 from dynemo.limits import GRAMMAR_SECONDS
-
-#: The prefix that marks a grammar of llguidance for llama.cpp. Without it the grammar is GBNF.
-LLGUIDANCE = "%llguidance"
 
 
 @cache
@@ -40,10 +37,9 @@ def judge(kind: str, text: str) -> str:
             "of xllamacpp."
         )
     if kind != "json_schema":
-        lark = as_lark(kind, text)
-        grammar = lark if lark.startswith(LLGUIDANCE) else f"{LLGUIDANCE} {{}}\n{lark}"
+        grammar = as_lark(kind, text)
     try:
-        compile_guide(load_llguidance(load()), "lark", grammar)
+        try_guide(GuideMatcher(load_llguidance(load()), "lark", grammar, is_forcing=True))
     except NotExported:
         raise GuideUnsupported(
             "This build of llama.cpp cannot check JSON schemas. Install another version of "

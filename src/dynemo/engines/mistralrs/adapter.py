@@ -26,7 +26,7 @@ from dynemo.engines.mistralrs.stream import ChunkStream, Sequence, StreamWaker, 
 from dynemo.errors import EngineNotInstalled, ModelError, UsageError
 from dynemo.messages.answer import Delta, Finish
 from dynemo.messages.records import Capabilities, Load
-from dynemo.messages.request import Request
+from dynemo.messages.request import CONTINUED_KINDS, JOINER, Request
 from dynemo.messages.spec import EngineSpec
 
 #: The settings that it supports. Seeds are per runner, not per request.
@@ -47,6 +47,7 @@ _CAPABILITIES = Capabilities(
     shows_control=True,
     sampling=SETTINGS,
     guides=["json_schema", "regex", "choice", "lark"],
+    continues=[*CONTINUED_KINDS],
 )
 _MOST_MIN_P = 1 - 1e-6  # mistral.rs treats 1 as off
 _JOIN_SECONDS = 2.0
@@ -168,6 +169,8 @@ class MistralRs:
 
     def _check(self, request: Request, finish: Finish) -> None:
         """Warns once if the engine's own tokenizer encodes a prompt differently."""
+        if JOINER in request.prompt:
+            return  # it is in the text only, so that a user's text does not become a control token
         if finish.prompt_tokens != len(request.token_ids) and not self._has_warned:
             self._has_warned = True
             print(

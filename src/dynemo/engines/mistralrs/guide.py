@@ -4,8 +4,8 @@ import ctypes
 from functools import cache
 
 from dynemo.engines.guides.lark import as_lark
-from dynemo.engines.guides.llguidance import NotExported, load_llguidance
-from dynemo.engines.guides.probe import compile_guide
+from dynemo.engines.guides.llguidance import GuideMatcher, NotExported, load_llguidance
+from dynemo.engines.guides.probe import try_guide
 
 
 @cache
@@ -24,5 +24,5 @@ def judge(kind: str, text: str) -> str:
     grammar = as_lark(kind, text)
     library = load()
     if library is not None:
-        compile_guide(library, "lark", grammar)
+        try_guide(GuideMatcher(library, "lark", grammar, is_forcing=True))
     return grammar

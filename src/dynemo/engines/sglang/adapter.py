@@ -18,11 +18,13 @@ from uuid import uuid4
 
 from dynemo.engines.compiled import keep_compiled_code
 from dynemo.engines.guard import start_tracker
+from dynemo.engines.guides.judge import GuideJudge, open_judge
 from dynemo.engines.sglang.args import prepare, server_args
+from dynemo.engines.sglang.guides import guide_kinds, run_scheduler
 from dynemo.errors import EngineError, EngineNotInstalled, ModelError, RequestError, Unavailable
 from dynemo.messages.answer import Delta, Finish, FinishReason
 from dynemo.messages.records import Capabilities, Load
-from dynemo.messages.request import Request
+from dynemo.messages.request import CONTINUED_KINDS, GuideKind, Request
 from dynemo.messages.spec import EngineSpec
 
 #: The settings that it supports. SGLang accepts a seed, but does not reproduce the answer.
@@ -37,20 +39,24 @@ SETTINGS = [
     "logit_bias",
     "ignore_eos",
 ]
-_CAPABILITIES = Capabilities(
-    sampling=SETTINGS,
-)
 _REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 _BAD_REQUEST, _UNAVAILABLE = 400, 503
 _LONGEST = 300  # characters of an error
 
 
 class SgLang:
-    capabilities = _CAPABILITIES
-
-    def __init__(self, engine: Any, limits: tuple[int, int]) -> None:
+    def __init__(
+        self, engine: Any, limits: tuple[int, int], kinds: list[GuideKind], judge: GuideJudge
+    ) -> None:
+        """`kinds` are those of the guides that it follows."""
         import sglang
 
+        self.capabilities = Capabilities(
+            sampling=SETTINGS,
+            guides=[*kinds],
+            continues=[kind for kind in kinds if kind in CONTINUED_KINDS],
+        )
+        self._judge = judge
         self._engine = engine
         self._manager = engine.tokenizer_manager
         self._vocabulary: int = self._manager.model_config.vocab_size
@@ -60,7 +66,8 @@ class SgLang:
 
     async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
         self._check(request.token_ids)
-        params = _params(request)
+        lark = None if request.guide is None else await self._judge.judge(request.guide)
+        params = _params(request, lark)
         count = 0
         try:
             outputs = await self._engine.async_generate(
@@ -108,12 +115,13 @@ class SgLang:
         )
 
 
-def _params(request: Request) -> dict[str, Any]:
+def _params(request: Request, lark: str | None) -> dict[str, Any]:
     sampling = request.sampling
     return {
         "max_new_tokens": request.max_tokens,
         "stop_token_ids": request.stop_ids,
         "ignore_eos": request.ignore_eos,
+        "ebnf": lark,  # SGLang passes it on to llguidance
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "top_k": sampling.top_k or -1,
@@ -151,7 +159,9 @@ async def open_engine(spec: EngineSpec) -> AsyncIterator[SgLang]:
         # A scheduler has failed, and its log has the reason. SGLang's own handler, which is set by
         # now, would search for more details for minutes.
         asyncio.get_running_loop().add_signal_handler(signal.SIGQUIT, os._exit, 1)
-        yield SgLang(engine, limits)
+        kinds = guide_kinds(spec.model)
+        async with open_judge("dynemo.engines.guides.wheel") as judge:
+            yield SgLang(engine, limits, kinds, judge)
     finally:
         _end(engine)
 
@@ -228,6 +238,8 @@ def _launch(spec: EngineSpec) -> Any:
         ) from error
 
     class TokensOnly(Engine):  # type: ignore[misc]
+        run_scheduler_process_func = staticmethod(run_scheduler)
+
         @classmethod
         def _launch_scheduler_processes(cls, args: Any, ports: Any, *more: Any, **also: Any) -> Any:
             # Nobody else removes this memory if the scheduler fails or is killed.

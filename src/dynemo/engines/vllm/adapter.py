@@ -17,7 +17,10 @@ from typing import Any
 
 from dynemo.engines.compiled import keep_compiled_code
 from dynemo.engines.guard import start_guard, start_tracker
+from dynemo.engines.guides.judge import GuideJudge, open_judge
+from dynemo.engines.guides.verdict import GUIDE_FIELD
 from dynemo.engines.rendezvous import rendezvous_address
+from dynemo.engines.vllm import guides
 from dynemo.engines.vllm.args import engine_args, is_gguf
 from dynemo.engines.vllm.log import Log, reason_of
 from dynemo.engines.vllm.nodes import follower_lost, leader_lost
@@ -32,7 +35,7 @@ from dynemo.errors import (
 )
 from dynemo.messages.answer import Delta, Finish, FinishReason
 from dynemo.messages.records import Capabilities, Load
-from dynemo.messages.request import Request
+from dynemo.messages.request import CONTINUED_KINDS, Request
 from dynemo.messages.spec import EngineSpec
 from dynemo.messages.wire import EngineLoad
 
@@ -49,9 +52,6 @@ SETTINGS = [
     "logit_bias",
     "ignore_eos",
 ]
-_CAPABILITIES = Capabilities(
-    sampling=SETTINGS,
-)
 _KILLED = "its engine core was killed, probably because the system ran out of memory"
 _SHUTDOWN_SECONDS = 1.0  # for the core, before it is killed
 #: The limit for `logit_bias` in vLLM's runner for GPUs. More ids would end its worker.
@@ -60,13 +60,19 @@ _REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 
 
 class Vllm:
-    capabilities = _CAPABILITIES
-
-    def __init__(self, engine: Any, stats: Stats) -> None:
+    def __init__(self, engine: Any, stats: Stats, judge: GuideJudge) -> None:
         import vllm
         from vllm.platforms import current_platform
 
         config = engine.vllm_config
+        kinds = guides.guide_kinds(config)
+        self.capabilities = Capabilities(
+            sampling=SETTINGS,
+            guides=[*kinds],
+            continues=[kind for kind in kinds if kind in CONTINUED_KINDS],
+        )
+        self._judge = judge
+        self._guide_end = guides.end_token(engine)
         self.version: str = vllm.__version__
         self.device: str = current_platform.device_type
         self.context_length: int = config.model_config.max_model_len
@@ -88,7 +94,8 @@ class Vllm:
         count = 0
         self._open += 1
         try:
-            params = _params(request, self._vocabulary)
+            lark = None if request.guide is None else await self._judge.judge(request.guide)
+            params = _params(request, self._vocabulary, lark, self._guide_end)
             async with aclosing(self._engine.generate(prompt, params, request.id)) as outputs:
                 async for output in outputs:
                     part = output.outputs[0]
@@ -103,7 +110,7 @@ class Vllm:
         except GracefulHTTPError as error:  # its queue has reached the user's limit
             raise Unavailable(f"vLLM: {reason_of(error)}.") from error
         except VLLMClientError as error:
-            field = getattr(error, "parameter", None)
+            field = GUIDE_FIELD if request.guide else getattr(error, "parameter", None)
             raise RequestError(f"vLLM: {str(error.args[0]).rstrip('.')}.", param=field) from error
         finally:
             self._open -= 1
@@ -132,14 +139,16 @@ def check_request(request: Request, vocabulary: int, most_biased: int) -> None:
         raise RequestError(message, param="logit_bias")
 
 
-def _params(request: Request, vocabulary: int) -> Any:
+def _params(request: Request, vocabulary: int, lark: str | None, guide_end: list[int]) -> Any:
+    """`lark` is the guide, which ends the answer with `guide_end`."""
     from vllm.sampling_params import RequestOutputKind, SamplingParams
 
     sampling = request.sampling
+    stops = [*request.stop_ids, *(guide_end if lark is not None else ())]
     return SamplingParams(
         max_tokens=request.max_tokens,
         # vLLM refuses ids that the model cannot generate.
-        stop_token_ids=[stop for stop in request.stop_ids if stop < vocabulary],
+        stop_token_ids=[stop for stop in stops if stop < vocabulary],
         ignore_eos=request.ignore_eos,
         temperature=sampling.temperature,
         top_p=sampling.top_p,
@@ -153,6 +162,7 @@ def _params(request: Request, vocabulary: int) -> Any:
         detokenize=False,
         output_kind=RequestOutputKind.DELTA,
         skip_clone=True,
+        structured_outputs=guides.structured_outputs(lark) if lark is not None else None,
     )
 
 
@@ -173,7 +183,8 @@ async def open_engine(spec: EngineSpec) -> AsyncIterator[Vllm]:
     log.forget()
     watch = asyncio.create_task(_watch(engine, log))
     try:
-        yield Vllm(engine, stats)
+        async with open_judge("dynemo.engines.guides.wheel") as judge:
+            yield Vllm(engine, stats, judge)
     finally:
         watch.cancel()
         engine.output_handler.cancel()  # otherwise it would log the end of the core as a failure

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from dynemo.engines.options import check_values, unknown_argument, unknown_option, value_types
 from dynemo.engines.rendezvous import rendezvous_address
+from dynemo.engines.vllm import guides
 from dynemo.engines.vllm.cpu import check_devices, compute_in_core, free_memory
 from dynemo.errors import UsageError
 from dynemo.messages.spec import EngineSpec
@@ -30,14 +31,17 @@ _OURS = {
 _SEE = "`vllm serve --help=all` lists them."
 
 
-def defaults(spec: EngineSpec, *, cpu_memory: int | None) -> dict[str, Any]:
+def defaults(
+    spec: EngineSpec, *, cpu_memory: int | None, has_tokenizer: bool = False
+) -> dict[str, Any]:
     """Returns our defaults for `AsyncEngineArgs`. Raises UsageError.
 
     `cpu_memory` is the free memory in bytes if vLLM computes on a CPU, otherwise None.
+    `has_tokenizer`: vLLM can load the tokenizer, which it needs for guided answers alone.
     """
     made: dict[str, Any] = {
         "model": spec.model,
-        "skip_tokenizer_init": True,
+        "skip_tokenizer_init": not has_tokenizer,
         "language_model_only": True,  # image input would need vLLM's own tokenizer
         "generation_config": "vllm",  # no EOS ids and sampling of its own: requests have both
         "max_model_len": spec.context_length
@@ -85,7 +89,12 @@ def engine_args(spec: EngineSpec, log_config: str) -> Any:
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
     cpu_memory = free_memory()
-    ours = {**defaults(spec, cpu_memory=cpu_memory), "log_config_file": log_config}
+    # Only rank 0 schedules, so only it needs a tokenizer.
+    can_guide = not is_gguf(spec) and spec.parallel.rank == 0 and guides.has_tokenizer(spec)
+    ours = defaults(spec, cpu_memory=cpu_memory, has_tokenizer=can_guide)
+    ours["log_config_file"] = log_config
+    if can_guide:
+        ours["structured_outputs_config"] = guides.backend_config()
     known = [field.name for field in fields(AsyncEngineArgs)]
     extra = {name.replace("-", "_"): value for name, value in spec.extra.items()}
     for name in extra:

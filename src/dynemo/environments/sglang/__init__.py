@@ -9,6 +9,7 @@ ENTRY = EngineEntry(
     distributions=("sglang",),
     prefix_cache="per key",
     reads=CHECKOUT,
+    guides=("json_schema", "regex", "choice", "grammar", "lark", "structural_tag"),
     has_tensor_parallel=True,
     has_nodes=True,
     has_torch=True,

@@ -10,6 +10,7 @@ ENTRY = EngineEntry(
     prefix_cache="per key",
     reads=GGUF | CHECKOUT,
     demo="checkout",
+    guides=("json_schema", "regex", "choice", "grammar", "lark", "structural_tag"),
     has_tensor_parallel=True,
     has_nodes=True,
     has_torch=True,

@@ -32,7 +32,8 @@ from dynemo.models.file_type import SNIFF_BYTES, FileType, advice_for, file_type
 from dynemo.models.files import check_folder, read_model_file
 from dynemo.prompt.template import ChatTemplate
 from dynemo.spelling import quoted, shortened
-from dynemo.tokenizers.hf.tokenizer import HfTokenizer, named_tokens
+from dynemo.tokenizers.hf.settings import named_tokens
+from dynemo.tokenizers.hf.tokenizer import HfTokenizer
 
 Json = Mapping[str, Any]
 

@@ -74,7 +74,7 @@ def _problems_of(instance: Instance) -> Iterable[str]:
     if not all(_is_text(text) for text in (instance.engine, instance.version, instance.device)):
         yield "Its description is too long, or has control characters"
     able = instance.capabilities
-    lists = (able.tasks, able.sampling, able.guides)
+    lists = (able.tasks, able.sampling, able.guides, able.continues)
     if any(len(names) > RECORD_NAMES or not all(map(_is_text, names)) for names in lists):
         yield "It lists too many capabilities, or one with a name that is not valid"
 

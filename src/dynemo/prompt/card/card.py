@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from dynemo.answer.formats.choose import is_reasoning_open
 from dynemo.answer.formats.format import Format
 from dynemo.errors import RequestError
 from dynemo.messages.ask import Ask
+from dynemo.prompt.control.texts import ControlTexts, control_texts
 from dynemo.prompt.template import ChatTemplate
 from dynemo.tokenizers.base import Tokenizer
 
@@ -24,6 +26,11 @@ class Card:
     format: Format = field(default_factory=Format)  #: how to read its answers
     marks: Mapping[int, str] = field(default_factory=dict)  #: of the format, the control tokens
     opens_thoughts: bool = False  #: the model itself opens its thoughts, not the prompt
+
+    @cached_property
+    def control(self) -> ControlTexts:
+        """The tokens that no text of a client may bring into a prompt."""
+        return control_texts(self.template, self.tokenizer, self.eos_ids)
 
 
 def with_format(card: Card, format: Format) -> Card:

@@ -87,7 +87,8 @@ class LocalBackend:
             try:
                 await attempt.start()
                 rest = progress.rest()
-                async with aclosing(self._local.generate(rest, cancel_reader)) as deltas:
+                given = progress.in_characters(self._local.generate(rest, cancel_reader))
+                async with aclosing(given) as deltas:
                     async for delta in deltas:
                         progress.take(delta)
                         if attempt.is_watched:
@@ -104,8 +105,6 @@ class LocalBackend:
                     yield Delta(finish=finish)
                     return
                 attempt.lost(error)
-                if not progress.may_continue():
-                    raise
                 progress.search()
                 self.moves += 1
                 problem = error

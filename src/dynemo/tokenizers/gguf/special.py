@@ -7,6 +7,7 @@ short token that overlaps the start of a longer one loses, unlike in a left-to-r
 import re
 from collections import defaultdict
 
+from dynemo.tokenizers.base import WholeTexts
 from dynemo.tokenizers.gguf.vocab import CONTROL, LSTRIP, RSTRIP, UNKNOWN, USER_DEFINED, Vocabulary
 
 # The characters of isspace() in the C locale.
@@ -28,6 +29,10 @@ class SpecialTokens:
         self._ids = vocabulary.ids
         self._all = _Finder([tokens[i] for i in ids])
         self._always = _Finder([tokens[i] for i in ids if not attributes[i] & (CONTROL | UNKNOWN)])
+
+    def texts(self) -> WholeTexts:
+        control = frozenset(t for t, a in self._attributes.items() if a & (CONTROL | UNKNOWN))
+        return WholeTexts(control, frozenset(self._attributes) - control)
 
     def split(self, text: str, parse_special: bool) -> list[str | int]:
         """Returns the special tokens' ids and the non-empty texts between them, in order.

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from dynemo.errors import ModelError, RequestError
 from dynemo.spelling import quoted
-from dynemo.tokenizers.base import Detokenizer
+from dynemo.tokenizers.base import Detokenizer, WholeTexts, no_plain_form
 from dynemo.tokenizers.detokenize import ByteDetokenizer, with_shown
 from dynemo.tokenizers.gguf.bpe import BYTE_ALPHABET, SPACE, load_bpe
 from dynemo.tokenizers.gguf.special import SpecialTokens
@@ -95,16 +95,49 @@ class LlamaTokenizer:
 
         Raises RequestError for a lone surrogate: it has no UTF-8 form, so no model can take it.
         """
-        if not text.isascii() and (found := _SURROGATE.search(text)):
-            raise RequestError(
-                f"The text holds the lone surrogate U+{ord(found[0]):04X}, which is not a "
-                "character. Remove it."
-            )
+        _check_surrogates(text)
         ids: list[int] = []
         if add_special and self.adds_bos and self.special.bos is not None:
             ids.append(self.special.bos)
+        ids += self._encode_parts(self._special_tokens.split(text, parse_special))
+        if add_special and self.adds_eos and self.special.eos is not None:
+            ids.append(self.special.eos)
+        if add_special and self._adds_sep and self.special.sep is not None:
+            ids.append(self.special.sep)
+        return ids
+
+    def encode_marked(self, text: str, marks: Mapping[str, str]) -> list[int]:
+        _check_surrogates(text)
+        parts = self._special_tokens.split(text, True)
+        table = {ord(mark): meant for mark, meant in marks.items()}
+        plain = [part if isinstance(part, int) else part.translate(table) for part in parts]
+        ids = self._encode_parts(plain)
+        wanted = sum(map(self._is_control, (part for part in parts if isinstance(part, int))))
+        if sum(map(self._is_control, ids)) == wanted:
+            return ids
+        # The vocabulary itself makes a control token of its text (SentencePiece): cut such a text.
+        cut = re.compile("(?<=[" + re.escape("".join(marks)) + "])")
+        ids = self._encode_parts(
+            [
+                piece if isinstance(piece, int) else piece.translate(table)
+                for part in parts
+                for piece in ([part] if isinstance(part, int) else cut.split(part))
+                if piece != ""
+            ]
+        )
+        if sum(map(self._is_control, ids)) != wanted:
+            raise no_plain_form()
+        return ids
+
+    def _is_control(self, token_id: int) -> bool:
+        is_control = self._vocabulary.attributes[token_id] & CONTROL
+        return bool(is_control) and token_id != self.special.unk
+
+    def _encode_parts(self, parts: Sequence[str | int]) -> list[int]:
+        """Returns the ids of special tokens and of the texts between them."""
+        ids: list[int] = []
         starts_word = self._prefixes_space
-        for part in self._special_tokens.split(text, parse_special):
+        for part in parts:
             if isinstance(part, int):
                 ids.append(part)
                 starts_word = self._prefixes_space
@@ -115,11 +148,10 @@ class LlamaTokenizer:
                 part = part.replace(" ", SPACE)
             ids += self._encoder.encode(part)
             starts_word = False
-        if add_special and self.adds_eos and self.special.eos is not None:
-            ids.append(self.special.eos)
-        if add_special and self._adds_sep and self.special.sep is not None:
-            ids.append(self.special.sep)
         return ids
+
+    def whole_texts(self) -> WholeTexts:
+        return self._special_tokens.texts()
 
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of the ids.
@@ -148,6 +180,14 @@ class LlamaTokenizer:
 
     def tables(self) -> TokenizerTables:
         return tables_of(self._vocabulary, self._source, is_byte_level=self._is_byte_level)
+
+
+def _check_surrogates(text: str) -> None:
+    if not text.isascii() and (found := _SURROGATE.search(text)):
+        raise RequestError(
+            f"The text holds the lone surrogate U+{ord(found[0]):04X}, which is not a "
+            "character. Remove it."
+        )
 
 
 class _Pieces(dict[int, bytes]):

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Collection, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dynemo.errors import ModelError, RequestError
 from dynemo.foreign import decode_any_json
-from dynemo.limits import ADDED_TOKENS, MODEL_TEXT_BYTES, VOCABULARY
-from dynemo.tokenizers.base import Detokenizer
+from dynemo.limits import MODEL_TEXT_BYTES, VOCABULARY
+from dynemo.tokenizers.base import Detokenizer, WholeTexts
 from dynemo.tokenizers.detokenize import (
     ByteDetokenizer,
     FallbackDetokenizer,
@@ -24,14 +24,14 @@ from dynemo.tokenizers.detokenize import (
 )
 from dynemo.tokenizers.hf.byte_tables import byte_level_tables
 from dynemo.tokenizers.hf.check import check_steps
+from dynemo.tokenizers.hf.marked import MarkedEncoder
+from dynemo.tokenizers.hf.settings import add_tokens, relevant_settings
 from dynemo.tokenizers.source import HfSource
 from dynemo.tokenizers.tables import TokenizerTables
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
 
-_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
-_LISTS = ("added_tokens_decoder", "extra_special_tokens", "additional_special_tokens")
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
@@ -55,6 +55,7 @@ class HfTokenizer:
         self._settings = dict(settings or {})
         self._backend = self._load()
         self._literal: Backend | None = None
+        self._marked: MarkedEncoder | None = None
         self._lock = threading.Lock()
         added = self._backend.get_added_tokens_decoder()
         self._special = frozenset(i for i, token in added.items() if token.special)
@@ -68,18 +69,24 @@ class HfTokenizer:
 
     def encode(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         backend = self._backend if parse_special else self._literal_backend()
-        try:
+        with _errors_of(text):
             # A batch of one: `encode` keeps the interpreter's lock, and all streams would wait.
             [found] = backend.encode_batch_fast([text], add_special_tokens=add_special)
-        except TypeError:
-            text.encode()  # raises UnicodeEncodeError, the usual cause, with a clearer message
-            raise
-        except BaseException as error:
-            if not is_panic(error):
-                raise
-            raise RequestError(f"The model's tokenizer cannot split this text: {error}.") from None
         ids: list[int] = found.ids
         return ids
+
+    def encode_marked(self, text: str, marks: Mapping[str, str]) -> list[int]:
+        with self._lock:
+            if self._marked is None:
+                self._marked = MarkedEncoder(self._backend, self._load())
+        with _errors_of(text):
+            return self._marked.encode(text, marks)
+
+    def whole_texts(self) -> WholeTexts:
+        added = self._backend.get_added_tokens_decoder().values()
+        control = frozenset(token.content for token in added if token.special)
+        is_folded = _folds(self._backend) and any(t.special and t.normalized for t in added)
+        return WholeTexts(control, frozenset(t.content for t in added) - control, is_folded)
 
     def decode(self, ids: Sequence[int]) -> str:
         text: str = self._backend.decode(list(ids), skip_special_tokens=True)
@@ -99,7 +106,7 @@ class HfTokenizer:
         return text
 
     def source(self) -> HfSource:
-        return HfSource(self._read(), _relevant_settings(self._settings))
+        return HfSource(self._read(), relevant_settings(self._settings))
 
     def tables(self) -> TokenizerTables:
         added = self._backend.get_added_tokens_decoder()
@@ -165,7 +172,7 @@ class HfTokenizer:
         backend.no_padding()
         backend.no_truncation()
         try:
-            _add_tokens(backend, self._settings)
+            add_tokens(backend, self._settings)
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(
                 f"Cannot read the tokens in {self._label('tokenizer_config.json')} "
@@ -180,57 +187,23 @@ class HfTokenizer:
         return f'"{self._file.with_name(sibling) if sibling else self._file}"'
 
 
+@contextmanager
+def _errors_of(text: str) -> Iterator[None]:
+    """Translates what the library raises for a text."""
+    try:
+        yield
+    except TypeError:
+        text.encode()  # raises UnicodeEncodeError, the usual cause, with a clearer message
+        raise
+    except BaseException as error:
+        if not is_panic(error):
+            raise
+        raise RequestError(f"The model's tokenizer cannot split this text: {error}.") from None
+
+
 def is_panic(error: BaseException) -> bool:
     """Whether the library has given up inside. Its exception is not a kind of Exception."""
     return type(error).__name__ == "PanicException"
-
-
-def _relevant_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the settings that `_add_tokens` reads. Others may be long (old chat templates)."""
-    return {k: v for k, v in settings.items() if k in _LISTS or k.endswith("_token")}
-
-
-def _add_tokens(backend: Backend, settings: Mapping[str, Any]) -> None:
-    from tokenizers import AddedToken
-
-    known = {token.content: token for token in backend.get_added_tokens_decoder().values()}
-    listed = settings.get("added_tokens_decoder")
-    tokens: list[AddedToken] = []
-    if isinstance(listed, Mapping):
-        if len(listed) > ADDED_TOKENS:
-            raise ValueError(f"it lists {len(listed):,} tokens")
-        for _, fields in sorted(listed.items(), key=lambda item: int(item[0])):
-            # The library prints a warning on stdout for any unknown field.
-            token = AddedToken(fields["content"], **{k: fields[k] for k in _FLAGS if k in fields})
-            if known.get(token.content) != token:
-                known[token.content] = token
-                tokens.append(token)
-    for content in [*named_tokens(settings).values(), *_extra_tokens(settings)]:
-        if content not in known or not known[content].special:
-            known[content] = AddedToken(content, normalized=False, special=True)
-            tokens.append(known[content])
-    # The library builds its tables again at each call, so few calls are much faster.
-    for is_special, run in groupby(tokens, lambda token: bool(token.special)):
-        (backend.add_special_tokens if is_special else backend.add_tokens)(list(run))
-
-
-def named_tokens(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the named control tokens of a `tokenizer_config.json`, by name (`bos_token`, ...)."""
-    extra = settings.get("extra_special_tokens")
-    named = {**settings, **extra} if isinstance(extra, Mapping) else settings
-    texts = {name: _content(value) for name, value in named.items() if name.endswith("_token")}
-    return {name: text for name, text in texts.items() if text}
-
-
-def _extra_tokens(settings: Mapping[str, Any]) -> list[str]:
-    extra = settings.get("extra_special_tokens") or settings.get("additional_special_tokens")
-    return [text for value in extra if (text := _content(value))] if isinstance(extra, list) else []
-
-
-def _content(token: object) -> str:
-    """Returns a token's text, which older files wrap in an object."""
-    value = token.get("content") if isinstance(token, Mapping) else token
-    return value if isinstance(value, str) else ""
 
 
 def _vocab_size(backend: Backend, added: Mapping[int, Any]) -> int:
@@ -272,6 +245,15 @@ class _Decoder:
             piece_of = with_shown(self._pieces.__getitem__, pieces)
             return FallbackDetokenizer(piece_of, strip=self._strip)
         return WindowDetokenizer(self._backend.decode, lambda i: i not in self._special, shown)
+
+
+def _folds(backend: Backend) -> bool:
+    """Whether the normalization may turn other characters into those of a token."""
+    if backend.normalizer is None:
+        return False
+    description = decode_any_json(backend.normalizer.__getstate__())
+    steps = description.get("normalizers", [description])
+    return any(step["type"] not in ("Prepend", "Replace") for step in steps)
 
 
 def _steps(backend: Backend) -> list[dict[str, Any]]:
