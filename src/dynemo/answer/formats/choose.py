@@ -91,7 +91,7 @@ def _proven(
 ) -> tuple[ToolFormat | None, str]:
     """Returns a format that reads what the template renders, or None and why there is none."""
     known = [row.format for row in TOOLS.values() if all(mark in text for mark in row.marks)]
-    if not probe.one:  # the template leaves calls out
+    if not probe.one and not probe.hides_calls:  # the template leaves calls out
         if not probe.shows_tools:
             return None, _NO_TOOLS
         return (known[0], "") if known else (None, _NO_CALLS)

@@ -70,8 +70,10 @@ class ToolFormat(Struct, frozen=True, omit_defaults=True):
     call_tag: Tag = Tag()  #: `xml`: around a call
     value_tag: Tag = Tag()  #: `xml`, `pairs`: around a value
     key_tag: Tag = Tag()  #: `pairs`: around a key
-    #: `xml`: lines that values have around them: at most one newline on each side.
+    #: A newline stands on each side of a value (`xml`), or of a call's JSON (`json`).
     has_lines: bool = False
+    is_list: bool = False  #: `json`: the model writes a list of objects
+    wraps_each: bool = False  #: `xml`: each call has a section of its own
     #: `braces`: the text around a string.
     quote: str = ""
     #: What tells a model with another chat template how to call tools. `{tools}` is the list of
