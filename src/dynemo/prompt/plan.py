@@ -11,7 +11,7 @@ from dynemo.messages.ask import Ask, Tool, Turn
 from dynemo.prompt.card.card import Card
 from dynemo.prompt.control.texts import ControlTexts
 from dynemo.prompt.render import RenderInput
-from dynemo.prompt.told import told_turns
+from dynemo.prompt.told import told_turns, without_calls
 from dynemo.spelling import quoted
 
 #: The variables with which chat templates switch the model's thoughts on and off.
@@ -53,6 +53,8 @@ def render_input(ask: Ask, card: Card, control: ControlTexts | None = None) -> R
     definitions = [tool.definition for tool in tools]
     if format.needs_prompt and format.tools is not None:
         has_system = card.template.probe.takes_system()
+        if format.leaves_out_calls:
+            turns = without_calls(turns, format.tools)
         turns = told_turns(turns, tools, format.tools, has_system=has_system)
         definitions = []
     return RenderInput(

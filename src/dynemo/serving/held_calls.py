@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 async def hold_calls(
     request: Request, generate: Generate, held: HeldCalls, tokenizer: Tokenizer
 ) -> AsyncGenerator[Delta, None]:
-    """Yields the deltas of one sequence. One that has a guide already is left alone."""
+    """Yields the deltas of one sequence. A request with a guide is left alone."""
     state = None if request.guide is not None else _State(request, held, tokenizer)
     async with aclosing(generate(request)) as deltas:
         async for delta in deltas:
@@ -53,7 +53,7 @@ async def hold_calls(
     except RequestError as error:
         if has_begun:
             raise
-        _log.info("A strict call is written freely: %s", error)
+        _log.info("A strict call is not held to its schema. %s", error)
     async with aclosing(generate(rest)) as deltas:
         async for delta in deltas:
             yield state.step.adjusted(delta)
@@ -69,7 +69,7 @@ class _State:
         self.is_call = False
 
     def take(self, delta: Delta) -> Delta | None:
-        """Returns the tokens that are no part of a call, or None."""
+        """Returns the tokens before a call, or None."""
         step = self.step
         for token in step.tokens(delta):
             step.add(token)

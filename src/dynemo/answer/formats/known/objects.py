@@ -3,12 +3,12 @@
 from dynemo.answer.formats.format import ToolFormat
 from dynemo.answer.formats.known.row import ToolRow
 
-_LIST_PROMPT = """You can call these tools:
+TOOLS_PROMPT = """You can call these tools:
 {tools}
 
 """
 _HERMES_PROMPT = (
-    _LIST_PROMPT
+    TOOLS_PROMPT
     + """To call one, write a JSON object with its name and arguments within tags:
 <tool_call>
 {"name": "NAME", "arguments": {"PARAMETER": "VALUE"}}
