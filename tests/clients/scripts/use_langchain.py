@@ -51,6 +51,8 @@ def structured_output() -> None:
     for strict in (None, True):
         made = scripted.with_structured_output(City, method="function_calling", strict=strict)
         assert made.invoke("city as a tool") == City(name="Oslo", people=700000)
+        made = demo.with_structured_output(City, method="function_calling", strict=strict)
+        assert isinstance(made.invoke(CAPITAL), City)
     # Here the model may write any object, and the client checks it.
     made = demo.with_structured_output(City, method="json_mode", include_raw=True)
     got = made.invoke("Write a city as JSON.", max_tokens=60)
