@@ -100,6 +100,31 @@ def test_a_second_call_ends_an_answer_that_may_have_one() -> None:
     assert [p.call for p in both if isinstance(p, ToolCallPiece)] == [0, 1]
 
 
+def test_ids_have_the_length_that_openai_takes() -> None:
+    plan = AnswerPlan(FORMAT, (TOOL,))
+    reader = AnswerReader(1, plan, "0123456789abcdef0123456789abcdef-1", 7)
+    pieces = reader.read([TextPiece(1, CALL, 1), FinishPiece(1, Finish("stop", 7, 1))])
+    [call] = [piece for piece in pieces if isinstance(piece, ToolCallPiece)]
+    assert call.id.startswith("call_")
+    assert len(call.id) <= 40
+    assert call.id.endswith("-10000")  # the second choice, and its first call
+
+
+def test_thoughts_are_counted_in_a_piece_of_many_tokens() -> None:
+    """A slow reader gets many tokens in one piece."""
+    text = "<think>\nTwo and two.\n</think>\n\nThat is four."
+    reader = AnswerReader(0, AnswerPlan(FORMAT, (TOOL,)), "ab", 7)
+    pieces = reader.read([TextPiece(0, text, len(text))])
+    pieces += reader.read([FinishPiece(0, Finish("stop", 7, len(text)))])
+    assert [piece for piece in pieces if isinstance(piece, ReasoningPiece)] == [
+        ReasoningPiece(0, "Two and two.", len(text))
+    ]
+    last = pieces[-1]
+    assert isinstance(last, FinishPiece)
+    end = text.index("</think>") + len("</think>")
+    assert last.finish.reasoning_tokens == end - len("<think")  # the mark opens with its last token
+
+
 def test_a_long_token_is_read_in_parts() -> None:
     text = "<tool_call>" * READ_CHARACTERS
     finish = FinishPiece(2, Finish("stop", 7, 1))

@@ -71,13 +71,9 @@ def test_names_of_one_thing() -> None:
     [
         ("audio", {"voice": "x"}),
         ("modalities", ["text", "audio"]),
-        ("prediction", {"type": "content", "content": "x"}),
         ("web_search_options", {}),
         ("verbosity", "high"),
-        ("store", True),
-        ("service_tier", "flex"),
         ("moderation", {"model": "x"}),
-        ("prompt_cache_options", {"mode": "explicit"}),
     ],
 )
 def test_unhonoured_fields_are_refused_by_name(field: str, value: Any) -> None:
@@ -99,10 +95,12 @@ def test_unhonoured_fields_are_refused_by_name(field: str, value: Any) -> None:
         ("best_of", 1),
         ("functions", []),
         ("modalities", ["text"]),
-        ("store", False),
-        ("service_tier", "auto"),
+        ("store", True),
+        ("service_tier", "flex"),
         ("user", "me"),
-        ("metadata", {"a": "b"}),
+        ("metadata", {"a": "b", "c": "d"}),
+        ("prediction", {"type": "content", "content": "x"}),
+        ("prompt_cache_options", {"mode": "explicit", "ttl": "30m"}),
         ("safety_identifier", "x"),
         ("prompt_cache_key", "x"),
         ("prompt_cache_retention", "24h"),
@@ -249,7 +247,10 @@ def test_an_answer_can_be_sent_back_as_it_came() -> None:
     [
         ({"role": "user", "content": None}, "messages[1].content"),
         ({"role": "user"}, "messages[1].content"),
-        ({"role": "user", "content": "x", "tool_calls": []}, "messages[1].tool_calls"),
+        (
+            {"role": "user", "content": "x", "tool_calls": [{"function": {"name": "f"}}]},
+            "messages[1].tool_calls",
+        ),
         ({"role": "user", "content": "x", "tool_call_id": "c"}, "messages[1].tool_call_id"),
         ({"role": "assistant", "content": "x", "audio": {"id": "a"}}, "messages[1].audio"),
         ({"role": "user", "content": [{"type": "text"}]}, "messages[1].content[0].text"),
@@ -269,6 +270,34 @@ def test_a_message_that_cannot_be_honoured_names_its_place(message: Any, param: 
     with pytest.raises(RequestError) as caught:
         ask(messages=[USER, message])
     assert caught.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("message", "turn"),
+    [
+        ({"role": "user", "content": "x", "tool_calls": [], "refusal": ""}, text_turn("user", "x")),
+        (
+            {"role": "tool", "content": None, "tool_call_id": "c"},
+            Turn("tool", (ToolResultPart("", "c"),)),
+        ),
+        (
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}},
+                    {"type": "text", "text": "y", "prompt_cache_breakpoint": {}, "annotations": []},
+                ],
+            },
+            Turn("user", (TextPart("x"), TextPart("y")), is_list=True),
+        ),
+        (
+            {"role": "assistant", "content": "x", "thinking": "hm"},
+            Turn("assistant", (ReasoningPart("hm"), TextPart("x"))),
+        ),
+    ],
+)
+def test_what_says_nothing_in_a_message_is_accepted(message: Any, turn: Turn) -> None:
+    assert ask(messages=[USER, message]).turns[1] == turn
 
 
 def test_a_part_of_text_with_something_else_in_it_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from msgspec import structs
 
@@ -28,6 +29,12 @@ from dynemo.messages.answer import (
     ToolCallPiece,
 )
 from dynemo.messages.ask import Tool
+
+#: Of a request's id, in the ids of its calls. OpenAI takes ids of up to 40 characters, and a client
+#: may continue a conversation there.
+_ID_CHARACTERS = 28
+#: At most so many slices of one piece: joining them again takes time.
+_SLICES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +116,16 @@ class AnswerReader:
         elif parser.passes(piece.text):
             self._pass(piece, read, is_thinking=was_thinking)
             return True
-        parts = parser.feed(piece.text)
-        if self._splits and (was_thinking or parser.is_thinking or _is_reasoning(parts)):
-            self._reasoning_tokens += piece.tokens
+        # Thoughts may begin or end inside a piece of several tokens.
+        is_cut = piece.tokens > 1 and self._splits and (was_thinking or not self._reasoning_tokens)
+        slices = _slices(piece) if is_cut else ((piece.text, piece.tokens),)
+        parts: list[Part] = []
+        for text, tokens in slices:
+            was_thinking = parser.is_thinking
+            found = parser.feed(text)
+            if self._splits and (was_thinking or parser.is_thinking or _is_reasoning(found)):
+                self._reasoning_tokens += tokens
+            parts = _joined(parts, found)
         return self._add(parts, read)
 
     def _pass(self, piece: TextPiece, read: list[Piece], *, is_thinking: bool) -> None:
@@ -145,7 +159,7 @@ class AnswerReader:
                     self._silent = tokens
                     if self._calls and not self._is_parallel:
                         return False
-                    call_id = call_id or f"call_{self._id}{self._calls:04x}"
+                    call_id = call_id or f"call_{self._id[-_ID_CHARACTERS:]}{self._calls:04x}"
                     read.append(ToolCallPiece(index, self._calls, call_id, name))
                     self._calls += 1
         return True
@@ -192,6 +206,27 @@ def in_parts(pieces: Sequence[Piece]) -> Iterator[Sequence[Piece]]:
 
 def _is_long(piece: Piece) -> bool:
     return type(piece) is TextPiece and len(piece.text) > READ_CHARACTERS * (piece.tokens or 1)
+
+
+def _slices(piece: TextPiece) -> list[tuple[str, int]]:
+    """Cuts a piece into texts with their numbers of tokens, as if all its tokens were equally long:
+    the text of each is not known."""
+    text, tokens = piece.text, piece.tokens
+    count = min(tokens, _SLICES)
+    ends = [(len(text) * at // count, tokens * at // count) for at in range(count + 1)]
+    return [(text[a:b], last - first) for (a, first), (b, last) in pairwise(ends)]
+
+
+def _joined(parts: list[Part], more: list[Part]) -> list[Part]:
+    """Both together. Two texts of one kind at their seam become one."""
+    if not parts or not more:
+        return more or parts
+    match parts[-1], more[0]:
+        case SaidReasoning(text), SaidReasoning(rest):
+            return [*parts[:-1], SaidReasoning(text + rest), *more[1:]]
+        case SaidText(text), SaidText(rest):
+            return [*parts[:-1], SaidText(text + rest), *more[1:]]
+    return [*parts, *more]
 
 
 def _is_reasoning(parts: Sequence[Part]) -> bool:

@@ -15,15 +15,19 @@ from dynemo.messages.ask import Part, TextPart, Tool, ToolCallPart, ToolResultPa
 def told_turns(
     turns: Sequence[Turn], tools: Sequence[Tool], format: ToolFormat, *, has_system: bool
 ) -> list[Turn]:
-    """Returns the conversation without parts that only templates with tools know.
+    """Returns the conversation with the tools in its system message.
 
-    `has_system`: the template takes system messages. Otherwise the first user turn has the tools.
+    `has_system`: the template takes one. Otherwise the first user turn has the tools.
     """
-    plain = list(_joined(_plain(turn, format) for turn in turns))
     if not tools:
-        return plain
+        return list(turns)
     listed = "\n".join(json.encode(tool.definition).decode() for tool in tools)
-    return _with_text(plain, format.prompt.replace("{tools}", listed), has_system=has_system)
+    return _with_text(list(turns), format.prompt.replace("{tools}", listed), has_system=has_system)
+
+
+def without_calls(turns: Sequence[Turn], format: ToolFormat) -> list[Turn]:
+    """Returns the conversation with calls and results as text."""
+    return list(_joined(_plain(turn, format) for turn in turns))
 
 
 def _with_text(turns: list[Turn], text: str, *, has_system: bool) -> list[Turn]:

@@ -9,6 +9,7 @@ from msgspec import structs
 
 from dynemo.answer.formats.format import Format, ReasoningFormat, ToolFormat, needed_marks
 from dynemo.answer.formats.infer import infer_tools
+from dynemo.answer.formats.known.objects import TOOLS_PROMPT
 from dynemo.answer.formats.known.table import REASONINGS, TOOLS
 from dynemo.answer.formats.probe import CallProbe, Template, parses_back
 from dynemo.errors import UsageError
@@ -73,17 +74,24 @@ def _tools(template: Template, text: str, reasoning: ReasoningFormat | None, nam
     tools, why = (TOOLS[name].format, "") if name else _proven(probe, text, reasoning)
     if tools is None:
         return Format(why_no_tools=why)
-    if not probe.shows_tools and not tools.prompt:
+    if probe.shows_tools:
+        return Format(tools=tools, tools_variable=probe.variable)
+    prompt = tools.prompt or _prompt_by_example(probe)
+    if not prompt:
         able = ", ".join(name for name, row in TOOLS.items() if row.format.prompt)
         raise UsageError(
             f"The tool format {quoted(name)} needs a chat template that shows tools to the model. "
             f"With this model use --tool-format {able}."
         )
-    return Format(
-        tools=tools,
-        needs_prompt=not probe.shows_tools,
-        tools_variable=probe.variable if probe.shows_tools else "",
-    )
+    tools = structs.replace(tools, prompt=prompt)
+    return Format(tools=tools, needs_prompt=True, leaves_out_calls=not probe.one)
+
+
+def _prompt_by_example(probe: CallProbe) -> str:
+    """Returns a prompt with a call as the template renders it, or empty text."""
+    if not probe.one:
+        return ""
+    return f"{TOOLS_PROMPT}To call one, write its name and its arguments like this:\n{probe.one}"
 
 
 def _proven(
@@ -91,7 +99,7 @@ def _proven(
 ) -> tuple[ToolFormat | None, str]:
     """Returns a format that reads what the template renders, or None and why there is none."""
     known = [row.format for row in TOOLS.values() if all(mark in text for mark in row.marks)]
-    if not probe.one:  # the template leaves calls out
+    if not probe.one and not probe.hides_calls:  # the template leaves calls out
         if not probe.shows_tools:
             return None, _NO_TOOLS
         return (known[0], "") if known else (None, _NO_CALLS)

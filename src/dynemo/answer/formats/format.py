@@ -70,8 +70,10 @@ class ToolFormat(Struct, frozen=True, omit_defaults=True):
     call_tag: Tag = Tag()  #: `xml`: around a call
     value_tag: Tag = Tag()  #: `xml`, `pairs`: around a value
     key_tag: Tag = Tag()  #: `pairs`: around a key
-    #: `xml`: lines that values have around them: at most one newline on each side.
+    #: A newline stands on each side of a value (`xml`), or of a call's JSON (`json`).
     has_lines: bool = False
+    is_list: bool = False  #: `json`: the model writes a list of objects
+    wraps_each: bool = False  #: `xml`: each call has a section of its own
     #: `braces`: the text around a string.
     quote: str = ""
     #: What tells a model with another chat template how to call tools. `{tools}` is the list of
@@ -88,6 +90,7 @@ class Format(Struct, frozen=True, omit_defaults=True):
     why_no_tools: str = ""  #: a sentence, if tools are refused
     #: The chat template does not show tools to the model. `tools.prompt` does, as a system message.
     needs_prompt: bool = False
+    leaves_out_calls: bool = False  #: the chat template does not show calls of the history either
     #: A variable of the chat template that must hold the tools, too.
     tools_variable: str = ""
     marks: tuple[str, ...] = ()  #: all texts that must reach the parser, even as control tokens

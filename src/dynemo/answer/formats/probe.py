@@ -70,6 +70,8 @@ class CallProbe:
         #: The prompt for one question, with a tool.
         self.prompt = self._try([_USER], is_prompt=True)
         self.shows_tools = NAME in self.prompt
+        #: The template prints something for a call, but not its name.
+        self.hides_calls = False
         self.one = self._answer(1)
         self.two = self._answer(2)
         self.plain = self._said({"role": "assistant", "content": NAME})
@@ -83,11 +85,12 @@ class CallProbe:
                 text = self._said(message)
                 if text.count(NAME) >= count and "{'zephyr'" not in text:
                     return text
+                without = self._said({"role": "assistant", "content": content})
+                self.hides_calls |= bool(text and without) and text != without
         return ""
 
     def _said(self, message: Message) -> str:
-        text = self._try([_USER, message], is_prompt=False)
-        return text[_shared(self.prompt, text) :]
+        return model_part(self.prompt, self._try([_USER, message], is_prompt=False))
 
     def _try(self, messages: Sequence[Message], *, is_prompt: bool) -> str:
         try:
@@ -101,8 +104,8 @@ class CallProbe:
             return ""
 
 
-def _shared(prompt: str, text: str) -> int:
-    """Returns where the model's part of a text begins.
+def model_part(prompt: str, text: str) -> str:
+    """Returns the part of a rendered conversation that the model has written after the prompt.
 
     The prompt may open or close a block of reasoning that the text does not have. Then they part
     at the end of the mark before it.
@@ -111,7 +114,7 @@ def _shared(prompt: str, text: str) -> int:
     end = next((at for at, (one, other) in pairs if one != other), min(len(prompt), len(text)))
     if end < len(prompt):
         end = max(text.rfind(sign, 0, end) for sign in _MARK_ENDS) + 1
-    return end
+    return text[end:]
 
 
 def _call(id: str, arguments: object) -> dict[str, Any]:

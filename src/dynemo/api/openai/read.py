@@ -15,7 +15,6 @@ from dynemo.api.openai.guides import check_depth, missing
 from dynemo.api.openai.tool_types import ToolCall
 from dynemo.api.openai.tools import read_tools
 from dynemo.api.openai.types import (
-    AnyMessage,
     ChatRequest,
     ContentPart,
     Message,
@@ -38,10 +37,6 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "audio": (),
     "modalities": (["text"],),
     "moderation": (),
-    "prediction": (),
-    "prompt_cache_options": (),
-    "service_tier": ("auto", "default"),
-    "store": (False,),
     "verbosity": ("medium",),
     "web_search_options": (),
 }
@@ -54,7 +49,9 @@ _SAME = (
     - _NEUTRAL.keys()
     - {"tools", "tool_choice", "reasoning_effort", "logprobs"}
 )
-#: The only role whose messages may have the field.
+#: Fields of a content part that say nothing to the model.
+_IGNORED_IN_PART = {"annotations", "cache_control", "prompt_cache_breakpoint"}
+#: The only role whose messages may have the field. Others may have it empty.
 _ONLY_ROLE = {
     "tool_calls": "assistant",
     "function_call": "assistant",
@@ -182,7 +179,7 @@ def _system(turn: Turn) -> Turn:
 def _turn(message: Message, place: str) -> Turn:
     _refuse_unhonoured(message, _NEUTRAL_IN_MESSAGE, place + ".")
     for name, role in _ONLY_ROLE.items():
-        if getattr(message, name) is not None and message.role != role:
+        if getattr(message, name) and message.role != role:
             raise RequestError(
                 f"Invalid '{place}.{name}': only messages with role '{role}' may have it.",
                 param=f"{place}.{name}",
@@ -201,8 +198,7 @@ def _turn(message: Message, place: str) -> Turn:
 
 
 def _reasoning(message: Message) -> str | None:
-    thinking = message.thinking if isinstance(message, AnyMessage) else None
-    names = (message.reasoning_content, thinking, message.reasoning)
+    names = (message.reasoning_content, message.thinking, message.reasoning)
     return next((text for text in names if text is not None), None)
 
 
@@ -223,6 +219,8 @@ def _texts(message: Message, place: str) -> list[str]:
         if message.role == "assistant":
             # A refusal that a client sends back is what the assistant said.
             return [] if message.refusal is None else [message.refusal]
+        if message.role == "tool":  # a function that returns nothing
+            return []
         raise RequestError(
             f"Invalid '{place}.content': expected a string or a list of parts, got null.",
             param=f"{place}.content",
@@ -242,8 +240,8 @@ def _text(part: ContentPart, place: str) -> str:
     text = getattr(part, part.type)
     if not isinstance(text, str):
         raise missing(f"{place}.{part.type}")
-    for name in part.__struct_fields__:
-        if name not in ("type", part.type) and getattr(part, name) is not None:
+    for name in set(part.__struct_fields__) - _IGNORED_IN_PART - {"type", part.type}:
+        if getattr(part, name) is not None:
             raise UnsupportedField(
                 f"'{place}.{name}' is not supported in a part of type '{part.type}'.",
                 param=f"{place}.{name}",

@@ -48,7 +48,9 @@ FinishReason = Literal["stop", "length", "tool_calls", "function_call"]
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 
 #: Fields that cannot change the answer: accepted and not used.
-Remark = Annotated[str, Meta(description="Accepted; does not affect the answer.")]
+_REMARK = Meta(description="Accepted; does not affect the answer.")
+Remark = Annotated[str, _REMARK]
+AnyRemark = Annotated[Any, _REMARK]
 
 Count = Annotated[int, Meta(ge=1)]
 Bias = Annotated[float, Meta(ge=-100, le=100)]
@@ -83,6 +85,7 @@ class ContentPart(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     file: Unhonoured = None
     annotations: SentBack = None
     cache_control: SentBack = None
+    prompt_cache_breakpoint: SentBack = None
 
 
 class Message(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -96,6 +99,7 @@ class Message(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     function_call: FunctionCall | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
+    thinking: str | None = None
     refusal: str | None = None
     audio: Unhonoured = None
     annotations: SentBack = None
@@ -109,10 +113,9 @@ class Message(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class AnyMessage(Message, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A message in a file: of any role, with reasoning under one more name."""
+    """A message in a file: of any role."""
 
     role: str  # type: ignore[assignment]
-    thinking: str | None = None
 
 
 class StreamOptions(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -175,18 +178,18 @@ class ChatRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     continue_final_message: bool | None = None
 
     user: Remark | None = None
-    metadata: dict[str, str] | None = None
+    metadata: Annotated[dict[str, str] | None, _REMARK] = None
     safety_identifier: Remark | None = None
+    prediction: AnyRemark = None
     prompt_cache_key: Remark | None = None
+    prompt_cache_options: AnyRemark = None
     prompt_cache_retention: Remark | None = None
-    service_tier: Unhonoured = None
+    service_tier: Remark | None = None
+    store: Annotated[bool | None, _REMARK] = None
 
     audio: Unhonoured = None
     modalities: Unhonoured = None
     moderation: Unhonoured = None
-    prediction: Unhonoured = None
-    prompt_cache_options: Unhonoured = None
-    store: Unhonoured = None
     verbosity: Unhonoured = None
     web_search_options: Unhonoured = None
 

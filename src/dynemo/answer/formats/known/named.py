@@ -68,7 +68,7 @@ NAMED = (
             separators=("\n",),
             is_open=True,
             content_name="all",
-            joint="",
+            joint=">>>",
         ),
         (">>>all", ">>>"),
         "Functionary 3.2",

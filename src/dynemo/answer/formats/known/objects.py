@@ -3,12 +3,12 @@
 from dynemo.answer.formats.format import ToolFormat
 from dynemo.answer.formats.known.row import ToolRow
 
-_LIST_PROMPT = """You can call these tools:
+TOOLS_PROMPT = """You can call these tools:
 {tools}
 
 """
 _HERMES_PROMPT = (
-    _LIST_PROMPT
+    TOOLS_PROMPT
     + """To call one, write a JSON object with its name and arguments within tags:
 <tool_call>
 {"name": "NAME", "arguments": {"PARAMETER": "VALUE"}}
@@ -20,6 +20,7 @@ OBJECTS = (
         ToolFormat(
             "cohere",
             "json",
+            is_list=True,
             opens=("<|START_ACTION|>",),
             closes=("<|END_ACTION|>",),
             name_keys=("tool_name", "name"),
@@ -33,6 +34,7 @@ OBJECTS = (
         ToolFormat(
             "command_r",
             "json",
+            is_list=True,
             opens=("Action: ```json", "Action:```json"),
             closes=("```",),
             name_keys=("tool_name", "name"),
@@ -56,14 +58,18 @@ OBJECTS = (
     ),
     ToolRow(
         ToolFormat(
-            "phi4", "json", opens=("<|tool_call|>", "functools"), closes=("<|/tool_call|>",)
+            "phi4",
+            "json",
+            is_list=True,
+            opens=("<|tool_call|>", "functools"),
+            closes=("<|/tool_call|>",),
         ),
         ("<|/tool_call|>",),
         "Phi-4-mini",
         "documentation",
     ),
     ToolRow(
-        ToolFormat("functools", "json", opens=("functools",)),
+        ToolFormat("functools", "json", is_list=True, opens=("functools",)),
         ("functools[",),
         "Firefunction v2",
     ),
@@ -89,13 +95,17 @@ OBJECTS = (
         "documentation",
     ),
     ToolRow(
-        ToolFormat("nemotron", "json", opens=("<TOOLCALL>",), closes=("</TOOLCALL>",)),
+        ToolFormat(
+            "nemotron", "json", is_list=True, opens=("<TOOLCALL>",), closes=("</TOOLCALL>",)
+        ),
         ("<TOOLCALL>",),
         "Nemotron Nano v2, Llama-Nemotron",
         "documentation",
     ),
     ToolRow(
-        ToolFormat("tool_calls", "json", opens=("<tool_calls>",), closes=("</tool_calls>",)),
+        ToolFormat(
+            "tool_calls", "json", is_list=True, opens=("<tool_calls>",), closes=("</tool_calls>",)
+        ),
         ("<tool_calls>",),
         "Apriel, Hunyuan, Jamba, MiniMax M1",
     ),
@@ -103,6 +113,7 @@ OBJECTS = (
         ToolFormat(
             "granite",
             "json",
+            has_lines=True,
             opens=("<|tool_call|>", "<tool_call>"),
             closes=("</tool_call>",),
         ),
@@ -113,6 +124,7 @@ OBJECTS = (
         ToolFormat(
             "hermes",
             "json",
+            has_lines=True,
             opens=("<tool_call>",),
             closes=("</tool_call>",),
             prompt=_HERMES_PROMPT,
@@ -126,7 +138,7 @@ OBJECTS = (
         "Llama 3.1, 3.2, 3.3",
     ),
     ToolRow(
-        ToolFormat("xlam", "json", opens=("```json",), closes=("```",), bare="["),
+        ToolFormat("xlam", "json", is_list=True, opens=("```json",), closes=("```",), bare="["),
         ("xlam",),
         "xLAM",
         "documentation",

@@ -8,6 +8,7 @@ TAGS = (
         ToolFormat(
             "kimi_k3",
             "xml",
+            joint="",
             sections=("<|open|>tools<|sep|>",),
             closes=("<|close|>tools<|sep|>",),
             call_tag=Tag('<|open|>call tool="', '"', "<|sep|>", "<|close|>call<|sep|>"),
@@ -43,6 +44,7 @@ TAGS = (
         ToolFormat(
             "step3",
             "xml",
+            joint="",
             sections=("<｜tool_calls_begin｜>",),
             opens=("<｜tool_call_begin｜>function<｜tool_sep｜>",),
             closes=("<｜tool_call_end｜>", "<｜tool_calls_end｜>"),
@@ -69,6 +71,7 @@ TAGS = (
         ToolFormat(
             "seed",
             "xml",
+            wraps_each=True,
             sections=("<seed:tool_call>",),
             closes=("</seed:tool_call>",),
             call_tag=Tag("<function=", ">", "", "</function>"),
@@ -81,6 +84,7 @@ TAGS = (
         ToolFormat(
             "qwen_xml",
             "xml",
+            wraps_each=True,
             sections=("<tool_call>",),
             closes=("</tool_call>",),
             call_tag=Tag("<function=", ">", "", "</function>"),

@@ -5,10 +5,12 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from dynemo.answer.formats.call import CallWriter
-from dynemo.answer.formats.json_text import escaped, quoted
+from dynemo.answer.formats.json_text import escaped, quoted, read_value
 from dynemo.answer.formats.schema import Types, is_only_text, json_value, names_of, types_of
-from dynemo.answer.formats.source import Emit, Marks, NotACall, Steps
+from dynemo.answer.formats.source import Emit, Marks, NotACall, Source, Steps
 from dynemo.messages.ask import Tool
+
+_END = object()
 
 
 class ValueEnds(Struct, frozen=True):
@@ -51,17 +53,22 @@ class ValuesWriter:
             emit('"')
         else:
             parts: list[str] = []
-            mark = yield from self._text(name, parts.append)
+            mark = yield from self._text(name, parts.append, _JsonGuard())
             emit(head + json_value("".join(parts), types))
         self._names.add(name)
         return mark
 
-    def _text(self, name: str, emit: Emit) -> Steps[str]:
+    def _text(self, name: str, emit: Emit, guard: "_JsonGuard | None" = None) -> Steps[str]:
+        """Reads text up to the end of a value, or of a call."""
         source, ends = self._calls.source, self._ends
+        both = emit if guard is None else _to_both(emit, guard.feed)
         while True:
-            mark = yield from source.until(self._marks, emit)
+            mark = yield from source.until(self._marks, both)
             if not mark:
                 raise NotACall
+            if guard is not None and guard.takes(mark):
+                emit(mark)
+                continue
             if mark in ends.closes:
                 if (yield from source.is_next(ends.followers)):
                     return ""
@@ -76,6 +83,44 @@ class ValuesWriter:
     def finish(self) -> None:
         self._calls.arguments("}" if self._names else "{}")
         self._calls.finish()
+
+
+class _JsonGuard:
+    """Follows a value that may be an object or a list in JSON, whose strings may hold marks."""
+
+    def __init__(self) -> None:
+        self._source = Source()
+        self._steps = read_value(self._source, _drop)
+        self._is_open = True
+        self._has_begun = False
+
+    def feed(self, text: str) -> None:
+        if not self._has_begun and text.strip():
+            self._has_begun = True
+            self._is_open = text.lstrip()[0] in "{["
+        if self._is_open:
+            self._source.feed(text)
+            try:
+                self._is_open = next(self._steps, _END) is not _END
+            except NotACall:
+                self._is_open = False
+
+    def takes(self, mark: str) -> bool:
+        """Whether the value is JSON so far, and the mark continues it."""
+        self.feed(mark)
+        return self._is_open
+
+
+def _drop(text: str) -> None:
+    pass
+
+
+def _to_both(first: Emit, second: Emit) -> Emit:
+    def emit(text: str) -> None:
+        first(text)
+        second(text)
+
+    return emit
 
 
 def _escaping(emit: Emit) -> Callable[[str], None]:

@@ -63,7 +63,6 @@ def _ends(format: ToolFormat) -> ValueEnds:
 def _declared(attributes: str, types: Types) -> Types:
     """Returns the types that a tag declares, or else those of the schema."""
     for name, value in _ATTRIBUTE.findall(attributes):
-        if name == "string":
-            return frozenset({"string"}) if value == "true" else types - {"string"}
-        return frozenset({value})
+        is_text = value == ("true" if name == "string" else "string")
+        return frozenset({"string"}) if is_text else types - {"string"}
     return types
