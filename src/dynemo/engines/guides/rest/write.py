@@ -38,7 +38,7 @@ class RestWriter:
             raise CannotContinue("the answer fits several of its choices, one not for certain")
         options = self._options(reversed(elements) for elements, _ in places)
         if not options:
-            raise CannotContinue("no answer goes on so")
+            raise CannotContinue("no answer can continue so")
         lines = [f"start: {options}"]
         lines += [f"{name}: {body}" for name, body in self._rules.items() if body]
         text = "\n".join(lines)
