@@ -3,6 +3,7 @@
 # make test [ARGS="-n 0"]     runs all tests, in parallel unless ARGS says -n 0 or names files alone
 #                             (both install what the tests need)
 # make engines                installs vLLM and SGLang for the tests (5 GB); without, those are skipped
+# make clients                installs API clients for the tests (600 MB); without, those are skipped
 # make lint | types | bench | demo-model
 # make chaos | soak | fuzz    runs a pool under faults, a pool under mixed load, or readers with bad data;
 #                             ARGS="--minutes 3 --seed 7"
@@ -19,7 +20,7 @@ PROSE := $(wildcard *.md) docs bench tools src tests
 # Network namespaces are Linux's, and root's.
 NETNS := $(shell [ "$$(uname)$$(id -u)" = Linux0 ] && echo ip=iproute2)
 
-.PHONY: run quick test chaos soak fuzz engines lint types bench demo-model audit clean
+.PHONY: run quick test chaos soak fuzz engines clients lint types bench demo-model audit clean
 
 run: .venv/ready-run
 	@$(BIN)/dynemo-run $(ARGS)
@@ -34,6 +35,8 @@ chaos soak fuzz: .venv/ready-test
 	@PYTHONPATH=tests $(BIN)/python -m stress $@ $(ARGS)
 
 engines: .venv/ready-engines
+
+clients: .venv/ready-clients
 
 lint: .venv/ready-test
 	@$(BIN)/ruff check .
@@ -86,6 +89,11 @@ clean:
 	@for name in vllm sglang; do \
 		XDG_DATA_HOME="$(CURDIR)/.venv/data" $(BIN)/dynemo-run engine install $$name --device cpu \
 			</dev/null >&2 || exit 1; done
+	@touch $@
+
+.venv/ready-clients: tools/clients.py tools/locks/clients.txt tools/locks/clients-llama-index.txt | .venv/ready-test
+	@echo "Installing the clients that the tests run ..." >&2
+	@$(BIN)/python tools/clients.py clients clients-llama-index </dev/null >&2
 	@touch $@
 
 .venv/ready-bench: tools/locks/bench.txt .venv/ready-run

@@ -71,7 +71,9 @@ class EngineRequest(Struct, frozen=True, kw_only=True):
     token_ids: list[int]  #: of `prompt`
     max_tokens: int  #: at least 1; tokens after that are dropped
     sampling: SamplingSettings
-    stop_ids: list[int]  #: the model's end-of-sequence ids; empty if the client ignores them
+    #: The ids that end the answer: the client's, and the model's own unless the client ignores
+    #: these.
+    stop_ids: list[int]
     ignore_eos: bool  #: the client wants `max_tokens` tokens, whatever the model says
     continued: int  #: the last so many of `token_ids` are an answer that another instance began
     cache_salt: str = ""  #: only requests with the same salt may share a prefix cache

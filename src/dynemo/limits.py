@@ -78,6 +78,10 @@ LOGIT_BIASES = 1024  #: tokens of one request; OpenAI allows 300
 CHOICES = 128  #: of one request, as OpenAI
 STOP_STRINGS = 16  #: of one request; OpenAI allows 4
 STOP_CHARACTERS = 256  #: of one stop string
+STOP_IDS = 256  #: of one request, besides the model's own
+LOGPROBS = 20  #: of the likeliest tokens in the place of each, as OpenAI
+#: Log probabilities of all tokens of a prompt. They travel at once, in half a megabyte.
+PROMPT_SCORES = 65_536
 DEADLINE_SECONDS = 86_400.0  #: the most that `X-Request-Timeout` may ask for
 EMBEDDING_INPUTS = 2048  #: prompts of one request for embeddings
 EMBEDDING_TOKENS = 1_000_000  #: in all prompts of one request; OpenAI allows 300,000
@@ -91,6 +95,7 @@ LOG_PERIOD_SECONDS = 60.0
 #: Characters of a tool call's arguments that are held back. A shorter call is sent once it is
 #: complete, so that the text of a malformed call can be sent as text.
 HELD_CALL_CHARACTERS = 512
+READ_CHARACTERS = 8192  #: of a token's text that are read before other answers continue
 JSON_NUMBER_CHARACTERS = 1024  #: of one number in a tool call
 SCHEMA_REFERENCES = 16  #: that are followed to find the type of a tool's parameter
 

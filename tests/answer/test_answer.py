@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from typing import Any
 
 from msgspec import structs
 
@@ -6,7 +7,7 @@ from dynemo.answer.output import OutputProcessor
 from dynemo.answer.stops import StopAutomaton
 from dynemo.messages.answer import Delta, EmbeddingPiece, Finish, FinishPiece, TextPiece
 from dynemo.messages.request import Request, Sampling
-from dynemo.tokenizers.detokenize import ByteDetokenizer
+from support.byte_tokenizer import Bytes
 from support.pieces import ended
 
 #: One token per byte, so that characters and stop strings cross token boundaries.
@@ -16,7 +17,7 @@ END = Finish("length", 3, 99, cached_tokens=2)
 def _answer(
     stops: Sequence[str] = (),
     stop_ids: Sequence[int] = (),
-    shown: dict[int, str] | None = None,
+    **fields: Any,
 ) -> OutputProcessor:
     request = Request(
         id="r",
@@ -25,17 +26,43 @@ def _answer(
         max_tokens=99,
         sampling=Sampling(),
         stop_ids=list(stop_ids),
-        shown=shown or {},
+        **fields,
     )
-    detokenizer = ByteDetokenizer(lambda token_id: bytes([token_id]))
-    return OutputProcessor(1, request, detokenizer, StopAutomaton(stops) if stops else None)
+    return OutputProcessor(1, request, Bytes(), StopAutomaton(stops) if stops else None)
 
 
 def test_a_stop_id_that_the_request_shows_is_part_of_the_text() -> None:
     said = _answer(stop_ids=[33], shown={33: "!"}).feed(Delta(_ids("a!"), finish=END))
-    assert said == ended(1, "a!", 2, structs.replace(END, matched=33))
+    assert said == ended(1, "a!", 2, END)
     said = _answer(stop_ids=[33]).feed(Delta(_ids("a!"), finish=END))
-    assert said == ended(1, "a", 2, structs.replace(END, matched=33))
+    assert said == ended(1, "a", 2, END)
+
+
+def test_a_stop_id_of_the_client_is_told() -> None:
+    met = structs.replace(END, matched=33)
+    for stops in ((), ("z",)):
+        said = _answer(stops, [33, 34], client_stop_ids=[33])
+        assert said.feed(Delta(_ids("a!"), finish=END)) == ended(1, "a", 2, met)
+        said = _answer(stops, [33, 34], client_stop_ids=[33])
+        assert said.feed(Delta(_ids('a"'), finish=END)) == ended(1, "a", 2, END)
+        said = _answer(stops, [33], client_stop_ids=[33], include_stop=True)
+        assert said.feed(Delta(_ids("a!"), finish=END)) == ended(1, "a!", 2, met)
+
+
+def test_a_stop_string_that_is_included() -> None:
+    finish = Finish("stop", 3, 5, matched="bc")
+    answer = _answer(["bc"], include_stop=True)
+    assert answer.feed(Delta(_ids("xyab"))) == [TextPiece(1, "xya", 4)]
+    assert answer.feed(Delta(_ids("cd"))) == ended(1, "bc", 1, finish)
+    held = _answer(["abcd", "bc"], include_stop=True).feed(Delta(_ids("xabc"), finish=END))
+    assert held == ended(1, "xabc", 4, Finish("stop", 3, 4, 2, matched="bc"))
+
+
+def test_no_stop_string_ends_an_answer_before_its_least_tokens() -> None:
+    answer = _answer(["b"], min_tokens=3)
+    assert answer.feed(Delta(_ids("abb"))) == [TextPiece(1, "abb", 3)]
+    finish = Finish("stop", 3, 5, matched="b")
+    assert answer.feed(Delta(_ids("ab"))) == ended(1, "a", 2, finish)
 
 
 def _ids(text: str) -> list[int]:
@@ -93,9 +120,9 @@ def test_an_engine_that_gives_text_is_stopped_too() -> None:
 
 
 def test_an_eos_is_not_shown_even_if_it_is_not_a_control_token() -> None:
-    end, met = Finish("stop", 3, 2), Finish("stop", 3, 2, matched=33)
-    assert _answer(stop_ids=[33]).feed(Delta(_ids("a!"), finish=end)) == ended(1, "a", 2, met)
-    assert _answer(["z"], [33]).feed(Delta(_ids("a!"), finish=end)) == ended(1, "a", 2, met)
+    end = Finish("stop", 3, 2)
+    assert _answer(stop_ids=[33]).feed(Delta(_ids("a!"), finish=end)) == ended(1, "a", 2, end)
+    assert _answer(["z"], [33]).feed(Delta(_ids("a!"), finish=end)) == ended(1, "a", 2, end)
     assert _answer(stop_ids=[33]).feed(Delta(_ids("a!"))) == [TextPiece(1, "a!", 2)]
 
 

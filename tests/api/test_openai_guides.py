@@ -36,6 +36,9 @@ GUIDES: list[tuple[dict[str, Any], Guide, str]] = [
      "response_format"),
     ({"response_format": {"type": "structural_tag", **TAG}},
      Guide("structural_tag", '{"type":"structural_tag",' + TAG_TEXT[1:]), "response_format"),
+    ({"response_format": {"type": "json_object"}}, Guide("json_schema", '{"type":"object"}'),
+     "response_format"),
+    ({"response_format": {"type": "json_object", "schema": OBJECT}}, SCHEMA, "response_format"),
     ({"response_format": {"type": "text"}, "guided_regex": "a"}, Guide("regex", "a"),
      "guided_regex"),
 ]  # fmt: skip
@@ -114,3 +117,11 @@ def test_what_would_change_the_answer_is_refused_by_name() -> None:
     with pytest.raises(UnsupportedField) as caught:
         read_chat_ask(_body(structured_outputs={"regex": "a", "whitespace_pattern": " "}))
     assert caught.value.param == "structured_outputs.whitespace_pattern"
+
+
+@pytest.mark.parametrize("kind", ["text", "json_schema", "grammar"])
+def test_a_field_of_another_type_of_format_is_refused(kind: str) -> None:
+    wanted = {"type": kind, "schema": OBJECT}
+    with pytest.raises(RequestError) as caught:
+        read_chat_ask(_body(response_format=wanted))
+    assert caught.value.param == "response_format.schema"

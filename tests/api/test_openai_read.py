@@ -69,18 +69,11 @@ def test_names_of_one_thing() -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("logprobs", True),
-        ("logprobs", 0),
-        ("top_logprobs", 2),
         ("audio", {"voice": "x"}),
         ("modalities", ["text", "audio"]),
-        ("prediction", {"type": "content", "content": "x"}),
         ("web_search_options", {}),
         ("verbosity", "high"),
-        ("store", True),
-        ("service_tier", "flex"),
         ("moderation", {"model": "x"}),
-        ("prompt_cache_options", {"mode": "explicit"}),
     ],
 )
 def test_unhonoured_fields_are_refused_by_name(field: str, value: Any) -> None:
@@ -97,12 +90,17 @@ def test_unhonoured_fields_are_refused_by_name(field: str, value: Any) -> None:
         ("response_format", {"type": "text"}),
         ("logprobs", False),
         ("top_logprobs", 0),
+        ("min_tokens", 0),
+        ("stop_token_ids", []),
+        ("best_of", 1),
         ("functions", []),
         ("modalities", ["text"]),
-        ("store", False),
-        ("service_tier", "auto"),
+        ("store", True),
+        ("service_tier", "flex"),
         ("user", "me"),
-        ("metadata", {"a": "b"}),
+        ("metadata", {"a": "b", "c": "d"}),
+        ("prediction", {"type": "content", "content": "x"}),
+        ("prompt_cache_options", {"mode": "explicit", "ttl": "30m"}),
         ("safety_identifier", "x"),
         ("prompt_cache_key", "x"),
         ("prompt_cache_retention", "24h"),
@@ -110,6 +108,44 @@ def test_unhonoured_fields_are_refused_by_name(field: str, value: Any) -> None:
 )
 def test_values_without_effect_are_accepted(field: str, value: Any) -> None:
     assert ask(**{field: value}) == ask()
+
+
+def test_log_probabilities_and_stops() -> None:
+    assert ask(logprobs=True).logprobs == 0
+    assert ask(logprobs=True, top_logprobs=20).logprobs == 20
+    assert ask(prompt_logprobs=0).prompt_logprobs == 0
+    assert ask(stop_token_ids=[3, 4]).stop_ids == [3, 4]
+    assert ask(include_stop_str_in_output=True).include_stop is True
+    assert ask(min_tokens=7).min_tokens == 7
+    assert ask(best_of=2, n=2).n == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"logprobs": 1}, "logprobs"),
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"logprobs": False, "top_logprobs": 1}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": -1}, "top_logprobs"),
+        ({"prompt_logprobs": 1, "stream": True}, "prompt_logprobs"),
+        ({"prompt_logprobs": -1}, "prompt_logprobs"),
+        ({"stop_token_ids": [-1]}, "stop_token_ids[0]"),
+        ({"stop_token_ids": [1] * 257}, "stop_token_ids"),
+        ({"stop_token_ids": 3}, "stop_token_ids"),
+        ({"min_tokens": -1}, "min_tokens"),
+        ({"best_of": 2}, "best_of"),
+        ({"best_of": 2, "n": 3}, "best_of"),
+        (
+            {"stream": True, "stream_options": {"continuous_usage_stats": True}},
+            "stream_options.continuous_usage_stats",
+        ),
+    ],
+)
+def test_details_that_are_wrong(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        ask(**fields)
+    assert caught.value.param == param
 
 
 def test_every_unhonoured_field_has_its_rule() -> None:
@@ -211,7 +247,10 @@ def test_an_answer_can_be_sent_back_as_it_came() -> None:
     [
         ({"role": "user", "content": None}, "messages[1].content"),
         ({"role": "user"}, "messages[1].content"),
-        ({"role": "user", "content": "x", "tool_calls": []}, "messages[1].tool_calls"),
+        (
+            {"role": "user", "content": "x", "tool_calls": [{"function": {"name": "f"}}]},
+            "messages[1].tool_calls",
+        ),
         ({"role": "user", "content": "x", "tool_call_id": "c"}, "messages[1].tool_call_id"),
         ({"role": "assistant", "content": "x", "audio": {"id": "a"}}, "messages[1].audio"),
         ({"role": "user", "content": [{"type": "text"}]}, "messages[1].content[0].text"),
@@ -231,6 +270,34 @@ def test_a_message_that_cannot_be_honoured_names_its_place(message: Any, param: 
     with pytest.raises(RequestError) as caught:
         ask(messages=[USER, message])
     assert caught.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("message", "turn"),
+    [
+        ({"role": "user", "content": "x", "tool_calls": [], "refusal": ""}, text_turn("user", "x")),
+        (
+            {"role": "tool", "content": None, "tool_call_id": "c"},
+            Turn("tool", (ToolResultPart("", "c"),)),
+        ),
+        (
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}},
+                    {"type": "text", "text": "y", "prompt_cache_breakpoint": {}, "annotations": []},
+                ],
+            },
+            Turn("user", (TextPart("x"), TextPart("y")), is_list=True),
+        ),
+        (
+            {"role": "assistant", "content": "x", "thinking": "hm"},
+            Turn("assistant", (ReasoningPart("hm"), TextPart("x"))),
+        ),
+    ],
+)
+def test_what_says_nothing_in_a_message_is_accepted(message: Any, turn: Turn) -> None:
+    assert ask(messages=[USER, message]).turns[1] == turn
 
 
 def test_a_part_of_text_with_something_else_in_it_is_refused() -> None:

@@ -8,9 +8,18 @@ from hypothesis import strategies as st
 
 from dynemo.answer.usage import UsageCounter
 from dynemo.api.dialect import AnswerHead
-from dynemo.api.openai.write import ChunkWriter, CompletionWriter, escape
+from dynemo.api.openai.safe import escape
+from dynemo.api.openai.write import ChunkWriter, CompletionWriter
 from dynemo.errors import EngineError
-from dynemo.messages.answer import Finish, Piece, TextPiece, Usage
+from dynemo.messages.answer import (
+    Finish,
+    Piece,
+    PromptPiece,
+    ReasoningPiece,
+    TextPiece,
+    TokenLogprob,
+    Usage,
+)
 from support.pieces import ended
 
 FINISH = Finish("stop", 7, 3, 2)
@@ -46,7 +55,8 @@ def test_a_chunk_to_the_byte() -> None:
     )
     assert write.write(ended(0, "", 1, FINISH)) == (
         b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":5,"model":"demo",'
-        b'"choices":[{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop"}]}\n\n'
+        b'"choices":[{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop",'
+        b'"stop_reason":null}]}\n\n'
     )
 
 
@@ -59,6 +69,7 @@ def test_text_that_comes_with_the_finish_comes_first() -> None:
         "delta": {},
         "logprobs": None,
         "finish_reason": "stop",
+        "stop_reason": None,
     }
 
 
@@ -82,6 +93,62 @@ def test_usage_only_where_asked_for() -> None:
     }
     others = asked.open() + asked.write([TextPiece(0, "a", 1)])
     assert all(event["usage"] is None for event in events(others))
+
+
+ENTRIES = (
+    TokenLogprob("", -0.5, b"\xf0\x9f", (TokenLogprob("a", -0.25, b"a", (), 9),), 7),
+    TokenLogprob("😀\u2028", -1.5, b"\x98\x80\xe2\x80\xa8", (), 8),
+)
+CONTENT = [
+    {
+        "token": "",
+        "logprob": -0.5,
+        "bytes": [240, 159],
+        "top_logprobs": [{"token": "a", "logprob": -0.25, "bytes": [97]}],
+    },
+    {"token": "😀\u2028", "logprob": -1.5, "bytes": [152, 128, 226, 128, 168], "top_logprobs": []},
+]
+
+
+def test_log_probabilities_in_a_chunk() -> None:
+    data = writer().write([TextPiece(0, "😀\u2028", 2, ENTRIES), TextPiece(0, "a", 1)])
+    assert len(data.decode().splitlines()) == 4
+    first, second = (event["choices"][0] for event in events(data))
+    assert first["delta"] == {"content": "😀\u2028"}
+    assert first["logprobs"] == {"content": CONTENT, "refusal": None}
+    assert second["logprobs"] is None
+
+
+def test_log_probabilities_of_a_whole_answer() -> None:
+    tally, write = UsageCounter(7, 1), CompletionWriter(AnswerHead("1", 5, "demo", 1))
+    prompt = (None, TokenLogprob("b", -3.0, b"b", (ENTRIES[0], ENTRIES[1]), 5))
+    for pieces in (
+        [PromptPiece(0, prompt)],
+        [TextPiece(0, "😀", 1, ENTRIES[:1])],
+        [TextPiece(0, "\u2028", 1, ENTRIES[1:])],
+        ended(0, "", 1, Finish("stop", 7, 3, matched=13)),
+    ):
+        add(tally, pieces)
+        write.write(pieces)
+    answer = json.loads(write.close(tally.usage()))
+    assert answer["choices"][0]["logprobs"] == {"content": CONTENT, "refusal": None}
+    assert answer["choices"][0]["stop_reason"] == 13
+    assert answer["prompt_logprobs"] == [
+        None,
+        {
+            "5": {"logprob": -3.0, "rank": None, "decoded_token": "b"},
+            "7": {"logprob": -0.5, "rank": 1, "decoded_token": ""},
+            "8": {"logprob": -1.5, "rank": 2, "decoded_token": "😀\u2028"},
+        },
+    ]
+
+
+def test_usage_in_every_chunk() -> None:
+    write = ChunkWriter(AnswerHead("1", 5, "demo", 2, 7), include_usage=True, is_continuous=True)
+    pieces: list[Piece] = [TextPiece(1, "", 2), TextPiece(0, "a", 1), ReasoningPiece(1, "b", 1)]
+    data = write.open() + write.write(pieces) + write.write(ended(1, "", 0, Finish("stop", 7, 4)))
+    usages = [(event["choices"][0]["index"], *event["usage"].values()) for event in events(data)]
+    assert usages == [(0, 7, 0, 7), (1, 7, 0, 7), (0, 7, 1, 8), (1, 7, 3, 10), (1, 7, 4, 11)]
 
 
 def test_choices_open_and_run_by_their_index() -> None:
@@ -125,16 +192,16 @@ def test_a_whole_answer() -> None:
         [TextPiece(1, "B", 1)],
         [TextPiece(0, "A", 1)],
         ended(0, "a", 1, Finish("length", 7, 2)),
-        ended(1, "", 1, Finish("stop", 7, 2)),
+        ended(1, "", 1, Finish("stop", 7, 2, matched="\u2028")),
     ):
         add(tally, pieces)
         assert write.write(pieces) == b""
     assert write.close(tally.usage()) == (
         b'{"id":"chatcmpl-1","object":"chat.completion","created":5,"model":"demo","choices":['
         b'{"index":0,"message":{"role":"assistant","content":"Aa","refusal":null},'
-        b'"logprobs":null,"finish_reason":"length"},'
+        b'"logprobs":null,"finish_reason":"length","stop_reason":null},'
         b'{"index":1,"message":{"role":"assistant","content":"B","refusal":null},'
-        b'"logprobs":null,"finish_reason":"stop"}],'
+        b'"logprobs":null,"finish_reason":"stop","stop_reason":"\xe2\x80\xa8"}],'
         b'"usage":{"prompt_tokens":7,"completion_tokens":4,"total_tokens":11,'
         b'"prompt_tokens_details":{"cached_tokens":0},'
         b'"completion_tokens_details":{"reasoning_tokens":0}}}'

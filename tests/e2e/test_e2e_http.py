@@ -193,7 +193,7 @@ def test_client_errors(client: OpenAI) -> None:
     for wrong, param in (
         ({"messages": []}, "messages"),
         ({"temperature": "hot"}, "temperature"),
-        ({"logprobs": True}, "logprobs"),
+        ({"top_logprobs": 2}, "top_logprobs"),
         ({"extra_body": {"best_of": 2}}, "best_of"),
     ):
         with pytest.raises(openai.BadRequestError) as caught:

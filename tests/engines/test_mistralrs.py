@@ -47,6 +47,9 @@ def spec_of(model: Path, *options: str) -> EngineSpec:
 
 class MistralRsContract(ModelContract):
     tells_kv_use = False
+    tells_ids = True
+    scores_follow_temperature = True
+    score_tolerance = 0.3  # the weights have eight bits, or it computes in bfloat16
 
     def text(self, ids: list[int]) -> str:
         return "".join(map(self._spelled, ids))

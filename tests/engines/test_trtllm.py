@@ -13,8 +13,9 @@ import pytest
 
 from dynemo.engines.trtllm.adapter import llm_arguments
 from dynemo.errors import EngineError, EngineLost, UsageError
+from dynemo.messages.answer import TextPiece
 from dynemo.messages.records import Load
-from dynemo.messages.request import Request
+from dynemo.messages.request import Request, Sampling
 from dynemo.messages.spec import EngineSpec, Parallel
 from dynemo.serving.local import watchdog
 from dynemo.serving.local.child import spawn
@@ -52,6 +53,23 @@ class _StandIn(ModelContract):
     @pytest.fixture
     def own(self, prompt: list[int]) -> int:
         return (sum(prompt) + 7 * 2) % 900 + 20  # the rule of the stand-in
+
+    @pytest.mark.parametrize("temperature", [0.0])
+    def test_log_probabilities_are_those_of_the_model(
+        self, served: Served, prompt: list[int], temperature: float
+    ) -> None:
+        """They follow the rule of the stand-in."""
+        for likeliest in (0, 3):
+            sampling = Sampling(temperature=temperature)
+            request = self.request(prompt, 9, logprobs=likeliest, sampling=sampling)
+            texts = [each for each in self.scored(served, request) if isinstance(each, TextPiece)]
+            entries = [entry for piece in texts for entry in piece.logprobs]
+            assert "".join(entry.text for entry in entries) == "".join(each.text for each in texts)
+            assert entries
+            for entry in entries:
+                assert entry.logprob == pytest.approx(-entry.id / 100)
+                found = [(each.id, each.logprob) for each in entry.top]
+                assert found == [(1, -0.5), (2, -1.0), (3, -1.5)][:likeliest]
 
     def test_salts_share_no_cache(
         self, served: Served, prompt: list[int], spec: EngineSpec

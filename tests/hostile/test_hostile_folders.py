@@ -14,6 +14,7 @@ from dynemo.engines.compiled import keep_compiled_code
 from dynemo.environments.installed import home_of
 from dynemo.errors import ModelError, UsageError
 from dynemo.folders import trusted
+from dynemo.messages.ask import text_turn
 from dynemo.models.hub.fetch import HubSource, fetch
 from dynemo.planes.discovery.file import open_file
 from dynemo.planes.discovery.marked import MARKER, NAME
@@ -219,7 +220,7 @@ def test_removing_an_environment_leaves_foreign_files(
 def test_saving_a_chat_follows_no_link(tmp_path: Path) -> None:
     """A link of the name that the second save would write to first."""
     conversation = Conversation()
-    conversation.unanswered = "hello"
+    conversation.unanswered = (text_turn("user", "hello"),)
     (tmp_path / "precious").write_text("precious")
     path = save(conversation, str(tmp_path / "chat.json"))
     (tmp_path / f".chat.json.{os.getpid()}").symlink_to("precious")

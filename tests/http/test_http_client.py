@@ -150,7 +150,7 @@ def _ask(client: openai.OpenAI, **fields: Any) -> Any:
         (lambda c: _ask(c, model="nope"), openai.NotFoundError, "model"),
         (lambda c: c.models.retrieve("nope"), openai.NotFoundError, "model"),
         (lambda c: _ask(c, messages=[]), openai.BadRequestError, "messages"),
-        (lambda c: _ask(c, logprobs=True), openai.BadRequestError, "logprobs"),
+        (lambda c: _ask(c, top_logprobs=2), openai.BadRequestError, "top_logprobs"),
         (lambda c: _ask(c, extra_body={"foo": 1}), openai.BadRequestError, "foo"),
         (lambda c: _ask(c, temperature=3), openai.BadRequestError, "temperature"),
     ],

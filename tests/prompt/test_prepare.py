@@ -95,6 +95,61 @@ def test_ignoring_eos_leaves_no_stop_ids() -> None:
     assert (request.stop_ids, request.ignore_eos) == ([], True)
 
 
+def _able(*names: str) -> Instance:
+    return structs.replace(INSTANCE, capabilities=Capabilities(sampling=[*names]))
+
+
+def test_stop_ids_of_the_client_join_the_model_s_own() -> None:
+    able = _able("stop_ids", "ignore_eos")
+    [request] = prepare(_ask(stop_ids=[9, 8, 9]), CARD, [able], "r").requests
+    assert (request.stop_ids, request.client_stop_ids) == ([7, 8, 9], [9, 8])
+    [request] = prepare(_ask(stop_ids=[9], ignore_eos=True), CARD, [able], "r").requests
+    assert (request.stop_ids, request.ignore_eos) == ([9], True)
+    with pytest.raises(RequestError, match="the token 256, but m has ids 0 to 255") as caught:
+        prepare(_ask(stop_ids=[256]), CARD, [able], "r")
+    assert caught.value.param == "stop_ids"
+
+
+def test_a_seed_counts_only_where_something_is_drawn() -> None:
+    able = _able("temperature")
+    [request] = prepare(_ask(seed=3, temperature=0.0), CARD, [able], "r").requests
+    assert request.sampling.seed is None
+    greedy = replace(CARD, defaults=Ask(temperature=0.0))
+    assert prepare(_ask(seed=3), greedy, [able], "r").requests
+    with pytest.raises(UnsupportedField, match="'seed'"):
+        prepare(_ask(seed=3, temperature=0.1), greedy, [able], "r")
+    with pytest.raises(UnsupportedField, match="'seed'"):
+        prepare(_ask(seed=3), CARD, [able], "r")
+
+
+def test_more_tokens_than_possible() -> None:
+    able = _able("min_tokens")
+    [request] = prepare(_ask(min_tokens=14), CARD, [able], "r").requests
+    assert request.min_tokens == 14
+    for asked in (_ask(min_tokens=15), _ask(min_tokens=4, max_tokens=3)):
+        with pytest.raises(RequestError, match="at least") as caught:
+            prepare(asked, CARD, [able], "r")
+        assert caught.value.param == "min_tokens"
+
+
+@pytest.mark.parametrize("name", ["logprobs", "prompt_logprobs"])
+def test_log_probabilities_need_an_engine_that_has_them(name: str) -> None:
+    asked = structs.replace(_ask(n=2), **{name: 0})
+    with pytest.raises(UnsupportedField, match=f"does not support '{name}'"):
+        prepare(asked, CARD, [INSTANCE], "r")
+    first, second = prepare(asked, CARD, [INSTANCE, _able(name)], "r").requests
+    assert getattr(first, name) == 0
+    assert getattr(second, name) == (0 if name == "logprobs" else None)  # one prompt, told once
+
+
+def test_a_prompt_with_more_log_probabilities_than_one_message_holds() -> None:
+    large = structs.replace(_able("prompt_logprobs"), context_length=100_000)
+    prepare(_ask("x" * 3100, prompt_logprobs=20), CARD, [large], "r")
+    with pytest.raises(RequestError, match="At most 65,536 are possible") as caught:
+        prepare(_ask("x" * 3200, prompt_logprobs=20), CARD, [large], "r")
+    assert caught.value.param == "prompt_logprobs"
+
+
 def test_an_answer_that_fits_a_schema_ends_there() -> None:
     guide = Guide("json_schema", "{}")
     can = structs.replace(INSTANCE.capabilities, guides=["json_schema"])

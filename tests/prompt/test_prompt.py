@@ -152,6 +152,7 @@ JOINS = ChatTemplate(_CALLS + "{{ '<' + c.function.arguments + '>' }}{% endfor %
 @pytest.mark.parametrize(
     ("template", "arguments", "text"),
     [
+        (OBJECTS, '{"a": "\\ud800 \\ud83d\\ude00"}', '{"a": "\ufffd 😀"}'),
         (OBJECTS, '{"a": 1e16, "b": [null]}', '{"a": 1e+16, "b": [null]}'),
         (OBJECTS, {"a": 1}, '{"a": 1}'),
         (OBJECTS, "", "{}"),

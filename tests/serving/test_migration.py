@@ -90,6 +90,24 @@ def test_control_tokens_that_a_text_engine_has_spelled_are_these_tokens(
     assert rest.prompt == "<|begin_of_text|>I<|start_header_id|> like<|eot_id|>"
 
 
+def test_what_is_told_once_is_not_asked_for_again(tokenizer: Tokenizer) -> None:
+    request = structs.replace(REQUEST, logprobs=2, prompt_logprobs=1, min_tokens=3)
+    progress = MigrationState(request, text_codec(tokenizer))
+    assert progress.rest() is request
+    progress.take(Delta([40, 40]))
+    rest = progress.rest()
+    assert (rest.logprobs, rest.prompt_logprobs, rest.min_tokens) == (2, None, 1)
+    progress.take(Delta([40, 40]))
+    assert progress.rest().min_tokens == 0
+
+
+def test_a_stream_that_was_lost_at_a_stop_id_of_the_client(tokenizer: Tokenizer) -> None:
+    request = structs.replace(REQUEST, stop_ids=[1534, 40], client_stop_ids=[40])
+    progress = MigrationState(request, text_codec(tokenizer))
+    progress.take(Delta([40]))
+    assert progress.complete() == Finish("stop", 2, 1, matched=40)
+
+
 def test_a_stream_that_was_lost_at_its_end(progress: MigrationState) -> None:
     assert progress.complete() is None
     progress.take(Delta([40, 1534]))

@@ -172,6 +172,32 @@ def test_a_grammar_does_not_move_within_an_answer() -> None:
         answer(pipeline, guide=lark)
 
 
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("logprobs", {"logprobs": 0}),
+        ("prompt_logprobs", {"prompt_logprobs": 0}),
+        ("min_tokens", {"min_tokens": 1}),
+        ("stop_ids", {"stop_ids": [5], "client_stop_ids": [5]}),
+    ],
+)
+def test_a_worker_of_an_older_release_gets_no_field_that_it_does_not_know(
+    name: str, fields: dict[str, Any]
+) -> None:
+    old, new = Remote("old", 80), Remote("new", 20, sampling=[name])
+    request = Request(id="r", token_ids=[1], prompt="", max_tokens=1, sampling=Sampling(), **fields)
+
+    async def body() -> None:
+        pool = filled(old, new)
+        for _ in range(3):
+            async with aclosing(pool.generate(request)) as deltas:
+                async for _ in deltas:
+                    pass
+
+    asyncio.run(body())
+    assert (len(old.asked), len(new.asked)) == (0, 3)
+
+
 def test_fields_that_only_different_ones_have_are_refused_by_name() -> None:
     cold = Remote("cold", 20, sampling=["temperature"])
     pipeline = pool_of(cold, Remote("guided", 20, guides=["json_schema"]))

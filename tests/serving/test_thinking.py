@@ -8,7 +8,7 @@ import pytest
 from msgspec import structs
 
 from dynemo.answer.thoughts import Thinking
-from dynemo.messages.answer import Delta, Finish, FinishReason
+from dynemo.messages.answer import Delta, Finish, FinishReason, Scores
 from dynemo.messages.request import Guide, Request, Sampling
 from dynemo.serving.thinking import think_first
 from support.byte_tokenizer import Bytes
@@ -203,3 +203,38 @@ def test_closing_the_reader_closes_the_engine() -> None:
 
     asyncio.run(read_one())
     assert closed == [True]
+
+
+@pytest.mark.parametrize("gives_text", [False, True])
+@pytest.mark.parametrize("size", [1, 3, 50])
+@pytest.mark.parametrize("budget", [None, 3])
+def test_each_token_keeps_its_score(gives_text: bool, size: int, budget: int | None) -> None:
+    engine = Engine("I see</think>no", "{}", gives_text=gives_text, size=size)
+    scored: list[tuple[str, bytes]] = []
+    prompts: list[list[bytes]] = []
+
+    async def generate(asked: Request) -> AsyncGenerator[Delta, None]:
+        async for delta in engine.generate(asked):
+            tokens = [chr(i) for i in delta.token_ids] or delta.texts
+            first = [b"prompt"] if asked.prompt_logprobs is not None and tokens else []
+            yield structs.replace(delta, scores=Scores([t.encode() for t in tokens], first))
+            asked = structs.replace(asked, prompt_logprobs=None)
+
+    async def body() -> None:
+        asked = structs.replace(request(), logprobs=0, prompt_logprobs=0)
+        thinking = replace(OPEN, budget=budget)
+        async for delta in think_first(generate, asked, thinking, TOKENIZER):
+            tokens = [chr(i) for i in delta.token_ids] or delta.texts
+            scores = delta.scores or Scores()
+            assert len(scores.tokens) == len(tokens)
+            scored.extend(zip(tokens, scores.tokens, strict=True))
+            if scores.prompt:
+                prompts.append(scores.prompt)
+
+    asyncio.run(body())
+    assert prompts == [[b"prompt"]]
+    assert "".join(text for text, _ in scored).strip("\0").endswith("{}")
+    own = [text for text, score in scored if score]
+    assert all(text.encode() == score for text, score in scored if score)
+    said = "".join(own).replace("</think>", "").strip("\0")
+    assert said == ("I see{}" if budget is None else "I s{}")

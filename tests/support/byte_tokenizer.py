@@ -30,6 +30,9 @@ class Bytes:
     def token_id(self, text: str) -> int | None:
         return None
 
+    def token_bytes(self, token_id: int) -> bytes:
+        return bytes([token_id])
+
     def token_text(self, token_id: int) -> str | None:
         return None
 

@@ -12,9 +12,11 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 from msgspec import json, structs
@@ -23,7 +25,7 @@ from dynemo.answer.output import OutputProcessor
 from dynemo.environments.registry import ENGINES
 from dynemo.errors import DynemoError, RequestError, UnsupportedField
 from dynemo.foreign import decode_any_json
-from dynemo.messages.answer import Delta, Finish, TextPiece
+from dynemo.messages.answer import Delta, Finish, Piece, PromptPiece, TextPiece
 from dynemo.messages.ask import Ask, text_turn
 from dynemo.messages.request import Guide, Request, Sampling
 from dynemo.messages.spec import EngineSpec
@@ -34,6 +36,8 @@ from dynemo.prompt.prepare import prepare
 from dynemo.prompt.render import RenderInput, build_prompt
 from dynemo.serving.local.child import Child, spawn
 from dynemo.serving.local.instance import LocalInstance, local_instance
+from dynemo.tokenizers.spelling import spelled_bytes
+from support.demo_logits import DemoLogits
 from support.guided_moves import cut_answers, is_followed, text_of
 from support.guided_schemas import REFUSED, SCHEMAS
 
@@ -52,9 +56,15 @@ SAID: dict[str, Any] = {
     "repetition_penalty": 1.5,
     "logit_bias": {5: 1.0},
     "ignore_eos": True,
+    "stop_ids": [5],
+    "min_tokens": 5,
+    "logprobs": 2,
+    "prompt_logprobs": 1,
 }
 
 T = TypeVar("T")
+
+DEMO_LOGITS = cache(DemoLogits)
 
 
 @asynccontextmanager
@@ -193,6 +203,7 @@ class EngineContract:
             said = instance.capabilities
             assert (said.takes, said.gives) == (entry.takes, entry.gives)
             assert said.guides == list(entry.guides)
+            assert ("logprobs" in said.sampling) == entry.logprobs
 
     def test_stops_at_max_tokens_and_reports_usage(self, served: Served, prompt: list[int]) -> None:
         for budget in (1, 2, 3):
@@ -272,7 +283,9 @@ class EngineContract:
         card = _demo_card()
         asked = [text_turn("user", "Hello")]
         for name, value in SAID.items():
-            ask = structs.replace(Ask(turns=asked), **{name: value})
+            # A seed without an effect is let through.
+            ask = Ask(turns=asked, temperature=0.5 if name == "seed" else None)
+            ask = structs.replace(ask, **{name: value})
             if name in served.declared:
                 assert prepare(ask, card, [instance], "r").requests
             else:
@@ -311,6 +324,9 @@ class ModelContract(EngineContract):
     """The contract of engines that compute a model: the model or the request ends an answer."""
 
     tells_kv_use = True
+    tells_ids = False  #: its finish has the client's stop id; else the last delta has it
+    scores_follow_temperature = False
+    score_tolerance = 0.02  #: in nats, of a log probability above -5
     each_schema = 1  #: of the 120; 6: every sixth
     hot = HOT  #: a sampling as random as the engine allows: each answer is different
 
@@ -386,7 +402,7 @@ class ModelContract(EngineContract):
 
     async def pieces_of(self, local: LocalInstance, request: Request) -> list[str]:
         """Returns the texts of an answer, as a client gets them."""
-        output = OutputProcessor(0, request, self.tokenizer.detokenizer(request.shown), None)
+        output = OutputProcessor(0, request, self.tokenizer, None)
         texts: list[str] = []
         async with aclosing(local.generate(request)) as deltas:
             async for delta in deltas:
@@ -420,6 +436,7 @@ class ModelContract(EngineContract):
             request = self.request(
                 prompt,
                 max_tokens,
+                min_tokens=said.pop("min_tokens", 0),
                 sampling=structs.replace(base, **said),
                 stop_ids=stop_ids,
                 ignore_eos=not stop_ids,
@@ -445,8 +462,104 @@ class ModelContract(EngineContract):
             "repetition_penalty": lambda: penalised(repetition_penalty=2.0),
             "logit_bias": lambda: len(set(ask(GREEDY, 4, logit_bias={own: 100.0}))) == 1,
             "ignore_eos": lambda: len(endless) == 100,
+            "min_tokens": lambda: len(ask(GREEDY, 40, min_tokens=30)) >= 30 > len(sure),
         }
-        assert [name for name in sorted(served.declared) if not checks[name]()] == []
+        others = {"stop_ids", "logprobs", "prompt_logprobs"}  # they have tests of their own
+        assert [name for name in sorted(served.declared - others) if not checks[name]()] == []
+
+    def test_tells_which_stop_id_of_the_client_has_ended_it(
+        self, served: Served, prompt: list[int], own: int, eos: int
+    ) -> None:
+        def ended(stop_ids: list[int], clients: list[int], **fields: Any) -> tuple[Any, int]:
+            request = self.request(
+                prompt, 100, stop_ids=stop_ids, client_stop_ids=clients, **fields
+            )
+            _, finish = served.collect(request)
+            assert finish.reason == "stop"
+            return finish.matched, finish.completion_tokens
+
+        met = own if self.tells_ids else None
+        assert ended([eos, own], [own]) == (met, 3)
+        assert ended([own, eos], [eos])[1] == 3
+        assert ended([own], [own], ignore_eos=True) == (met, 3)
+        matched, count = ended([eos], [eos])
+        assert (matched, count > 3) == (eos if self.tells_ids else None, True)
+        matched, _ = ended([eos], [])
+        assert matched is None
+
+    def scored(self, served: Served, request: Request) -> list[Piece]:
+        """Returns the pieces of an answer."""
+
+        async def body() -> list[Piece]:
+            output = OutputProcessor(0, request, self.tokenizer, None)
+            pieces: list[Piece] = []
+            async with aclosing(served.local.generate(request)) as deltas:
+                async for delta in deltas:
+                    pieces += output.feed(delta)
+            return pieces
+
+        pieces: list[Piece] = served.run(body())
+        return pieces
+
+    def log_probabilities(self, ids: list[int], temperature: float) -> Any:
+        """Returns what an engine should tell after `ids`, by token id."""
+        found = DEMO_LOGITS().log_probabilities(ids)
+        if not self.scores_follow_temperature:
+            return found
+        found = found / temperature
+        return found - np.log(np.exp(found).sum())
+
+    @pytest.mark.parametrize("temperature", [0.0, 1.5])
+    def test_log_probabilities_are_those_of_the_model(
+        self, served: Served, prompt: list[int], temperature: float
+    ) -> None:
+        if "logprobs" not in served.declared:
+            pytest.skip("it has no log probabilities")
+        vocabulary = {spelled_bytes(self.tokenizer, i): i for i in range(self.tokenizer.vocab_size)}
+        for likeliest in (0, 3, 20):
+            request = self.request(
+                prompt, 9, logprobs=likeliest, sampling=Sampling(temperature=temperature)
+            )
+            texts = [each for each in self.scored(served, request) if isinstance(each, TextPiece)]
+            entries = [entry for piece in texts for entry in piece.logprobs]
+            assert entries
+            assert "".join(entry.text for entry in entries) == "".join(each.text for each in texts)
+            ids = list(prompt)
+            for entry in entries:
+                wanted = self.log_probabilities(ids, temperature or 1.0)
+                token_id = vocabulary[entry.bytes]
+                ids.append(token_id)
+                self.compare({token_id: entry.logprob}, wanted)
+                assert len(entry.top) == likeliest
+                assert all(
+                    each.bytes == spelled_bytes(self.tokenizer, each.id) for each in entry.top
+                )
+                self.compare({each.id: each.logprob for each in entry.top}, wanted)
+                values = [each.logprob for each in entry.top]
+                assert values == sorted(values, reverse=True)
+
+    def compare(self, found: dict[int, float], wanted: Any) -> None:
+        for token_id, value in found.items():
+            tolerance = self.score_tolerance * max(1.0, -float(wanted[token_id]) / 5)
+            assert value == pytest.approx(float(wanted[token_id]), abs=tolerance)
+
+    def test_log_probabilities_of_the_prompt(self, served: Served, prompt: list[int]) -> None:
+        if "prompt_logprobs" not in served.declared:
+            pytest.skip("it has no log probabilities of the prompt")
+        for logprobs in (None, 1):
+            request = self.request(prompt, 3, prompt_logprobs=2, logprobs=logprobs)
+            [found] = [
+                each for each in self.scored(served, request) if isinstance(each, PromptPiece)
+            ]
+            assert len(found.logprobs) == len(prompt)
+            assert found.logprobs[0] is None
+            for at, entry in enumerate(found.logprobs[1:], 1):
+                assert entry is not None
+                assert entry.id == prompt[at]
+                wanted = self.log_probabilities(prompt[:at], 1.0)
+                self.compare({entry.id: entry.logprob}, wanted)
+                self.compare({each.id: each.logprob for each in entry.top}, wanted)
+                assert len(entry.top) == 2
 
     def test_answers_without_a_seed_differ(self, served: Served, prompt: list[int]) -> None:
         """The choices of one request need this."""

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from types import SimpleNamespace
 from typing import cast
 
+from dynemo.answer.formats.format import Format
 from dynemo.connection.buffer import CancelReader
 from dynemo.errors import DynemoError, UnknownModel
 from dynemo.messages.answer import Finish, FinishReason, Piece, TextPiece
@@ -45,7 +46,7 @@ class FakePipeline(Pipeline):
         self._script = say("Pre", "toria") if script is None else script
         instance = make_instance("i1", version="1.2", device="cpu", context_length=4096, slots=4)
         self.backend = FakeBackend(instance, Load(running=1, waiting=2, kv_use=0.5))
-        card = cast(Card, SimpleNamespace(context_length=4096))
+        card = cast(Card, SimpleNamespace(context_length=4096, name="demo", format=Format()))
         self.served = served or {
             name: ServedModel(name, 1_700_000_000, card, self.backend)
             for name in ("demo", "org/other")

@@ -52,7 +52,7 @@ def text_of(tokenizer: Tokenizer, tokens: list[Any]) -> str:
 def cut_answers(
     request: Request, kind: str, first: Collect, second: Collect, tokenizer: Tokenizer
 ) -> Iterator[tuple[str, str]]:
-    """Yields the undisturbed answer of `first`, and an answer that `second` continues, for each cut."""
+    """Yields for each cut the whole answer of `first`, and its answer that `second` continues."""
     request = structs.replace(request, guide=GUIDES[kind])
     tokens, finish = first(request)
     assert finish.reason == "stop"

@@ -1,12 +1,13 @@
 """A pipeline that answers with words from a script."""
 
 from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
-from dynemo.engine_api import SETTINGS
+from dynemo.answer.formats.format import Format
 from dynemo.errors import ContextLengthExceeded, DynemoError
-from dynemo.messages.answer import Finish, FinishReason, TextPiece
-from dynemo.messages.ask import Ask, Turn
+from dynemo.messages.answer import Finish, FinishReason, Piece, TextPiece, ToolCallPiece
+from dynemo.messages.ask import Ask, ToolResultPart, Turn
 from dynemo.messages.records import Capabilities
 from dynemo.messages.request import Request, Sampling
 from dynemo.prompt.prepare import Prepared
@@ -18,8 +19,8 @@ from support.fake_pipeline import FakePipeline, Step
 from support.pieces import ended
 from support.records import make_instance
 
-#: The elements of an answer: text, a pause in seconds, or an error.
-Script = Sequence[str | float | DynemoError]
+#: The elements of an answer: text, a piece, a pause in seconds, or an error.
+Script = Sequence[str | Piece | float | DynemoError]
 
 
 def words(ask: Ask) -> Script:
@@ -32,6 +33,12 @@ def said(turn: Turn) -> str:
     return "".join(turn.texts)
 
 
+def _words(turn: Turn) -> int:
+    """Returns the number of words of a turn, in its text and in the results of tools."""
+    results = [part.text for part in turn.parts if isinstance(part, ToolResultPart)]
+    return sum(len(text.split()) for text in [said(turn), *results])
+
+
 class ScriptedPipeline(FakePipeline):
     """A pipeline in which a word is a token. `answer` returns the script of each ask."""
 
@@ -42,6 +49,7 @@ class ScriptedPipeline(FakePipeline):
         slots: int = 4,
         reason: FinishReason = "stop",
         troubles: Sequence[str] = (),
+        format: Format | None = None,
     ) -> None:
         self.context_length, self.slots = context_length, slots
         self.troubles = list(troubles)  #: one for each check, then none
@@ -52,10 +60,10 @@ class ScriptedPipeline(FakePipeline):
             device="cpu",
             context_length=context_length,
             slots=slots,
-            capabilities=Capabilities(sampling=list(SETTINGS)),
+            capabilities=Capabilities(sampling=list(Ask.__struct_fields__)),
         )
-        no_card: Any = None  # never read here
-        served = ServedModel("stub", 0, no_card, FakeBackend(instance))
+        card: Any = SimpleNamespace(name="stub", format=format or Format())
+        served = ServedModel("stub", 0, card, FakeBackend(instance))
         super().__init__(self._steps, {"stub": served})
 
     @property
@@ -74,7 +82,7 @@ class ScriptedPipeline(FakePipeline):
         allowed: frozenset[str] | None = None,
         render: Render = render_prompt,
     ) -> Job:
-        tokens = sum(len(said(turn).split()) for turn in ask.turns)
+        tokens = sum(_words(turn) for turn in ask.turns)
         if tokens >= self.context_length:
             raise ContextLengthExceeded(
                 f"The prompt has {tokens} tokens, the context {self.context_length}."
@@ -90,7 +98,7 @@ class ScriptedPipeline(FakePipeline):
         return self.asks[int(job.id)]
 
     def _steps(self, job: Job) -> Iterator[Step]:
-        tokens = 0
+        tokens, reason = 0, self._reason
         for step in self._answer(self.ask_of(job)):
             if isinstance(step, str):
                 # Yields to the event loop, as real I/O between engine and reader would.
@@ -98,8 +106,10 @@ class ScriptedPipeline(FakePipeline):
                 tokens += 1
                 yield TextPiece(0, step, 1)
             else:
+                if isinstance(step, ToolCallPiece):
+                    reason = "tool_calls"
                 yield step
-        yield ended(0, "", 1, Finish(self._reason, job.prompt_tokens, tokens + 1))
+        yield ended(0, "", 1, Finish(reason, job.prompt_tokens, tokens + 1))
 
 
 def after(*errors: DynemoError) -> Callable[[Ask], Script]:

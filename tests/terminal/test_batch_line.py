@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from dynemo.errors import EngineError, RequestError
-from dynemo.messages.answer import Finish
+from dynemo.messages.answer import ArgumentsPiece, Finish, ReasoningPiece, ToolCallPiece
 from dynemo.messages.ask import Ask, text_turn
 from dynemo.terminal.batch.line import answered, complete, failed, key_of, parse
 from dynemo.terminal.reply import Reply
@@ -98,3 +98,35 @@ def test_output_lines() -> None:
         assert b'"id"' not in msgspec.json.encode(failed(key, bad, EngineError("no")))
     error = msgspec.json.encode(failed(key_of(1, b"x", b""), b"x", EngineError("It failed.")))
     assert list(json.loads(error)) == ["line", "input_hash", "error"]
+
+
+def test_a_line_with_reasoning_and_calls() -> None:
+    reply = Reply(started=0.0)
+    reply.take([ReasoningPiece(0, "Hmm", 1), ReasoningPiece(0, ".", 1)])
+    for number, city in enumerate(("Paris", "Lima")):
+        reply.take([ToolCallPiece(0, number, f"id{number}", "get_weather")])
+        reply.take([ArgumentsPiece(0, number, part, 1) for part in ('{"city": ', f'"{city}"}}')])
+    assert reply.tokens == 6
+    reply.take(ended(0, "", 0, Finish("tool_calls", 5, 7)))
+    line = json.loads(msgspec.json.encode(answered(key_of(1, b"{}", b""), b"{}", reply, 5)))
+    assert line["reasoning"] == "Hmm."
+    assert (line["response"], line["finish_reason"]) == ("", "tool_calls")
+    assert (line["tokens_in"], line["tokens_out"]) == (5, 7)
+    assert line["tool_calls"] == [
+        {
+            "id": f"id{number}",
+            "type": "function",
+            "function": {"name": "get_weather", "arguments": f'{{"city": "{city}"}}'},
+        }
+        for number, city in enumerate(("Paris", "Lima"))
+    ]
+
+
+def test_a_line_may_have_tools() -> None:
+    tool = {"type": "function", "function": {"name": "f"}}
+    ask = parse(json.dumps({"text": "a", "tools": [tool], "reasoning_effort": "none"}).encode())
+    asked = complete(ask, Ask(reasoning=True), model="m", system=None)
+    assert [each.name for each in asked.tools or ()] == ["f"]
+    assert asked.reasoning is False
+    with pytest.raises(RequestError, match="'tools"):
+        parse(b'{"text": "a", "tools": [{"type": "function"}]}')

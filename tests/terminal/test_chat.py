@@ -7,6 +7,7 @@ import sys
 import termios
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -166,3 +167,113 @@ def test_sigterm_leaves_the_terminal_as_it_was(terminal: Chat) -> None:
     terminal.process.terminate()
     terminal.wait("left, 0 running, 1 stopped")
     assert termios.tcgetattr(terminal.fd)[3] & termios.ECHO
+
+
+RESULT = "Result of get_weather:"
+
+
+@pytest.fixture
+def tools(terminal: Chat, tmp_path: Path) -> Chat:
+    """A chat with a tool."""
+    function = {"name": "get_weather", "description": "The weather\nof a city."}
+    (tmp_path / "tools.json").write_text(json.dumps([{"type": "function", "function": function}]))
+    terminal.ask(f"/tools {tmp_path}/tools.json", "  get_weather  The weather of a city.")
+    return terminal
+
+
+def messages(terminal: Chat, folder: Path) -> list[dict[str, Any]]:
+    """Returns the messages that /save writes."""
+    terminal.ask(f"/save {folder}/talk.json", "Saved")
+    saved: list[dict[str, Any]] = json.loads((folder / "talk.json").read_text())
+    return saved
+
+
+def test_a_call_asks_for_its_result_and_the_answer_goes_on(tools: Chat, tmp_path: Path) -> None:
+    tools.type("weather Paris" + ENTER)
+    shown = tools.wait(RESULT)
+    assert 'I know [\'get_weather\'].\n\n→ get_weather {"city": "Paris"}\nTTFT' in shown
+    assert "Results: [('id0', '21 °C')]" in tools.ask("21 °C", "tokens/s")
+    _, question, call, result, answer = messages(tools, tmp_path)
+    assert question == {"role": "user", "content": "weather Paris"}
+    assert call["reasoning_content"] == "I know ['get_weather']."
+    (made,) = call["tool_calls"]
+    assert made["id"] == "id0"
+    assert made["function"] == {"name": "get_weather", "arguments": '{"city": "Paris"}'}
+    assert result == {
+        "role": "tool",
+        "content": "21 °C",
+        "name": "get_weather",
+        "tool_call_id": "id0",
+    }
+    assert answer["content"].startswith("Results")
+    tools.leave()
+
+
+def test_several_calls_and_several_rounds(tools: Chat, tmp_path: Path) -> None:
+    tools.type("weather Paris Lima" + ENTER)
+    assert tools.wait(RESULT).count("get_weather {") == 3
+    tools.type(ENTER)
+    tools.wait('→ get_weather {"city": "Lima"}')
+    tools.wait(RESULT)
+    tools.type("again" + ENTER)
+    tools.wait('→ get_weather {"city": "Rome"}')
+    tools.wait(RESULT)
+    shown = tools.ask("rain", "tokens/s")
+    assert "Results: [('id0', ''), ('id1', 'again'), ('id0', 'rain')]" in shown
+    roles = [each["role"] for each in messages(tools, tmp_path)]
+    assert roles[1:] == ["user", "assistant", "tool", "tool", "assistant", "tool", "assistant"]
+    tools.leave()
+
+
+@pytest.mark.parametrize("key", [CTRL_C, CTRL_D])
+def test_a_result_that_the_user_does_not_give(tools: Chat, tmp_path: Path, key: str) -> None:
+    tools.type("weather Paris" + ENTER)
+    tools.wait(RESULT)
+    tools.type(key)
+    tools.wait("The calls are dropped. /retry answers the last message again.")
+    tools.wait(PROMPT)
+    assert [each["role"] for each in messages(tools, tmp_path)] == ["system", "user"]
+    tools.type("/retry" + ENTER)
+    tools.wait(RESULT)
+    assert "Results: [('id0', 'sun')]" in tools.ask("sun", "tokens/s")
+    # The retry of a whole round answers its results again.
+    assert "Results: [('id0', 'sun')]" in tools.ask("/retry", "tokens/s")
+    assert "[6: Be brief.]" in tools.ask("history", "tokens/s")
+    tools.leave()
+
+
+def test_results_outlive_an_engine(tools: Chat) -> None:
+    tools.type("weather Paris" + ENTER)
+    tools.wait(RESULT)
+    tools.ask("fail", "The engine ended.")
+    assert "Results: [('id0', 'fail')]" in tools.ask("/retry", "tokens/s")
+    tools.leave()
+
+
+def test_a_result_that_does_not_fit(tools: Chat, tmp_path: Path) -> None:
+    tools.type("weather Paris" + ENTER)
+    tools.wait(RESULT)
+    tools.ask("b " * 120, "The prompt has 124 tokens")
+    tools.type("/retry" + ENTER)
+    tools.wait(RESULT)
+    assert "Results: [('id0', 'rain')]" in tools.ask("rain", "tokens/s")
+    roles = [each["role"] for each in messages(tools, tmp_path)]
+    assert roles == ["system", "user", "assistant", "tool", "assistant"]
+    tools.leave()
+
+
+def test_a_call_that_breaks_off_is_not_kept(tools: Chat, tmp_path: Path) -> None:
+    assert RESULT not in tools.ask("cut", "The engine ended.")
+    assert [each["role"] for each in messages(tools, tmp_path)] == ["system", "user"]
+    tools.leave()
+
+
+def test_reasoning_is_faint_and_stays_in_the_history(tools: Chat) -> None:
+    tools.type("think" + ENTER)
+    tools.wait("tokens/s")
+    tools.wait(PROMPT)
+    assert "['Hmm.']" in tools.ask("thoughts", "tokens/s")
+    tools.ask("/set reasoning off", "reasoning is off.")
+    tools.ask("/tools off", "The tools are removed.")
+    tools.ask("/tools", "There are no tools.")
+    tools.leave()

@@ -11,9 +11,17 @@ from dynemo.terminal.chat.conversation import ChatRound, Conversation, fit, save
 from support.scripted_pipeline import ScriptedPipeline
 
 
+def asked(question: str) -> tuple[Turn, ...]:
+    return (text_turn("user", question),)
+
+
+def round_of(question: str, answer: str) -> ChatRound:
+    return ChatRound((*asked(question), text_turn("assistant", answer)))
+
+
 def talk(turns: int) -> Conversation:
     """Returns a conversation whose turns have 10 tokens each. The system message has 2."""
-    return Conversation("Be brief.", [ChatRound("q " * 5, f"a{i} " * 5) for i in range(turns)])
+    return Conversation("Be brief.", [round_of("q " * 5, f"a{i} " * 5) for i in range(turns)])
 
 
 def preparing(context_length: int) -> tuple[Any, list[int]]:
@@ -30,7 +38,7 @@ def preparing(context_length: int) -> tuple[Any, list[int]]:
 def test_all_is_sent_while_it_fits() -> None:
     prepare, lengths = preparing(1000)
     state = talk(3)
-    job, dropped = fit(state, "hi", prepare)
+    job, dropped = fit(state, asked("hi"), prepare)
     assert (dropped, state.dropped, job.prompt_tokens) == (0, 0, 33)
     assert lengths == [8]
 
@@ -39,7 +47,7 @@ def test_all_is_sent_while_it_fits() -> None:
 def test_as_many_of_the_newest_turns_stay_as_leave_room(context_length: int) -> None:
     prepare, lengths = preparing(context_length)
     state = talk(100)
-    job, dropped = fit(state, "hi", prepare)
+    job, dropped = fit(state, asked("hi"), prepare)
     room = context_length // 8
     assert context_length - job.prompt_tokens >= room
     assert context_length - (job.prompt_tokens + 10) < room
@@ -51,30 +59,30 @@ def test_as_many_of_the_newest_turns_stay_as_leave_room(context_length: int) -> 
 def test_the_next_message_drops_as_few_turns_as_possible() -> None:
     prepare, _ = preparing(100)
     state = talk(20)
-    fit(state, "hi", prepare)
-    state.turns.append(ChatRound("q " * 5, "a " * 5))
-    assert fit(state, "hi", prepare)[1] == 1
+    fit(state, asked("hi"), prepare)
+    state.rounds.append(round_of("q " * 5, "a " * 5))
+    assert fit(state, asked("hi"), prepare)[1] == 1
 
 
 def test_a_message_that_alone_does_not_fit_drops_nothing() -> None:
     prepare, _ = preparing(50)
     state = talk(3)
     with pytest.raises(ContextLengthExceeded):
-        fit(state, "w " * 60, prepare)
+        fit(state, asked("w " * 60), prepare)
     assert state.dropped == 0
 
 
 def test_a_message_that_leaves_little_room_is_still_asked() -> None:
     prepare, _ = preparing(50)
-    job, dropped = fit(talk(3), "w " * 45, prepare)
+    job, dropped = fit(talk(3), asked("w " * 45), prepare)
     assert (job.prompt_tokens, dropped) == (47, 3)
 
 
 def test_taking_back() -> None:
     state = talk(2)
-    assert state.take_back() == ("q " * 5, ChatRound("q " * 5, "a1 " * 5))
-    state.unanswered = "and?"
-    assert state.take_back() == ("and?", None)
+    assert state.take_back() == (asked("q " * 5), round_of("q " * 5, "a1 " * 5))
+    state.unanswered = asked("and?")
+    assert state.take_back() == (asked("and?"), None)
     assert Conversation().take_back() is None
 
 
@@ -84,7 +92,7 @@ def test_saving_keeps_dropped_turns_too(tmp_path: Path) -> None:
     path = save(state, str(tmp_path / "talk.json"))
     messages = json.loads(path.read_text())
     assert [each["role"] for each in messages] == ["system", *["user", "assistant"] * 2]
-    state.turns.append(ChatRound("größer", "…"))
+    state.rounds.append(round_of("größer", "…"))
     save(state, str(tmp_path / "talk.json"))
     assert json.loads(path.read_text())[-2] == {"role": "user", "content": "größer"}
     assert list(tmp_path.iterdir()) == [path]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from dynemo.errors import EngineLost, UsageError
+from dynemo.messages.answer import ArgumentsPiece, ReasoningPiece, ToolCallPiece
 from dynemo.messages.ask import Ask, text_turn
 from dynemo.terminal.prompt import answer, read_prompt
 from support.program import program_environment
@@ -39,6 +40,19 @@ def test_the_answer_alone_with_a_newline_at_its_end(
 def test_no_second_newline(tmp_path: Path) -> None:
     ask(ScriptedPipeline(answer=lambda _ask: ["a\n"]), "x", tmp_path / "out")
     assert (tmp_path / "out").read_bytes() == b"a\n"
+
+
+def test_a_pipe_gets_neither_thoughts_nor_calls(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    thought, call = ReasoningPiece(0, "Hmm.", 1), ToolCallPiece(0, 0, "id", "get_weather")
+    arguments = ArgumentsPiece(0, 0, "{}", 1)
+    pipeline = ScriptedPipeline(answer=lambda _ask: [thought, "Well.", call, arguments])
+    assert ask(pipeline, "x", tmp_path / "out") == 0
+    assert (tmp_path / "out").read_bytes() == b"Well.\n"
+    assert capfd.readouterr().err == (
+        'dynemo-run: The answer calls tools, which the output leaves out: "get_weather".\n'
+    )
 
 
 @pytest.mark.parametrize("text", ["", "\n", " \n\t\n"])

@@ -1,7 +1,7 @@
 import pytest
 from msgspec import DecodeError, msgpack, structs
 
-from dynemo.messages.answer import Delta, Finish
+from dynemo.messages.answer import Delta, Finish, Scores
 from dynemo.messages.records import Load
 from dynemo.messages.wire import FinalDelta
 from dynemo.wire.deltas import decode_deltas, decode_final, encode_final
@@ -29,12 +29,23 @@ def test_the_last_delta_is_a_delta_with_the_load_after_it() -> None:
 
 def test_deltas_are_read_as_one_and_longer_ones_too() -> None:
     bodies = [msgpack.encode(Delta([1], cached_tokens=3)), msgpack.encode([[2], ["b"], None, 0])]
-    bodies.append(msgpack.encode([[3], [], None, 0, b"", "of a later release"]))
+    bodies.append(msgpack.encode([[3], [], None, 0, b"", None, "of a later release"]))
     assert decode_deltas(bodies) == Delta([1, 2, 3], ["b"], None, 3)
 
 
+def test_scores_stay_with_their_tokens() -> None:
+    first, second = Delta([1, 2], scores=Scores([b"1", b"2"], [b"", b"p"])), Delta([], ["x"])
+    third = Delta([3], scores=Scores([b"3"]))
+    both = Delta([1, 2, 3], ["x"], scores=Scores([b"1", b"2", b"3"], [b"", b"p"]))
+    assert decode_deltas([msgpack.encode(delta) for delta in (first, second, third)]) == both
+    last = structs.replace(LAST, scores=Scores([b"7"]))
+    assert decode_final(encode_final(last, LOAD)) == (last, LOAD)
+    old = protocol_1.read(protocol_1.Kind.END, encode_final(last, LOAD), at="ingress")
+    assert old.load == protocol_1.Load(2, 1, 0.5)
+
+
 def _end(finish: list[object]) -> bytes:
-    return msgpack.encode([[7], [], finish, 0, b"", [1, 2, 0.5, "new"], "new"])
+    return msgpack.encode([[7], [], finish, 0, b"", [1, 2, 0.5, "new"], None, "new"])
 
 
 def test_an_unknown_reason_counts_as_stop() -> None:

@@ -1,7 +1,8 @@
 """Splits the text of one choice into reasoning, content and tool calls. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from msgspec import structs
 
@@ -12,8 +13,11 @@ from dynemo.answer.formats.format import (
     Part,
     SaidReasoning,
     SaidText,
+    needed_marks,
 )
 from dynemo.answer.formats.parser import AnswerParser
+from dynemo.answer.placement import EntryPlacement
+from dynemo.limits import READ_CHARACTERS
 from dynemo.messages.answer import (
     ArgumentsPiece,
     Finish,
@@ -21,9 +25,16 @@ from dynemo.messages.answer import (
     Piece,
     ReasoningPiece,
     TextPiece,
+    TokenLogprob,
     ToolCallPiece,
 )
 from dynemo.messages.ask import Tool
+
+#: Of a request's id, in the ids of its calls. OpenAI takes ids of up to 40 characters, and a client
+#: may continue a conversation there.
+_ID_CHARACTERS = 28
+#: At most so many slices of one piece: joining them again takes time.
+_SLICES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +56,9 @@ class AnswerReader:
         "_id",
         "_index",
         "_is_parallel",
+        "_marks",
         "_parser",
+        "_places",
         "_prompt_tokens",
         "_reasoning_tokens",
         "_silent",
@@ -66,6 +79,8 @@ class AnswerReader:
             wants_calls=bool(plan.tools),
             wants_reasoning=plan.splits_reasoning,
         )
+        self._marks = needed_marks(plan.format, wants_calls=True, wants_reasoning=True)
+        self._places: EntryPlacement | None = None
         self._splits = plan.splits_reasoning
         self._calls = 0
         self._tokens = 0
@@ -95,34 +110,62 @@ class AnswerReader:
         self._silent += piece.tokens
         parser = self._parser
         was_thinking = parser.is_thinking
-        parts = parser.feed(piece.text)
-        if self._splits and (was_thinking or parser.is_thinking or _is_reasoning(parts)):
-            self._reasoning_tokens += piece.tokens
-        return self._add(parts, read, piece)
+        if piece.logprobs:
+            self._places = self._places or EntryPlacement(self._marks)
+            self._places.add(piece.logprobs)
+        elif parser.passes(piece.text):
+            self._pass(piece, read, is_thinking=was_thinking)
+            return True
+        # Thoughts may begin or end inside a piece of several tokens.
+        is_cut = piece.tokens > 1 and self._splits and (was_thinking or not self._reasoning_tokens)
+        slices = _slices(piece) if is_cut else ((piece.text, piece.tokens),)
+        parts: list[Part] = []
+        for text, tokens in slices:
+            was_thinking = parser.is_thinking
+            found = parser.feed(text)
+            if self._splits and (was_thinking or parser.is_thinking or _is_reasoning(found)):
+                self._reasoning_tokens += tokens
+            parts = _joined(parts, found)
+        return self._add(parts, read)
 
-    def _add(self, parts: Sequence[Part], read: list[Piece], piece: TextPiece | None) -> bool:
+    def _pass(self, piece: TextPiece, read: list[Piece], *, is_thinking: bool) -> None:
+        tokens, self._silent = self._silent, 0
+        if is_thinking:
+            self._reasoning_tokens += piece.tokens
+            read.append(ReasoningPiece(self._index, piece.text, tokens))
+        elif tokens == piece.tokens:
+            read.append(piece)
+        else:
+            read.append(TextPiece(self._index, piece.text, tokens))
+
+    def _scores(self, text: str) -> tuple[TokenLogprob, ...]:
+        """The log probabilities of a part's tokens, if they are wanted."""
+        return () if self._places is None else self._places.take(text)
+
+    def _add(self, parts: Sequence[Part], read: list[Piece]) -> bool:
         index = self._index
         for part in parts:
             tokens, self._silent = self._silent, 0
-            scores = () if piece is None else piece.logprobs
             match part:
                 case SaidText(text):
-                    read.append(TextPiece(index, text, tokens, scores))
+                    read.append(TextPiece(index, text, tokens, self._scores(text)))
                 case SaidReasoning(text):
-                    read.append(ReasoningPiece(index, text, tokens, scores))
+                    read.append(ReasoningPiece(index, text, tokens, self._scores(text)))
                 case CallArguments(text):
+                    if self._places is not None:
+                        self._places.skip(text)
                     read.append(ArgumentsPiece(index, self._calls - 1, text, tokens))
                 case CallStarted(call_id, name):
                     self._silent = tokens
                     if self._calls and not self._is_parallel:
                         return False
-                    call_id = call_id or f"call_{self._id}{self._calls:04x}"
+                    call_id = call_id or f"call_{self._id[-_ID_CHARACTERS:]}{self._calls:04x}"
                     read.append(ToolCallPiece(index, self._calls, call_id, name))
                     self._calls += 1
         return True
 
     def _end(self, finish: Finish, read: list[Piece]) -> bool:
-        is_whole = self._add(self._parser.end(), read, None)
+        is_whole = self._add(self._parser.end(), read)
         if not is_whole:
             return False
         if self._silent:  # the last tokens were marks, which have no text
@@ -140,6 +183,50 @@ class AnswerReader:
             self._tokens,
             reasoning_tokens=self._reasoning_tokens,
         )
+
+
+def in_parts(pieces: Sequence[Piece]) -> Iterator[Sequence[Piece]]:
+    """Yields the pieces with long tokens in several parts, each of which is read in milliseconds.
+
+    The first part of a text has its tokens. Without a long token, yields `pieces` itself. The text
+    of many tokens is one part: an engine that makes these faster than they are read has to wait.
+    """
+    if not any(_is_long(piece) for piece in pieces):
+        yield pieces
+        return
+    for piece in pieces:
+        if type(piece) is not TextPiece:
+            yield [piece]
+            continue
+        text = piece.text
+        yield [structs.replace(piece, text=text[:READ_CHARACTERS])]
+        for start in range(READ_CHARACTERS, len(text), READ_CHARACTERS):
+            yield [TextPiece(piece.index, text[start : start + READ_CHARACTERS], 0)]
+
+
+def _is_long(piece: Piece) -> bool:
+    return type(piece) is TextPiece and len(piece.text) > READ_CHARACTERS * (piece.tokens or 1)
+
+
+def _slices(piece: TextPiece) -> list[tuple[str, int]]:
+    """Cuts a piece into texts with their numbers of tokens, as if all its tokens were equally long:
+    the text of each is not known."""
+    text, tokens = piece.text, piece.tokens
+    count = min(tokens, _SLICES)
+    ends = [(len(text) * at // count, tokens * at // count) for at in range(count + 1)]
+    return [(text[a:b], last - first) for (a, first), (b, last) in pairwise(ends)]
+
+
+def _joined(parts: list[Part], more: list[Part]) -> list[Part]:
+    """Both together. Two texts of one kind at their seam become one."""
+    if not parts or not more:
+        return more or parts
+    match parts[-1], more[0]:
+        case SaidReasoning(text), SaidReasoning(rest):
+            return [*parts[:-1], SaidReasoning(text + rest), *more[1:]]
+        case SaidText(text), SaidText(rest):
+            return [*parts[:-1], SaidText(text + rest), *more[1:]]
+    return [*parts, *more]
 
 
 def _is_reasoning(parts: Sequence[Part]) -> bool:

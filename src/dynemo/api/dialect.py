@@ -21,6 +21,7 @@ class AnswerHead:
     created: int  #: unix seconds
     model: str
     choices: int
+    prompt_tokens: int = 0
 
 
 class Writer(Protocol):

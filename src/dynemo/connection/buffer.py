@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from dynemo.errors import DynemoError, SlowReader
 from dynemo.messages.answer import Delta
-from dynemo.wire.deltas import decode_deltas
+from dynemo.wire.deltas import decode_deltas, joined_scores
 
 #: How far a stream's reader may fall behind, in bytes held here and in seconds.
 MAX_UNREAD = 1024 * 1024
@@ -88,7 +88,8 @@ def _joined(held: Delta, delta: Delta) -> Delta:
     """One delta of two; `held` is used up. Two separate deltas take five times the memory."""
     held.token_ids.extend(delta.token_ids)
     held.texts.extend(delta.texts)
-    if delta.finish is None and not delta.cached_tokens:
+    if delta.finish is None and not delta.cached_tokens and delta.scores is None:
         return held
     cached = max(held.cached_tokens, delta.cached_tokens)
-    return Delta(held.token_ids, held.texts, delta.finish, cached, delta.embedding)
+    scores = joined_scores(held.scores, delta.scores)
+    return Delta(held.token_ids, held.texts, delta.finish, cached, delta.embedding, scores)

@@ -20,11 +20,12 @@ class EngineEntry:
     reads: frozenset[str] = frozenset()  #: kinds of model (`models.find.Found.format`)
     #: The form of the demo model that it gets, if it reads both.
     demo: Literal["gguf", "checkout"] = "gguf"
-    #: These five are what its `Capabilities` say once it has loaded.
+    #: These six are what its `Capabilities` say once it has loaded.
     takes: Literal["tokens", "text", "messages"] = "tokens"
     gives: Literal["tokens", "text"] = "tokens"
     guides: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ("chat",)
+    logprobs: bool = False  #: of the tokens that it chooses
     #: How it keeps the prompts of API keys apart that its prefix cache holds: by a salt, by having
     #: no such cache when there are keys, or by having none at all.
     prefix_cache: Literal["per key", "off with keys", "none"] = "none"

@@ -61,7 +61,9 @@ class Generate:
             del body, call  # a long prompt's, and the answer may take long
             exchange.release_body()
             record.accept(job)
-            writer = make_writer(AnswerHead(job.id, int(time.time()), job.model.name, job.choices))
+            now, name = int(time.time()), job.model.name
+            head = AnswerHead(job.id, now, name, job.choices, job.prompt_tokens)
+            writer = make_writer(head)
             # The headers wait for the first piece: until then an error still has its own status.
             data = writer.open()
             try:

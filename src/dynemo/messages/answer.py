@@ -24,15 +24,23 @@ class Finish(Struct, frozen=True, array_like=True):
     completion_tokens: int  #: every token generated, a final EOS included
     cached_tokens: int = 0  #: of the prompt, found in the engine's cache
     reasoning_tokens: int = 0  #: of `completion_tokens`
-    matched: str | int | None = None  #: the stop string or the EOS id that ended it
+    #: The stop string that ended it, or the id of the client's own that did. None after an EOS id.
+    matched: str | int | None = None
+
+
+class Scores(Struct, frozen=True, array_like=True):
+    """Log probabilities, packed as `messages/scores.py` describes."""
+
+    tokens: list[bytes] = []  #: one for each token of the delta
+    prompt: list[bytes] = []  #: one for each token of the prompt, the first empty; given once
 
 
 class Delta(Struct, frozen=True, array_like=True):
     """The output of some decoding steps for one sequence: ids, or texts from a text engine.
 
-    The last delta of a sequence has `finish`. It travels as an array whose five positions are
-    frozen: the last one of a stream travels as `FinalDelta`, which has these five and then `load`.
-    A new field goes to the end of both, in `FinalDelta` after `load`.
+    The last delta of a sequence has `finish`. It travels as an array whose positions are frozen:
+    the last one of a stream travels as `FinalDelta`, which has five of these, then `load`, then
+    the others. A new field goes to the end of both.
     """
 
     token_ids: list[int] = []
@@ -41,15 +49,21 @@ class Delta(Struct, frozen=True, array_like=True):
     cached_tokens: int = 0  #: of the prompt; given once, if the engine knows before its finish
     #: 32-bit floats, little-endian; with the finish of a request that asks for an embedding.
     embedding: bytes = b""
+    scores: Scores | None = None  #: if the request asks for log probabilities
 
 
 class TokenLogprob(Struct, frozen=True):
-    """How likely one token was, and the likeliest others in its place."""
+    """How likely one token was, and the likeliest others in its place.
+
+    `text` is what the token adds to the answer. It is empty for a token that does not end a
+    character; the last token of that character has it.
+    """
 
     text: str
     logprob: float  #: natural logarithm
     bytes: bytes  #: of the token, which may be part of a character
     top: "tuple[TokenLogprob, ...]" = ()
+    id: int = -1  #: -1: not known
 
 
 class TextPiece(Struct, frozen=True, tag="text"):
@@ -58,7 +72,9 @@ class TextPiece(Struct, frozen=True, tag="text"):
     index: int  #: of the choice
     text: str
     tokens: int
-    logprobs: tuple[TokenLogprob, ...] = ()  #: one for each token, if they were asked for
+    #: If they were asked for: one for each token of which `text` has something. The texts of a
+    #: choice's logprobs, joined, are its texts joined.
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 class ReasoningPiece(Struct, frozen=True, tag="reasoning"):
@@ -96,6 +112,13 @@ class ScorePiece(Struct, frozen=True, tag="score"):
     score: float
 
 
+class PromptPiece(Struct, frozen=True, tag="prompt"):
+    """How likely each token of the prompt was. The first one has no log probability: None."""
+
+    index: int  #: of the choice
+    logprobs: tuple[TokenLogprob | None, ...]
+
+
 class FinishPiece(Struct, frozen=True, tag="finish"):
     """The last piece of a choice."""
 
@@ -110,6 +133,7 @@ Piece = (
     | ArgumentsPiece
     | EmbeddingPiece
     | ScorePiece
+    | PromptPiece
     | FinishPiece
 )
 

@@ -62,8 +62,13 @@ class Request(Struct, frozen=True, kw_only=True):
     max_tokens: int  #: at least 1; prompt and answer together fit the context
     is_unbounded: bool = False  #: the client set no `max_tokens`: it is what the context leaves
     sampling: Sampling
-    stop_ids: list[int] = []  #: EOS ids; the sequence ends after the first of them
-    ignore_eos: bool = False  #: `stop_ids` is empty and the engine's own EOS is off as well
+    stop_ids: list[int] = []  #: EOS ids and the client's; the sequence ends after the first of them
+    client_stop_ids: list[int] = []  #: of `stop_ids`, those that the client named
+    include_stop: bool = False  #: the stop id or the stop string that ends it is part of its text
+    ignore_eos: bool = False  #: the engine's own EOS is off; `stop_ids` are those of the client
+    min_tokens: int = 0  #: no stop id and no stop string ends the sequence before it has so many
+    logprobs: int | None = None  #: of each token, with so many of the likeliest in its place
+    prompt_logprobs: int | None = None  #: the same of each token of the prompt, once
     guide: Guide | None = None
     embed: bool = False  #: the prompt's embedding is wanted, and no answer
     #: `prompt.normalise.plain_messages` of the turns, for an engine that takes messages.

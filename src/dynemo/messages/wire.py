@@ -5,15 +5,15 @@ Readers skip the fields that they do not know. See `wire/versions.py` for the ru
 
 from msgspec import Struct
 
-from dynemo.messages.answer import Finish
+from dynemo.messages.answer import Finish, Scores
 from dynemo.messages.records import Instance, Load
 
 
 class FinalDelta(Struct, frozen=True, array_like=True):
     """The last delta of a stream, as it travels in END: a worker adds its load.
 
-    The first five positions are those of `Delta`. All six are frozen, since every release reads
-    `load` at position 5. A new field goes to the end, after `load`.
+    The first five positions are those of `Delta`. They and `load` are frozen, since every release
+    reads `load` at position 5. The later fields of `Delta` follow it.
     """
 
     token_ids: list[int] = []
@@ -22,6 +22,7 @@ class FinalDelta(Struct, frozen=True, array_like=True):
     cached_tokens: int = 0
     embedding: bytes = b""
     load: Load | None = None
+    scores: Scores | None = None
 
 
 class Hello(Struct, frozen=True):

@@ -20,7 +20,7 @@ _HONOURED_HERE = frozenset({
     "task", "model", "turns", "prompts", "tools", "tool_choice", "parallel_tool_calls",
     "reasoning", "reasoning_effort", "splits_reasoning", "max_thinking_tokens",
     "add_generation_prompt", "continue_final_message", "chat_template_kwargs", "max_tokens", "n",
-    "stop", "stop_ids", "include_stop", "guide", "priority",
+    "stop", "include_stop", "guide", "priority",
 })  # fmt: skip
 
 
@@ -51,7 +51,8 @@ def needs_of_ask(ask: Ask) -> Needs:
         for name in ask.__struct_fields__
         if name not in _HONOURED_HERE
         and (value := getattr(ask, name)) is not None
-        and value != getattr(NEUTRAL, name, False)
+        and value is not False
+        and value != getattr(NEUTRAL, name, None)
     )
     return Needs(ask.task, fields, ask.guide.kind if ask.guide is not None else "")
 
@@ -62,6 +63,10 @@ def needs_of_request(request: Request) -> Needs:
     sampling = request.sampling
     fields = [name for name in SAMPLING if getattr(sampling, name) != getattr(NEUTRAL, name)]
     fields += ["ignore_eos"] * request.ignore_eos
+    fields += ["stop_ids"] * bool(request.client_stop_ids)
+    fields += ["min_tokens"] * (request.min_tokens > 0)
+    fields += ["logprobs"] * (request.logprobs is not None)
+    fields += ["prompt_logprobs"] * (request.prompt_logprobs is not None)
     guide = request.guide.kind if request.guide is not None else ""
     is_continued = request.guide is not None and bool(request.guide.written)
     return Needs("chat", tuple(fields), guide, bool(request.shown), is_continued)

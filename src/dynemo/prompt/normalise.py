@@ -6,6 +6,7 @@ templates. A tool call's content is null on the wire, and absent or empty in tem
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from json import dumps
 from typing import Any
 
 from msgspec import DecodeError
@@ -144,5 +145,12 @@ def _parsed(arguments: str) -> Any:
     except DecodeError:
         # The model may have written this text. The template decides: an error would end the chat.
         return arguments
-    is_usable = isinstance(parsed, dict | list) and not is_deeper(parsed, JSON_DEPTH)
-    return parsed if is_usable else arguments
+    if not isinstance(parsed, dict | list) or is_deeper(parsed, JSON_DEPTH):
+        return arguments
+    return _with_whole_characters(parsed) if "\\ud" in arguments.lower() else parsed
+
+
+def _with_whole_characters(parsed: Any) -> Any:
+    """Replaces halves of surrogate pairs, which a model may escape in JSON, by U+FFFD."""
+    text = dumps(parsed, ensure_ascii=False)
+    return decode_any_json(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))

@@ -1,15 +1,18 @@
 """Plans the prompt and the reading of the answer for tools and reasoning. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dynemo.answer.formats.choose import is_reasoning_open
-from dynemo.answer.formats.format import needed_marks
+from dynemo.answer.formats.format import Format, needed_marks
 from dynemo.answer.reader import AnswerPlan
 from dynemo.answer.thoughts import Thinking
 from dynemo.errors import UnsupportedField
-from dynemo.messages.ask import Ask, Tool
+from dynemo.messages.ask import Ask, Tool, Turn
 from dynemo.prompt.card.card import Card
+from dynemo.prompt.control.texts import ControlTexts
+from dynemo.prompt.render import RenderInput
+from dynemo.prompt.told import told_turns
 from dynemo.spelling import quoted
 
 #: The variables with which chat templates switch the model's thoughts on and off.
@@ -38,27 +41,49 @@ def check_plan(ask: Ask, card: Card) -> None:
             "--tool-format NAME to name a format that it was trained with.",
             param="tools",
         )
-    if card.format.reasoning is None:
-        for name in ("reasoning_effort", "max_thinking_tokens"):
-            if getattr(ask, name) is not None:
-                raise UnsupportedField(
-                    f"The model {quoted(card.name)} has no reasoning, so '{name}' is not "
-                    "supported with it.",
-                    param=name,
-                )
+    for name in ("reasoning_effort", "max_thinking_tokens"):
+        if getattr(ask, name) is not None and card.format.reasoning is None:
+            raise UnsupportedField(
+                f"The model {quoted(card.name)} has no reasoning, so '{name}' is not "
+                "supported with it.",
+                param=name,
+            )
 
 
-def template_kwargs(ask: Ask) -> Mapping[str, Any] | None:
-    """The variables of the chat template: those of the request, then those of the reasoning."""
+def render_input(ask: Ask, card: Card, control: ControlTexts | None = None) -> RenderInput:
+    """The part of an ask that determines its prompt."""
+    tools, format = callable_tools(ask), card.format
+    turns: Sequence[Turn] = ask.turns
+    definitions = [tool.definition for tool in tools]
+    if format.needs_prompt and format.tools is not None:
+        has_system = card.template.probe.takes_system()
+        turns = told_turns(turns, tools, format.tools, has_system=has_system)
+        definitions = []
+    return RenderInput(
+        turns,
+        tools=definitions or None,
+        add_generation_prompt=ask.add_generation_prompt,
+        continue_final_message=bool(ask.continue_final_message),
+        kwargs=_template_kwargs(ask, format, definitions),
+        control=control,
+    )
+
+
+def _template_kwargs(
+    ask: Ask, format: Format, definitions: list[dict[str, Any]]
+) -> Mapping[str, Any] | None:
+    """The variables of the chat template: those of the request override the others."""
+    more: dict[str, Any] = {}
     switch = ask.reasoning
     if switch is None and ask.reasoning_effort is not None:
         switch = True
-    if switch is None:
-        return ask.chat_template_kwargs
-    more: dict[str, Any] = dict.fromkeys(_SWITCHES, switch)
+    if switch is not None:
+        more |= dict.fromkeys(_SWITCHES, switch)
     if ask.reasoning_effort is not None:
         more["reasoning_effort"] = ask.reasoning_effort
-    return {**more, **(ask.chat_template_kwargs or {})}
+    if format.tools_variable and definitions:
+        more[format.tools_variable] = definitions
+    return {**more, **(ask.chat_template_kwargs or {})} if more else ask.chat_template_kwargs
 
 
 def plan_answer(ask: Ask, card: Card, prompt: str) -> AnswerPlan | None:
@@ -88,7 +113,7 @@ def shown_tokens(plan: AnswerPlan, card: Card) -> dict[int, str]:
 def thinking_of(ask: Ask, card: Card, plan: AnswerPlan | None, prompt: str) -> Thinking | None:
     """Returns the thoughts and the calls that may stand before the content.
 
-    None if there can be none, or if there is neither a guide nor a budget."""
+    None if it has to be content from its start, or if there is neither a guide nor a budget."""
     calls = _call_marks(ask, plan)
     reasoning = card.format.reasoning
     if reasoning is None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import structs
 
@@ -15,22 +15,21 @@ from dynemo.messages.ask import Ask, Task, merged
 from dynemo.messages.records import Instance
 from dynemo.messages.request import Request, Sampling
 from dynemo.prompt.card.card import Card
-from dynemo.prompt.control.texts import ControlTexts
+from dynemo.prompt.checks import check_counts, check_ids, without_moot_seed
 from dynemo.prompt.needs import SAMPLING, capable_instances, needs_of_ask
 from dynemo.prompt.normalise import plain_messages
 from dynemo.prompt.plan import (
     callable_tools,
     check_plan,
     plan_answer,
+    render_input,
     shown_tokens,
-    template_kwargs,
     thinking_of,
 )
 from dynemo.prompt.render import (
     LIKELY_CHARACTERS,
     Prompt,
     Render,
-    RenderInput,
     build_prompt,
     render_prompt,
     tokens_beyond,
@@ -72,12 +71,12 @@ def prepare(
         return _prepare_embeddings(ask, card, instances, request_id, traceparent)
     if not ask.turns:
         raise RequestError("A request needs at least one message.", param="turns")
-    ask = merged(ask, _honoured(card.defaults, instances))
+    ask = without_moot_seed(merged(ask, _honoured(card.defaults, instances)))
     check_plan(ask, card)
     _check_bounds(ask, card)
     fit = capable_instances(needs_of_ask(ask), instances, card.name)
     context_length = max(instance.context_length for instance in fit)
-    chat = render_input(ask, None if parses_content else card.control)
+    chat = render_input(ask, card, None if parses_content else card.control)
     prompt = build_prompt(card.template, card.tokenizer, chat, limit=context_length, render=render)
     plan = plan_answer(ask, card, prompt.text)
     text, extra = _text_for(fit, prompt)
@@ -89,22 +88,37 @@ def prepare(
         shown={} if plan is None else shown_tokens(plan, card),
         max_tokens=_budget(len(prompt.token_ids) + extra, ask.max_tokens, context_length),
         is_unbounded=ask.max_tokens is None,
-        sampling=_sampling(ask),
-        stop_ids=[] if ask.ignore_eos else list(card.eos_ids),
-        ignore_eos=bool(ask.ignore_eos),
-        guide=ask.guide,
         traceparent=traceparent,
         messages=plain_messages(ask.turns) if takes_messages else [],
         tools=[tool.definition for tool in callable_tools(ask)] if takes_messages else [],
+        **_answer_fields(ask, card),
     )
     choices = [_choice(request, index) for index in range(ask.n or 1)]
     thinking = thinking_of(ask, card, plan, prompt.text)
-    count = len(prompt.token_ids)
-    return Prepared(ask.task, choices, count, tuple(ask.stop or ()), plan, thinking)
+    check_counts(ask, request)
+    count, stops = len(prompt.token_ids), tuple(ask.stop or ())
+    return Prepared(ask.task, choices, count, stops, plan, thinking)
+
+
+def _answer_fields(ask: Ask, card: Card) -> dict[str, Any]:
+    """Fields of the request: the choice of its tokens, its end, and its log probabilities."""
+    own_stops = list(dict.fromkeys(ask.stop_ids or ()))
+    eos_ids = () if ask.ignore_eos else card.eos_ids
+    return {
+        "sampling": _sampling(ask),
+        "stop_ids": list(dict.fromkeys([*eos_ids, *own_stops])),
+        "client_stop_ids": own_stops,
+        "include_stop": bool(ask.include_stop),
+        "ignore_eos": bool(ask.ignore_eos),
+        "min_tokens": ask.min_tokens or 0,
+        "logprobs": ask.logprobs,
+        "prompt_logprobs": ask.prompt_logprobs,
+        "guide": ask.guide,
+    }
 
 
 def _check_bounds(ask: Ask, card: Card) -> None:
-    _check_logit_bias(ask, card)
+    check_ids(ask, card)
     if ask.guide is None:
         return
     if ask.ignore_eos:  # an engine would violate the schema to continue
@@ -123,17 +137,6 @@ def _text_for(instances: Sequence[Instance], prompt: Prompt) -> tuple[str, int]:
     if rendered is None or not rendered.marks or not _take(instances, "text"):
         return prompt.text, 0
     return rendered.split, rendered.split_tokens
-
-
-def render_input(ask: Ask, control: ControlTexts | None = None) -> RenderInput:
-    return RenderInput(
-        ask.turns,
-        tools=[tool.definition for tool in callable_tools(ask)] or None,
-        add_generation_prompt=ask.add_generation_prompt,
-        continue_final_message=bool(ask.continue_final_message),
-        kwargs=template_kwargs(ask),
-        control=control,
-    )
 
 
 def _prepare_embeddings(
@@ -223,17 +226,6 @@ def _sampling(ask: Ask) -> Sampling:
     return Sampling(**{name: value for name, value in wanted.items() if value is not None})
 
 
-def _check_logit_bias(ask: Ask, card: Card) -> None:
-    size = card.tokenizer.vocab_size
-    for token_id in ask.logit_bias or ():
-        if not 0 <= token_id < size:
-            raise RequestError(
-                f"'logit_bias' names the token {token_id}, but {card.name} has ids 0 to "
-                f"{size - 1}.",
-                param="logit_bias",
-            )
-
-
 def _budget(prompt_tokens: int, max_tokens: int | None, context_length: int) -> int:
     """Returns how many tokens may be generated: `max_tokens`, or what the context has left."""
     left = context_length - prompt_tokens
@@ -252,6 +244,8 @@ def _budget(prompt_tokens: int, max_tokens: int | None, context_length: int) -> 
 def _choice(request: Request, index: int) -> Request:
     if index == 0:
         return request
+    if request.prompt_logprobs is not None:  # the prompt of all choices is the same
+        request = structs.replace(request, prompt_logprobs=None)
     seed = request.sampling.seed
     sampling = request.sampling
     if seed is not None:  # otherwise all choices of a seeded request would be equal

@@ -61,6 +61,12 @@ class TemplateProbe:
             f"parts of {role}", has_tools, lambda: self._tries_parts(role, has_tools)
         )
 
+    def takes_system(self) -> bool:
+        """Whether the template prints a system message."""
+        return self._cached(
+            "system", False, lambda: _FIRST in self._try(_with_content("system", _FIRST), False)
+        )
+
     def takes_argument_objects(self, *, has_tools: bool) -> bool:
         """Whether the arguments of a tool call must be an object rather than JSON text.
 

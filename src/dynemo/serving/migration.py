@@ -163,6 +163,8 @@ class MigrationState:
             token_ids=[*self.request.token_ids, *ids],
             prompt=self.request.prompt + text,
             max_tokens=self.request.max_tokens - self.count,
+            min_tokens=max(0, self.request.min_tokens - self.count),
+            prompt_logprobs=None,  # they came with the first token
             continued=len(ids),
             guide=guide and structs.replace(guide, written=guide.written + text),
         )
@@ -211,8 +213,10 @@ class MigrationState:
     def complete(self) -> Finish | None:
         """The finish of a stream that was lost after its last token; None if tokens are missing."""
         prompt_tokens = len(self.request.token_ids)
-        if self._answered and self._answered[-1] in self.request.stop_ids:
-            return Finish("stop", prompt_tokens, self.count)
+        last = self._answered[-1] if self._answered else None
+        if last in self.request.stop_ids:
+            met = last if last in self.request.client_stop_ids else None
+            return Finish("stop", prompt_tokens, self.count, matched=met)
         if self.count >= self.request.max_tokens:
             return Finish("length", prompt_tokens, self.count)
         return None

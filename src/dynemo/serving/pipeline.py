@@ -11,7 +11,7 @@ from uuid import uuid4
 from msgspec import structs
 
 from dynemo.answer.output import OutputProcessor
-from dynemo.answer.reader import AnswerReader
+from dynemo.answer.reader import AnswerReader, in_parts
 from dynemo.answer.stops import StopAutomaton
 from dynemo.connection.buffer import CancelReader
 from dynemo.errors import Overloaded, Unavailable, UnknownModel
@@ -22,6 +22,7 @@ from dynemo.messages.records import Instance
 from dynemo.messages.request import Request
 from dynemo.prompt.errors import RenderTooLong
 from dynemo.prompt.needs import capable_instances, needs_of_ask
+from dynemo.prompt.plan import check_plan
 from dynemo.prompt.prepare import Prepared, prepare
 from dynemo.prompt.render import Render, render_prompt
 from dynemo.serving.rendering import render_apart
@@ -152,10 +153,11 @@ class Pipeline:
         return Job(job_id, model, prepared, ask.priority or 0)
 
     def check_settings(self, settings: Ask) -> None:
-        """Raises UnsupportedField for a setting that no instance of the model can honour. Checks
-        nothing while the model takes no requests."""
+        """Raises UnsupportedField for a setting that no instance of the model can honour, or that
+        its chat template does not know. Checks nothing of instances while there are none."""
         if self._models:
             model = self._find(settings.model, None)
+            check_plan(settings, model.card)
             if instances := model.backend.instance_classes:
                 capable_instances(needs_of_ask(settings), instances, model.name)
 
@@ -243,8 +245,7 @@ async def _choice(
     try:
         if on_start is not None:
             on_start()
-        detokenizer = job.model.card.tokenizer.detokenizer(request.shown)
-        output = OutputProcessor(index, request, detokenizer, run.stops)
+        output = OutputProcessor(index, request, job.model.card.tokenizer, run.stops)
         plan = job.prepared.plan
         reader = None if plan is None else AnswerReader(index, plan, request.id, job.prompt_tokens)
         while True:
@@ -253,12 +254,14 @@ async def _choice(
                     async for delta in deltas:
                         has_begun = True
                         pieces = output.feed(delta)
-                        if reader is not None:
-                            pieces = reader.read(pieces)
-                        if pieces:
-                            yield pieces
-                            if isinstance(pieces[-1], FinishPiece):
-                                return
+                        for part in (pieces,) if reader is None else in_parts(pieces):
+                            if part is not pieces:  # other answers continue during a long text
+                                await asyncio.sleep(0)
+                            said = part if reader is None else reader.read(part)
+                            if said:
+                                yield said
+                                if isinstance(said[-1], FinishPiece):
+                                    return
                 return
             except Overloaded:
                 # Other ingresses fill the instances. It keeps its place here, and asks again.

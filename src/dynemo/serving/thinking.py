@@ -13,7 +13,7 @@ from dataclasses import replace
 from msgspec import structs
 
 from dynemo.answer.thoughts import Thinking, Thoughts
-from dynemo.messages.answer import Delta, Finish
+from dynemo.messages.answer import Delta, Finish, Scores
 from dynemo.messages.request import Request
 from dynemo.tokenizers.base import Tokenizer
 
@@ -58,6 +58,8 @@ class _State:
         self._detokenizer = tokenizer.detokenizer(request.shown)
         self._ids: list[int] = []
         self._texts: list[str] = []
+        self._scores: list[bytes] = []  # one for each text
+        self._prompt_scores: list[bytes] = []  # that were not passed on
         self._sent = 0  # tokens that were passed on
         self._settled = 0  # tokens that the thoughts have taken
         self._gives_text = False
@@ -88,18 +90,25 @@ class _State:
             return delta
         self._cached = delta.cached_tokens or self._cached
         self._gives_text = self._gives_text or bool(delta.texts)
+        scores = delta.scores or Scores()
+        self._prompt_scores += scores.prompt
         for place, text in enumerate(self._one_by_one(delta)):
-            self._add(delta.token_ids[place : place + 1], text)
+            score = scores.tokens[place] if place < len(scores.tokens) else b""
+            self._add(delta.token_ids[place : place + 1], text, score)
             if self.is_over and not self.is_call:
                 break
         if self._thoughts.stage == "content":  # the guide applies to it from its start
-            del self._ids[self._settled :], self._texts[self._settled :]
+            self._cut()
             return self._known()
         if delta.finish is None or (self.is_over and not self.is_call):
             return self._known()
         return self._last(delta.finish)
 
-    def _add(self, ids: list[int], text: str) -> None:
+    def _cut(self) -> None:
+        """Drops the tokens that are not part of the answer for certain."""
+        del self._ids[self._settled :], self._texts[self._settled :], self._scores[self._settled :]
+
+    def _add(self, ids: list[int], text: str, score: bytes) -> None:
         thoughts = self._thoughts
         before = thoughts.stage
         if not thoughts.is_over:
@@ -108,9 +117,11 @@ class _State:
         if before == "open" and after in ("content", "closed") and thoughts.rest.strip():
             text = text.removesuffix(thoughts.rest)  # content in the token of the closing mark
             ids = [] if self._gives_text else self._encoded(text)
+            score = b""
         self._ids += ids
         self._texts.append(text)
         self._texts += [""] * (len(ids) - 1)
+        self._scores += [score, *[b""] * (len(ids) - 1)]
         is_space = before == after == "lead" and self._settled and not thoughts.rest.strip()
         if before == "open" or after in ("open", "call", "closed") or is_space:
             self._settled = len(self._texts)
@@ -129,16 +140,25 @@ class _State:
             self._ids.pop()
             self._texts.pop()
         self._settled = min(self._settled, len(self._texts))
-        del self._ids[self._settled :], self._texts[self._settled :]
+        self._cut()
         return self._known()
 
     def _known(self) -> Delta | None:
         if self._sent >= self._settled:
             return None
         start, self._sent = self._sent, self._settled
+        scores = self._scores_since(start)
         if self._gives_text:
-            return Delta(texts=self._texts[start : self._sent], cached_tokens=self._cached)
-        return Delta(self._ids[start : self._sent], cached_tokens=self._cached)
+            texts = self._texts[start : self._sent]
+            return Delta(texts=texts, cached_tokens=self._cached, scores=scores)
+        ids = self._ids[start : self._sent]
+        return Delta(ids, cached_tokens=self._cached, scores=scores)
+
+    def _scores_since(self, start: int) -> Scores | None:
+        prompt, self._prompt_scores = self._prompt_scores, []
+        if self._request.logprobs is None and not prompt:
+            return None
+        return Scores(self._scores[start : self._sent], prompt)
 
     def _one_by_one(self, delta: Delta) -> Iterator[str]:
         if delta.texts:
@@ -154,11 +174,15 @@ class _State:
         text = self._closing_text
         if self._gives_text:
             self._texts.append(text)
-            return Delta(texts=[text])
+            return Delta(texts=[text], scores=self._without_scores(1))
         ids = self._encoded(text)
         self._ids += ids
         self._texts += [text, *[""] * (len(ids) - 1)]
-        return Delta(ids)
+        return Delta(ids, scores=self._without_scores(len(ids)))
+
+    def _without_scores(self, count: int) -> Scores | None:
+        """The scores of so many tokens that the model has not written."""
+        return None if self._request.logprobs is None else Scores([b""] * count)
 
     def rest(self) -> Request:
         """The request for the content."""
@@ -171,6 +195,8 @@ class _State:
             token_ids=[*self._request.token_ids, *ids],
             prompt=self._request.prompt + text,
             max_tokens=max(1, self._request.max_tokens - len(self._texts)),
+            min_tokens=max(0, self._request.min_tokens - len(self._texts)),
+            prompt_logprobs=None if self._texts else self._request.prompt_logprobs,
         )
 
     def adjusted(self, delta: Delta) -> Delta:

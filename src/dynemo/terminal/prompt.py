@@ -16,7 +16,7 @@ from dynemo.interrupt import hangups
 from dynemo.messages.answer import Piece, TextPiece
 from dynemo.messages.ask import Ask, text_turn
 from dynemo.serving.pipeline import Job, Pipeline
-from dynemo.spelling import visible
+from dynemo.spelling import quoted, visible
 from dynemo.terminal.interrupts import Interrupted, until_signal
 from dynemo.terminal.output import Output
 from dynemo.terminal.reply import Reply, listen
@@ -68,6 +68,10 @@ async def answer(
         output.close()
     if reply.finish is not None and reply.finish.reason == "length":
         note = _cut_note(job, reply)
+        print(visible(f"dynemo-run: {note}"), file=sys.stderr)
+    if reply.calls and not out.isatty():
+        names = ", ".join(quoted(call.name) for call in reply.calls)
+        note = f"The answer calls tools, which the output leaves out: {names}."
         print(visible(f"dynemo-run: {note}"), file=sys.stderr)
     return 0
 

@@ -14,7 +14,7 @@ from dynemo.messages.answer import (
     TextPiece,
     ToolCallPiece,
 )
-from dynemo.messages.ask import ToolCallPart
+from dynemo.messages.ask import Part, ReasoningPart, TextPart, ToolCallPart, Turn
 
 
 @dataclass
@@ -68,6 +68,20 @@ class Reply:
     @property
     def calls(self) -> list[ToolCallPart]:
         return [ToolCallPart(call.name, "".join(parts), call.id) for call, parts in self._calls]
+
+    @property
+    def is_calling(self) -> bool:
+        """Whether the answer ended with complete calls of tools, which wait for their results."""
+        return self.finish is not None and self.finish.reason == "tool_calls" and bool(self._calls)
+
+    @property
+    def turn(self) -> Turn:
+        """The answer as a turn of the conversation. An unfinished answer leaves out its calls."""
+        parts: list[Part] = [ReasoningPart(self.reasoning)] if self.thoughts else []
+        calls = self.calls if self.is_calling else []
+        if self.text or not calls:
+            parts.append(TextPart(self.text))
+        return Turn("assistant", (*parts, *calls))
 
     @property
     def ttft(self) -> float | None:

@@ -90,6 +90,13 @@ class Tokenizer(Protocol):
         """Returns the token's spelling in the vocabulary (`<s>`, `<|eot_id|>`, ...)."""
         ...
 
+    def token_bytes(self, token_id: int) -> bytes:
+        """Returns the token's bytes inside a text. A control token has none.
+
+        The id must be in range(vocab_size).
+        """
+        ...
+
     def source(self) -> TokenizerSource:
         """Returns the values from which another process can make this tokenizer.
 

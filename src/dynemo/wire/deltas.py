@@ -6,7 +6,7 @@ from typing import Any
 from msgspec import ValidationError, msgpack, structs
 
 from dynemo.foreign import as_decode_error, decode_msgpack, msgpack_decoder
-from dynemo.messages.answer import Delta
+from dynemo.messages.answer import Delta, Scores
 from dynemo.messages.records import Load, LoadReport
 from dynemo.messages.wire import FinalDelta
 
@@ -32,7 +32,20 @@ def decode_deltas(bodies: Sequence[bytes]) -> Delta:
     ids = [token_id for delta in deltas for token_id in delta.token_ids]
     texts = [text for delta in deltas for text in delta.texts]
     cached = max([delta.cached_tokens for delta in deltas])
-    return Delta(ids, texts, deltas[-1].finish, cached, deltas[-1].embedding)
+    scores = None
+    for delta in deltas:
+        if delta.scores is not None:
+            scores = joined_scores(scores, delta.scores)
+    return Delta(ids, texts, deltas[-1].finish, cached, deltas[-1].embedding, scores)
+
+
+def joined_scores(first: Scores | None, second: Scores | None) -> Scores | None:
+    """The scores of two deltas as those of one. `first` is used up."""
+    if first is None or second is None:
+        return first or second
+    first.tokens.extend(second.tokens)
+    first.prompt.extend(second.prompt)
+    return first
 
 
 def encode_final(delta: Delta, load: Load | None) -> bytes:
@@ -41,7 +54,15 @@ def encode_final(delta: Delta, load: Load | None) -> bytes:
     if finish is not None and finish.reason not in _REASONS:
         finish = structs.replace(finish, reason="stop")
     return _encode(
-        FinalDelta(delta.token_ids, delta.texts, finish, delta.cached_tokens, delta.embedding, load)
+        FinalDelta(
+            delta.token_ids,
+            delta.texts,
+            finish,
+            delta.cached_tokens,
+            delta.embedding,
+            load,
+            delta.scores,
+        )
     )
 
 
@@ -55,7 +76,14 @@ def decode_final(body: bytes) -> tuple[Delta, Load | None]:
         final = _decode_final(body)
     except ValidationError:
         final = _decode_final(_with_known_reason(body))
-    delta = Delta(final.token_ids, final.texts, final.finish, final.cached_tokens, final.embedding)
+    delta = Delta(
+        final.token_ids,
+        final.texts,
+        final.finish,
+        final.cached_tokens,
+        final.embedding,
+        final.scores,
+    )
     return delta, final.load
 
 

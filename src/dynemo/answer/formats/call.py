@@ -72,6 +72,10 @@ class Prose:
         #: Nothing but white space has come since the last mark.
         self.is_fresh = True
 
+    def flows(self, text: str) -> bool:
+        """Whether `add` would give out this text as it is, and keep nothing."""
+        return not (self.is_fresh or self._held or text.endswith("\n"))
+
     def add(self, text: str) -> None:
         if self.is_fresh:
             if not text or text.isspace():

@@ -67,6 +67,13 @@ class AnswerParser:
         """Whether the text so far ends inside a block of reasoning."""
         return self._reader.is_thinking
 
+    def passes(self, text: str) -> bool:
+        """Whether `feed` would return this text as one part. Then it need not be called.
+
+        The part is reasoning if `is_thinking`, and else content. Most tokens pass.
+        """
+        return self._is_plain or self._reader.passes(text)
+
     def feed(self, text: str) -> list[Part]:
         """Returns the parts that the text completes."""
         if self._is_plain:
@@ -101,6 +108,7 @@ class _AnswerReader:
         self._tools = format.tools if tools else None
         self._is_raw = is_raw
         self.is_thinking = False
+        self._awaited: tuple[Marks, Prose] | None = None  # and the text before the next mark
         self._content = Prose(output.text)
         self._thoughts = Prose(output.reasoning)
         self._calls: CallWriter | None = None
@@ -118,6 +126,12 @@ class _AnswerReader:
         else:
             yield from self._blocks(is_open=is_open)
         self._content.end(is_after_mark=self._has_marks)
+
+    def passes(self, text: str) -> bool:
+        if self._awaited is None or not text or self._source.at < len(self._source.text):
+            return False
+        marks, prose = self._awaited
+        return prose.flows(text) and marks.is_absent(text)
 
     def _on_call(self) -> None:
         self._has_marks = self._has_calls = True
@@ -144,7 +158,9 @@ class _AnswerReader:
             yield from self._reason()
         while True:
             yield from self._bare_calls()
+            self._awaited = marks.all, self._content
             mark = yield from self._source.until(marks.all, self._content.add)
+            self._awaited = None
             if not mark:
                 self._end_content(marks)
                 return
@@ -203,7 +219,9 @@ class _AnswerReader:
         self._thoughts.cut(drops_lead=True)
         self._has_marks = True
         while True:
+            self._awaited = None if self._is_raw else (marks, self._thoughts)
             mark = yield from source.until(marks, lambda text: self._think(text, False))
+            self._awaited = None
             if not mark:
                 self._think(source.rest(), False)
                 self._thoughts.end(is_after_mark=True)

@@ -38,6 +38,10 @@ class Marks:
         firsts = "".join(dict.fromkeys(text[0] for text in self.texts))
         self._starts = re.compile(f"[{re.escape(firsts)}]") if firsts else None
 
+    def is_absent(self, text: str) -> bool:
+        """Whether no mark begins in this text."""
+        return self._starts is None or self._starts.search(text) is None
+
     def find(self, text: str, at: int, *, is_over: bool) -> tuple[int, str]:
         """Returns where the first mark begins, and the mark.
 

@@ -4,6 +4,7 @@ from functools import partial
 
 from dynemo.api.dialect import Call
 from dynemo.api.openai.decode import decode
+from dynemo.api.openai.detail import wants_running_usage
 from dynemo.api.openai.guides import read_guide
 from dynemo.api.openai.read import read_chat, wants_usage
 from dynemo.api.openai.tools import is_older_form
@@ -22,7 +23,12 @@ def read_chat_call(body: bytes) -> Call:
     if not asked.stream:
         whole = partial(CompletionWriter, is_older=is_older)
         return Call(ask, is_stream=False, writer=whole, fields=fields)
-    writer = partial(ChunkWriter, include_usage=wants_usage(asked), is_older=is_older)
+    writer = partial(
+        ChunkWriter,
+        include_usage=wants_usage(asked),
+        is_continuous=wants_running_usage(asked),
+        is_older=is_older,
+    )
     return Call(ask, is_stream=True, writer=writer, fields=fields)
 
 

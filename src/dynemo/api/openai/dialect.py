@@ -21,7 +21,11 @@ OPENAI = Dialect(
             response=types.ChatCompletion,
             event=types.ChatCompletionChunk,
             id_prefix=CHAT_PREFIX,
-            fields={"turns": "messages"},
+            fields={
+                "turns": "messages",
+                "stop_ids": "stop_token_ids",
+                "include_stop": "include_stop_str_in_output",
+            },
         ),
         "/v1/embeddings": Operation(
             id="createEmbedding",

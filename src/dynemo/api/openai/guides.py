@@ -18,6 +18,14 @@ from dynemo.limits import JSON_DEPTH
 from dynemo.messages.request import Guide
 
 _ANY_OBJECT = '{"type":"object"}'
+#: The fields of `response_format`, by its type.
+_FORMAT_FIELDS = {
+    "text": (),
+    "json_object": ("schema",),
+    "json_schema": ("json_schema",),
+    "grammar": ("grammar",),
+    "structural_tag": ("structures", "triggers"),
+}
 _FREE_SPACE = {"whitespace_flexible": True}
 #: Texts, classes and comments of a grammar, in which `::=` has no meaning.
 _QUIET = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|#[^\n]*|//[^\n]*', re.DOTALL)
@@ -45,10 +53,13 @@ def read_guide(asked: ChatRequest) -> Named | None:
 
 def _of_response_format(wanted: ResponseFormat | None) -> Iterator[Named]:
     name = "response_format"
-    if wanted is None or wanted.type == "text":
+    if wanted is None:
+        return
+    _refuse_fields_of_other_types(wanted)
+    if wanted.type == "text":
         return
     if wanted.type == "json_object":
-        yield name, Guide("json_schema", _ANY_OBJECT)
+        yield name, _of_schema(wanted.schema or _ANY_OBJECT, f"{name}.schema")
     elif wanted.type == "grammar":
         yield name, _of_grammar(_given(wanted.grammar, "response_format.grammar"))
     elif wanted.type == "structural_tag":
@@ -62,6 +73,18 @@ def _of_response_format(wanted: ResponseFormat | None) -> Iterator[Named]:
         if schema is None:
             raise missing(place)
         yield name, _of_schema(schema, place)
+
+
+def _refuse_fields_of_other_types(wanted: ResponseFormat) -> None:
+    for name in wanted.__struct_fields__:
+        if name in ("type", *_FORMAT_FIELDS[wanted.type]) or getattr(wanted, name) is None:
+            continue
+        field = f"response_format.{name}"
+        raise RequestError(
+            f"Invalid '{field}': a format of type '{wanted.type}' does not have it.",
+            param=field,
+            detail="invalid_value",
+        )
 
 
 def _of_fields(asked: ChatRequest) -> Iterator[Named]:

@@ -10,11 +10,11 @@ from typing import Any
 from msgspec import json, structs
 
 from dynemo.api.openai.decode import convert_messages
+from dynemo.api.openai.detail import read_detail
 from dynemo.api.openai.guides import check_depth, missing
 from dynemo.api.openai.tool_types import ToolCall
 from dynemo.api.openai.tools import read_tools
 from dynemo.api.openai.types import (
-    AnyMessage,
     ChatRequest,
     ContentPart,
     Message,
@@ -35,14 +35,8 @@ from dynemo.messages.request import Guide
 #: Values of unhonoured fields that change nothing, besides null. Compared by value and type.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "audio": (),
-    "logprobs": (False,),
     "modalities": (["text"],),
     "moderation": (),
-    "prediction": (),
-    "prompt_cache_options": (),
-    "service_tier": ("auto", "default"),
-    "store": (False,),
-    "top_logprobs": (0,),
     "verbosity": ("medium",),
     "web_search_options": (),
 }
@@ -53,9 +47,11 @@ _NEUTRAL_IN_MESSAGE: dict[str, tuple[Any, ...]] = {
 _SAME = (
     (set(ChatRequest.__struct_fields__) & set(Ask.__struct_fields__))
     - _NEUTRAL.keys()
-    - {"tools", "tool_choice", "reasoning_effort"}
+    - {"tools", "tool_choice", "reasoning_effort", "logprobs"}
 )
-#: The only role whose messages may have the field.
+#: Fields of a content part that say nothing to the model.
+_IGNORED_IN_PART = {"annotations", "cache_control", "prompt_cache_breakpoint"}
+#: The only role whose messages may have the field. Others may have it empty.
 _ONLY_ROLE = {
     "tool_calls": "assistant",
     "function_call": "assistant",
@@ -75,7 +71,7 @@ def read_chat(asked: ChatRequest, guide: Guide | None) -> Ask:
     fields |= {
         "tools": tools,
         "tool_choice": choice,
-        "reasoning": False if asked.reasoning_effort == "none" else None,
+        "reasoning": None if asked.reasoning_effort is None else asked.reasoning_effort != "none",
         "reasoning_effort": None if asked.reasoning_effort == "none" else asked.reasoning_effort,
         "turns": _turns(asked.messages),
         "max_tokens": _max_tokens(asked),
@@ -83,7 +79,7 @@ def read_chat(asked: ChatRequest, guide: Guide | None) -> Ask:
         "top_k": 0 if asked.top_k == -1 else asked.top_k,
         "guide": guide,
     }
-    return Ask(**fields)
+    return Ask(**fields | read_detail(asked))
 
 
 def wants_usage(asked: ChatRequest) -> bool:
@@ -183,7 +179,7 @@ def _system(turn: Turn) -> Turn:
 def _turn(message: Message, place: str) -> Turn:
     _refuse_unhonoured(message, _NEUTRAL_IN_MESSAGE, place + ".")
     for name, role in _ONLY_ROLE.items():
-        if getattr(message, name) is not None and message.role != role:
+        if getattr(message, name) and message.role != role:
             raise RequestError(
                 f"Invalid '{place}.{name}': only messages with role '{role}' may have it.",
                 param=f"{place}.{name}",
@@ -202,8 +198,7 @@ def _turn(message: Message, place: str) -> Turn:
 
 
 def _reasoning(message: Message) -> str | None:
-    thinking = message.thinking if isinstance(message, AnyMessage) else None
-    names = (message.reasoning_content, thinking, message.reasoning)
+    names = (message.reasoning_content, message.thinking, message.reasoning)
     return next((text for text in names if text is not None), None)
 
 
@@ -224,6 +219,8 @@ def _texts(message: Message, place: str) -> list[str]:
         if message.role == "assistant":
             # A refusal that a client sends back is what the assistant said.
             return [] if message.refusal is None else [message.refusal]
+        if message.role == "tool":  # a function that returns nothing
+            return []
         raise RequestError(
             f"Invalid '{place}.content': expected a string or a list of parts, got null.",
             param=f"{place}.content",
@@ -243,8 +240,8 @@ def _text(part: ContentPart, place: str) -> str:
     text = getattr(part, part.type)
     if not isinstance(text, str):
         raise missing(f"{place}.{part.type}")
-    for name in part.__struct_fields__:
-        if name not in ("type", part.type) and getattr(part, name) is not None:
+    for name in set(part.__struct_fields__) - _IGNORED_IN_PART - {"type", part.type}:
+        if getattr(part, name) is not None:
             raise UnsupportedField(
                 f"'{place}.{name}' is not supported in a part of type '{part.type}'.",
                 param=f"{place}.{name}",

@@ -23,10 +23,12 @@ class JsonSchema(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class ResponseFormat(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`grammar` is not OpenAI's: a grammar in GBNF or Lark. `structural_tag` is vLLM's."""
+    """`grammar` is not OpenAI's: a grammar in GBNF or Lark. `structural_tag` is vLLM's.
+    `schema`, with type `json_object`, is llama.cpp's."""
 
     type: Literal["text", "json_object", "json_schema", "grammar", "structural_tag"]
     json_schema: JsonSchema | None = None
+    schema: dict[str, Any] | None = None
     grammar: str | None = None
     structures: list[dict[str, Any]] | None = None
     triggers: list[str] | None = None

@@ -7,8 +7,9 @@ theirs that would change the answer. Decoding refuses any other field as unknown
 
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
+from dynemo.api.openai.score_types import ChoiceScores, PromptScores
 from dynemo.api.openai.structured import (
     Choices,
     Grammar,
@@ -34,9 +35,11 @@ from dynemo.api.openai.tool_types import (
 from dynemo.limits import (
     CHOICES,
     LOGIT_BIASES,
+    LOGPROBS,
     MESSAGES,
     PARTS,
     STOP_CHARACTERS,
+    STOP_IDS,
     STOP_STRINGS,
     TOOLS,
 )
@@ -45,13 +48,19 @@ FinishReason = Literal["stop", "length", "tool_calls", "function_call"]
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 
 #: Fields that cannot change the answer: accepted and not used.
-Remark = Annotated[str, Meta(description="Accepted; does not affect the answer.")]
+_REMARK = Meta(description="Accepted; does not affect the answer.")
+Remark = Annotated[str, _REMARK]
+AnyRemark = Annotated[Any, _REMARK]
 
 Count = Annotated[int, Meta(ge=1)]
 Bias = Annotated[float, Meta(ge=-100, le=100)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 StopString = Annotated[str, Meta(min_length=1, max_length=STOP_CHARACTERS)]
 TokenId = Annotated[int, Meta(ge=0)]
+Likeliest = Annotated[int, Meta(ge=0, le=LOGPROBS)]
+StopReason = Annotated[
+    str | int | None, Meta(description="The stop string or token id that ended it; null: an EOS.")
+]
 Priority = Annotated[
     int,
     Meta(
@@ -76,6 +85,7 @@ class ContentPart(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     file: Unhonoured = None
     annotations: SentBack = None
     cache_control: SentBack = None
+    prompt_cache_breakpoint: SentBack = None
 
 
 class Message(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -89,6 +99,7 @@ class Message(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     function_call: FunctionCall | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
+    thinking: str | None = None
     refusal: str | None = None
     audio: Unhonoured = None
     annotations: SentBack = None
@@ -102,14 +113,16 @@ class Message(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class AnyMessage(Message, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A message in a file: of any role, with reasoning under one more name."""
+    """A message in a file: of any role."""
 
     role: str  # type: ignore[assignment]
-    thinking: str | None = None
 
 
 class StreamOptions(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     include_usage: bool | None = None
+    continuous_usage_stats: Annotated[
+        bool | None, Meta(description="Every chunk has the usage so far.")
+    ] = None
     include_obfuscation: Unhonoured = None
 
 
@@ -152,26 +165,31 @@ class ChatRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     grammar: Grammar | None = None
     json_schema: JsonObject | None = None
     ignore_eos: bool | None = None
+    min_tokens: Annotated[int, Meta(ge=0)] | None = None
+    stop_token_ids: Annotated[list[TokenId], Meta(max_length=STOP_IDS)] | None = None
+    include_stop_str_in_output: bool | None = None
+    logprobs: bool | None = None
+    top_logprobs: Likeliest | None = None
+    prompt_logprobs: Likeliest | None = None
+    best_of: Annotated[int, Meta(ge=1, le=CHOICES, description="The same as `n`.")] | None = None
     priority: Priority | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
 
     user: Remark | None = None
-    metadata: dict[str, str] | None = None
+    metadata: Annotated[dict[str, str] | None, _REMARK] = None
     safety_identifier: Remark | None = None
+    prediction: AnyRemark = None
     prompt_cache_key: Remark | None = None
+    prompt_cache_options: AnyRemark = None
     prompt_cache_retention: Remark | None = None
-    service_tier: Unhonoured = None
+    service_tier: Remark | None = None
+    store: Annotated[bool | None, _REMARK] = None
 
     audio: Unhonoured = None
-    logprobs: Unhonoured = None
     modalities: Unhonoured = None
     moderation: Unhonoured = None
-    prediction: Unhonoured = None
-    prompt_cache_options: Unhonoured = None
-    store: Unhonoured = None
-    top_logprobs: Unhonoured = None
     verbosity: Unhonoured = None
     web_search_options: Unhonoured = None
 
@@ -207,8 +225,9 @@ class AnswerMessage(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Choice(Struct, frozen=True, kw_only=True):
     index: int
     message: AnswerMessage
-    logprobs: None = None
+    logprobs: ChoiceScores | None = None
     finish_reason: FinishReason
+    stop_reason: StopReason = None
 
 
 class ChatCompletion(Struct, frozen=True, kw_only=True):
@@ -218,6 +237,7 @@ class ChatCompletion(Struct, frozen=True, kw_only=True):
     model: str
     choices: list[Choice]
     usage: CompletionUsage
+    prompt_logprobs: PromptScores | UnsetType = UNSET
 
 
 class ChunkDelta(Struct, frozen=True, omit_defaults=True):
@@ -233,8 +253,9 @@ class ChunkDelta(Struct, frozen=True, omit_defaults=True):
 class ChunkChoice(Struct, frozen=True, kw_only=True):
     index: int
     delta: ChunkDelta
-    logprobs: None = None
+    logprobs: ChoiceScores | None = None
     finish_reason: FinishReason | None
+    stop_reason: StopReason = None
 
 
 class ChatCompletionChunk(Struct, frozen=True, kw_only=True):

@@ -8,8 +8,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
+from msgspec import UNSET
 
 from dynemo.api.dialect import AnswerHead
+from dynemo.api.openai.safe import escape, safe
+from dynemo.api.openai.scores import RunningUsage, choice_scores, chunk_scores, prompt_scores
 from dynemo.api.openai.tool_types import AnsweredCall, AnsweredFunction
 from dynemo.api.openai.types import (
     AnswerMessage,
@@ -25,8 +28,10 @@ from dynemo.messages.answer import (
     Finish,
     FinishPiece,
     Piece,
+    PromptPiece,
     ReasoningPiece,
     TextPiece,
+    TokenLogprob,
     ToolCallPiece,
     Usage,
 )
@@ -46,7 +51,8 @@ _ARGUMENTS = b'{"tool_calls":[{"index":%d,"function":{"arguments":%b}}]'
 _OLDER_CALL = b'{"function_call":{"name":%b,"arguments":""}'
 _OLDER_ARGUMENTS = b'{"function_call":{"arguments":%b}'
 _ROLE = b'{"role":"assistant","content":"","refusal":null'
-_FINISH = b'{},"logprobs":null,"finish_reason":%b}]'
+_FINISH = b'{},"logprobs":null,"finish_reason":%b,"stop_reason":%b}]'
+_SCORED_END = b'},"logprobs":%b,"finish_reason":null}]%b}\n\n'
 _NO_USAGE = b',"usage":null'
 #: Behind every content: without usage, and with usage in the last chunk.
 _CONTENT_ENDS = tuple(
@@ -61,38 +67,72 @@ class ChunkWriter:
     the client knows one `function_call` instead of `tool_calls`.
     """
 
-    __slots__ = ("_content_end", "_contents", "_head", "_include_usage", "_is_older")
+    __slots__ = ("_content_end", "_contents", "_head", "_include_usage", "_is_older", "_running")
 
     def __init__(
-        self, head: AnswerHead, *, include_usage: bool = False, is_older: bool = False
+        self,
+        head: AnswerHead,
+        *,
+        include_usage: bool = False,
+        is_continuous: bool = False,
+        is_older: bool = False,
     ) -> None:
+        """`is_continuous`: each chunk has the usage so far."""
         self._head = b'data: {"id":%b,"object":"chat.completion.chunk","created":%d,"model":%b,' % (
             _encode(CHAT_PREFIX + head.id),
             head.created,
-            _encode(head.model),
+            escape(head.model),
         )
         self._include_usage = include_usage
         self._is_older = is_older
         self._content_end = _CONTENT_ENDS[include_usage]
         self._contents = [self._delta(index) + _CONTENT for index in range(head.choices)]
+        self._running = RunningUsage(head.prompt_tokens, head.choices) if is_continuous else None
 
     def open(self) -> bytes:
         """Writes the role of every choice, before the first piece."""
         indices = range(len(self._contents))
-        return b"".join([self._delta(index) + _ROLE + self._content_end for index in indices])
+        return b"".join([self._delta(index) + _ROLE + self._end(index) for index in indices])
 
     def write(self, pieces: Sequence[Piece]) -> bytes:
         parts: list[bytes] = []
         for piece in pieces:
             # The type first: nearly every piece is text, and `match` is several times slower.
             if type(piece) is TextPiece:
-                if piece.text:
+                if piece.logprobs or self._running is not None:
+                    parts += self._detailed(piece)
+                elif piece.text:
                     parts += (self._contents[piece.index], escape(piece.text), self._content_end)
             elif isinstance(piece, FinishPiece):
                 parts.append(self._finish(piece.index, piece.finish))
-            elif delta := self._other(piece):
-                parts += (self._delta(piece.index), delta, self._content_end)
+            else:
+                self._count(piece)
+                if delta := self._other(piece):
+                    parts += (self._delta(piece.index), delta, self._end(piece.index))
         return b"".join(parts)
+
+    def _detailed(self, piece: TextPiece) -> tuple[bytes, ...]:
+        """A chunk with log probabilities, or with the usage so far."""
+        self._count(piece)
+        if not piece.text and not piece.logprobs:
+            return ()
+        end = self._end(piece.index, piece.logprobs)
+        return self._contents[piece.index], escape(piece.text), end
+
+    def _count(self, piece: Piece) -> None:
+        if self._running is not None:
+            self._running.add(piece.index, getattr(piece, "tokens", 0))
+
+    def _end(self, index: int, scores: Sequence[TokenLogprob] = ()) -> bytes:
+        """The end of a chunk, after its delta."""
+        if not scores and self._running is None:
+            return self._content_end
+        return _SCORED_END % (chunk_scores(scores), self._usage(index))
+
+    def _usage(self, index: int) -> bytes:
+        if self._running is not None:
+            return self._running.member(index)
+        return _NO_USAGE if self._include_usage else b""
 
     def close(self, usage: Usage) -> bytes:
         """The usage, if the client asked for it, and the end."""
@@ -121,9 +161,11 @@ class ChunkWriter:
         return b""
 
     def _finish(self, index: int, finish: Finish) -> bytes:
-        usage = _NO_USAGE if self._include_usage else b""
+        if self._running is not None:
+            self._running.settle(index, finish.completion_tokens)
         reason = _encode(write_reason(finish, is_older=self._is_older))
-        return b"".join((self._delta(index), _FINISH % reason, usage, b"}\n\n"))
+        told = _FINISH % (reason, safe(_encode(finish.matched)))
+        return b"".join((self._delta(index), told, self._usage(index), b"}\n\n"))
 
     def _delta(self, index: int) -> bytes:
         return self._head + _DELTA % index
@@ -136,18 +178,23 @@ class _Gathered:
     texts: list[str] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
     calls: list[tuple[ToolCallPiece, list[str]]] = field(default_factory=list)
+    scores: list[TokenLogprob] = field(default_factory=list)
+    prompt: PromptPiece | None = None
     finish: Finish | None = None
 
     def add(self, piece: Piece) -> None:
         match piece:
             case TextPiece(_, text):
                 self.texts.append(text)
+                self.scores += piece.logprobs
             case ReasoningPiece(_, text):
                 self.reasoning.append(text)
             case ToolCallPiece():
                 self.calls.append((piece, []))
             case ArgumentsPiece(_, call, text):
                 self.calls[call][1].append(text)
+            case PromptPiece():
+                self.prompt = piece
             case FinishPiece(_, finish):
                 self.finish = finish
 
@@ -193,10 +240,13 @@ class CompletionWriter:
             Choice(
                 index=index,
                 message=gathered.message(is_older=self._is_older),
+                logprobs=choice_scores(gathered.scores),
                 finish_reason=gathered.reason(is_older=self._is_older),
+                stop_reason=gathered.finish.matched if gathered.finish else None,
             )
             for index, gathered in enumerate(self._choices)
         ]
+        prompt = next((each.prompt for each in self._choices if each.prompt), None)
         return _encode(
             ChatCompletion(
                 id=CHAT_PREFIX + self._head.id,
@@ -204,6 +254,7 @@ class CompletionWriter:
                 model=self._head.model,
                 choices=choices,
                 usage=write_usage(usage),
+                prompt_logprobs=UNSET if prompt is None else prompt_scores(prompt.logprobs),
             )
         )
 
@@ -228,15 +279,3 @@ def write_usage(usage: Usage) -> CompletionUsage:
         prompt_tokens_details=PromptTokensDetails(usage.cached_tokens),
         completion_tokens_details=CompletionTokensDetails(usage.reasoning_tokens),
     )
-
-
-def escape(text: str) -> bytes:
-    """Text as a JSON string, safe for clients that split events as `str.splitlines` does."""
-    encoded = _encode(text)
-    if not text.isascii():
-        encoded = (
-            encoded.replace(b"\xe2\x80\xa8", b"\\u2028")
-            .replace(b"\xe2\x80\xa9", b"\\u2029")
-            .replace(b"\xc2\x85", b"\\u0085")
-        )
-    return encoded

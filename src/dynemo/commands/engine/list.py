@@ -31,7 +31,7 @@ class Row(Struct, frozen=True, kw_only=True):
     gives: str
     n: bool = True  #: several answers to one request: every engine can
     guided: list[str]  #: the forms of guided decoding
-    logprobs: bool = False  #: not in this version
+    logprobs: bool
     embeddings: bool
     prefix_cache: str  #: how the prompts of API keys are kept apart in it
     tensor_parallel: bool
@@ -132,6 +132,7 @@ def describe(entry: EngineEntry) -> Row:
         takes=entry.takes,
         gives=entry.gives,
         guided=list(entry.guides),
+        logprobs=entry.logprobs,
         embeddings="embed" in entry.tasks,
         prefix_cache=entry.prefix_cache,
         tensor_parallel=entry.has_tensor_parallel,

@@ -30,7 +30,7 @@ _DELAY = "DYNEMO_TOKEN_ECHO_DELAY_MS"
 _MOST_DELAY = 60_000
 
 #: Sampling has no effect here, so every value of these fields is accepted.
-SETTINGS = [
+_TEXT_SETTINGS = [
     "temperature",
     "top_p",
     "top_k",
@@ -42,6 +42,7 @@ SETTINGS = [
     "logit_bias",
     "ignore_eos",
 ]
+SETTINGS = [*_TEXT_SETTINGS, "stop_ids"]
 
 
 class Echo:
@@ -62,12 +63,15 @@ class Echo:
         If another instance has already answered part of it, that part is the end of the prompt.
         Then the answer continues after it.
 
-        It does not end at the prompt's own stop ids. But a stream that is lost after a stop id
-        counts as complete, so such an id travels together with the next one.
+        It does not end at the prompt's own stop ids, but at those of the client. A stream that is
+        lost after a stop id counts as complete, so such an id travels together with the next one.
         """
         done, every = request.continued, request.token_ids
         prompt = every[: len(every) - done]
         ids = prompt[done : done + request.max_tokens]
+        own_stops = request.client_stop_ids
+        stop = next((at for at, token_id in enumerate(ids, 1) if token_id in own_stops), None)
+        ids = ids[:stop]
         held: list[int] = []
         async with self._slot():
             for number, token_id in enumerate(ids[:-1], 1):
@@ -77,8 +81,8 @@ class Echo:
                     held = []
                 if self._delay or number % _BURST == 0:
                     await asyncio.sleep(self._delay)
-            reason: FinishReason = "length" if done + len(ids) < len(prompt) else "stop"
-            finish = Finish(reason, len(every), len(ids))
+            is_cut = stop is None and done + len(ids) < len(prompt)
+            finish = Finish("length" if is_cut else "stop", len(every), len(ids))
             yield Delta([*held, *ids[-1:]], finish=finish)
 
     async def load(self) -> Load:
@@ -98,7 +102,9 @@ class Echo:
 class EchoText(Echo):
     """Answers with text. Each word counts as a token."""
 
-    capabilities = Capabilities(takes="messages", gives="text", sampling=SETTINGS)
+    capabilities = Capabilities(
+        takes="messages", gives="text", shows_control=True, sampling=_TEXT_SETTINGS
+    )
 
     async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
         every = re.findall(r"\s*\S+|\s+$", request.messages[-1]["content"]) or [""]

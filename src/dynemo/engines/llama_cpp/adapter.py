@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, closing
 from sys import byteorder
 from typing import Any
 
-from msgspec import Struct, json
+from msgspec import Struct, json, structs
 
 from dynemo.engines.guides.judge import GuideJudge, open_judge
 from dynemo.engines.guides.verdict import GUIDE_FIELD
@@ -23,9 +23,10 @@ from dynemo.engines.llama_cpp.slots import Slot, Slots
 from dynemo.engines.llama_cpp.wire import ask, get, post
 from dynemo.errors import EngineError, EngineNotInstalled, ModelError, RequestError
 from dynemo.foreign import decode_json, json_decoder
-from dynemo.messages.answer import Delta, Finish, FinishReason
+from dynemo.messages.answer import Delta, Finish, FinishReason, Scores
 from dynemo.messages.records import Capabilities, Load
 from dynemo.messages.request import CONTINUED_KINDS, Request
+from dynemo.messages.scores import pack_score
 from dynemo.messages.spec import EngineSpec
 from dynemo.messages.wire import EngineLoad
 
@@ -41,6 +42,8 @@ SETTINGS = [
     "repetition_penalty",
     "logit_bias",
     "ignore_eos",
+    "stop_ids",
+    "logprobs",
 ]
 _CAPABILITIES = Capabilities(
     gives="text",
@@ -67,6 +70,17 @@ class _Progress(Struct):
     cache: int = 0
 
 
+class _Likely(Struct):
+    id: int
+    logprob: float
+
+
+class _Chosen(_Likely):
+    """How likely a token was, before any setting of the request was applied."""
+
+    top_logprobs: list[_Likely] = []
+
+
 class _Event(Struct, rename={"cached": "timings/cache_n"}):
     """A server-sent event of `/completion`. The last one has `stop`."""
 
@@ -77,6 +91,7 @@ class _Event(Struct, rename={"cached": "timings/cache_n"}):
     tokens_predicted: int = 0
     cached: int = 0
     prompt_progress: _Progress | None = None
+    completion_probabilities: list[_Chosen] = []
     error: Any = None
 
 
@@ -182,11 +197,11 @@ class _Sequence:
 
     def __init__(self, request: Request) -> None:
         self._stop_ids = frozenset(request.stop_ids)
-        self._shown_ids = self._stop_ids.intersection(request.shown)
+        self._request = request
         self._prompt_tokens = len(request.token_ids)
         self._seen = 0
         self._cached = 0
-        self._last: list[str] | None = None  # texts up to a stop id, kept until the next event
+        self._last: Delta | None = None  # the tokens up to a stop id, kept until the next event
 
     def feed(self, event: _Event) -> Delta | None:
         if event.error is not None:
@@ -195,27 +210,51 @@ class _Sequence:
             return self._end("stop", self._last, event.cached)
         if event.stop:
             reason: FinishReason = "length" if event.stop_type == "limit" else "stop"
-            return self._end(reason, self._texts(event), event.cached)
+            return self._end(reason, self._delta(event), event.cached)
         if event.tokens_predicted == 0:  # an event of the prompt
             if event.prompt_progress is not None:
                 self._cached = event.prompt_progress.cache
             return None
-        texts = self._texts(event)
         if not self._stop_ids.isdisjoint(event.tokens):
-            is_shown = not self._shown_ids.isdisjoint(event.tokens)
-            self._last = texts if is_shown else [*texts[:-1], ""]
+            self._last = self._stopped(event)
             return None
         cached, self._cached = self._cached, 0
-        return Delta(texts=texts, cached_tokens=cached)
+        return self._delta(event, cached)
 
-    def _texts(self, event: _Event) -> list[str]:
-        """Returns one text per token. The last token gets the whole text of the event."""
+    def _delta(self, event: _Event, cached: int = 0) -> Delta:
+        """Returns one text per token. The last token gets the whole text of the event, and the only
+        score: the server gives none for the tokens before the end of a character."""
         count, self._seen = event.tokens_predicted - self._seen, event.tokens_predicted
-        return [*[""] * (count - 1), event.content] if count > 0 else []
+        if count <= 0:
+            return Delta(cached_tokens=cached)
+        texts = [*[""] * (count - 1), event.content]
+        scores = None
+        if self._request.logprobs is not None:
+            score = _score(event.completion_probabilities, self._request.logprobs)
+            scores = Scores([*[b""] * (count - 1), score if event.content else b""])
+        return Delta(texts=texts, cached_tokens=cached, scores=scores)
 
-    def _end(self, reason: FinishReason, texts: list[str], cached: int) -> Delta:
-        finish = Finish(reason, self._prompt_tokens, self._seen, cached)
-        return Delta(texts=texts, finish=finish)
+    def _stopped(self, event: _Event) -> Delta:
+        """Returns the tokens up to a stop id, whose text is usually hidden."""
+        delta, request = self._delta(event), self._request
+        if not (request.include_stop or any(i in request.shown for i in event.tokens)):
+            delta.texts[-1:] = [""]
+            if delta.scores is not None:
+                delta.scores.tokens[-1:] = [b""]
+        met = next((i for i in event.tokens if i in request.client_stop_ids), None)
+        finish = Finish("stop", self._prompt_tokens, self._seen, matched=met)
+        return structs.replace(delta, finish=finish)
+
+    def _end(self, reason: FinishReason, delta: Delta, cached: int) -> Delta:
+        finish = delta.finish or Finish(reason, self._prompt_tokens, self._seen)
+        return structs.replace(delta, finish=structs.replace(finish, cached_tokens=cached))
+
+
+def _score(chosen: list[_Chosen], likeliest: int) -> bytes:
+    if not chosen:
+        return b""
+    top = [(other.id, other.logprob) for other in chosen[0].top_logprobs[:likeliest]]
+    return pack_score(chosen[0].id, chosen[0].logprob, top)
 
 
 def _reason(error: Any) -> str:
@@ -249,6 +288,8 @@ def _body(request: Request, context_length: int, grammar: str, slot: Slot) -> di
         "repeat_last_n": context_length,  # penalties apply to the whole sequence
         "logit_bias": list(sampling.logit_bias.items()),
         "ignore_eos": request.ignore_eos,
+        # Without the likeliest ones it tells nothing of the chosen token either.
+        "n_probs": 0 if request.logprobs is None else max(1, request.logprobs),
         "preserved_tokens": list(request.shown.values()),
         "grammar": grammar,
     }

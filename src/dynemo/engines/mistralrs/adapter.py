@@ -22,7 +22,13 @@ from typing import Any
 from dynemo.engines.guides.judge import GuideJudge, open_judge
 from dynemo.engines.mistralrs.control import control_spellings, with_control_tokens
 from dynemo.engines.mistralrs.model import environment, runner_arguments
-from dynemo.engines.mistralrs.stream import ChunkStream, Sequence, StreamWaker, reason_of
+from dynemo.engines.mistralrs.stream import (
+    MOST_LIKELIEST,
+    ChunkStream,
+    Sequence,
+    StreamWaker,
+    reason_of,
+)
 from dynemo.errors import EngineNotInstalled, ModelError, UsageError
 from dynemo.messages.answer import Delta, Finish
 from dynemo.messages.records import Capabilities, Load
@@ -40,6 +46,8 @@ SETTINGS = [
     "repetition_penalty",
     "logit_bias",
     "ignore_eos",
+    "stop_ids",
+    "logprobs",
 ]
 _CAPABILITIES = Capabilities(
     takes="text",
@@ -132,11 +140,13 @@ class MistralRs:
         try:
             stops = [self._stop_text(token_id) for token_id in request.stop_ids]
             # The engine does not tell which stop has ended it. So the adapter ends the sequence
-            # if one of the stops is part of the text.
-            has_shown = not request.shown.keys().isdisjoint(request.stop_ids)
-            specials = [text for text, is_special in stops if is_special and not has_shown]
-            stream.ends = frozenset(text.encode() for text, _ in stops if text not in specials)
-            chat_request = _chat_request(request, guide, specials, has_shown)
+            # if one of the stops is part of the text, or belongs to the client.
+            told = {*request.shown, *request.client_stop_ids}
+            must_tell = not told.isdisjoint(request.stop_ids)
+            specials = [text for text, is_special in stops if is_special and not must_tell]
+            ends = zip(stops, request.stop_ids, strict=True)
+            stream.ends = {text.encode(): i for (text, _), i in ends if text not in specials}
+            chat_request = _chat_request(request, guide, specials, must_tell)
             with self._lock:
                 if stream.is_closed:
                     return
@@ -181,9 +191,7 @@ class MistralRs:
             )
 
 
-def _chat_request(
-    request: Request, guide: str | None, stops: list[str], has_shown_stop: bool
-) -> Any:
+def _chat_request(request: Request, guide: str | None, stops: list[str], ends_here: bool) -> Any:
     """Returns the wheel's request.
 
     It sets everything that `generation_config.json` could change.
@@ -196,10 +204,10 @@ def _chat_request(
         model="default",
         stream=True,
         logprobs=True,
-        top_logprobs=1,
+        top_logprobs=1 if request.logprobs is None else MOST_LIKELIEST,
         max_tokens=request.max_tokens,
         stop_seqs=stops or None,
-        ignore_eos=request.ignore_eos or has_shown_stop,
+        ignore_eos=request.ignore_eos or ends_here,
         temperature=sampling.temperature,
         top_p=sampling.top_p,
         top_k=sampling.top_k,

@@ -8,9 +8,12 @@ from typing import Any
 
 from dynemo.engines.guides.verdict import GUIDE_FIELD
 from dynemo.errors import DynemoError, EngineError, RequestError
-from dynemo.messages.answer import Delta, Finish, FinishReason
+from dynemo.messages.answer import Delta, Finish, FinishReason, Scores
 from dynemo.messages.request import Request
+from dynemo.messages.scores import UNKNOWN_ID, pack_score
 
+#: So many of the likeliest tokens are asked for with each token, because these alone have ids.
+MOST_LIKELIEST = 20
 _REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 
 
@@ -45,7 +48,8 @@ class ChunkStream:
         self._chunks: deque[Any] = deque()
         self.has_more = asyncio.Event()
         self.is_closed = False
-        self.ends: frozenset[bytes] = frozenset()  #: tokens to end at; set before the first chunk
+        #: Tokens to end at, and their ids. Set before the first chunk.
+        self.ends: dict[bytes, int] = {}
 
     def put(self, chunk: Any) -> None:
         self._chunks.append(chunk)
@@ -73,12 +77,13 @@ class Sequence:
         self._count = 0
         self._start: bytes | None = b""  # None once there is text
 
-    def feed(self, chunks: Iterable[Any], ends: frozenset[bytes]) -> Delta:
+    def feed(self, chunks: Iterable[Any], ends: Mapping[bytes, int]) -> Delta:
         """Returns the next delta.
 
         Raises EngineError, or RequestError if the engine refuses the guide.
         """
         texts: list[str] = []
+        scores = None if self._request.logprobs is None else Scores([])
         for chunk in chunks:
             if isinstance(chunk, BaseException):
                 raise self._problem(chunk)
@@ -86,14 +91,37 @@ class Sequence:
             token = None if choice.logprobs is None else bytes(choice.logprobs.bytes or b"")
             texts.append(self._text(choice.delta.content or "", token))
             self._count += 1
-            if token is not None and token in ends:
-                if texts[-1] not in self._shown:
-                    texts[-1] = ""
-                prompt_tokens = len(self._request.token_ids)
-                return Delta(texts=texts, finish=Finish("stop", prompt_tokens, self._count))
+            stop_id = None if token is None else ends.get(token)
+            is_stop = stop_id is not None
+            if is_stop and not (self._request.include_stop or texts[-1] in self._shown):
+                texts[-1] = ""
+            if scores is not None:
+                is_hidden = is_stop and not texts[-1]
+                scores.tokens.append(b"" if is_hidden else self._score(choice.logprobs))
+            if stop_id is not None:
+                return Delta(texts=texts, finish=self._stopped(stop_id), scores=scores)
             if choice.finish_reason is not None:
-                return self._end(choice.finish_reason, texts, chunk.usage)
-        return Delta(texts=texts)
+                return self._end(choice.finish_reason, texts, chunk.usage, scores)
+        return Delta(texts=texts, scores=scores)
+
+    def _stopped(self, stop_id: int) -> Finish:
+        met = stop_id if stop_id in self._request.client_stop_ids else None
+        return Finish("stop", len(self._request.token_ids), self._count, matched=met)
+
+    def _score(self, given: Any) -> bytes:
+        """Returns a token's score. Only the likeliest tokens have an id."""
+        if given is None:
+            return b""
+        text = bytes(given.bytes or b"").decode(errors="replace")
+        if text in self._control and self._control[text] not in self._shown:
+            return b""
+        likeliest = given.top_logprobs
+        chosen = next(
+            (one for one in likeliest if (one.logprob, one.bytes) == (given.logprob, text)), None
+        )
+        token_id = UNKNOWN_ID if chosen is None else chosen.token
+        top = [(one.token, one.logprob) for one in likeliest[: self._request.logprobs]]
+        return pack_score(token_id, given.logprob, top)
 
     def _text(self, content: str, token: bytes | None) -> str:
         """Returns a token's text, without a control token that the request does not show.
@@ -116,14 +144,16 @@ class Sequence:
             self._start = None
         return whole if whole.lstrip() == content else content
 
-    def _end(self, reason: str, texts: list[str], usage: Any) -> Delta:
+    def _end(self, reason: str, texts: list[str], usage: Any, scores: Scores | None) -> Delta:
         if reason not in _REASONS:
             raise EngineError(f'mistral.rs ended the answer with the reason "{reason}".')
         silent = [""] * (usage.completion_tokens - self._count)
         details = usage.prompt_tokens_details
         cached = details.cached_tokens if details is not None else 0
         finish = Finish(_REASONS[reason], usage.prompt_tokens, usage.completion_tokens, cached or 0)
-        return Delta(texts=[*silent, *texts], finish=finish)
+        if scores is not None:
+            scores = Scores([*[b""] * len(silent), *scores.tokens])
+        return Delta(texts=[*silent, *texts], finish=finish, scores=scores)
 
     def _problem(self, error: BaseException) -> DynemoError:
         message = f"mistral.rs: {reason_of(error)}."

@@ -37,8 +37,11 @@ class Own:
         _check_version(module, self._name)
         self._generate = _generate_of(module, self._name)
         self._gives = _gives(module, self._name)
+        sampling = _sampling(module, self._name)
+        if self._gives == "tokens":
+            sampling.append("stop_ids")  # the adapter ends the answer
         self.capabilities = Capabilities(
-            takes="messages", gives=self._gives, sampling=_sampling(module, self._name)
+            takes="messages", gives=self._gives, shows_control=True, sampling=sampling
         )
         self._running = 0
 

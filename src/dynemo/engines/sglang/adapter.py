@@ -21,6 +21,7 @@ from dynemo.engines.guard import start_tracker
 from dynemo.engines.guides.judge import GuideJudge, open_judge
 from dynemo.engines.sglang.args import prepare, server_args
 from dynemo.engines.sglang.guides import guide_kinds, run_scheduler
+from dynemo.engines.sglang.scores import scores_of, wanted_scores
 from dynemo.errors import EngineError, EngineNotInstalled, ModelError, RequestError, Unavailable
 from dynemo.messages.answer import Delta, Finish, FinishReason
 from dynemo.messages.records import Capabilities, Load
@@ -38,6 +39,9 @@ SETTINGS = [
     "repetition_penalty",
     "logit_bias",
     "ignore_eos",
+    "stop_ids",
+    "logprobs",
+    "prompt_logprobs",
 ]
 _REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 _BAD_REQUEST, _UNAVAILABLE = 400, 503
@@ -78,14 +82,22 @@ class SgLang:
                 # with the given one.
                 rid=uuid4().hex,
                 cache_salt=request.cache_salt or None,
+                **wanted_scores(request),
             )
             async with aclosing(outputs):  # closing it early aborts the request
                 async for output in outputs:
                     ids, info = output["output_ids"], output["meta_info"]
-                    if info["finish_reason"] is not None:
-                        yield Delta(ids, finish=_finish(info, has_begun=count > 0))
+                    scores = scores_of(request, info, is_first=count == 0)
+                    if (last := _own_stop(request, ids)) is not None:
+                        finish = _stopped(info, count + last + 1)
+                        yield Delta(ids[: last + 1], finish=finish, scores=scores)
                         return
-                    yield Delta(ids, cached_tokens=0 if count else info["cached_tokens"])
+                    if info["finish_reason"] is not None:
+                        finish = _finish(info, has_begun=count > 0)
+                        yield Delta(ids, finish=finish, scores=scores)
+                        return
+                    cached = 0 if count else info["cached_tokens"]
+                    yield Delta(ids, cached_tokens=cached, scores=scores)
                     count += len(ids)
         except ValueError as error:
             raise RequestError(f"SGLang: {_reason(error)}.") from error
@@ -131,6 +143,17 @@ def _params(request: Request, lark: str | None) -> dict[str, Any]:
         "repetition_penalty": sampling.repetition_penalty,
         "logit_bias": {str(token): bias for token, bias in sampling.logit_bias.items()} or None,
     }
+
+
+def _own_stop(request: Request, ids: list[int]) -> int | None:
+    """Returns where a stop id of the client is. SGLang ignores these, too, if it ignores EOS."""
+    if not (request.ignore_eos and request.stop_ids):
+        return None
+    return next((at for at, token_id in enumerate(ids) if token_id in request.stop_ids), None)
+
+
+def _stopped(info: dict[str, Any], count: int) -> Finish:
+    return Finish("stop", info["prompt_tokens"], count, info["cached_tokens"])
 
 
 def _finish(info: dict[str, Any], *, has_begun: bool) -> Finish:

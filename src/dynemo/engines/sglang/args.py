@@ -60,6 +60,8 @@ def prepare(spec: EngineSpec) -> bool:
         # Threads that spin while they wait take cores from other processes. On two busy cores the
         # demo model fell from 170 to 10 tokens/s.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Log probabilities are the model's own, as in other engines: the temperature is not in them.
+    os.environ.setdefault("SGLANG_RETURN_ORIGINAL_LOGPROB", "1")
     # The context includes the margin, which no sequence uses.
     os.environ.setdefault("SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN", "1")
     return is_cpu

@@ -24,6 +24,7 @@ from typing import Any
 
 from dynemo.engines.options import read_options, unknown_argument
 from dynemo.engines.trtllm.folder import check_ranks, is_engine
+from dynemo.engines.trtllm.scores import scores_of
 from dynemo.errors import (
     DynemoError,
     EngineError,
@@ -39,7 +40,7 @@ from dynemo.messages.request import Request
 from dynemo.messages.spec import EngineSpec
 
 #: The settings of the PyTorch backend's sampler.
-_PYTORCH_SETTINGS = ["temperature", "top_p", "top_k", "ignore_eos"]
+_PYTORCH_SETTINGS = ["temperature", "top_p", "top_k", "ignore_eos", "stop_ids", "logprobs"]
 #: The C++ runtime, which runs engine folders, supports more.
 SETTINGS = [
     *_PYTORCH_SETTINGS,
@@ -105,12 +106,13 @@ class TrtLlm:
             async for step in result:
                 output = step.outputs[0]
                 ids = list(output.token_ids[count:])
+                scores = scores_of(request, output, count)
                 count += len(ids)
                 if not step.finished:
                     if ids:
-                        yield Delta(ids)
+                        yield Delta(ids, scores=scores)
                     continue
-                yield Delta(ids, finish=_finish(step, request, count))
+                yield Delta(ids, finish=_finish(step, request, count), scores=scores)
                 return
             raise EngineError("TensorRT-LLM ended the answer without a finish.")
         except (self._failed, ValueError) as error:
@@ -140,6 +142,7 @@ class TrtLlm:
             "include_stop_str_in_output": True,
             "ignore_eos": request.ignore_eos,
             "detokenize": False,
+            "logprobs": request.logprobs,
         }
         if sampling.temperature == 0:  # temperature 0 is not supported; top_k 1 is greedy
             params["top_k"] = 1

@@ -24,6 +24,7 @@ from dynemo.engines.vllm import guides
 from dynemo.engines.vllm.args import engine_args, is_gguf
 from dynemo.engines.vllm.log import Log, reason_of
 from dynemo.engines.vllm.nodes import follower_lost, leader_lost
+from dynemo.engines.vllm.scores import scores_of
 from dynemo.engines.vllm.stats import Stats
 from dynemo.errors import (
     DynemoError,
@@ -51,6 +52,10 @@ SETTINGS = [
     "repetition_penalty",
     "logit_bias",
     "ignore_eos",
+    "stop_ids",
+    "min_tokens",
+    "logprobs",
+    "prompt_logprobs",
 ]
 _KILLED = "its engine core was killed, probably because the system ran out of memory"
 _SHUTDOWN_SECONDS = 1.0  # for the core, before it is killed
@@ -101,10 +106,12 @@ class Vllm:
                     part = output.outputs[0]
                     cached = 0 if count else output.num_cached_tokens or 0
                     count += len(part.token_ids)
+                    scores = scores_of(request, output)
                     if part.finish_reason is None:
-                        yield Delta(part.token_ids, cached_tokens=cached)
+                        yield Delta(part.token_ids, cached_tokens=cached, scores=scores)
                     else:
-                        yield Delta(part.token_ids, finish=_finish(request, output, count))
+                        finish = _finish(request, output, count)
+                        yield Delta(part.token_ids, finish=finish, scores=scores)
         except EngineDeadError as error:
             raise EngineLost("vLLM's engine core has ended.") from error
         except GracefulHTTPError as error:  # its queue has reached the user's limit
@@ -159,6 +166,9 @@ def _params(request: Request, vocabulary: int, lark: str | None, guide_end: list
         frequency_penalty=sampling.frequency_penalty,
         repetition_penalty=sampling.repetition_penalty,
         logit_bias=sampling.logit_bias or None,
+        min_tokens=request.min_tokens,
+        logprobs=request.logprobs,
+        prompt_logprobs=request.prompt_logprobs,
         detokenize=False,
         output_kind=RequestOutputKind.DELTA,
         skip_clone=True,

@@ -8,6 +8,7 @@ ENTRY = EngineEntry(
     package="xllamacpp",
     distributions=("xllamacpp",),
     aliases=("llamacpp", "llama.cpp"),
+    logprobs=True,
     prefix_cache="per key",
     reads=GGUF,
     gives="text",

@@ -7,6 +7,7 @@ ENTRY = EngineEntry(
     "mistral.rs; the default for a checkout",
     package="mistralrs",
     distributions=("mistralrs", "mistralrs-cuda"),
+    logprobs=True,
     prefix_cache="off with keys",
     reads=GGUF | CHECKOUT,
     takes="text",

@@ -7,6 +7,7 @@ ENTRY = EngineEntry(
     "SGLang; checkouts",
     package="sglang",
     distributions=("sglang",),
+    logprobs=True,
     prefix_cache="per key",
     reads=CHECKOUT,
     guides=("json_schema", "regex", "choice", "grammar", "lark", "structural_tag"),

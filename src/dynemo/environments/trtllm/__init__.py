@@ -7,6 +7,7 @@ ENTRY = EngineEntry(
     "TensorRT-LLM; checkouts and its own engine folders",
     package="tensorrt_llm",
     distributions=("tensorrt-llm",),
+    logprobs=True,
     prefix_cache="per key",
     reads=CHECKOUT | {"engine"},
     has_tensor_parallel=True,

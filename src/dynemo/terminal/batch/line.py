@@ -68,6 +68,9 @@ def parse(data: bytes) -> Ask:
     elif "messages" not in fields:
         raise RequestError("The line needs 'text' or 'messages'.", param="messages")
     ask = read_chat_ask(msgspec.json.encode(fields))
+    for name in ("logprobs", "prompt_logprobs"):
+        if getattr(ask, name) is not None:
+            raise UnsupportedField(f"'{name}' is not supported in a batch.", param=name)
     if (ask.n or 1) > 1:
         raise UnsupportedField(
             "'n' must be 1 in a batch, because a line has one answer.", param="n"

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import msgspec
 from msgspec import structs
 
 from dynemo.errors import UsageError
@@ -16,7 +15,8 @@ from dynemo.messages.ask import Ask
 from dynemo.serving.pipeline import Pipeline
 from dynemo.spelling import unknown
 from dynemo.terminal.chat.conversation import Conversation, save
-from dynemo.terminal.chat.settings import NAMES, change, check_name
+from dynemo.terminal.chat.settings import NAMES, change, reset, shown_value
+from dynemo.terminal.chat.tools import describe, read_tools
 from dynemo.terminal.screen import count
 
 
@@ -50,7 +50,7 @@ def _help(_chat: ChatSession, _rest: str) -> str:
 
 
 def _clear(chat: ChatSession, _rest: str) -> str:
-    forgotten = len(chat.conversation.turns)
+    forgotten = len(chat.conversation.rounds)
     chat.conversation.clear()
     kept = "; the system message stays" if chat.conversation.system else ""
     return f"Forgot {count(forgotten, 'turn')}{kept}."
@@ -68,28 +68,35 @@ def _system(chat: ChatSession, rest: str) -> str:
 
 def _set(chat: ChatSession, rest: str) -> str:
     if not rest:
-        return "\n".join(f"  {name:<22}{_value(chat.settings, name)}" for name in NAMES)
+        return "\n".join(f"  {name:<30}{shown_value(chat.settings, name)}" for name in NAMES)
     name, *value = rest.split(maxsplit=1)
     if value:
         changed = change(chat.settings, name, value[0])
         chat.pipeline.check_settings(structs.replace(changed, model=chat.model))
         chat.settings = changed
     else:
-        check_name(name)
-        chat.settings = structs.replace(chat.settings, **{name: getattr(chat.at_start, name)})
-    return f"{name} is {_value(chat.settings, name)}."
+        chat.settings = reset(chat.settings, chat.at_start, name)
+    return f"{name} is {shown_value(chat.settings, name)}."
 
 
-def _value(ask: Ask, name: str) -> str:
-    value = getattr(ask, name)
-    return "the model's default" if value is None else msgspec.json.encode(value).decode()
+def _tools(chat: ChatSession, rest: str) -> str:
+    if not rest:
+        return describe(chat.settings.tools or ())
+    if rest in ('""', "''", "off"):
+        # The empty list also hides the tools of a request template.
+        chat.settings = structs.replace(chat.settings, tools=[])
+        return "The tools are removed."
+    changed = structs.replace(chat.settings, tools=read_tools(rest))
+    chat.pipeline.check_settings(structs.replace(changed, model=chat.model))
+    chat.settings = changed
+    return describe(changed.tools or ())
 
 
 def _save(chat: ChatSession, rest: str) -> str:
     if not rest:
         raise UsageError("/save needs a file name: /save FILE.")
     path = save(chat.conversation, rest)
-    return f"Saved {count(len(chat.conversation.turns), 'turn')} to {path}."
+    return f"Saved {count(len(chat.conversation.rounds), 'turn')} to {path}."
 
 
 def _run_by_chat_loop(_chat: ChatSession, _rest: str) -> str:
@@ -103,6 +110,9 @@ COMMANDS = {
         "/system [TEXT]", 'show the system message, or set it ("" removes it)', _system
     ),
     "set": Command("/set [NAME [VALUE]]", "list the settings, change one, or reset one", _set),
+    "tools": Command(
+        "/tools [FILE]", 'list the tools, or load them from a JSON file ("" removes them)', _tools
+    ),
     "save": Command("/save FILE", "write the messages to a JSON file", _save),
     "retry": Command("/retry", "answer the last message again", _run_by_chat_loop),
     "exit": Command("/exit, /quit", "leave", _run_by_chat_loop),

@@ -2,7 +2,7 @@
 
 import json
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,82 +11,89 @@ from dynemo.messages.ask import Turn, text_turn
 from dynemo.prompt.normalise import plain_messages
 from dynemo.serving.pipeline import Job
 
-#: Room for an answer in tokens. With less room, old turns are dropped. For small contexts the limit
-#: is an eighth of the context.
+#: Room for an answer in tokens. With less room, old rounds are dropped. For small contexts the
+#: limit is an eighth of the context.
 ROOM = 256
 
 
 @dataclass(frozen=True)
 class ChatRound:
-    question: str
-    answer: str
+    """A question and its answer, with the calls of tools and their results in between."""
+
+    turns: tuple[Turn, ...]
     is_stopped: bool = False  #: the answer was interrupted by Ctrl-C or an error
 
 
 @dataclass
 class Conversation:
-    """All turns of a chat. `/save` writes them all, but the first `dropped` are no longer sent."""
+    """All rounds of a chat. `/save` writes them all, but the first `dropped` are no longer sent."""
 
     system: str | None = None
-    turns: list[ChatRound] = field(default_factory=list)
+    rounds: list[ChatRound] = field(default_factory=list)
     dropped: int = 0
-    unanswered: str | None = None  #: the last question, if it got no answer at all
+    #: The last question, if it got no answer at all. Calls and their results may follow it.
+    unanswered: tuple[Turn, ...] = ()
     saved: set[Path] = field(default_factory=set)  #: files that this chat has created
 
-    def turns_from(self, first: int, question: str | None = None) -> list[Turn]:
-        """Returns the system message, the rounds from `first` on, and `question`."""
+    def turns_from(self, first: int, asked: Sequence[Turn] = ()) -> list[Turn]:
+        """Returns the system message, the rounds from `first` on, and `asked`."""
         turns = [text_turn("system", self.system)] if self.system else []
-        for each in self.turns[first:]:
-            turns += [text_turn("user", each.question), text_turn("assistant", each.answer)]
-        if question is not None:
-            turns.append(text_turn("user", question))
-        return turns
+        for each in self.rounds[first:]:
+            turns += each.turns
+        return [*turns, *asked]
 
     def clear(self) -> None:
-        """Forgets every turn, but keeps the system message."""
-        self.turns.clear()
+        """Forgets every round, but keeps the system message."""
+        self.rounds.clear()
         self.dropped = 0
-        self.unanswered = None
+        self.unanswered = ()
 
-    def take_back(self) -> tuple[str, ChatRound | None] | None:
-        """Removes the last round for another try. Returns its question and the round, or None."""
-        if self.unanswered is not None:
+    def take_back(self) -> tuple[tuple[Turn, ...], ChatRound | None] | None:
+        """Removes the last round for another try. Returns its turns without the answer, and the
+        round. Returns None if there is nothing to answer."""
+        if self.unanswered:
             return self.unanswered, None
-        if not self.turns:
+        if not self.rounds:
             return None
-        turn = self.turns.pop()
-        self.dropped = min(self.dropped, len(self.turns))
-        return turn.question, turn
+        last = self.rounds.pop()
+        self.dropped = min(self.dropped, len(self.rounds))
+        return last.turns[:-1], last
+
+
+def before_calls(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
+    """Returns the turns before the last calls and their results; none if there are no calls."""
+    calls = [index for index, turn in enumerate(turns) if turn.role == "assistant"]
+    return turns[: calls[-1]] if calls else ()
 
 
 def fit(
     conversation: Conversation,
-    question: str,
+    asked: Sequence[Turn],
     prepare: Callable[[list[Turn]], Job],
 ) -> tuple[Job, int]:
-    """Returns the job of asking `question`, and how many turns it dropped to fit the context.
+    """Returns the job of answering `asked`, and how many rounds it dropped to fit the context.
 
-    The system message is never dropped. Raises the errors of `prepare`. If `question` alone does
+    The system message is never dropped. Raises the errors of `prepare`. If `asked` alone does
     not fit, that is ContextLengthExceeded, and nothing is dropped.
     """
 
     def attempt(first: int) -> Job | None:
         try:
-            job = prepare(conversation.turns_from(first, question))
+            job = prepare(conversation.turns_from(first, asked))
         except ContextLengthExceeded:
-            if first == len(conversation.turns):
+            if first == len(conversation.rounds):
                 raise
             return None
         context = job.model.context_length
         has_room = context - job.prompt_tokens >= min(ROOM, context // 8)
-        # If no turn is left to drop, a short answer is better than none.
-        return job if has_room or first == len(conversation.turns) else None
+        # If no round is left to drop, a short answer is better than none.
+        return job if has_room or first == len(conversation.rounds) else None
 
     before = low = conversation.dropped
     job = attempt(low)
     if job is None:
-        # Dropping turns never makes a prompt longer, so a binary search saves renderings.
-        high = len(conversation.turns)
+        # Dropping rounds never makes a prompt longer, so a binary search saves renderings.
+        high = len(conversation.rounds)
         job = attempt(high)
         while high - low > 1:
             middle = (low + high) // 2

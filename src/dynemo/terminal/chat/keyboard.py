@@ -39,6 +39,17 @@ def prompt_session(history: History) -> PromptSession[str]:
     )
 
 
+def result_session(message: str) -> PromptSession[str]:
+    """Returns a prompt for the result of a tool. Its keys are those of the chat."""
+    return PromptSession(
+        message,
+        multiline=True,
+        prompt_continuation=lambda _width, _line, _is_soft: "  ",
+        key_bindings=_bindings(),
+        reserve_space_for_menu=0,
+    )
+
+
 def _bindings() -> KeyBindings:
     keys = KeyBindings()
 
@@ -59,12 +70,12 @@ def _bindings() -> KeyBindings:
 
 
 class _Commands(Completer):
-    """Completes commands, names of settings, and the file name of /save."""
+    """Completes commands, names of settings, and the file names of /save and /tools."""
 
     def get_completions(self, document: Document, event: CompleteEvent) -> Iterable[Completion]:
         text = document.text_before_cursor
-        if text.startswith("/save "):
-            file = text.removeprefix("/save ")
+        command, _, file = text.partition(" ")
+        if file and command in ("/save", "/tools"):
             yield from PathCompleter(expanduser=True).get_completions(Document(file), event)
         elif text.startswith("/set "):
             yield from _starting(text.removeprefix("/set "), NAMES)

@@ -12,14 +12,15 @@ from prompt_toolkit.patch_stdout import patch_stdout
 from dynemo.errors import ContextLengthExceeded, DynemoError, Unavailable, UsageError
 from dynemo.interrupt import hangups
 from dynemo.messages.answer import Piece
-from dynemo.messages.ask import Ask, Turn
+from dynemo.messages.ask import Ask, Turn, text_turn
 from dynemo.prompt.errors import RenderTooLong
 from dynemo.serving.pipeline import Job, Pipeline
 from dynemo.serving.rendering import render_apart
 from dynemo.spelling import visible, with_reason
 from dynemo.terminal.chat.commands import ChatSession, parse, run_command
-from dynemo.terminal.chat.conversation import ChatRound, Conversation, fit
+from dynemo.terminal.chat.conversation import ChatRound, Conversation, before_calls, fit
 from dynemo.terminal.chat.keyboard import held_terminal, mark_pastes, open_history, prompt_session
+from dynemo.terminal.chat.results import ask_results
 from dynemo.terminal.interrupts import Interrupted, until_signal
 from dynemo.terminal.log_lines import held_log, log_above
 from dynemo.terminal.output import Output
@@ -70,7 +71,7 @@ async def converse(chat: ChatSession, session: PromptSession[str]) -> None:
         try:
             command = parse(line)
             if command is None:
-                await respond(chat, line.strip())
+                await respond(chat, (text_turn("user", line.strip()),))
             elif command[0] == "exit":
                 return
             elif command[0] == "retry":
@@ -85,50 +86,69 @@ async def _retry(chat: ChatSession) -> None:
     taken = chat.conversation.take_back()
     if taken is None:
         raise UsageError("There is no message to answer again.")
-    question, turn = taken
+    turns, old = taken
+    left = len(chat.conversation.rounds)
     try:
-        await respond(chat, question)
+        await respond(chat, turns)
     finally:
         # If the new try got no answer, keep the old answer.
-        if turn is not None and chat.conversation.unanswered is not None:
-            chat.conversation.turns.append(turn)
-            chat.conversation.unanswered = None
+        if old is not None and len(chat.conversation.rounds) == left:
+            chat.conversation.rounds.append(old)
+            chat.conversation.unanswered = ()
 
 
-async def respond(chat: ChatSession, question: str) -> None:
+async def respond(chat: ChatSession, turns: tuple[Turn, ...]) -> None:
     """Answers a question, prints the answer while it streams, and keeps both.
 
-    Ctrl-C stops the answer.
+    While the model calls tools, asks the user for their results and continues. `turns` is the
+    question, and the calls and results after it. Ctrl-C stops the answer.
 
     Raises DynemoError after a failure, and keeps the text before it.
     """
-    chat.conversation.unanswered = question
+    while True:
+        reply = await _answer(chat, turns)
+        if reply is None or not reply.is_calling:
+            return
+        results = await ask_results(reply.calls)
+        if results is None:
+            _print_note("The calls are dropped. /retry answers the last message again.")
+            return
+        turns = (*turns, reply.turn, *results)
+
+
+async def _answer(chat: ChatSession, turns: tuple[Turn, ...]) -> Reply | None:
+    """Answers the last of `turns` once. Keeps the round unless the answer calls tools. Returns None
+    if Ctrl-C stopped it."""
+    talk = chat.conversation
+    talk.unanswered = turns
     reply = Reply()
     is_stopped = True
     try:
         mark_pastes()
         with held_log():
-            await until_signal(_stream_answer(chat, question, reply), signal.SIGINT)
+            await until_signal(_stream_answer(chat, turns, reply), signal.SIGINT)
         is_stopped = False
     except Interrupted:
         _print_note(_statistics(reply, "stopped"))
     except ContextLengthExceeded:
-        # Trying again would not help: the question does not fit.
-        chat.conversation.unanswered = None
+        # Trying again would not help: the question, or the last results, do not fit.
+        talk.unanswered = before_calls(turns)
         raise
     finally:
-        if reply.text or not is_stopped:
-            chat.conversation.turns.append(ChatRound(question, reply.text, is_stopped))
-            chat.conversation.unanswered = None
-    if not is_stopped:
-        _print_note(_statistics(reply, _cut_reason(chat, reply)))
+        if not reply.is_calling and (reply.text or not is_stopped):
+            talk.rounds.append(ChatRound((*turns, reply.turn), is_stopped))
+            talk.unanswered = ()
+    if is_stopped:
+        return None
+    _print_note(_statistics(reply, _cut_reason(chat, reply)))
+    return reply
 
 
-async def _stream_answer(chat: ChatSession, question: str, reply: Reply) -> None:
+async def _stream_answer(chat: ChatSession, turns: tuple[Turn, ...], reply: Reply) -> None:
     output = Output(sys.stdout.fileno())
     spoken = Spoken(lambda text: output.send(text.encode()))
     try:
-        await _ask(chat, question, reply, spoken.write)
+        await _ask(chat, turns, reply, spoken.write)
         await output.drain()
     except OSError as error:
         raise DynemoError(f"The answer cannot be written: {error.strerror}.") from error
@@ -139,13 +159,13 @@ async def _stream_answer(chat: ChatSession, question: str, reply: Reply) -> None
 
 
 async def _ask(
-    chat: ChatSession, question: str, reply: Reply, write: Callable[[Piece], None]
+    chat: ChatSession, turns: tuple[Turn, ...], reply: Reply, write: Callable[[Piece], None]
 ) -> None:
     """Streams the answer to `write`. Waits until the model can answer."""
     tries = 0
     while True:
         try:
-            job = _prepare(chat, question)
+            job = _prepare(chat, turns)
             return await listen(chat.pipeline.run(job), reply, write)
         except Unavailable as error:
             tries += 1
@@ -155,7 +175,7 @@ async def _ask(
             reply.started = perf_counter()
 
 
-def _prepare(chat: ChatSession, question: str) -> Job:
+def _prepare(chat: ChatSession, asked: tuple[Turn, ...]) -> Job:
     def prepare(turns: list[Turn]) -> Job:
         ask = structs.replace(chat.settings, model=chat.model, turns=turns)
         try:
@@ -163,7 +183,7 @@ def _prepare(chat: ChatSession, question: str) -> Job:
         except RenderTooLong:
             return chat.pipeline.prepare(ask, render=render_apart)
 
-    job, dropped = fit(chat.conversation, question, prepare)
+    job, dropped = fit(chat.conversation, asked, prepare)
     if dropped:
         turns = "The oldest turn is" if dropped == 1 else f"The {dropped:,} oldest turns are"
         _print_note(

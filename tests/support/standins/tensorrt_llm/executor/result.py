@@ -9,10 +9,17 @@ from tensorrt_llm.sampling_params import SamplingParams
 
 
 @dataclass(slots=True)
+class Logprob:
+    logprob: float
+    rank: int | None = None
+
+
+@dataclass(slots=True)
 class CompletionOutput:
     index: int
     text: str = ""
     token_ids: list[int] = field(default_factory=list)
+    logprobs: list[dict[int, Logprob]] = field(default_factory=list)
     finish_reason: str | None = None  # stop, length, timeout, cancelled
     stop_reason: int | str | None = None
     _last_token_ids_len: int = field(default=0, init=False, repr=False)
@@ -34,6 +41,7 @@ class Response:
     is_final: bool = False
     reason: str = ""  # END_ID, STOP_WORDS, LENGTH, CANCELLED
     error: str = ""
+    logprobs: dict[int, Logprob] | None = None  #: of its one token
 
 
 class RequestOutput:
@@ -86,6 +94,8 @@ class RequestOutput:
             raise RequestError(response.error)
         output._last_token_ids_len = len(output.token_ids)
         output.token_ids.extend(response.token_ids)
+        if response.logprobs is not None:
+            output.logprobs.append(response.logprobs)
         if response.reason == "CANCELLED":
             output.finish_reason = "cancelled"
         elif response.is_final:

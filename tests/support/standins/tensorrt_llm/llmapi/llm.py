@@ -12,7 +12,7 @@ from queue import Queue
 from types import SimpleNamespace
 from typing import Any
 
-from tensorrt_llm.executor.result import RequestOutput, Response
+from tensorrt_llm.executor.result import Logprob, RequestOutput, Response
 from tensorrt_llm.llmapi.llm_args import TorchLlmArgs, TrtLlmArgs
 from tensorrt_llm.sampling_params import SamplingParams
 
@@ -34,6 +34,12 @@ def sample(prompt: list[int], at: int, eos: int, params: SamplingParams, seed: i
         return random.Random(f"{seed} {at}").randrange(20, 920)
     is_penalised = params.presence_penalty or params.frequency_penalty or params.repetition_penalty
     return likeliest + at % 9 if is_penalised and at > _ANSWER else likeliest
+
+
+def log_probabilities(chosen: int, count: int) -> dict[int, Logprob]:
+    """Returns the `count` likeliest ids, which begin with 1, and the chosen id behind them."""
+    likeliest = {rank: Logprob(-0.5 * rank, rank) for rank in range(1, count + 1)}
+    return {**likeliest, chosen: Logprob(-chosen / 100, None)}
 
 
 @dataclass
@@ -125,13 +131,14 @@ class _Executor:
         seed = result.request_id if seed is None else seed
         token_id = sample(prompt, sequence.made, self._eos, params, seed)
         sequence.made += 1
+        told = None if params.logprobs is None else log_probabilities(token_id, params.logprobs)
         if not params.ignore_eos and token_id == params.end_id:
-            return Response([token_id], True, "END_ID")
+            return Response([token_id], True, "END_ID", logprobs=told)
         if token_id in (params.stop_token_ids or []):
-            return Response([token_id], True, "STOP_WORDS")
+            return Response([token_id], True, "STOP_WORDS", logprobs=told)
         if sequence.made == params.max_tokens:
-            return Response([token_id], True, "LENGTH")
-        return Response([token_id])
+            return Response([token_id], True, "LENGTH", logprobs=told)
+        return Response([token_id], logprobs=told)
 
     def _keep_stats(self, scheduled: int) -> None:
         with self._lock:

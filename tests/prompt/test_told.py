@@ -1,0 +1,86 @@
+"""Tools for a chat template that has none, in the format that the user has named."""
+
+import pytest
+
+from dynemo.answer.formats.choose import choose_format
+from dynemo.answer.formats.format import CallArguments, CallStarted, Format
+from dynemo.answer.formats.parser import AnswerParser
+from dynemo.errors import UsageError
+from dynemo.messages.ask import Tool, ToolCallPart, ToolResultPart, Turn, text_turn
+from dynemo.prompt.normalise import template_messages
+from dynemo.prompt.template import ChatTemplate
+from dynemo.prompt.told import told_turns
+
+CHATML = ChatTemplate(
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+)
+STRICT = ChatTemplate(
+    "{% for m in messages %}"
+    "{% if m.role not in ('user', 'assistant') %}{{ raise_exception('No ' + m.role) }}{% endif %}"
+    "{% if (m.role == 'user') != loop.first and loop.index0 % 2 == 0 %}{% endif %}"
+    "[{{ m.role }}]{{ m.content }}{% endfor %}"
+)
+TOOL = Tool("look", {"type": "function", "function": {"name": "look"}})
+TURNS = [
+    text_turn("user", "Look."),
+    Turn("assistant", (ToolCallPart("look", '{"at": "</x>"}', "1"), ToolCallPart("look", "", "2"))),
+    Turn("tool", (ToolResultPart("a tree", "1", "look"),)),
+    Turn("tool", (ToolResultPart("a bird", "2"),)),
+    text_turn("user", "And?"),
+]
+
+
+def named(template: ChatTemplate) -> Format:
+    return choose_format(template, tool_format="hermes")
+
+
+def test_without_a_name_tools_are_refused() -> None:
+    found = choose_format(CHATML)
+    assert found.tools is None
+    assert "--tool-format" in found.why_no_tools
+
+
+def test_a_name_needs_a_prompt_of_its_own() -> None:
+    with pytest.raises(UsageError) as caught:
+        choose_format(CHATML, tool_format="glm")
+    assert "hermes" in str(caught.value)
+
+
+def test_the_model_is_told_in_the_system_message() -> None:
+    format = named(CHATML)
+    assert format.needs_prompt
+    assert format.tools is not None
+    turns = [text_turn("system", "Be kind."), *TURNS[:1]]
+    told = told_turns(turns, [TOOL], format.tools, has_system=CHATML.probe.takes_system())
+    system = told[0].texts[0]
+    assert system.startswith("Be kind.\n\n")
+    assert '{"type":"function","function":{"name":"look"}}' in system
+    assert told[1:] == turns[1:]
+    assert told_turns(TURNS[:1], [], format.tools, has_system=True) == TURNS[:1]
+
+
+def test_a_template_without_system_messages() -> None:
+    format = named(STRICT)
+    assert format.tools is not None
+    assert not STRICT.probe.takes_system()
+    told = told_turns(TURNS, [TOOL], format.tools, has_system=False)
+    assert [turn.role for turn in told] == ["user", "assistant", "user"]
+    assert told[0].texts[0].endswith("Look.")
+    text = STRICT.render(template_messages(told, STRICT.probe))
+    assert "a tree" in text
+    assert "a bird" in text
+    assert text.endswith("And?")
+
+
+def test_calls_of_the_history_read_back() -> None:
+    format = named(CHATML)
+    assert format.tools is not None
+    told = told_turns(TURNS, [], format.tools, has_system=True)
+    parser = AnswerParser(format, [TOOL])
+    parts = [*parser.feed(told[1].texts[0]), *parser.end()]
+    assert [part for part in parts if isinstance(part, CallStarted)] == [
+        CallStarted(None, "look"),
+        CallStarted(None, "look"),
+    ]
+    arguments = [part.text for part in parts if isinstance(part, CallArguments)]
+    assert arguments == ['{"at": "</x>"}', "{}"]
