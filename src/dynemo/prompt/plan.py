@@ -57,7 +57,13 @@ def render_input(ask: Ask, card: Card, control: ControlTexts | None = None) -> R
     definitions = [tool.definition for tool in tools]
     if format.needs_prompt and format.tools is not None:
         has_system = card.template.probe.takes_system()
-        turns = told_turns(turns, tools, format.tools, has_system=has_system)
+        turns = told_turns(
+            turns,
+            tools,
+            format.tools,
+            has_system=has_system,
+            has_history=format.has_history,
+        )
         definitions = []
     return RenderInput(
         turns,

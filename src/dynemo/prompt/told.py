@@ -6,24 +6,30 @@ the history in the assistant's text, and their results in the user's.
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from msgspec import json, structs
+from msgspec import structs
 
 from dynemo.answer.formats.format import ToolFormat
+from dynemo.answer.formats.write import call_text, tools_prompt
 from dynemo.messages.ask import Part, TextPart, Tool, ToolCallPart, ToolResultPart, Turn, text_turn
 
 
 def told_turns(
-    turns: Sequence[Turn], tools: Sequence[Tool], format: ToolFormat, *, has_system: bool
+    turns: Sequence[Turn],
+    tools: Sequence[Tool],
+    format: ToolFormat,
+    *,
+    has_system: bool,
+    has_history: bool = False,
 ) -> list[Turn]:
     """Returns the conversation without parts that only templates with tools know.
 
     `has_system`: the template takes system messages. Otherwise the first user turn has the tools.
+    `has_history`: the template knows calls and results, but no definitions.
     """
-    plain = list(_joined(_plain(turn, format) for turn in turns))
+    plain = list(turns) if has_history else list(_joined(_plain(turn, format) for turn in turns))
     if not tools:
         return plain
-    listed = "\n".join(json.encode(tool.definition).decode() for tool in tools)
-    return _with_text(plain, format.prompt.replace("{tools}", listed), has_system=has_system)
+    return _with_text(plain, tools_prompt(format, tools), has_system=has_system)
 
 
 def _with_text(turns: list[Turn], text: str, *, has_system: bool) -> list[Turn]:
@@ -62,9 +68,7 @@ def _joined(turns: Iterable[Turn]) -> Iterator[Turn]:
 
 
 def _call(call: ToolCallPart, format: ToolFormat) -> str:
-    name = json.encode(call.name).decode()
-    inner = f'{{"name": {name}, "arguments": {call.arguments or "{}"}}}'
-    return f"{format.opens[0]}\n{inner}\n{format.closes[0]}"
+    return call_text(format, call.name, call.arguments)
 
 
 def _result(part: ToolResultPart) -> str:

@@ -12,7 +12,7 @@ from dynemo.answer.formats.infer import infer_tools
 from dynemo.answer.formats.known.table import REASONINGS, TOOLS
 from dynemo.answer.formats.probe import CallProbe, Template, parses_back
 from dynemo.errors import UsageError
-from dynemo.spelling import quoted, unknown
+from dynemo.spelling import unknown
 
 _HOW = "Use --tool-format NAME to say how the model calls tools."
 _NO_TOOLS = f"The model's chat template does not show tools to the model. {_HOW}"
@@ -73,15 +73,10 @@ def _tools(template: Template, text: str, reasoning: ReasoningFormat | None, nam
     tools, why = (TOOLS[name].format, "") if name else _proven(probe, text, reasoning)
     if tools is None:
         return Format(why_no_tools=why)
-    if not probe.shows_tools and not tools.prompt:
-        able = ", ".join(name for name, row in TOOLS.items() if row.format.prompt)
-        raise UsageError(
-            f"The tool format {quoted(name)} needs a chat template that shows tools to the model. "
-            f"With this model use --tool-format {able}."
-        )
     return Format(
         tools=tools,
         needs_prompt=not probe.shows_tools,
+        has_history=bool(probe.one),
         tools_variable=probe.variable if probe.shows_tools else "",
     )
 
