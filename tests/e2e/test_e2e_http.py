@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -10,11 +11,12 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
+from pydantic import BaseModel
 
 from support.command import Server, children, is_alive, serving
 from support.waiting import wait_until
@@ -79,6 +81,65 @@ def test_json_mode(client: OpenAI) -> None:
         model="demo", messages=QUESTION, response_format={"type": "json_object"}
     )
     assert isinstance(json.loads(answer.choices[0].message.content or ""), dict)
+
+
+class City(BaseModel):
+    capital: str
+    letters: Literal[4, 8]
+
+
+def test_the_client_parses_an_answer(client: OpenAI) -> None:
+    answer = client.chat.completions.parse(
+        model="demo", messages=QUESTION, response_format=City, max_tokens=400
+    )
+    choice = answer.choices[0]
+    assert isinstance(choice.message.parsed, City)
+    assert (choice.message.content or "").startswith('{"capital":"')
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"guided_json": SCHEMA},
+        {"structured_outputs": {"json": SCHEMA}},
+        {"guided_regex": "[a-c]{3}"},
+        {"guided_choice": ["Paris", "Lima"]},
+        {"guided_grammar": 'root ::= "a" [0-9]'},
+        {"guided_grammar": 'start: "a" /[0-9]/'},
+    ],
+)
+def test_the_fields_of_other_servers(client: OpenAI, fields: dict[str, Any]) -> None:
+    answer = client.chat.completions.create(
+        model="demo", messages=QUESTION, extra_body=fields, max_tokens=100
+    )
+    text = answer.choices[0].message.content or ""
+    assert answer.choices[0].finish_reason == "stop"
+    match fields:
+        case {"guided_regex": pattern}:
+            assert re.fullmatch(pattern, text)
+        case {"guided_choice": choices}:
+            assert text in choices
+        case {"guided_grammar": _}:
+            assert re.fullmatch("a[0-9]", text)
+        case _:
+            assert text == json.dumps(json.loads(text), separators=(",", ":"), ensure_ascii=False)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"guided_regex": "("}, "guided_regex"),
+        ({"structured_outputs": {"choice": ["x" * 20_000]}}, "structured_outputs.choice"),
+        ({"guided_grammar": "start: ("}, "guided_grammar"),
+        ({"structural_tag": {"structures": [], "triggers": []}}, "structural_tag"),
+    ],
+)
+def test_a_refused_guide_names_its_field(
+    client: OpenAI, fields: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(model="demo", messages=QUESTION, extra_body=fields)
+    assert caught.value.param == param
 
 
 @pytest.mark.parametrize(

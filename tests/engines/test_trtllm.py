@@ -89,6 +89,8 @@ class TestCheckout(_StandIn):
 
 
 class TestEngineFolder(_StandIn):
+    follows_guides = False  #: only the PyTorch backend does
+
     @pytest.fixture(scope="class")
     @classmethod
     def spec(cls, engine_folder: Path) -> EngineSpec:

@@ -54,7 +54,8 @@ class WheelMatcher:
         import llguidance  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
         self._bytes = _Bytes()
-        tokenizer = llguidance.LLTokenizer(self._bytes)
+        vocabulary: Any = self._bytes
+        tokenizer = llguidance.LLTokenizer(vocabulary)
         self._matcher = llguidance.LLMatcher(
             tokenizer, llguidance.LLMatcher.grammar_from_lark(grammar), log_level=0
         )

@@ -22,8 +22,10 @@ from inspect import signature
 from random import getrandbits
 from typing import Any
 
+from dynemo.engines.guides.judge import GuideJudge, open_judge
 from dynemo.engines.options import read_options, unknown_argument
 from dynemo.engines.trtllm.folder import check_ranks, is_engine
+from dynemo.engines.trtllm.guides import guide_arguments, guide_kinds, guide_params
 from dynemo.engines.trtllm.scores import scores_of
 from dynemo.errors import (
     DynemoError,
@@ -36,7 +38,7 @@ from dynemo.errors import (
 )
 from dynemo.messages.answer import Delta, Finish, FinishReason
 from dynemo.messages.records import Capabilities, Load
-from dynemo.messages.request import Request
+from dynemo.messages.request import CONTINUED_KINDS, Request
 from dynemo.messages.spec import EngineSpec
 
 #: The settings of the PyTorch backend's sampler.
@@ -69,10 +71,16 @@ _MPI_RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
 class TrtLlm:
     device = "cuda"
 
-    def __init__(self, module: Any, llm: Any, spec: EngineSpec) -> None:
+    def __init__(self, module: Any, llm: Any, spec: EngineSpec, judge: GuideJudge) -> None:
         self.version = str(module.__version__)
         sampling = SETTINGS if is_engine(spec.model) else _PYTORCH_SETTINGS
-        self.capabilities = Capabilities(sampling=sampling)
+        kinds = guide_kinds(llm)
+        self.capabilities = Capabilities(
+            sampling=sampling,
+            guides=[*kinds],
+            continues=[kind for kind in kinds if kind in CONTINUED_KINDS],
+        )
+        self._judge, self._module = judge, module
         self.context_length, self.slots = _limits(llm.args, spec)
         self._llm = llm
         self._params = module.SamplingParams
@@ -89,9 +97,13 @@ class TrtLlm:
                 f"TensorRT-LLM {self.version} cannot keep the caches of API keys apart; install a "
                 "newer one, or serve it without keys."
             )
+        lark = None if request.guide is None else await self._judge.judge(request.guide)
         try:
             result = self._llm.generate_async(
-                request.token_ids, sampling_params=self._sampling(request), streaming=True, **salt
+                request.token_ids,
+                sampling_params=self._sampling(request, lark),
+                streaming=True,
+                **salt,
             )
         except ValueError as error:
             raise RequestError(f"TensorRT-LLM: {_reason(error)}.") from error
@@ -127,8 +139,8 @@ class TrtLlm:
                 with suppress(Exception):  # if the engine has ended, there is nothing to abort
                     result.abort()
 
-    def _sampling(self, request: Request) -> Any:
-        """Returns the sampling parameters.
+    def _sampling(self, request: Request, lark: str | None) -> Any:
+        """Returns the sampling parameters. `lark` is the guide.
 
         Stop ids are passed as stop words, not as `end_id`, so that both backends include them in
         the output.
@@ -163,6 +175,8 @@ class TrtLlm:
                 params[name] = value
         if sampling.repetition_penalty != 1:
             params["repetition_penalty"] = sampling.repetition_penalty
+        if lark is not None:
+            params |= guide_params(self._module, self._llm, lark, request.stop_ids)
         return self._params(**params)
 
     async def load(self) -> Load:
@@ -260,7 +274,7 @@ def llm_arguments(spec: EngineSpec, known: list[str]) -> dict[str, Any]:
             raise unknown_argument("trtllm", name, known, see=_SEE)
     wanted: dict[str, Any] = {
         "model": spec.model,
-        "skip_tokenizer_init": True,
+        **guide_arguments(spec.model, known),
         "tensor_parallel_size": spec.parallel.tensor,
     }
     if spec.context_length is not None:
@@ -285,7 +299,8 @@ async def open_engine(spec: EngineSpec) -> AsyncIterator[TrtLlm]:
         message = f'TensorRT-LLM could not load "{spec.model}": {_reason(error)}.'
         raise ModelError(message) from error
     try:
-        yield TrtLlm(module, llm, spec)
+        async with open_judge("dynemo.engines.guides.wheel") as judge:
+            yield TrtLlm(module, llm, spec, judge)
     finally:
         llm.shutdown()
 

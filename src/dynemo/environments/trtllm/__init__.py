@@ -10,6 +10,7 @@ ENTRY = EngineEntry(
     logprobs=True,
     prefix_cache="per key",
     reads=CHECKOUT | {"engine"},
+    guides=("json_schema", "regex", "choice", "grammar", "lark", "structural_tag"),
     has_tensor_parallel=True,
     has_nodes=True,
     has_launcher=True,

@@ -5,6 +5,15 @@ from typing import Any
 
 
 @dataclass(slots=True, kw_only=True)
+class GuidedDecodingParams:
+    json: Any = None
+    regex: str | None = None
+    grammar: str | None = None
+    json_object: bool = False
+    structural_tag: str | None = None
+
+
+@dataclass(slots=True, kw_only=True)
 class SamplingParams:
     end_id: int | None = None
     pad_id: int | None = None
@@ -28,6 +37,7 @@ class SamplingParams:
     frequency_penalty: float | None = None
     min_p: float | None = None
     logprobs: int | None = None
+    guided_decoding: GuidedDecodingParams | None = None
     ignore_eos: bool = False
     detokenize: bool = True
     add_special_tokens: bool = True

@@ -12,6 +12,8 @@ from queue import Queue
 from types import SimpleNamespace
 from typing import Any
 
+import llguidance
+
 from tensorrt_llm.executor.result import Logprob, RequestOutput, Response
 from tensorrt_llm.llmapi.llm_args import TorchLlmArgs, TrtLlmArgs
 from tensorrt_llm.sampling_params import SamplingParams
@@ -46,6 +48,7 @@ def log_probabilities(chosen: int, count: int) -> dict[int, Logprob]:
 class _Sequence:
     result: RequestOutput
     made: int = 0
+    matcher: Any = None  #: of a guided answer
     is_cancelled: bool = False
 
 
@@ -66,6 +69,8 @@ class _Executor:
         self._stats: deque[dict[str, Any]] = deque(maxlen=kept)
         self._is_over = False
         self._error_queue: Queue[Exception] = Queue()
+        self.vocabulary: Any = None  #: for guided answers
+        self.ends: list[int] = []
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -129,7 +134,10 @@ class _Executor:
             self._look_up(result)
         seed = params.seed if params.seed is not None else self._seed
         seed = result.request_id if seed is None else seed
-        token_id = sample(prompt, sequence.made, self._eos, params, seed)
+        if params.guided_decoding is not None:
+            token_id = self._guided(sequence, random.Random(f"{seed} {sequence.made}"))
+        else:
+            token_id = sample(prompt, sequence.made, self._eos, params, seed)
         sequence.made += 1
         told = None if params.logprobs is None else log_probabilities(token_id, params.logprobs)
         if not params.ignore_eos and token_id == params.end_id:
@@ -139,6 +147,22 @@ class _Executor:
         if sequence.made == params.max_tokens:
             return Response([token_id], True, "LENGTH", logprobs=told)
         return Response([token_id], logprobs=told)
+
+    def _guided(self, sequence: _Sequence, choose: random.Random) -> int:
+        """Returns a token that the grammar allows. It prefers to end what is open."""
+        params = sequence.result.sampling_params
+        if sequence.matcher is None:
+            grammar = llguidance.LLMatcher.grammar_from_lark(params.guided_decoding.grammar)
+            sequence.matcher = llguidance.LLMatcher(self.vocabulary, grammar)
+        mask = sequence.matcher.compute_bitmask()
+        allowed = [i for i in range(self._vocab_size) if mask[i // 8] >> i % 8 & 1]
+        ends = [token_id for token_id in self.ends if token_id in allowed]
+        if ends and (params._greedy_decoding or choose.random() < 0.5):
+            token_id = ends[0]
+        else:
+            token_id = allowed[0] if params._greedy_decoding else choose.choice(allowed)
+        sequence.matcher.try_consume_tokens([token_id])
+        return token_id
 
     def _keep_stats(self, scheduled: int) -> None:
         with self._lock:
@@ -196,7 +220,7 @@ class BaseLLM:
             raise RuntimeError(
                 f"Only {devices} GPUs are available, but {tensor_parallel_size} are required."
             )
-        self.tokenizer = None if skip_tokenizer_init else object()
+        self.tokenizer: Any = None
         self.args = self._arguments(Path(model), kwargs)
         config = json.loads((Path(model) / "config.json").read_text())
         words = config.get("pretrained_config", config)
@@ -207,6 +231,13 @@ class BaseLLM:
         self._executor: _Executor | None = _Executor(
             slots, length, words["vocab_size"], eos, self._seed, self.args.stats_kept
         )
+        if not skip_tokenizer_init:
+            self.tokenizer = SimpleNamespace(eos_token_id=eos)
+            file = str(Path(model) / "tokenizer.json")
+            vocabulary = llguidance.LLTokenizer(file, n_vocab=words["vocab_size"], eos_token=eos)
+            self._executor.vocabulary = vocabulary
+            closing = [vocabulary.tokenize_str(mark)[-1] for mark in '"}]']
+            self._executor.ends = [eos, *closing]
         self._count = 0
         print("[TensorRT-LLM] stand-in arguments:", json.dumps({
             "class": type(self).__name__, "tensor_parallel_size": tensor_parallel_size, **kwargs,
@@ -270,6 +301,7 @@ class _TorchLLM(BaseLLM):
             max_seq_len=kwargs.get("max_seq_len") or config["max_position_embeddings"],
             max_batch_size=kwargs.get("max_batch_size", 2048),
             max_num_tokens=kwargs.get("max_num_tokens", 8192),
+            guided_decoding_backend=kwargs.get("guided_decoding_backend"),
             # It drops the oldest record only once there are more than `max_stats_len`.
             stats_kept=kwargs.get("max_stats_len", 1000) + 1
             if kwargs.get("enable_iter_perf_stats")

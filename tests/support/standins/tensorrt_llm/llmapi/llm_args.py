@@ -15,7 +15,7 @@ _STATS = ("enable_iter_perf_stats",) if _IS_OLD else ("enable_iter_perf_stats", 
 
 
 class TorchLlmArgs:
-    model_fields = dict.fromkeys((*_BOTH, *_STATS, "attn_backend"))
+    model_fields = dict.fromkeys((*_BOTH, *_STATS, "attn_backend", "guided_decoding_backend"))
 
 
 class TrtLlmArgs:
