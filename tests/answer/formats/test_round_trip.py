@@ -1,4 +1,4 @@
-"""What a template renders for tool calls parses back to the same calls, for every real template."""
+"""Each real template renders calls that parse back to the same calls."""
 
 import json
 from collections.abc import Mapping, Sequence
