@@ -199,7 +199,9 @@ def test_this_worker_reads_all_that_an_old_ingress_asks(
         for name in asked.__struct_fields__:
             theirs, ours = getattr(asked, name), getattr(seen, name)
             if name in ("sampling", "guide") and theirs is not None:
-                theirs, ours = structs.asdict(theirs), structs.asdict(ours)
+                # A field that a later release has added is not among theirs.
+                theirs = structs.asdict(theirs)
+                ours = {key: getattr(ours, key) for key in theirs}
             assert ours == theirs, name
 
 

@@ -8,11 +8,11 @@ from dynemo.answer.formats.choose import choose_format
 from dynemo.answer.formats.format import CallArguments, CallStarted, Format
 from dynemo.answer.formats.known.table import TOOLS
 from dynemo.answer.formats.parser import AnswerParser
-from dynemo.answer.formats.write import write_call
+from dynemo.answer.formats.write import tools_prompt, write_call
 from dynemo.messages.ask import Tool, ToolCallPart, ToolResultPart, Turn, text_turn
 from dynemo.prompt.normalise import template_messages
 from dynemo.prompt.template import ChatTemplate
-from dynemo.prompt.told import told_turns
+from dynemo.prompt.told import told_turns, without_calls
 
 CHATML = ChatTemplate(
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -48,7 +48,8 @@ def test_any_format_can_be_named(name: str) -> None:
     format = choose_format(CHATML, tool_format=name)
     assert format.needs_prompt
     assert format.tools is not None
-    told = told_turns(TURNS, [TOOL], format.tools, has_system=True)
+    plain = without_calls(TURNS, format.tools)
+    told = told_turns(plain, [TOOL], format.tools, has_system=True)
     system, said = told[0].texts[0], told[2].texts[0]
     assert '{"name": "look"}' in system
     assert write_call(format.tools, "look", {"at": "</x>"}) in said
@@ -58,9 +59,9 @@ def test_a_template_that_knows_calls_keeps_them() -> None:
     path = Path(__file__).parents[1] / "fidelity" / "templates" / "deepseek-ai-DeepSeek-V3.1.jinja"
     format = choose_format(ChatTemplate(path.read_text(encoding="utf-8")))
     assert format.needs_prompt
-    assert format.has_history
+    assert not format.leaves_out_calls
     assert format.tools is not None
-    told = told_turns(TURNS, [TOOL], format.tools, has_system=True, has_history=True)
+    told = told_turns(TURNS, [TOOL], format.tools, has_system=True)
     assert told[1:] == TURNS
     assert "<｜tool▁call▁begin｜>" in told[0].texts[0]
 
@@ -82,7 +83,8 @@ def test_a_template_without_system_messages() -> None:
     format = named(STRICT)
     assert format.tools is not None
     assert not STRICT.probe.takes_system()
-    told = told_turns(TURNS, [TOOL], format.tools, has_system=False)
+    plain = without_calls(TURNS, format.tools)
+    told = told_turns(plain, [TOOL], format.tools, has_system=False)
     assert [turn.role for turn in told] == ["user", "assistant", "user"]
     assert told[0].texts[0].endswith("Look.")
     text = STRICT.render(template_messages(told, STRICT.probe))
@@ -94,7 +96,7 @@ def test_a_template_without_system_messages() -> None:
 def test_calls_of_the_history_read_back() -> None:
     format = named(CHATML)
     assert format.tools is not None
-    told = told_turns(TURNS, [], format.tools, has_system=True)
+    told = without_calls(TURNS, format.tools)
     parser = AnswerParser(format, [TOOL])
     parts = [*parser.feed(told[1].texts[0]), *parser.end()]
     assert [part for part in parts if isinstance(part, CallStarted)] == [
@@ -103,3 +105,17 @@ def test_calls_of_the_history_read_back() -> None:
     ]
     arguments = [part.text for part in parts if isinstance(part, CallArguments)]
     assert arguments == ['{"at": "</x>"}', "{}"]
+
+
+def test_a_template_that_shows_calls_alone_gives_the_example() -> None:
+    template = ChatTemplate(
+        "{% for m in messages %}[{{ m.role }}]{{ m.content }}"
+        "{% for c in m.tool_calls or [] %}<tool_call>"
+        "{{ {'name': c.function.name, 'arguments': c.function.arguments} | tojson }}</tool_call>"
+        "{% endfor %}{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+    )
+    format = choose_format(template)
+    assert format.needs_prompt
+    assert not format.leaves_out_calls
+    assert format.tools is not None
+    assert "<tool_call>" in tools_prompt(format.tools, [TOOL])

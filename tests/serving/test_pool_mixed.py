@@ -16,10 +16,19 @@ from dynemo.errors import (
     Unavailable,
     UnsupportedField,
 )
-from dynemo.messages.answer import Delta, EmbeddingPiece, Finish
+from dynemo.messages.answer import (
+    Delta,
+    EmbeddingPiece,
+    Finish,
+    Piece,
+    PromptPiece,
+    Scores,
+    TextPiece,
+)
 from dynemo.messages.ask import Ask, text_turn
 from dynemo.messages.records import Capabilities, InstanceRecord, Load
 from dynemo.messages.request import Guide, Request, Sampling
+from dynemo.messages.scores import pack_score
 from dynemo.prompt.card.card import Card
 from dynemo.prompt.template import ChatTemplate
 from dynemo.router.router import make_router
@@ -55,9 +64,18 @@ class Remote:
     ) -> AsyncGenerator[Delta, None]:
         self.asked.append(request)
         if self._breaks_after:
-            yield Delta([1] * self._breaks_after)
+            yield Delta([1] * self._breaks_after, scores=self._scores(request, self._breaks_after))
             raise EngineLost("gone")
-        yield Delta([1], finish=Finish("length", len(request.token_ids), 1), embedding=b"1234")
+        finish = Finish("length", len(request.token_ids), 1)
+        yield Delta([1], finish=finish, embedding=b"1234", scores=self._scores(request, 1))
+
+    def _scores(self, request: Request, count: int) -> Scores | None:
+        """Returns scores that tell how many tokens came before."""
+        if request.logprobs is None:
+            return None
+        first = len(request.token_ids)
+        prompt = [b"", pack_score(2, -9.0)] if request.prompt_logprobs is not None else []
+        return Scores([pack_score(1, -float(first + at)) for at in range(count)], prompt)
 
 
 def filled(*remotes: Any) -> Pool:
@@ -196,6 +214,31 @@ def test_a_worker_of_an_older_release_gets_no_field_that_it_does_not_know(
 
     asyncio.run(body())
     assert (len(old.asked), len(new.asked)) == (0, 3)
+
+
+def test_an_answer_that_moves_keeps_its_log_probabilities() -> None:
+    can = ["logprobs", "prompt_logprobs"]
+    first = Remote("first", 80, breaks_after=3, sampling=can)
+    pipeline = pool_of(first, Remote("second", 80, sampling=can))
+    pieces: list[Piece] = []
+
+    async def body() -> None:
+        turns = [text_turn("user", "ab")]
+        for _ in range(2):  # one of them begins at the instance that breaks
+            job = pipeline.prepare(Ask(turns=turns, logprobs=0, prompt_logprobs=0, max_tokens=4))
+            pieces.clear()
+            async with aclosing(pipeline.run(job)) as batches:
+                async for batch in batches:
+                    pieces.extend(batch)
+            if first.asked:
+                return
+
+    asyncio.run(body())
+    texts = [piece for piece in pieces if isinstance(piece, TextPiece)]
+    values = [entry.logprob for piece in texts for entry in piece.logprobs]
+    assert "".join(piece.text for piece in texts) == 4 * "\x01"
+    assert values == [-2.0, -3.0, -4.0, -5.0]
+    assert sum(isinstance(piece, PromptPiece) for piece in pieces) == 1
 
 
 def test_fields_that_only_different_ones_have_are_refused_by_name() -> None:

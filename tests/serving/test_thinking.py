@@ -8,10 +8,11 @@ import pytest
 from msgspec import structs
 
 from dynemo.answer.thoughts import Thinking
-from dynemo.messages.answer import Delta, Finish, FinishReason, Scores
+from dynemo.messages.answer import Delta, Finish, Scores
 from dynemo.messages.request import Guide, Request, Sampling
 from dynemo.serving.thinking import think_first
 from support.byte_tokenizer import Bytes
+from support.two_steps import TwoSteps, joined
 
 TOKENIZER = Bytes()
 GUIDE = Guide("json_schema", "{}")
@@ -35,49 +36,8 @@ def ids(text: str) -> list[int]:
     return TOKENIZER.encode(text, add_special=False, parse_special=True)
 
 
-class Engine:
-    """Answers a request without a guide with `thoughts`, and one with a guide with `answer`."""
-
-    def __init__(self, thoughts: str, answer: str, *, gives_text: bool, size: int) -> None:
-        self.scripts = {False: thoughts, True: answer}
-        self.gives_text = gives_text
-        self.size = size  # tokens of a delta
-        self.seen: list[Request] = []
-
-    async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
-        self.seen.append(request)
-        text = self.scripts[request.guide is not None]
-        tokens = ids(text)[: request.max_tokens]
-        reason: FinishReason = "length" if len(tokens) == request.max_tokens else "stop"
-        for start in range(0, len(tokens), self.size):
-            part = tokens[start : start + self.size]
-            if self.gives_text:
-                yield Delta(texts=[TOKENIZER.decode([token]) for token in part])
-            else:
-                yield Delta(part)
-        end = [] if reason == "length" else [0]
-        count = len(tokens) + len(end)
-        finish = Finish(reason, len(request.token_ids), count)
-        last = Delta(texts=[""] * len(end)) if self.gives_text else Delta(end)
-        yield structs.replace(last, finish=finish)
-
-
-def answer(engine: Engine, asked: Request, thinking: Thinking) -> tuple[str, Finish]:
-    return asyncio.run(_answer(engine, asked, thinking))
-
-
-async def _answer(engine: Engine, asked: Request, thinking: Thinking) -> tuple[str, Finish]:
-    text, finish, count = "", None, 0
-    async for delta in think_first(engine.generate, asked, thinking, TOKENIZER):
-        assert finish is None
-        shown = [token for token in delta.token_ids if token]
-        text += "".join(delta.texts) + TOKENIZER.decode(shown)
-        count += len(delta.token_ids) or len(delta.texts)
-        finish = delta.finish
-    assert finish is not None
-    assert finish.completion_tokens == count
-    assert finish.prompt_tokens == len(asked.token_ids)
-    return text, finish
+def answer(engine: TwoSteps, asked: Request, thinking: Thinking) -> tuple[str, Finish]:
+    return asyncio.run(joined(think_first(asked, engine.generate, thinking, TOKENIZER), asked))
 
 
 @pytest.mark.parametrize("gives_text", [False, True], ids=["ids", "text"])
@@ -89,7 +49,7 @@ def test_the_guide_applies_after_the_thoughts(
     thinking: Thinking, prefix: str, size: int, gives_text: bool
 ) -> None:
     thoughts = prefix + "I see</think>"
-    engine = Engine(thoughts + "nonsense", "{}", gives_text=gives_text, size=size)
+    engine = TwoSteps(thoughts + "nonsense", "{}", gives_text=gives_text, size=size)
     text, finish = answer(engine, request(), thinking)
     assert text == thoughts + "{}"
     assert finish.reason == "stop"
@@ -102,7 +62,7 @@ def test_the_guide_applies_after_the_thoughts(
 
 @pytest.mark.parametrize("size", [1, 1000])
 def test_without_thoughts_the_guide_applies_to_all(size: int) -> None:
-    engine = Engine("<b>nonsense", "{}", gives_text=False, size=size)
+    engine = TwoSteps("<b>nonsense", "{}", gives_text=False, size=size)
     text, _ = answer(engine, request(), CLOSED)
     assert text == "{}"
     assert engine.seen[1].prompt == "Q"
@@ -111,7 +71,7 @@ def test_without_thoughts_the_guide_applies_to_all(size: int) -> None:
 
 @pytest.mark.parametrize("gives_text", [False, True], ids=["ids", "text"])
 def test_thoughts_without_an_end_are_closed(gives_text: bool) -> None:
-    engine = Engine("I see", "{}", gives_text=gives_text, size=1)
+    engine = TwoSteps("I see", "{}", gives_text=gives_text, size=1)
     text, finish = answer(engine, request(), OPEN)
     assert text == "I see\n</think>\n\n{}"
     assert finish.reason == "stop"
@@ -120,7 +80,7 @@ def test_thoughts_without_an_end_are_closed(gives_text: bool) -> None:
 @pytest.mark.parametrize("gives_text", [False, True], ids=["ids", "text"])
 @pytest.mark.parametrize("budget", [0, 1, 5])
 def test_a_budget_closes_the_thoughts(budget: int, gives_text: bool) -> None:
-    engine = Engine("I think and think", "Yes", gives_text=gives_text, size=1)
+    engine = TwoSteps("I think and think", "Yes", gives_text=gives_text, size=1)
     text, _ = answer(engine, request(), replace(OPEN, budget=budget))
     assert text == "I think and think"[:budget] + "\n</think>\n\nYes"
 
@@ -141,7 +101,7 @@ OPEN_CALLS = replace(OPEN, calls=("<call>",))
     ],
 )
 def test_a_call_is_not_guided(thinking: Thinking, said: str, size: int, gives_text: bool) -> None:
-    engine = Engine(said, "{}", gives_text=gives_text, size=size)
+    engine = TwoSteps(said, "{}", gives_text=gives_text, size=size)
     text, finish = answer(engine, request(), thinking)
     assert (text, finish.reason) == (said, "stop")
     assert len(engine.seen) == 1
@@ -162,24 +122,24 @@ def test_a_call_is_not_guided(thinking: Thinking, said: str, size: int, gives_te
 def test_content_beside_tools_is_guided(
     thinking: Thinking, said: str, kept: str, size: int, gives_text: bool
 ) -> None:
-    engine = Engine(said, "{}", gives_text=gives_text, size=size)
+    engine = TwoSteps(said, "{}", gives_text=gives_text, size=size)
     text, _ = answer(engine, request(), thinking)
     assert text == kept + "{}"
     assert engine.seen[1].prompt == "Q" + kept
 
 
 def test_a_call_may_come_after_thoughts_that_were_closed() -> None:
-    engine = Engine("hmm", "{}", gives_text=False, size=1)
+    engine = TwoSteps("hmm", "{}", gives_text=False, size=1)
     thinking = replace(OPEN_CALLS, budget=2)
     text, _ = answer(engine, request(), thinking)
     assert text == "hm\n</think>\n\n{}"
-    engine = Engine("<call>", "{}", gives_text=False, size=1)
+    engine = TwoSteps("<call>", "{}", gives_text=False, size=1)
     text, _ = answer(engine, request(), replace(thinking, budget=0))
     assert text == "\n</think>\n\n<call>"
 
 
 def test_no_tokens_left_for_the_answer() -> None:
-    engine = Engine("I think and think", "{}", gives_text=False, size=3)
+    engine = TwoSteps("I think and think", "{}", gives_text=False, size=3)
     text, finish = answer(engine, request(max_tokens=6), OPEN)
     assert (text, finish.reason) == ("I thin", "length")
     assert len(engine.seen) == 1
@@ -197,7 +157,7 @@ def test_closing_the_reader_closes_the_engine() -> None:
             closed.append(True)
 
     async def read_one() -> None:
-        deltas = think_first(generate, request(), OPEN, TOKENIZER)
+        deltas = think_first(request(), generate, OPEN, TOKENIZER)
         await anext(deltas)
         await deltas.aclose()
 
@@ -209,7 +169,7 @@ def test_closing_the_reader_closes_the_engine() -> None:
 @pytest.mark.parametrize("size", [1, 3, 50])
 @pytest.mark.parametrize("budget", [None, 3])
 def test_each_token_keeps_its_score(gives_text: bool, size: int, budget: int | None) -> None:
-    engine = Engine("I see</think>no", "{}", gives_text=gives_text, size=size)
+    engine = TwoSteps("I see</think>no", "{}", gives_text=gives_text, size=size)
     scored: list[tuple[str, bytes]] = []
     prompts: list[list[bytes]] = []
 
@@ -223,7 +183,7 @@ def test_each_token_keeps_its_score(gives_text: bool, size: int, budget: int | N
     async def body() -> None:
         asked = structs.replace(request(), logprobs=0, prompt_logprobs=0)
         thinking = replace(OPEN, budget=budget)
-        async for delta in think_first(generate, asked, thinking, TOKENIZER):
+        async for delta in think_first(asked, generate, thinking, TOKENIZER):
             tokens = [chr(i) for i in delta.token_ids] or delta.texts
             scores = delta.scores or Scores()
             assert len(scores.tokens) == len(tokens)

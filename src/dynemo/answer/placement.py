@@ -17,11 +17,12 @@ from dynemo.messages.answer import TokenLogprob
 class EntryPlacement:
     """The entries of one choice whose parts have not come yet. `marks` may stand before a part."""
 
-    __slots__ = ("_entries", "_fresh", "_mark", "_more", "_text")
+    __slots__ = ("_entries", "_fresh", "_longest", "_mark", "_more", "_text")
 
     def __init__(self, marks: Iterable[str]) -> None:
         longest_first = sorted(filter(None, marks), key=len, reverse=True)
-        self._mark = re.compile("|".join([*map(re.escape, longest_first), r"\s", "."]), re.DOTALL)
+        self._longest = max(map(len, longest_first), default=1)
+        self._mark = re.compile("|".join([*map(re.escape, longest_first), r"\s"]))
         self._entries: deque[TokenLogprob] = deque()
         self._text = ""  # of the entries
         self._more: list[str] = []  # the rest of it, not joined yet
@@ -38,12 +39,19 @@ class EntryPlacement:
         A token that belongs to two parts has an entry in each, with its text there.
         """
         self._join()
-        start = self._find(text)
-        if start < 0:
-            self._forget()
-            return ()
-        self._first(start)
-        return tuple(self._first(len(text)))
+        taken: list[TokenLogprob] = []
+        while text:
+            count = self._behind_marks(text)
+            if not count:
+                start = self._text.find(text)
+                if start < 0:
+                    self._forget()
+                    break
+                self._first(start)
+                count = len(text)
+            taken += self._first(count)
+            text = text[count:]
+        return tuple(taken)
 
     def skip(self, text: str) -> None:
         """Drops the entries of a call's arguments, which may be written otherwise in the answer."""
@@ -65,15 +73,29 @@ class EntryPlacement:
             entry = self._entries.popleft()
             self._text = self._text[len(entry.text) :]
 
-    def _find(self, text: str) -> int:
-        """Returns where the text begins: at the start, or behind as few marks as possible."""
+    def _behind_marks(self, text: str) -> int:
+        """Drops the marks before a text. Returns how much of it comes then, up to the next mark."""
         at = 0
-        while not self._text.startswith(text, at):
+        while True:
+            if self._text.startswith(text, at):
+                count = len(text)
+                break
+            if count := self._up_to_mark(text, at):
+                break
             match = self._mark.match(self._text, at)
             if match is None:
-                return -1
+                return 0
             at = match.end()
-        return at
+        self._first(at)
+        return count
+
+    def _up_to_mark(self, text: str, at: int) -> int:
+        """Returns how much of a text stands at a place, if a mark interrupts it there."""
+        own = self._text[at : at + len(text)]
+        pairs = enumerate(zip(own, text, strict=False))
+        same = next((n for n, (a, b) in pairs if a != b), len(own))
+        places = range(same, max(0, same - self._longest), -1)
+        return next((n for n in places if self._mark.match(self._text, at + n)), 0)
 
     def _first(self, characters: int) -> list[TokenLogprob]:
         """Takes the entries of so many characters off the front. The last one may be cut."""

@@ -6,6 +6,8 @@ A guide applies to the content of an answer. So it must be known where the conte
 from dataclasses import dataclass
 from typing import Literal
 
+from dynemo.messages.request import Guide
+
 
 @dataclass(frozen=True, slots=True)
 class Thinking:
@@ -24,6 +26,15 @@ class Thinking:
         """The text that ends the thoughts for the model, as it would have written it."""
         mark = self.ending or self.closes[0]
         return f"\n{mark}\n\n" if mark.startswith("</") else mark
+
+
+@dataclass(frozen=True, slots=True)
+class HeldCalls:
+    """How a call begins that must fit its tool's schema, and the guide for it from there on."""
+
+    marks: tuple[str, ...]
+    guide: Guide
+    thinking: Thinking  #: in which marks are quotes
 
 
 class Thoughts:

@@ -6,20 +6,16 @@ from typing import Any
 from dynemo.answer.formats.choose import is_reasoning_open
 from dynemo.answer.formats.format import Format, needed_marks
 from dynemo.answer.reader import AnswerPlan
-from dynemo.answer.thoughts import Thinking
 from dynemo.errors import UnsupportedField
 from dynemo.messages.ask import Ask, Tool, Turn
 from dynemo.prompt.card.card import Card
 from dynemo.prompt.control.texts import ControlTexts
 from dynemo.prompt.render import RenderInput
-from dynemo.prompt.told import told_turns
+from dynemo.prompt.told import told_turns, without_calls
 from dynemo.spelling import quoted
 
 #: The variables with which chat templates switch the model's thoughts on and off.
 _SWITCHES = ("enable_thinking", "thinking")
-#: In the format `harmony` the answer begins with this channel, and all before it are thoughts.
-_FINAL = "<|channel|>final<|message|>"
-_TO_TOOLS = (" to=functions.",)
 
 
 def callable_tools(ask: Ask) -> list[Tool]:
@@ -57,13 +53,9 @@ def render_input(ask: Ask, card: Card, control: ControlTexts | None = None) -> R
     definitions = [tool.definition for tool in tools]
     if format.needs_prompt and format.tools is not None:
         has_system = card.template.probe.takes_system()
-        turns = told_turns(
-            turns,
-            tools,
-            format.tools,
-            has_system=has_system,
-            has_history=format.has_history,
-        )
+        if format.leaves_out_calls:
+            turns = without_calls(turns, format.tools)
+        turns = told_turns(turns, tools, format.tools, has_system=has_system)
         definitions = []
     return RenderInput(
         turns,
@@ -114,42 +106,3 @@ def shown_tokens(plan: AnswerPlan, card: Card) -> dict[int, str]:
         plan.format, wants_calls=bool(plan.tools), wants_reasoning=plan.splits_reasoning
     )
     return {token_id: text for token_id, text in card.marks.items() if text in needed}
-
-
-def thinking_of(ask: Ask, card: Card, plan: AnswerPlan | None, prompt: str) -> Thinking | None:
-    """Returns the thoughts and the calls that may stand before the content.
-
-    None if it has to be content from its start, or if there is neither a guide nor a budget."""
-    calls = _call_marks(ask, plan)
-    reasoning = card.format.reasoning
-    if reasoning is None:
-        return Thinking((), (), False, calls=calls) if calls else None
-    is_open = is_reasoning_open(card.format, prompt) if plan is None else plan.is_reasoning_open
-    budget = ask.max_thinking_tokens
-    if is_open and ask.reasoning is False:  # the template has no switch
-        budget = 0
-    if ask.guide is None and budget is None:
-        return None
-    if reasoning.is_channels:
-        ending = _FINAL if budget == 0 else f"<|end|><|start|>assistant{_FINAL}"
-        tools = _TO_TOOLS if plan is not None and plan.tools else ()
-        return Thinking((), (_FINAL,), True, budget, ending, tools, ends_at_calls=True)
-    if not (is_open or card.opens_thoughts or calls):
-        return None
-    opens = reasoning.opens if card.opens_thoughts else ()
-    return Thinking(
-        opens,
-        reasoning.closes,
-        is_open,
-        budget,
-        calls=calls,
-        ends_at_calls=reasoning.ends_at_calls,
-    )
-
-
-def _call_marks(ask: Ask, plan: AnswerPlan | None) -> tuple[str, ...]:
-    """The marks with which the model may begin a call instead of guided content."""
-    if ask.guide is None or plan is None or not plan.tools or plan.format.tools is None:
-        return ()
-    tools = plan.format.tools
-    return tuple(mark for mark in (*tools.sections, *tools.opens, tools.call_tag.open) if mark)

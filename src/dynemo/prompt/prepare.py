@@ -1,14 +1,13 @@
 """Turns an ask into the engine's requests: defaults, prompt, token ids, limits. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
 from msgspec import structs
 
 from dynemo.answer.reader import AnswerPlan
-from dynemo.answer.thoughts import Thinking
 from dynemo.errors import ContextLengthExceeded, RequestError
 from dynemo.limits import EMBEDDING_TOKENS, GUIDE_BYTES
 from dynemo.messages.ask import Ask, Task, merged
@@ -24,7 +23,6 @@ from dynemo.prompt.plan import (
     plan_answer,
     render_input,
     shown_tokens,
-    thinking_of,
 )
 from dynemo.prompt.render import (
     LIKELY_CHARACTERS,
@@ -34,6 +32,7 @@ from dynemo.prompt.render import (
     render_prompt,
     tokens_beyond,
 )
+from dynemo.prompt.steps import Steps, plan_steps, with_forced_call
 from dynemo.spelling import quoted
 
 
@@ -46,7 +45,7 @@ class Prepared:
     prompt_tokens: int  #: each prompt counts once, even if several choices share it
     stops: tuple[str, ...] = ()
     plan: AnswerPlan | None = None  #: how to read the answers; None: all is content
-    thinking: Thinking | None = None  #: the thoughts that a guide or a budget ends
+    steps: Steps = field(default_factory=Steps)
     at_once: int = 0  #: how many requests may run at the same time; 0: all
 
 
@@ -74,6 +73,7 @@ def prepare(
     ask = without_moot_seed(merged(ask, _honoured(card.defaults, instances)))
     check_plan(ask, card)
     _check_bounds(ask, card)
+    ask = with_forced_call(ask, card, instances)
     fit = capable_instances(needs_of_ask(ask), instances, card.name)
     context_length = max(instance.context_length for instance in fit)
     chat = render_input(ask, card, None if parses_content else card.control)
@@ -94,10 +94,10 @@ def prepare(
         **_answer_fields(ask, card),
     )
     choices = [_choice(request, index) for index in range(ask.n or 1)]
-    thinking = thinking_of(ask, card, plan, prompt.text)
+    steps = plan_steps(ask, card, plan, prompt.text, fit)
     check_counts(ask, request)
     count, stops = len(prompt.token_ids), tuple(ask.stop or ())
-    return Prepared(ask.task, choices, count, stops, plan, thinking)
+    return Prepared(ask.task, choices, count, stops, plan, steps)
 
 
 def _answer_fields(ask: Ask, card: Card) -> dict[str, Any]:

@@ -19,17 +19,19 @@ def told_turns(
     format: ToolFormat,
     *,
     has_system: bool,
-    has_history: bool = False,
 ) -> list[Turn]:
-    """Returns the conversation without parts that only templates with tools know.
+    """Returns the conversation with the tools in its system message.
 
-    `has_system`: the template takes system messages. Otherwise the first user turn has the tools.
-    `has_history`: the template knows calls and results, but no definitions.
+    `has_system`: the template takes one. Otherwise the first user turn has the tools.
     """
-    plain = list(turns) if has_history else list(_joined(_plain(turn, format) for turn in turns))
     if not tools:
-        return plain
-    return _with_text(plain, tools_prompt(format, tools), has_system=has_system)
+        return list(turns)
+    return _with_text(list(turns), tools_prompt(format, tools), has_system=has_system)
+
+
+def without_calls(turns: Sequence[Turn], format: ToolFormat) -> list[Turn]:
+    """Returns the conversation with calls and results as text."""
+    return list(_joined(_plain(turn, format) for turn in turns))
 
 
 def _with_text(turns: list[Turn], text: str, *, has_system: bool) -> list[Turn]:

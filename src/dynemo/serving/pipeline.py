@@ -25,6 +25,7 @@ from dynemo.prompt.needs import capable_instances, needs_of_ask
 from dynemo.prompt.plan import check_plan
 from dynemo.prompt.prepare import Prepared, prepare
 from dynemo.prompt.render import Render, render_prompt
+from dynemo.serving.held_calls import hold_calls
 from dynemo.serving.rendering import render_apart
 from dynemo.serving.room import Place
 from dynemo.serving.served import ServedModel
@@ -282,10 +283,14 @@ def _generating(run: _Run) -> Generate:
     def generate(request: Request) -> AsyncGenerator[Delta, None]:
         return model.backend.generate(request, reader, deadline)
 
-    thinking = prepared.thinking
-    if thinking is None:
-        return generate
-    return lambda request: think_first(generate, request, thinking, model.card.tokenizer)
+    wanted: Generate = generate
+    tokenizer, steps = model.card.tokenizer, prepared.steps
+    held, thinking = steps.held, steps.thinking
+    if held is not None:
+        wanted = partial(hold_calls, generate=wanted, held=held, tokenizer=tokenizer)
+    if thinking is not None:
+        wanted = partial(think_first, generate=wanted, thinking=thinking, tokenizer=tokenizer)
+    return wanted
 
 
 def _busy_pauses() -> Iterator[float]:

@@ -1,4 +1,4 @@
-"""Each real template renders calls that parse back to the same calls."""
+"""The tool calls that a real template renders parse back to the same calls."""
 
 import json
 from collections.abc import Mapping, Sequence

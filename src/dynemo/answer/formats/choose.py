@@ -76,7 +76,7 @@ def _tools(template: Template, text: str, reasoning: ReasoningFormat | None, nam
     return Format(
         tools=tools,
         needs_prompt=not probe.shows_tools,
-        has_history=bool(probe.one),
+        leaves_out_calls=not probe.shows_tools and not probe.one,
         tools_variable=probe.variable if probe.shows_tools else "",
     )
 

@@ -89,8 +89,7 @@ class Format(Struct, frozen=True, omit_defaults=True):
     #: The chat template does not show tools to the model. `write.tools_prompt` does, as a system
     #: message.
     needs_prompt: bool = False
-    #: The chat template shows the calls and results of earlier answers.
-    has_history: bool = False
+    leaves_out_calls: bool = False  #: the chat template does not show calls of the history either
     #: A variable of the chat template that must hold the tools, too.
     tools_variable: str = ""
     marks: tuple[str, ...] = ()  #: all texts that must reach the parser, even as control tokens
