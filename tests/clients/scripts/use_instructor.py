@@ -29,13 +29,14 @@ def tools() -> None:
 
 
 def forms() -> None:
-    city = client(DEMO, instructor.Mode.JSON_SCHEMA).chat.completions.create(
-        model="demo",
-        messages=[{"role": "user", "content": CAPITAL}],
-        response_model=City,
-        max_retries=0,
-    )
-    assert isinstance(city, City), city
+    for mode in (instructor.Mode.TOOLS, instructor.Mode.JSON_SCHEMA):
+        city = client(DEMO, mode).chat.completions.create(
+            model="demo",
+            messages=[{"role": "user", "content": CAPITAL}],
+            response_model=City,
+            max_retries=0,
+        )
+        assert isinstance(city, City), city
 
 
 def errors() -> None:

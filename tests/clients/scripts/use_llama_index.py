@@ -17,6 +17,7 @@ def model(url: str, name: str, **more: Any) -> OpenAILike:
 
 
 demo = model(DEMO, "demo", should_use_structured_outputs=True)
+calling = model(DEMO, "demo", is_function_calling_model=True)
 scripted = model(SCRIPTED, "scripted", is_function_calling_model=True)
 
 
@@ -29,7 +30,8 @@ def structured() -> None:
     got = scripted.structured_predict(City, PromptTemplate("city as a {kind}"), kind="tool")
     assert got == City(name="Oslo", people=700000), got
     asked = PromptTemplate("What is the capital of {country}?")
-    assert isinstance(demo.structured_predict(City, asked, country="France"), City)
+    for each in (demo, calling):
+        assert isinstance(each.structured_predict(City, asked, country="France"), City)
     parts = list(scripted.stream_structured_predict(City, PromptTemplate("city as a tool")))
     assert parts[-1] == City(name="Oslo", people=700000), parts
 

@@ -34,6 +34,7 @@ def tools() -> None:
 
 def outputs() -> None:
     assert Agent(scripted, output_type=City).run_sync("final result").output.name == "Oslo"
+    assert Agent(demo, output_type=City).run_sync(CAPITAL).output.people >= 0
     native = Agent(demo, output_type=NativeOutput(City, strict=True))
     assert native.run_sync(CAPITAL).output.people >= 0
 
