@@ -116,4 +116,9 @@ def _call_marks(plan: AnswerPlan) -> tuple[str, ...]:
     tools = plan.format.tools
     if tools is None:
         return ()
-    return tuple(mark for mark in (*tools.sections, *tools.opens, tools.call_tag.open) if mark)
+    marks = (*tools.sections, *tools.opens, tools.call_tag.open)
+    bare: list[str] = []
+    if tools.bare == "{":  # without a mark, only the name of a tool tells a call from other JSON
+        key = tools.name_keys[0]
+        bare = [f'{{"{key}":{space}"{tool.name}"' for space in (" ", "") for tool in plan.tools]
+    return tuple(mark for mark in (*marks, *bare) if mark)
