@@ -1,11 +1,14 @@
 """Tools for a chat template that has none, in the format that the user has named."""
 
+from pathlib import Path
+
 import pytest
 
 from dynemo.answer.formats.choose import choose_format
 from dynemo.answer.formats.format import CallArguments, CallStarted, Format
+from dynemo.answer.formats.known.table import TOOLS
 from dynemo.answer.formats.parser import AnswerParser
-from dynemo.errors import UsageError
+from dynemo.answer.formats.write import tools_prompt, write_call
 from dynemo.messages.ask import Tool, ToolCallPart, ToolResultPart, Turn, text_turn
 from dynemo.prompt.normalise import template_messages
 from dynemo.prompt.template import ChatTemplate
@@ -40,10 +43,27 @@ def test_without_a_name_tools_are_refused() -> None:
     assert "--tool-format" in found.why_no_tools
 
 
-def test_a_name_needs_a_prompt_of_its_own() -> None:
-    with pytest.raises(UsageError) as caught:
-        choose_format(CHATML, tool_format="glm")
-    assert "hermes" in str(caught.value)
+@pytest.mark.parametrize("name", TOOLS)
+def test_any_format_can_be_named(name: str) -> None:
+    format = choose_format(CHATML, tool_format=name)
+    assert format.needs_prompt
+    assert format.tools is not None
+    plain = without_calls(TURNS, format.tools)
+    told = told_turns(plain, [TOOL], format.tools, has_system=True)
+    system, said = told[0].texts[0], told[2].texts[0]
+    assert '{"name": "look"}' in system
+    assert write_call(format.tools, "look", {"at": "</x>"}) in said
+
+
+def test_a_template_that_knows_calls_keeps_them() -> None:
+    path = Path(__file__).parents[1] / "fidelity" / "templates" / "deepseek-ai-DeepSeek-V3.1.jinja"
+    format = choose_format(ChatTemplate(path.read_text(encoding="utf-8")))
+    assert format.needs_prompt
+    assert not format.leaves_out_calls
+    assert format.tools is not None
+    told = told_turns(TURNS, [TOOL], format.tools, has_system=True)
+    assert told[1:] == TURNS
+    assert "<｜tool▁call▁begin｜>" in told[0].texts[0]
 
 
 def test_the_model_is_told_in_the_system_message() -> None:
@@ -54,7 +74,7 @@ def test_the_model_is_told_in_the_system_message() -> None:
     told = told_turns(turns, [TOOL], format.tools, has_system=CHATML.probe.takes_system())
     system = told[0].texts[0]
     assert system.startswith("Be kind.\n\n")
-    assert '{"type":"function","function":{"name":"look"}}' in system
+    assert '{"type": "function", "function": {"name": "look"}}' in system
     assert told[1:] == turns[1:]
     assert told_turns(TURNS[:1], [], format.tools, has_system=True) == TURNS[:1]
 
@@ -98,4 +118,4 @@ def test_a_template_that_shows_calls_alone_gives_the_example() -> None:
     assert format.needs_prompt
     assert not format.leaves_out_calls
     assert format.tools is not None
-    assert "<tool_call>" in format.tools.prompt
+    assert "<tool_call>" in tools_prompt(format.tools, [TOOL])

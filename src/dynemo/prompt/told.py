@@ -6,14 +6,19 @@ the history in the assistant's text, and their results in the user's.
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from msgspec import json, structs
+from msgspec import structs
 
 from dynemo.answer.formats.format import ToolFormat
+from dynemo.answer.formats.write import call_text, tools_prompt
 from dynemo.messages.ask import Part, TextPart, Tool, ToolCallPart, ToolResultPart, Turn, text_turn
 
 
 def told_turns(
-    turns: Sequence[Turn], tools: Sequence[Tool], format: ToolFormat, *, has_system: bool
+    turns: Sequence[Turn],
+    tools: Sequence[Tool],
+    format: ToolFormat,
+    *,
+    has_system: bool,
 ) -> list[Turn]:
     """Returns the conversation with the tools in its system message.
 
@@ -21,8 +26,7 @@ def told_turns(
     """
     if not tools:
         return list(turns)
-    listed = "\n".join(json.encode(tool.definition).decode() for tool in tools)
-    return _with_text(list(turns), format.prompt.replace("{tools}", listed), has_system=has_system)
+    return _with_text(list(turns), tools_prompt(format, tools), has_system=has_system)
 
 
 def without_calls(turns: Sequence[Turn], format: ToolFormat) -> list[Turn]:
@@ -66,9 +70,7 @@ def _joined(turns: Iterable[Turn]) -> Iterator[Turn]:
 
 
 def _call(call: ToolCallPart, format: ToolFormat) -> str:
-    name = json.encode(call.name).decode()
-    inner = f'{{"name": {name}, "arguments": {call.arguments or "{}"}}}'
-    return f"{format.opens[0]}\n{inner}\n{format.closes[0]}"
+    return call_text(format, call.name, call.arguments)
 
 
 def _result(part: ToolResultPart) -> str:

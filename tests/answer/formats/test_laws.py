@@ -10,14 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynemo.answer.formats.format import Format, needed_marks
-from support.answers import Parsed, formats, parse, tool, write_call
+from dynemo.answer.formats.write import write_call
+from support.answers import Parsed, formats, parse, tool
 
 _FORMATS = formats()
 _TOOLS = [
     tool("get_weather", city="string", days="integer", where={"type": "object"}),
     tool("add", a="integer", b={"anyOf": [{"type": "string"}, {"type": "integer"}]}),
 ]
-_VALUES = {"city": "Rome", "days": "3"}
+_VALUES = {"city": "Rome", "days": 3}
 _ARGUMENTS = '{"city": "Rome", "days": 3}'
 
 
@@ -27,7 +28,7 @@ def _marks(format: Format) -> tuple[str, ...]:
 
 def _call(format: Format) -> str:
     assert format.tools is not None
-    return write_call(format.tools, "get_weather", _ARGUMENTS, _VALUES)
+    return write_call(format.tools, "get_weather", _VALUES).removeprefix(">>>")
 
 
 def _texts(name: str) -> st.SearchStrategy[str]:

@@ -24,6 +24,7 @@ def model(url: str, name: str) -> OpenAIChatCompletionsModel:
     return OpenAIChatCompletionsModel(name, client)
 
 
+GREEDY = ModelSettings(temperature=0)
 demo, scripted = model(DEMO, "demo"), model(SCRIPTED, "scripted")
 
 
@@ -35,7 +36,7 @@ def get_weather(city: str) -> str:
 
 async def tools() -> None:
     for chosen, question in ((demo, WEATHER), (scripted, "weather in two cities")):
-        agent = Agent(name="A", instructions="Answer briefly.", model=chosen, tools=[get_weather])
+        agent = Agent(name="A", model=chosen, tools=[get_weather], model_settings=GREEDY)
         session = SQLiteSession("one")
         result = await Runner.run(agent, question, session=session)
         calls = [item for item in result.new_items if isinstance(item, ToolCallItem)]

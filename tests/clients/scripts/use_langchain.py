@@ -61,13 +61,13 @@ def structured_output() -> None:
 
 def agent() -> None:
     for model, question in ((demo, WEATHER), (scripted, "weather in two cities")):
-        made = create_agent(model, [get_weather], system_prompt="Answer briefly.")
+        made = create_agent(model, [get_weather])
         state = made.invoke({"messages": [("user", question)]}, {"recursion_limit": 8})
         kinds = [message.type for message in state["messages"]]
         assert "tool" in kinds, state
         assert kinds[-1] == "ai"
         assert state["messages"][-1].content, state
-    made = create_agent(scripted, [], response_format=City)
+    made = create_agent(scripted, [], response_format=City, system_prompt="Answer briefly.")
     state = made.invoke({"messages": [("user", "city as a tool")]}, {"recursion_limit": 8})
     assert isinstance(state["structured_response"], City), state
 

@@ -13,7 +13,13 @@ litellm.suppress_debug_info = True
 
 def ask(url: str, model: str, messages: list[Any], **more: Any) -> Any:
     return litellm.completion(
-        model=model, messages=messages, api_base=url, api_key="none", num_retries=0, **more
+        model=model,
+        messages=messages,
+        api_base=url,
+        api_key="none",
+        num_retries=0,
+        temperature=0,
+        **more,
     )
 
 

@@ -47,7 +47,7 @@ def stream_helper() -> None:
 def a_turn_with_a_tool() -> None:
     tools: Any = [WEATHER_TOOL]
     asked = user(WEATHER)
-    answer = demo.chat.completions.create(model="demo", messages=asked, tools=tools)
+    answer = demo.chat.completions.create(model="demo", messages=asked, tools=tools, temperature=0)
     choice = answer.choices[0]
     assert choice.finish_reason == "tool_calls", answer
     assert choice.message.tool_calls

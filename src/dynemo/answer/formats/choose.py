@@ -9,11 +9,10 @@ from msgspec import structs
 
 from dynemo.answer.formats.format import Format, ReasoningFormat, ToolFormat, needed_marks
 from dynemo.answer.formats.infer import infer_tools
-from dynemo.answer.formats.known.objects import TOOLS_PROMPT
 from dynemo.answer.formats.known.table import REASONINGS, TOOLS
 from dynemo.answer.formats.probe import CallProbe, Template, parses_back
 from dynemo.errors import UsageError
-from dynemo.spelling import quoted, unknown
+from dynemo.spelling import unknown
 
 _HOW = "Use --tool-format NAME to say how the model calls tools."
 _NO_TOOLS = f"The model's chat template does not show tools to the model. {_HOW}"
@@ -74,24 +73,12 @@ def _tools(template: Template, text: str, reasoning: ReasoningFormat | None, nam
     tools, why = (TOOLS[name].format, "") if name else _proven(probe, text, reasoning)
     if tools is None:
         return Format(why_no_tools=why)
-    if probe.shows_tools:
-        return Format(tools=tools, tools_variable=probe.variable)
-    prompt = tools.prompt or _prompt_by_example(probe)
-    if not prompt:
-        able = ", ".join(name for name, row in TOOLS.items() if row.format.prompt)
-        raise UsageError(
-            f"The tool format {quoted(name)} needs a chat template that shows tools to the model. "
-            f"With this model use --tool-format {able}."
-        )
-    tools = structs.replace(tools, prompt=prompt)
-    return Format(tools=tools, needs_prompt=True, leaves_out_calls=not probe.one)
-
-
-def _prompt_by_example(probe: CallProbe) -> str:
-    """Returns a prompt with a call as the template renders it, or empty text."""
-    if not probe.one:
-        return ""
-    return f"{TOOLS_PROMPT}To call one, write its name and its arguments like this:\n{probe.one}"
+    return Format(
+        tools=tools,
+        needs_prompt=not probe.shows_tools,
+        leaves_out_calls=not probe.shows_tools and not probe.one,
+        tools_variable=probe.variable if probe.shows_tools else "",
+    )
 
 
 def _proven(

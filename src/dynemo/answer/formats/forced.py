@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from json import dumps
 from typing import Any
 
-from dynemo.answer.formats.format import Format, Tag, ToolFormat
+from dynemo.answer.formats.format import Format, ToolFormat
 from dynemo.answer.formats.schema import is_only_text, parameters_of, types_of
+from dynemo.answer.formats.write import opening_tag
 from dynemo.messages.ask import Tool
 from dynemo.messages.request import Guide
 
@@ -135,7 +136,7 @@ class _Writer:
     def _xml(self, name: str, tool: Tool) -> list[str]:
         format = self._format
         call, line = format.call_tag, format.joint
-        start = f"{call.open}{tool.name}{call.name_end}{_attributes(call, 'call')}{call.end}{line}"
+        start = opening_tag(call, tool.name) + line
         values = self._values(name, tool, self._xml_value)
         end = self._text(call.close)
         return [f"{name}: {self._text(start)} {values.sequence} {end}", *values.rules]
@@ -145,8 +146,7 @@ class _Writer:
         tag, line = format.value_tag, "\n" if format.has_lines else ""
         is_text = is_only_text(types_of(tool, key))
         kind = "string" if is_text else min(types_of(tool, key), default="object")
-        start = tag.open + key + tag.name_end + _attributes(tag, kind)
-        start += tag.end + line
+        start = opening_tag(tag, key, kind) + line
         return self._value(rule, start, tool, key, line + tag.close + format.joint)
 
     def _pairs(self, name: str, tool: Tool) -> list[str]:
@@ -251,19 +251,12 @@ def _joined(names: list[str], needed: int, joint: str) -> str:
 
 
 def _lines(format: ToolFormat) -> tuple[str, str]:
-    """Returns the text before and after the JSON of a call."""
+    """Returns the text before and after the JSON of a call; none where the model needs none."""
+    if format.bare:
+        return "", ""
     line = "\n" if format.has_lines else ""
     open, close = "".join(format.opens[:1]), "".join(format.closes[:1])
     return open + (line if open else ""), (line + close) if close else ""
-
-
-def _attributes(tag: Tag, kind: str) -> str:
-    """Returns the attributes that a tag has besides the name."""
-    if "DSML" in tag.open and kind != "call":
-        return f' string="{"true" if kind == "string" else "false"}"'
-    if "<|open|>argument" in tag.open:
-        return f' type="{kind}"'
-    return ' index="1"' if "<|open|>call" in tag.open else ""
 
 
 def _property(tool: Tool, key: str) -> dict[str, Any]:

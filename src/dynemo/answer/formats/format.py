@@ -42,6 +42,7 @@ class Tag(Struct, frozen=True, omit_defaults=True):
     name_end: str = ""  #: directly after the name
     end: str = ""  #: of the opening tag, if attributes may stand before it
     close: str = ""
+    attributes: str = ""  #: before the end, as a model writes them; with `{type}` or `{is_text}`
 
 
 class ToolFormat(Struct, frozen=True, omit_defaults=True):
@@ -76,9 +77,6 @@ class ToolFormat(Struct, frozen=True, omit_defaults=True):
     wraps_each: bool = False  #: `xml`: each call has a section of its own
     #: `braces`: the text around a string.
     quote: str = ""
-    #: What tells a model with another chat template how to call tools. `{tools}` is the list of
-    #: definitions as JSON.
-    prompt: str = ""
     joint: str = "\n"  #: between two calls
 
 
@@ -88,7 +86,8 @@ class Format(Struct, frozen=True, omit_defaults=True):
     reasoning: ReasoningFormat | None = None
     tools: ToolFormat | None = None
     why_no_tools: str = ""  #: a sentence, if tools are refused
-    #: The chat template does not show tools to the model. `tools.prompt` does, as a system message.
+    #: The chat template does not show tools to the model. `write.tools_prompt` does, as a system
+    #: message.
     needs_prompt: bool = False
     leaves_out_calls: bool = False  #: the chat template does not show calls of the history either
     #: A variable of the chat template that must hold the tools, too.

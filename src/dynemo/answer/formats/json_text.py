@@ -5,7 +5,7 @@ on as an escape. Other text that is not JSON raises NotACall.
 """
 
 import re
-from json import dumps
+from json.encoder import encode_basestring
 
 from dynemo.answer.formats.source import Emit, NotACall, Source, Steps
 from dynemo.limits import JSON_DEPTH, JSON_NUMBER_CHARACTERS, NAME_CHARACTERS
@@ -23,12 +23,12 @@ _UNESCAPED = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
 def quoted(text: str) -> str:
     """Returns the text as a JSON string."""
-    return dumps(text, ensure_ascii=False)
+    return encode_basestring(text)
 
 
 def escaped(text: str) -> str:
     """Returns the text as a part of a JSON string."""
-    return dumps(text, ensure_ascii=False)[1:-1]
+    return encode_basestring(text)[1:-1]
 
 
 def read_value(source: Source, emit: Emit) -> Steps[None]:

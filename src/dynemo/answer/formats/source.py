@@ -90,7 +90,10 @@ class Source:
 
     def record(self) -> None:
         """Starts to record what is taken, and forgets what was recorded before."""
-        self._raw = []
+        if self._raw is None:
+            self._raw = []
+        elif self._raw:
+            self._raw.clear()
 
     def recorded(self) -> str:
         """Returns what was taken since `record`, and stops recording."""

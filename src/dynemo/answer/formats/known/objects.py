@@ -3,18 +3,6 @@
 from dynemo.answer.formats.format import ToolFormat
 from dynemo.answer.formats.known.row import ToolRow
 
-TOOLS_PROMPT = """You can call these tools:
-{tools}
-
-"""
-_HERMES_PROMPT = (
-    TOOLS_PROMPT
-    + """To call one, write a JSON object with its name and arguments within tags:
-<tool_call>
-{"name": "NAME", "arguments": {"PARAMETER": "VALUE"}}
-</tool_call>"""
-)
-
 OBJECTS = (
     ToolRow(
         ToolFormat(
@@ -127,13 +115,18 @@ OBJECTS = (
             has_lines=True,
             opens=("<tool_call>",),
             closes=("</tool_call>",),
-            prompt=_HERMES_PROMPT,
         ),
         ("<tool_call>",),
         "Hermes, Qwen 2.5, Qwen 3, MiMo, Reka, SmolLM3, Bielik, ERNIE 4.5",
     ),
     ToolRow(
-        ToolFormat("llama3", "json", opens=("<|python_tag|>",), bare="{"),
+        ToolFormat(
+            "llama3",
+            "json",
+            opens=("<|python_tag|>",),
+            bare="{",
+            argument_keys=("parameters", "arguments"),
+        ),
         ('"parameters"', "<|start_header_id|>"),
         "Llama 3.1, 3.2, 3.3",
     ),

@@ -11,8 +11,16 @@ TAGS = (
             joint="",
             sections=("<|open|>tools<|sep|>",),
             closes=("<|close|>tools<|sep|>",),
-            call_tag=Tag('<|open|>call tool="', '"', "<|sep|>", "<|close|>call<|sep|>"),
-            value_tag=Tag('<|open|>argument key="', '"', "<|sep|>", "<|close|>argument<|sep|>"),
+            call_tag=Tag(
+                '<|open|>call tool="', '"', "<|sep|>", "<|close|>call<|sep|>", ' index="1"'
+            ),
+            value_tag=Tag(
+                '<|open|>argument key="',
+                '"',
+                "<|sep|>",
+                "<|close|>argument<|sep|>",
+                ' type="{type}"',
+            ),
         ),
         ("<|open|>call tool=",),
         "Kimi K3",
@@ -27,7 +35,11 @@ TAGS = (
                 closes=(f"</｜DSML｜{section}>",),
                 call_tag=Tag(f'<｜DSML｜{gap}invoke name="', '"', ">", f"</｜DSML｜{gap}invoke>"),
                 value_tag=Tag(
-                    f'<｜DSML｜{gap}parameter name="', '"', ">", f"</｜DSML｜{gap}parameter>"
+                    f'<｜DSML｜{gap}parameter name="',
+                    '"',
+                    ">",
+                    f"</｜DSML｜{gap}parameter>",
+                    ' string="{is_text}"',
                 ),
             ),
             (f"｜DSML｜{section}",),

@@ -22,6 +22,8 @@ def read_calls(calls: CallWriter, mark: str, *, is_bare: bool) -> Steps[None]:
         if mark in format.closes:
             calls.settle()  # a section without calls
             return
+    if format.is_open and not mark:
+        yield from source.has(format.opens)  # the prompt may not end with it
     match format.syntax:
         case "json":
             yield from json_calls.read_calls(calls, is_bare=is_bare)
