@@ -8,11 +8,15 @@ from dynemo.answer.formats.syntax import braces, json_calls, named, pairs, pytho
 #: Characters that an inner reader gets at once, because it may give them back.
 _SLICE = 256
 
+#: Beginnings of marks that are control tokens, which no text is about.
+_CONTROL = ("<|", "<｜")
+
 
 def read_calls(calls: CallWriter, mark: str, *, is_bare: bool) -> Steps[None]:
     """Reads the calls after a mark; an empty mark stands for a call without one."""
     source, format = calls.source, calls.format
     if mark in format.sections:
+        section = mark
         starts = (*format.opens, format.call_tag.open)
         starts = tuple(start for start in starts if start)
         yield from source.spaces()
@@ -20,6 +24,8 @@ def read_calls(calls: CallWriter, mark: str, *, is_bare: bool) -> Steps[None]:
         if not mark:
             raise NotACall
         if mark in format.closes:
+            if not section.startswith(_CONTROL):
+                raise NotACall  # the text may be about the marks
             calls.settle()  # a section without calls
             return
     if format.is_open and not mark:
