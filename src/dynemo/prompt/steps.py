@@ -71,10 +71,11 @@ def _call_guide(
     ask: Ask, card: Card, tools: Sequence[Tool], instances: Sequence[Instance]
 ) -> Guide | None:
     """The guide for calls of these tools; None if no instance can follow it."""
+    is_one = must_call(ask) and ask.tool_choice is not None and len(ask.tool_choice.names) == 1
     guide = forced_call_guide(
         card.format,
         tools,
-        is_parallel=ask.parallel_tool_calls is not False,
+        is_parallel=ask.parallel_tool_calls is not False and not is_one,
         control_ids={text: token_id for token_id, text in card.marks.items()},
     )
     if guide is None or len(guide.text) > GUIDE_BYTES:
@@ -115,4 +116,9 @@ def _call_marks(plan: AnswerPlan) -> tuple[str, ...]:
     tools = plan.format.tools
     if tools is None:
         return ()
-    return tuple(mark for mark in (*tools.sections, *tools.opens, tools.call_tag.open) if mark)
+    marks = (*tools.sections, *tools.opens, tools.call_tag.open)
+    bare: list[str] = []
+    if tools.bare == "{":  # without a mark, only the name of a tool tells a call from other JSON
+        key = tools.name_keys[0]
+        bare = [f'{{"{key}":{space}"{tool.name}"' for space in (" ", "") for tool in plan.tools]
+    return tuple(mark for mark in (*marks, *bare) if mark)

@@ -45,6 +45,8 @@ def _written(format: Format, *, is_parallel: bool, seed: int) -> str:
         "lb",
     ]
     texts += [mark[at:] + end for mark in marks for at in range(len(mark)) for end in ("\n", "")]
+    if format.tools.bare:
+        texts.append("; ")
     written = b""
     for _ in range(3000):
         if matcher.is_stopped() or (matcher.is_accepting() and chance.random() < 0.5):

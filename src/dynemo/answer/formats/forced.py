@@ -251,7 +251,9 @@ def _joined(names: list[str], needed: int, joint: str) -> str:
 
 
 def _lines(format: ToolFormat) -> tuple[str, str]:
-    """Returns the text before and after the JSON of a call."""
+    """Returns the text before and after the JSON of a call; none where the model needs none."""
+    if format.bare:
+        return "", ""
     line = "\n" if format.has_lines else ""
     open, close = "".join(format.opens[:1]), "".join(format.closes[:1])
     return open + (line if open else ""), (line + close) if close else ""

@@ -120,7 +120,13 @@ OBJECTS = (
         "Hermes, Qwen 2.5, Qwen 3, MiMo, Reka, SmolLM3, Bielik, ERNIE 4.5",
     ),
     ToolRow(
-        ToolFormat("llama3", "json", opens=("<|python_tag|>",), bare="{"),
+        ToolFormat(
+            "llama3",
+            "json",
+            opens=("<|python_tag|>",),
+            bare="{",
+            argument_keys=("parameters", "arguments"),
+        ),
         ('"parameters"', "<|start_header_id|>"),
         "Llama 3.1, 3.2, 3.3",
     ),
