@@ -8,8 +8,10 @@ import pytest
 from jsonschema import Draft202012Validator
 from msgspec import json
 
-from support.dyn_fleet import Fleet
+from support.command import Server
+from support.dyn_fleet import Fleet, scrape
 from support.dyn_streams import Answer, one
+from support.waiting import wait_until
 
 SCHEMA = {
     "type": "object",
@@ -27,6 +29,12 @@ SCHEMA = {
 }
 LARK = r"start: /[ab]{1500,1900}\./"
 STREAMS = 6
+
+
+def _tokens(ingress: Server) -> float:
+    """Returns how many tokens its answers have so far."""
+    found = scrape(ingress).items()
+    return sum(value for name, value in found if name.startswith("dynemo_output_tokens"))
 
 
 def _asked(ingress: str, fields: dict[str, object]) -> tuple[list[Thread], list[Answer]]:
@@ -67,7 +75,7 @@ def test_a_grammar_that_cannot_be_advanced_says_so(pool: Fleet, demo: Path) -> N
     pool.workers(1, "out=llama_cpp", demo, *name, "--", "--threads", "1")
     ingress = pool.ingress("--router-mode", "round-robin", workers=2)
     asking, got = _asked(ingress.url, {"guided_grammar": LARK})
-    time.sleep(0.4)
+    wait_until(lambda: _tokens(ingress) > 50 * STREAMS)
     first.kill()
     for thread in asking:
         thread.join(60)

@@ -9,7 +9,7 @@ import pytest
 
 from dynemo import limits
 from dynemo.engines.guides.judge import GuideJudge, open_judge
-from dynemo.errors import RequestError, Unavailable, UnsupportedField
+from dynemo.errors import GuideNotContinued, RequestError, Unavailable, UnsupportedField
 from dynemo.messages.request import Guide
 from support.waiting import until
 
@@ -195,5 +195,33 @@ def test_a_process_that_was_killed_while_idle_is_replaced() -> None:
         first = (await judge.judge(FINE)).split()[0]
         os.kill(int(first), 9)
         assert (await judge.judge(Guide("grammar", "b"))).split()[0] != first
+
+    _run(body)
+
+
+@pytest.mark.parametrize(
+    ("guide", "reason"),
+    [
+        (Guide("lark", "a", "x"), "guides of this kind cannot be advanced"),
+        (Guide("choice", '["a"]', "b"), "the answer does not fit it"),
+        (Guide("choice", "[", "b"), "it is not a JSON list of texts"),
+        (Guide("regex", "(" * 3000 + "a" + ")" * 3000, "a"), "nested more deeply"),
+    ],
+)
+def test_a_guide_that_cannot_be_continued_is_not_the_fault_of_the_request(
+    guide: Guide, reason: str
+) -> None:
+    async def body(judge: GuideJudge) -> None:
+        with pytest.raises(GuideNotContinued, match=reason):
+            await judge.judge(guide)
+
+    _run(body)
+
+
+def test_the_guide_of_the_rest_is_judged_as_a_guide_of_its_own() -> None:
+    async def body(judge: GuideJudge) -> None:
+        assert (await judge.judge(Guide("choice", '["ab","ac"]', "a"))).endswith("1 choice")
+        assert (await judge.judge(Guide("regex", "ab", "a"))).endswith("2 lark")
+        assert (await judge.judge(Guide("regex", "ab"))).endswith("3 regex")
 
     _run(body)

@@ -79,6 +79,29 @@ def test_the_rest_of_json_allows_the_same(name: str) -> None:
     assert list(_differences("json_schema", as_text(SCHEMAS[name]), range(2))) == []
 
 
+_IMPOSSIBLE = {
+    "type": "object",
+    "properties": {"abc": {"type": "null"}},
+    "required": ["abc", "zzz"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"anyOf": [{"type": "object", "required": ["b"]}, _IMPOSSIBLE]},
+        {
+            "type": "object",
+            "properties": {"a": {"type": "array", "items": _IMPOSSIBLE, "minItems": 1}, "b": {}},
+        },
+        {"anyOf": [{"type": "null"}, {"type": "integer"}, {"$ref": "#"}]},
+    ],
+)
+def test_choices_that_lead_nowhere_are_left_out(schema: object) -> None:
+    assert list(_differences("json_schema", as_text(schema), range(6))) == []
+
+
 @pytest.mark.parametrize("pattern", REGEXES)
 def test_the_rest_of_a_regex_allows_the_same(pattern: str) -> None:
     assert list(_differences("regex", pattern, range(4))) == []

@@ -122,7 +122,8 @@ class GuideJudge:
         except (asyncio.IncompleteReadError, ConnectionError):
             code = await asyncio.to_thread(child.process.wait)
             if code != -signal.SIGKILL or child.asked == 1:
-                return Verdict(refused=_reason(code))
+                reason = _reason(code)
+                return Verdict(stuck=reason) if guide.written else Verdict(refused=reason)
         else:
             return verdict
         finally:

@@ -14,6 +14,7 @@ from msgspec import json
 
 from dynemo.engines.guides.references import resolve
 from dynemo.engines.guides.rest.errors import CannotContinue
+from dynemo.engines.guides.rest.impossible import is_impossible
 from dynemo.engines.guides.rest.numbers import NUMBER, Bound, integers, numbers
 from dynemo.engines.guides.rest.regex import EMPTY, Node, after, is_nullable
 from dynemo.engines.guides.rest.text import ANY_NAME, string
@@ -89,6 +90,7 @@ class Machine:
         self.root = root
         self._schemas: list[Any] = []
         self._numbers: dict[int, int] = {}
+        self._failing: dict[int, bool] = {}
         self._any = self.number({})
         self.start = self.number(root)
 
@@ -150,17 +152,19 @@ class Machine:
             case Items():
                 return self._items(element)
 
-    def _value(self, schema: Any) -> list[tuple[Element, ...]]:
-        if schema is False:
+    def _value(self, schema: Any, above: frozenset[int] = frozenset()) -> list[tuple[Element, ...]]:
+        """`above` are the schemas, by identity, that lead to this one at the same place."""
+        if schema is False or id(schema) in above:
             return []
+        above |= {id(schema)}
         if schema is True:
             schema = {}
         keys = schema.keys() - _REMARKS
         for name in ("anyOf", "oneOf", "allOf"):
             if keys == {name} and (name != "allOf" or len(schema[name]) == 1):
-                return [found for part in schema[name] for found in self._value(part)]
+                return [found for part in schema[name] for found in self._value(part, above)]
         if keys == {"$ref"}:
-            return self._value(self._resolved(schema["$ref"]))
+            return self._value(self._resolved(schema["$ref"]), above)
         types = _types(schema)
         if keys <= {"const", "type"} and "const" in keys:
             return [(literal,) for literal in _literals([schema["const"]], types)]
@@ -209,7 +213,7 @@ class Machine:
         others = schema.get("additionalProperties", True)
         every = {**properties, **{name: others for name in required if name not in properties}}
         found = [(name, part, name in required) for name, part in every.items()]
-        return [one for one in found if one[2] or not _is_impossible(one[1])], others
+        return [one for one in found if one[2] or not self._fails(one[1])], others
 
     def _members(self, rest: Members) -> list[tuple[Element, ...]]:
         properties, others = self.members(rest.number)
@@ -218,17 +222,26 @@ class Machine:
         for index, (name, schema, is_required) in enumerate(properties):
             if index < rest.index:
                 continue
+            if self._fails(schema):  # and it must be there
+                return found
             after_it = Members(rest.number, index + 1, True)
             found.append((f"{comma}{as_json(name)}:", Value(self.number(schema)), after_it))
             if is_required:
                 return found
         found.append(("}",))
-        if not _is_impossible(others):
+        if not self._fails(others):
             last = Members(rest.number, len(properties), True)
             other = self.other_name(rest.number)
             value = Value(self.number(others))
             found.append((*([comma] if comma else []), other, ":", value, last))
         return found
+
+    def _fails(self, schema: Any) -> bool:
+        """Whether no value fits a schema."""
+        known = self._failing.get(id(schema))
+        if known is None:
+            known = self._failing[id(schema)] = is_impossible(self.root, schema)
+        return known
 
     def other_name(self, number: int) -> Lexeme:
         """Returns the names of the properties that a schema does not name."""
@@ -249,7 +262,7 @@ class Machine:
         if rest.count >= schema.get("minItems", 0):
             found.append(("]",))
         item = self.item(rest.number, rest.count)
-        if rest.count < schema.get("maxItems", rest.count + 1) and not _is_impossible(item):
+        if rest.count < schema.get("maxItems", rest.count + 1) and not self._fails(item):
             comma = (",",) if rest.count else ()
             count = rest.count + 1
             if "maxItems" not in schema:  # from there on, all counts are the same
@@ -292,10 +305,6 @@ def _literals(values: list[Any], types: tuple[str, ...]) -> list[str]:
         for value in values
         if (kind := _type_of(value)) in types or (kind == "integer" and "number" in types)
     ]
-
-
-def _is_impossible(schema: Any) -> bool:
-    return schema is False or (isinstance(schema, dict) and schema.get("enum") == [])
 
 
 def _number(schema: Any, kind: str) -> Node:

@@ -36,18 +36,24 @@ class RestWriter:
             raise CannotContinue("the answer ends within a value whose schema cannot be advanced")
         if len({unclear for _, unclear in places}) > 1:
             raise CannotContinue("the answer fits several of its choices, one not for certain")
-        options = sorted({self._sequence(reversed(elements)) for elements, _ in places})
-        lines = [f"start: {' | '.join(options)}"]
-        lines += [f"{name}: {body}" for name, body in self._rules.items()]
+        options = self._options(reversed(elements) for elements, _ in places)
+        if not options:
+            raise CannotContinue("no answer can continue so")
+        lines = [f"start: {options}"]
+        lines += [f"{name}: {body}" for name, body in self._rules.items() if body]
         text = "\n".join(lines)
         if len(text.encode()) > GUIDE_BYTES:
             raise CannotContinue("its rest is too long")
         return text
 
-    def _sequence(self, elements: Iterable[Element]) -> str:
-        return " ".join(map(self._written, elements)) or '""'
+    def _options(self, sequences: Iterable[Iterable[Element]]) -> str:
+        """Returns what a rule may be, or "" if nothing is possible."""
+        written = [[*map(self._written, sequence)] for sequence in sequences]
+        possible = {" ".join(parts) or '""' for parts in written if "" not in parts}
+        return " | ".join(sorted(possible))
 
     def _written(self, element: Element) -> str:
+        """Returns "" for an element that no text can be."""
         match element:
             case str():
                 return lark_regex_of(element)
@@ -73,18 +79,19 @@ class RestWriter:
 
     def _rule(self, name: str, element: Value | Members | Items) -> str:
         if name in self._rules:
-            return name
-        self._rules[name] = ""  # it may refer to itself
+            return name if self._rules[name] else ""
+        self._rules[name] = name  # it may refer to itself
         match element:
+            case Value(number) if self._machine.schema(number) is False:
+                body = ""
             case Value(number):
                 body = f"%json {compact_schema(as_json(self._standalone(number)))}"
             case Items(number, count) if self._is_uniform(number, count):
                 body = self._uniform(number, count)
             case _:
-                sequences = self._machine.opened(element)
-                body = " | ".join(map(self._sequence, sequences))
+                body = self._options(self._machine.opened(element))
         self._rules[name] = body
-        return name
+        return name if body else ""
 
     def _is_uniform(self, number: int, count: int) -> bool:
         """Whether all further items have the same schema."""
