@@ -52,6 +52,18 @@ def test_a_name_may_start_content() -> None:
     ]
 
 
+def test_a_call_without_a_name_is_content() -> None:
+    for name, text in {
+        "function_tag": "<function=>{}</function>",
+        "kimi": "<|tool_call_begin|><|tool_call_argument_begin|>{}",
+        "mistral": "[TOOL_CALLS][ARGS]{}",
+        "hermes": '<tool_call>{"name": "", "arguments": {}}</tool_call>',
+        "qwen_xml": "Write <tool_call></tool_call> around it.",
+    }.items():
+        parser = AnswerParser(Format(tools=TOOLS[name].format), [_WEATHER])
+        assert parser.feed(text) + parser.end() == [SaidText(text)]
+
+
 def test_ids_are_the_models_own() -> None:
     cases = {
         "kimi": ("<|tool_call_begin|>functions.get_weather:3<|tool_call_argument_begin|>{}", ":3"),

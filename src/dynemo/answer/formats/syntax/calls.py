@@ -8,21 +8,18 @@ from dynemo.answer.formats.syntax import braces, json_calls, named, pairs, pytho
 #: Characters that an inner reader gets at once, because it may give them back.
 _SLICE = 256
 
+#: Beginnings of marks that are control tokens, which no text is about.
+_CONTROL = ("<|", "<｜")
+
 
 def read_calls(calls: CallWriter, mark: str, *, is_bare: bool) -> Steps[None]:
     """Reads the calls after a mark; an empty mark stands for a call without one."""
     source, format = calls.source, calls.format
     if mark in format.sections:
-        starts = (*format.opens, format.call_tag.open)
-        starts = tuple(start for start in starts if start)
-        yield from source.spaces()
-        mark = yield from source.has((*starts, *format.closes))
+        mark = yield from _first_call(calls, mark)
         if not mark:
-            raise NotACall
-        if mark in format.closes:
-            calls.settle()  # a section without calls
             return
-    if format.is_open and not mark:
+    elif format.is_open and not mark:
         yield from source.has(format.opens)  # the prompt may not end with it
     match format.syntax:
         case "json":
@@ -39,6 +36,20 @@ def read_calls(calls: CallWriter, mark: str, *, is_bare: bool) -> Steps[None]:
             yield from braces.read_calls(calls)
         case "harmony":
             raise NotACall
+
+
+def _first_call(calls: CallWriter, section: str) -> Steps[str]:
+    """Returns the mark of the first call of a section; empty if the section has no call."""
+    source, format = calls.source, calls.format
+    starts = tuple(start for start in (*format.opens, format.call_tag.open) if start)
+    yield from source.spaces()
+    mark = yield from source.has((*starts, *format.closes))
+    if mark and mark not in format.closes:
+        return mark
+    if not mark or not section.startswith(_CONTROL):
+        raise NotACall  # the text may be about the marks
+    calls.settle()
+    return ""
 
 
 def only_calls(calls: CallWriter, mark: str) -> Steps[None]:

@@ -19,7 +19,7 @@ def read_calls(calls: CallWriter) -> Steps[None]:
         yield from json_calls.read_calls(calls)
         return
     name, id = yield from _name(calls)
-    if name == format.content_name and name not in calls.tools:
+    if name and name == format.content_name and name not in calls.tools:
         calls.settle()
         return
     calls.start(name, id)
