@@ -31,10 +31,11 @@ LARK = r"start: /[ab]{1500,1900}\./"
 STREAMS = 6
 
 
-def _tokens(ingress: Server) -> float:
-    """Returns how many tokens its answers have so far."""
+def _begun(ingress: Server) -> float:
+    """Returns how many answers have begun."""
     found = scrape(ingress).items()
-    return sum(value for name, value in found if name.startswith("dynemo_output_tokens"))
+    name = "dynemo_time_to_first_token_seconds_count"
+    return sum(value for each, value in found if each.startswith(name))
 
 
 def _asked(ingress: str, fields: dict[str, object]) -> tuple[list[Thread], list[Answer]]:
@@ -57,9 +58,10 @@ def test_guided_answers_move_between_engines(pool: Fleet, demo: Path, demo_folde
     pool.workers(1, "out=llama_cpp", demo, *name, "--", "--threads", "1")
     ingress = pool.ingress("--router-mode", "round-robin", workers=3)
     asking, got = _asked(ingress.url, {"guided_json": SCHEMA})
-    for worker in (checkout, gguf):
-        time.sleep(0.4)
-        worker.kill()
+    wait_until(lambda: _begun(ingress) == STREAMS)
+    checkout.kill()
+    time.sleep(0.2)
+    gguf.kill()
     for thread in asking:
         thread.join(60)
     assert [(answer.error, answer.finish) for answer in got] == [("", "stop")] * STREAMS
@@ -75,7 +77,7 @@ def test_a_grammar_that_cannot_be_advanced_says_so(pool: Fleet, demo: Path) -> N
     pool.workers(1, "out=llama_cpp", demo, *name, "--", "--threads", "1")
     ingress = pool.ingress("--router-mode", "round-robin", workers=2)
     asking, got = _asked(ingress.url, {"guided_grammar": LARK})
-    wait_until(lambda: _tokens(ingress) > 50 * STREAMS)
+    wait_until(lambda: _begun(ingress) == STREAMS)
     first.kill()
     for thread in asking:
         thread.join(60)
