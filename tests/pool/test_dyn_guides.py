@@ -20,8 +20,8 @@ SCHEMA = {
         "marks": {
             "type": "array",
             "items": {"type": "integer", "minimum": 0, "maximum": 999},
-            "minItems": 200,
-            "maxItems": 210,
+            "minItems": 400,
+            "maxItems": 420,
         },
     },
     "required": ["name", "marks"],
@@ -42,7 +42,7 @@ def _asked(ingress: str, fields: dict[str, object]) -> tuple[list[Thread], list[
     got: list[Answer] = []
 
     def ask() -> None:
-        got.append(one(ingress, "Count to ten.", max_tokens=2000, temperature=0, **fields))
+        got.append(one(ingress, "Count to ten.", max_tokens=3000, temperature=0, **fields))
 
     asking = [Thread(target=ask) for _ in range(STREAMS)]
     for thread in asking:
@@ -58,7 +58,7 @@ def test_guided_answers_move_between_engines(pool: Fleet, demo: Path, demo_folde
     pool.workers(1, "out=llama_cpp", demo, *name, "--", "--threads", "1")
     ingress = pool.ingress("--router-mode", "round-robin", workers=3)
     asking, got = _asked(ingress.url, {"guided_json": SCHEMA})
-    wait_until(lambda: _begun(ingress) == STREAMS)
+    wait_until(lambda: _begun(ingress) >= STREAMS // 2)
     checkout.kill()
     time.sleep(0.2)
     gguf.kill()
