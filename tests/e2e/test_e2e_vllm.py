@@ -118,6 +118,8 @@ def test_two_nodes_answer_as_one_and_end_together(vllm: list[str]) -> None:
             *spread,
             "--node-rank",
             "0",
+            "--stall-timeout",  # its first answer compiles, which takes long on busy cores
+            "200",
             timeout=READY_SECONDS,
             VLLM_CPU_OMP_THREADS_BIND=str(cores[0]),
         ) as leader:

@@ -92,7 +92,9 @@ class Channels:
             self._thoughts((yield from self._body(self._think)), True)
             return
         source.recorded()
-        yield from self._body(self._content.add)
+        end = yield from self._body(self._content.add)
+        if recipient and end in ENDS:  # nothing is left out of a message that is not a call
+            self._content.add(end)
 
     def _think(self, text: str) -> None:
         self._thoughts(text, False)
