@@ -126,14 +126,18 @@ class Ask(Struct, frozen=True, kw_only=True):
 
 #: What an ask is about. It never comes from defaults.
 SUBJECT = frozenset({"task", "turns", "prompts"})
+_NOTHING = Ask()
+_SETTINGS = tuple(name for name in Ask.__struct_fields__ if name not in SUBJECT)
 
 
 def set_fields(ask: Ask) -> dict[str, Any]:
     """The settings of an ask that are set, by name: everything but what it is about."""
-    names = (name for name in ask.__struct_fields__ if name not in SUBJECT)
-    return {name: value for name in names if (value := getattr(ask, name)) is not None}
+    return {name: value for name in _SETTINGS if (value := getattr(ask, name)) is not None}
 
 
 def merged(ask: Ask, defaults: Ask) -> Ask:
     """`ask`, with every setting that it leaves unset taken from `defaults`."""
-    return structs.replace(ask, **{**set_fields(defaults), **set_fields(ask)})
+    if defaults == _NOTHING:  # nearly always, and the comparison takes almost no time
+        return ask
+    given = set_fields(defaults).items()
+    return structs.replace(ask, **{k: v for k, v in given if getattr(ask, k) is None})

@@ -22,6 +22,7 @@ _HONOURED_HERE = frozenset({
     "add_generation_prompt", "continue_final_message", "chat_template_kwargs", "max_tokens", "n",
     "stop", "include_stop", "guide", "priority",
 })  # fmt: skip
+_NEEDED = tuple(name for name in Ask.__struct_fields__ if name not in _HONOURED_HERE)
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,8 @@ def needs_of_ask(ask: Ask) -> Needs:
     """Returns the requirements of an ask. A field that is unset or neutral requires nothing."""
     fields = tuple(
         name
-        for name in ask.__struct_fields__
-        if name not in _HONOURED_HERE
-        and (value := getattr(ask, name)) is not None
+        for name in _NEEDED
+        if (value := getattr(ask, name)) is not None
         and value is not False
         and value != getattr(NEUTRAL, name, None)
     )

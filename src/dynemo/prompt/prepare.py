@@ -35,6 +35,8 @@ from dynemo.prompt.render import (
 from dynemo.prompt.steps import Steps, plan_steps, with_forced_call
 from dynemo.spelling import quoted
 
+_NO_DEFAULTS = Ask()
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -212,6 +214,8 @@ def _honoured(defaults: Ask, instances: Sequence[Instance]) -> Ask:
 
     No client asked for these settings, so an unsupported one is not an error.
     """
+    if defaults == _NO_DEFAULTS:
+        return defaults
     can = {name for instance in instances for name in instance.capabilities.sampling}
     return structs.replace(defaults, **{name: None for name in SAMPLING if name not in can})
 
