@@ -94,7 +94,8 @@ def test_a_call_that_is_sent_has_valid_arguments(case: tuple[str, str, list[str]
 
 def _bare(text: str, format: Format) -> str:
     """A text without white space and marks, in which only the order of characters counts."""
-    marks = sorted(_marks(format), key=len, reverse=True)
+    names = [format.tools.content_name] if format.tools and format.tools.content_name else []
+    marks = sorted([*_marks(format), *names], key=len, reverse=True)
     before = None
     while before != text:
         before = text
