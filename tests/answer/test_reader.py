@@ -144,6 +144,16 @@ def test_other_pieces_stay_together() -> None:
     assert part is many
 
 
+def test_sure_calls_are_sent_as_they_are_written() -> None:
+    reader = AnswerReader(0, AnswerPlan(FORMAT, (TOOL,), is_sure=True), "ab", 7)
+    pieces: list[Piece] = []
+    for text in ('<tool_call>{"name": "f", ', '"arguments": {"a', '": 1', "}}", "</tool_call>"):
+        pieces.append(TextPiece(0, "|", 0))
+        pieces += reader.read([TextPiece(0, text, 1)])
+    said = [p.text for p in pieces if isinstance(p, ArgumentsPiece | TextPiece) and p.text]
+    assert "".join(said) == '||{"a|": |1}|'
+
+
 FRAGMENTS = ("<think>", "</think>", "<tool_call>", "</tool_call>", CALL, "<", "\n", " ", "a b")
 
 

@@ -85,6 +85,9 @@ def test_a_forced_call_has_a_guide_if_an_instance_can_follow_it() -> None:
     assert request.guide.kind == "lark"
     assert "add_it" in request.guide.text
     assert "look_up" not in request.guide.text
+    plan = prepared(tools=[A, B], tool_choice=choice).plan
+    assert plan is not None
+    assert plan.is_sure
     assert prepared(instance=PLAIN, tools=[A, B], tool_choice=choice).requests[0].guide is None
 
 
@@ -94,7 +97,13 @@ def test_strict_calls_are_held() -> None:
     assert held is not None
     assert "<tool_call>" in held.marks
     assert held.guide.kind == "lark"
-    assert prepared(tools=[A]).steps.held is None
+    plan = prepared(tools=[A, strict]).plan
+    assert plan is not None
+    assert plan.is_sure
+    free = prepared(tools=[A])
+    assert free.steps.held is None
+    assert free.plan is not None
+    assert not free.plan.is_sure
     assert prepared(instance=PLAIN, tools=[strict]).steps.held is None
     assert prepared(tools=[strict], tool_choice=ToolChoice("required")).steps.held is None
 

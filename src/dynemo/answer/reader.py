@@ -17,7 +17,7 @@ from dynemo.answer.formats.format import (
 )
 from dynemo.answer.formats.parser import AnswerParser
 from dynemo.answer.placement import EntryPlacement
-from dynemo.limits import READ_CHARACTERS
+from dynemo.limits import HELD_CALL_CHARACTERS, READ_CHARACTERS
 from dynemo.messages.answer import (
     ArgumentsPiece,
     Finish,
@@ -46,6 +46,7 @@ class AnswerPlan:
     is_reasoning_open: bool = False  #: the prompt ends inside the model's thoughts
     splits_reasoning: bool = True  #: otherwise its thoughts and their marks are content
     is_parallel: bool = True  #: the answer may hold several calls
+    is_sure: bool = False  #: a grammar writes the calls, so none can be malformed
 
 
 class AnswerReader:
@@ -78,6 +79,7 @@ class AnswerReader:
             reasoning_open=plan.is_reasoning_open,
             wants_calls=bool(plan.tools),
             wants_reasoning=plan.splits_reasoning,
+            held=0 if plan.is_sure else HELD_CALL_CHARACTERS,
         )
         self._marks = needed_marks(plan.format, wants_calls=True, wants_reasoning=True)
         self._places: EntryPlacement | None = None

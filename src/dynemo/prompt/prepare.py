@@ -32,7 +32,7 @@ from dynemo.prompt.render import (
     render_prompt,
     tokens_beyond,
 )
-from dynemo.prompt.steps import Steps, plan_steps, with_forced_call
+from dynemo.prompt.steps import Steps, plan_steps, with_certainty, with_forced_call
 from dynemo.spelling import quoted
 
 _NO_DEFAULTS = Ask()
@@ -97,6 +97,7 @@ def prepare(
     )
     choices = [_choice(request, index) for index in range(ask.n or 1)]
     steps = plan_steps(ask, card, plan, prompt.text, fit)
+    plan = with_certainty(plan, ask, steps)
     check_counts(ask, request)
     count, stops = len(prompt.token_ids), tuple(ask.stop or ())
     return Prepared(ask.task, choices, count, stops, plan, steps)

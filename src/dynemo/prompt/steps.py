@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from msgspec import structs
 
@@ -60,6 +60,13 @@ def plan_steps(
     else:
         quoting = Thinking(reasoning.opens, reasoning.closes, plan.is_reasoning_open)
     return Steps(thinking, HeldCalls(marks, guide, quoting))
+
+
+def with_certainty(plan: AnswerPlan | None, ask: Ask, steps: Steps) -> AnswerPlan | None:
+    """The plan, which then knows whether a grammar writes the calls."""
+    if plan is None or (steps.held is None and not (must_call(ask) and ask.guide is not None)):
+        return plan
+    return replace(plan, is_sure=True)
 
 
 def _is_strict(tool: Tool) -> bool:
