@@ -106,14 +106,7 @@ def _scalar(source: Source, emit: Emit, char: str) -> Steps[None]:
 
 
 def _number(source: Source) -> Steps[str]:
-    while True:
-        match = _NUMBER_PART.match(source.text, source.at)
-        end = match.end() if match else source.at
-        if end - source.at > JSON_NUMBER_CHARACTERS:
-            raise NotACall
-        if end < len(source.text) or source.is_over:
-            break
-        yield
+    end = yield from source.run_of(_NUMBER_PART, JSON_NUMBER_CHARACTERS)
     if not _NUMBER.fullmatch(source.text, source.at, end):
         raise NotACall
     return source.take(end)

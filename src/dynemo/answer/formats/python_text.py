@@ -89,14 +89,7 @@ def _word(source: Source, emit: Emit) -> Steps[None]:
 
 
 def _number(source: Source) -> Steps[str]:
-    while True:
-        match = _SIGNS.match(source.text, source.at)
-        end = match.end() if match else source.at
-        if end - source.at > JSON_NUMBER_CHARACTERS:
-            raise NotACall
-        if end < len(source.text) or source.is_over:
-            break
-        yield
+    end = yield from source.run_of(_SIGNS, JSON_NUMBER_CHARACTERS)
     text = source.text[source.at : end]
     number = text.replace("_", "").removeprefix("+")
     sign, digits = ("-", number[1:]) if number[:1] == "-" else ("", number)
@@ -125,13 +118,18 @@ def _strings(source: Source, emit: Emit) -> Steps[None]:
     emit('"')
 
 
+def _plain_run(source: Source, emit: Emit, quote: str) -> int:
+    """Takes the text that has come up to a quote or a backslash. Returns the place behind it."""
+    match = _PLAIN[quote].match(source.text, source.at)
+    end = match.end() if match else source.at
+    if end > source.at:
+        emit(escaped(source.take(end)))
+    return end
+
+
 def _short(source: Source, emit: Emit, quote: str) -> Steps[None]:
-    plain = _PLAIN[quote]
     while True:
-        match = plain.match(source.text, source.at)
-        end = match.end() if match else source.at
-        if end > source.at:
-            emit(escaped(source.take(end)))
+        end = _plain_run(source, emit, quote)
         if end < len(source.text):
             if source.text[end] == quote:
                 source.take(end + 1)
@@ -143,12 +141,8 @@ def _short(source: Source, emit: Emit, quote: str) -> Steps[None]:
 
 def _long(source: Source, emit: Emit, quote: str) -> Steps[None]:
     """Reads the rest of a string that has three quotes around it."""
-    plain = _PLAIN[quote]
     while True:
-        match = plain.match(source.text, source.at)
-        end = match.end() if match else source.at
-        if end > source.at:
-            emit(escaped(source.take(end)))
+        end = _plain_run(source, emit, quote)
         if end == len(source.text):
             yield from source.need()
         elif source.text[end] != quote:

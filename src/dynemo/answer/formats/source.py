@@ -150,6 +150,20 @@ class Source:
             if not (yield from self.more()):
                 return ""
 
+    def run_of(self, characters: re.Pattern[str], most: int) -> Steps[int]:
+        """Returns where a run of some characters ends, without taking it.
+
+        Raises NotACall if it is longer than `most`.
+        """
+        while True:
+            match = characters.match(self.text, self.at)
+            end = match.end() if match else self.at
+            if end - self.at > most:
+                raise NotACall
+            if end < len(self.text) or self.is_over:
+                return end
+            yield
+
     def has(self, texts: tuple[str, ...]) -> Steps[str]:
         """Takes the longest of these texts that comes next, and returns it, or empty text."""
         longest = max(map(len, texts), default=0)
